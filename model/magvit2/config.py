@@ -1,0 +1,89 @@
+"""Sizes of a MAGVIT-2 tokenizer: the two published layouts and a small one for CPUs."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagvitConfig:
+    """Layout of encoder and decoder; the defaults are the 1X layout, which the RoboScape paper uses.
+
+    The last three fields are ours, for small models; published layouts keep their defaults.
+    """
+
+    base_channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level / base_channels, finest first
+    n_res_blocks: int = 2  # per level, and in the middle
+    n_bits: int = 18  # ids are in [0, 2**n_bits)
+    adaptive_decoder: bool = False  # code statistics scale and shift the features before each decoder level
+    norm_groups: int = 32
+    stem_patch: int = 1  # side of the pixel squares folded into channels before the first convolution
+    n_mid_blocks: int | None = None  # None: n_res_blocks
+
+    def __post_init__(self):
+        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
+            raise ValueError(f"channel_multipliers={self.channel_multipliers} must be one positive factor per level")
+        if self.n_res_blocks < 1 or self.stem_patch < 1 or self.mid_blocks < 0:
+            raise ValueError(
+                f"n_res_blocks={self.n_res_blocks} and stem_patch={self.stem_patch} must be at least 1, "
+                f"n_mid_blocks={self.n_mid_blocks} at least 0"
+            )
+        if not 1 <= self.n_bits <= 30:
+            raise ValueError(f"n_bits={self.n_bits}: ids are int32, so 1 to 30 bits fit")
+        for width in self.widths:
+            if width % min(self.norm_groups, width):
+                raise ValueError(
+                    f"width {width} (base_channels={self.base_channels} x a channel multiplier) does not divide into "
+                    f"norm_groups={self.norm_groups}; choose widths that do, or fewer groups"
+                )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(self.base_channels * multiplier for multiplier in self.channel_multipliers)
+
+    @property
+    def mid_blocks(self) -> int:
+        return self.n_res_blocks if self.n_mid_blocks is None else self.n_mid_blocks
+
+    @property
+    def downscale(self) -> int:
+        """Pixels along one side of a token's cell."""
+        return self.stem_patch * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def vocabulary(self) -> int:
+        return 2**self.n_bits
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Token rows and columns of an image of this many pixels; ValueError unless both divide by `downscale`."""
+        if height % self.downscale or width % self.downscale:
+            raise ValueError(
+                f"image of {height} x {width} px: each side must be a multiple of {self.downscale}, "
+                "the side of a token's cell; resize or crop it first"
+            )
+        return height // self.downscale, width // self.downscale
+
+
+def one_x() -> MagvitConfig:
+    """`magvit2.ckpt` of the Hugging Face data set `1x-technologies/worldmodel`: 65.5 M parameters, 16 px cells."""
+    return MagvitConfig()
+
+
+def tencent() -> MagvitConfig:
+    """TencentARC's Open-MAGVIT2 at 256 px (since September 2024): 115 M parameters, 16 px cells."""
+    return MagvitConfig(n_res_blocks=4, adaptive_decoder=True)
+
+
+def tiny(patch: int = 16) -> MagvitConfig:
+    """A model of the same kind that trains on a CPU; `patch` is the side of a token's cell: 8, 16, 32 ... pixels.
+
+    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become channels first.
+    """
+    n_levels = round(math.log2(patch / 4)) + 1 if patch >= 8 else 0
+    if n_levels < 2 or 4 * 2 ** (n_levels - 1) != patch:
+        raise ValueError(f"patch={patch} px: expected a power of two from 8 on, such as 8 or 16")
+    multipliers = (1, 2, 4, *[4] * max(0, n_levels - 3))[:n_levels]
+    return MagvitConfig(
+        base_channels=32, channel_multipliers=multipliers, n_res_blocks=1, n_mid_blocks=1, norm_groups=8, stem_patch=4
+    )
