@@ -1,0 +1,150 @@
+"""What a tokenizer is trained on: images and `TokenizerOutput` in, one scalar and its parts out.
+
+Reconstruction and adversarial terms as in VQGAN (Esser et al. 2021, arXiv:2012.09841); entropy and commitment terms of
+lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, section 3.1). Training loops are the caller's:
+
+    output = tokenizer(images)
+    loss = tokenizer_loss(images, output, config)          # .total.backward(), .parts for the log
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.magvit2.autoencoder import TokenizerOutput
+from model.magvit2.quantizer import FACTOR_SIZE, signs, signs_from_ids, split_ids
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # two batches of images in [-1, 1] -> one distance per image
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLossConfig:
+    """Weights of the terms. Pixels are in [-1, 1], entropies in bits per token."""
+
+    l1: float = 1.0
+    l2: float = 1.0
+    perceptual: float = 1.0  # counts only where a perceptual network is passed
+    commitment: float = 0.25
+    entropy: float = 0.01  # of (entropy per token - diversity * entropy of the batch)
+    diversity: float = 1.0
+    temperature: float = 1.0  # softness of the code assignment in the entropy terms; lower is harder
+    group_bits: int = 9  # bits whose joint distribution the batch entropy looks at; 9 gives the 512-way factors
+    adversarial: float = 0.1  # on top of the balance with the reconstruction terms
+    adversarial_start: int = 20_000  # step from which the caller passes the discriminator
+
+
+class TokenizerLoss(NamedTuple):
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]]  # each term before its weight, detached
+
+
+def tokenizer_loss(
+    images: Float[Tensor, "b c h w"],
+    output: TokenizerOutput,
+    config: TokenizerLossConfig,
+    *,
+    pixel_weight: Float[Tensor, "b h w"] | None = None,
+    perceptual: Perceptual | None = None,
+    discriminator: nn.Module | None = None,
+    last_layer: Tensor | None = None,
+) -> TokenizerLoss:
+    """The generator's loss.
+
+    `pixel_weight` (>= 0, scaled here to mean 1) makes some pixels count more in L1 and L2, such as those that move.
+    With a `discriminator`, `last_layer` (the decoder's `conv_out.weight`) is needed to balance its gradient.
+    """
+    error = output.reconstruction - images
+    if pixel_weight is None:
+        l1, l2 = error.abs().mean(), error.square().mean()
+    else:
+        weight = rearrange(pixel_weight / pixel_weight.mean(), "b h w -> b 1 h w")
+        l1, l2 = (weight * error.abs()).mean(), (weight * error.square()).mean()
+    parts = {"l1": l1, "l2": l2}
+    reconstruction = config.l1 * l1 + config.l2 * l2
+    if perceptual is not None:
+        parts["perceptual"] = perceptual(output.reconstruction, images).mean()
+        reconstruction = reconstruction + config.perceptual * parts["perceptual"]
+
+    parts["token_entropy"], parts["batch_entropy"] = entropy_terms(
+        output.z, temperature=config.temperature, group_bits=config.group_bits
+    )
+    parts["commitment"] = (output.z - signs(output.z)).square().mean()
+    entropy = parts["token_entropy"] - config.diversity * parts["batch_entropy"]
+    total = reconstruction + config.entropy * entropy + config.commitment * parts["commitment"]
+
+    if discriminator is not None:
+        if last_layer is None:
+            raise ValueError("a discriminator's loss is balanced at last_layer: pass tokenizer.decoder.conv_out.weight")
+        parts["adversarial"] = -discriminator(output.reconstruction).mean()
+        balance = gradient_balance(reconstruction, parts["adversarial"], last_layer)
+        total = total + config.adversarial * balance * parts["adversarial"]
+    return TokenizerLoss(total=total, parts={name: part.detach() for name, part in parts.items()})
+
+
+def entropy_terms(
+    z: Float[Tensor, "b d gh gw"], *, temperature: float = 1.0, group_bits: int = 9
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean entropy of one token's code, and entropy of the mean code, both in bits (0 to d).
+
+    A token is softly assigned to the codes q in {-1, 1}^d by softmax(-|z - q|^2 / (2 temperature)). |z - q|^2 splits
+    into one term per channel, so that the assignment is d independent coins, heads with probability
+    sigmoid(2 z / temperature): the first entropy is the exact sum over coins, with no list of 2^d codes.
+
+    The mean over tokens is no longer independent. Its entropy is taken jointly inside groups of `group_bits` channels
+    (2^group_bits codes each) and summed over the groups: an upper bound that is exact when groups are independent.
+    Single bits would be cheaper, but do not see two channels that always agree.
+    """
+    logits = rearrange(z, "b d gh gw -> (b gh gw) d").float() * (2 / temperature)
+    token_entropy = _coin_entropy(logits).sum(dim=1).mean()
+    batch_entropy = sum((_mean_code_entropy(group) for group in logits.split(group_bits, dim=1)), torch.zeros(()).to(z))
+    return token_entropy, batch_entropy
+
+
+def _coin_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, "i d"]:
+    """Entropy in bits of a coin with p = sigmoid(logit); stable for large logits."""
+    p = torch.sigmoid(logits)
+    return (F.softplus(logits) - p * logits) / math.log(2)
+
+
+def _mean_code_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, ""]:
+    """Entropy in bits of the codes of d coins, averaged over i before the entropy is taken."""
+    n_bits = logits.shape[1]
+    every_id = torch.arange(2**n_bits, dtype=torch.int32, device=logits.device)
+    codes = rearrange(signs_from_ids(rearrange(every_id, "k -> 1 1 k"), n_bits), "1 d 1 k -> d k")
+    mean = torch.softmax(logits @ codes / 2, dim=1).mean(dim=0)
+    return -torch.special.xlogy(mean, mean).sum() / math.log(2)
+
+
+def discriminator_loss(
+    discriminator: nn.Module, images: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """Hinge loss: real patches above 1, reconstructed ones below -1; no gradient reaches the tokenizer."""
+    real, fake = discriminator(images), discriminator(reconstruction.detach())
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def gradient_balance(
+    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
+) -> Float[Tensor, ""]:
+    """The factor that gives the adversarial term the reconstruction's gradient norm at the last layer, at most 1e4."""
+    (wanted,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
+    (found,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    return (wanted.norm() / (found.norm() + 1e-6)).clamp(max=1e4).detach()
+
+
+def code_perplexity(ids: Int[Tensor, "b gh gw"]) -> tuple[float, float]:
+    """How many of the 512 values each factor of the ids effectively uses: 2 to the entropy of their counts (1 to 512).
+
+    1 means a collapsed codebook. It cannot exceed the number of tokens given.
+    """
+    factors = rearrange(split_ids(ids), "b gh gw f -> f (b gh gw)").long()
+    shares = [torch.bincount(factor, minlength=FACTOR_SIZE).double() / factor.numel() for factor in factors]
+    first, second = (2 ** (-torch.special.xlogy(share, share).sum() / math.log(2)).item() for share in shares)
+    return first, second
