@@ -1,0 +1,51 @@
+"""What the world model is trained on: token clips with the actions and point tracks that go with them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldBatch:
+    """Clips of tokenised frames.
+
+    Tokens are 18-bit ids. `actions[t]` is what leads INTO frame t: the action (or its sub-steps) taken between frames
+    t-1 and t, normalised by `ActionStats`; `actions[0]` is the pose the clip starts from, or zeros.
+    Tracks are (x, y) as shares of the frame's width and height, in [0, 1), the same for any grid or picture size; a
+    point outside counts as not visible. They are the *selected* tracks of L_keypoint and L_attention, see
+    `keypoints.select_active_tracks`; `p` may be 0.
+    """
+
+    rgb_tokens: Int[Tensor, "b t gh gw"]
+    depth_tokens: Int[Tensor, "b t gh gw"]
+    actions: Float[Tensor, "b t *substeps a"]
+    tracks: Float[Tensor, "b t p 2"]
+    visible: Bool[Tensor, "b t p"]
+    clip_ids: list[str]
+
+    def to(self, device: torch.device | str) -> "WorldBatch":
+        move = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "clip_ids"}
+        return WorldBatch(**move, clip_ids=self.clip_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionStats:
+    """Mean and standard deviation of each action dimension over a training set; kept in the checkpoint."""
+
+    mean: Float[Tensor, " a"]
+    std: Float[Tensor, " a"]
+
+    @classmethod
+    def measure(cls, actions: Float[Tensor, "*any a"]) -> "ActionStats":
+        """Statistics over all leading axes. A dimension that never changes gets std 1, so it normalises to 0."""
+        flat = actions.reshape(-1, actions.shape[-1]).double()
+        std = flat.std(0, correction=0)
+        return cls(mean=flat.mean(0).float(), std=torch.where(std > 1e-6, std, 1.0).float())
+
+    def normalise(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
+        return (actions - self.mean.to(actions)) / self.std.to(actions)
+
+    def undo(self, normalised: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
+        return normalised * self.std.to(normalised) + self.mean.to(normalised)

@@ -1,0 +1,139 @@
+"""Settings of the world model: the network, its training noise, its losses and its sampling.
+
+Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a field here, and its comment says so.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+N_FACTORS = 2
+FACTOR_VOCAB = 512  # an 18-bit token id is two 9-bit factors: id % 512 and id // 512 (MAGVIT-2 ids, as in 1xgpt)
+TOKEN_VOCAB = FACTOR_VOCAB**N_FACTORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig:
+    """The dual-branch spatio-temporal transformer. Widths and depths are those of one branch; both are alike."""
+
+    n_layers: int = 32
+    n_heads: int = 4
+    d_model: int = 256  # width of the residual stream
+    mlp_ratio: int = 4
+    grid: tuple[int, int] = (16, 16)  # tokens down and across a frame (gh, gw)
+    n_frames: int = 16  # frames a token may look back over, itself included; the clip length in training
+
+    action_dim: int = 16  # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
+    action_substeps: int = 1  # actions per frame; the paper sees 1, the 30 Hz stream at 2 Hz frames has 15
+    # Open in the paper's words; "add" (one linear map, added to every token) is what it describes. "modulate" is AdaLN
+    # with scale, shift and gate per block.
+    action_conditioning: Literal["add", "modulate"] = "modulate"
+    d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
+
+    time_positions: Literal["rotary", "learned"] = "rotary"  # open; only rotary can run past n_frames
+    qk_norm: bool = False  # RMS norm on queries and keys: an option for stability at large width
+    depth_branch: bool = True  # False: the ablation without depth, a plain RGB model
+
+    def __post_init__(self):
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}")
+        if (self.d_model // self.n_heads) % 2:
+            raise ValueError(
+                f"head width {self.d_model // self.n_heads} is odd; rotary positions turn pairs of channels"
+            )
+        for name in ("n_layers", "n_frames", "action_dim", "action_substeps", "d_action", "mlp_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        if min(self.grid) < 1:
+            raise ValueError(f"grid={self.grid}: expected (rows, columns), both 1 or more")
+        if self.action_conditioning not in ("add", "modulate"):
+            raise ValueError(f"action_conditioning={self.action_conditioning!r}: expected 'add' or 'modulate'")
+        if self.time_positions not in ("rotary", "learned"):
+            raise ValueError(f"time_positions={self.time_positions!r}: expected 'rotary' or 'learned'")
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def n_cells(self) -> int:
+        """Tokens per frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return ("rgb", "depth") if self.depth_branch else ("rgb",)
+
+
+# The paper names 34 M, 131 M and 544 M. One branch of 32 layers has about 35, 137 and 544 M at these widths, so those
+# names probably count one branch; `parameter_counts` gives the true totals. Heads are 64 wide, which attention kernels
+# like best (at width 256 the 1xgpt peer uses 8 heads of 32; the parameter count is the same).
+def small(**changes) -> WorldModelConfig:
+    return replace(WorldModelConfig(n_layers=32, n_heads=4, d_model=256), **changes)
+
+
+def medium(**changes) -> WorldModelConfig:
+    return replace(WorldModelConfig(n_layers=32, n_heads=8, d_model=512), **changes)
+
+
+def large(**changes) -> WorldModelConfig:
+    return replace(WorldModelConfig(n_layers=32, n_heads=16, d_model=1024), **changes)
+
+
+def tiny(**changes) -> WorldModelConfig:
+    """For two CPU cores; ours, not the paper's."""
+    return replace(WorldModelConfig(n_layers=4, n_heads=4, d_model=128, d_action=64, grid=(8, 8)), **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Training noise of MaskGIT as 1xgpt uses it."""
+
+    n_prompt_frames: int = 1  # frames never masked; the first masked frame is uniform over the others
+    max_replacement_rate: float = 0.2  # each clip draws its rate of wrong token factors from U(0, this)
+
+    def __post_init__(self):
+        if self.n_prompt_frames < 1:
+            raise ValueError(f"n_prompt_frames={self.n_prompt_frames}: frame 0 is always given, expected 1 or more")
+        if not 0 <= self.max_replacement_rate <= 1:
+            raise ValueError(f"max_replacement_rate={self.max_replacement_rate}: expected a share in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention. A weight of 0 leaves that part out (the ablations)."""
+
+    depth: float = 1.0  # λ1
+    keypoint: float = 0.01  # λ2
+    attention: float = 1.0  # λ3
+    gamma: float = 5.0  # weight in L_attention of a cell that a track passes through; others weigh 1
+
+    def __post_init__(self):
+        for name in ("depth", "keypoint", "attention", "gamma"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each part of the loss that is counted, by the names `world_losses` returns."""
+        weights = {"rgb": 1.0, "depth": self.depth, "keypoint": self.keypoint, "attention": self.attention}
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How MaskGIT fills a frame."""
+
+    n_steps: int = 2  # passes over a new frame (1xgpt: 2)
+    temperature: float = 0.0  # 0 takes the likeliest factor; otherwise logits are divided by it before drawing
+    top_k: int | None = None  # draw among the k likeliest values of each factor
+    order: Literal["random", "confidence"] = "random"  # which cells are kept after each pass (1xgpt: random)
+
+    def __post_init__(self):
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps={self.n_steps}: expected 1 or more")
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature}: expected 0 or more")
+        if self.top_k is not None and not 1 <= self.top_k <= FACTOR_VOCAB:
+            raise ValueError(f"top_k={self.top_k}: expected 1 to {FACTOR_VOCAB}, or None for all")
+        if self.order not in ("random", "confidence"):
+            raise ValueError(f"order={self.order!r}: expected 'random' or 'confidence'")

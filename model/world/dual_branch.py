@@ -1,0 +1,213 @@
+"""The dual-branch spatio-temporal transformer: token clips and actions in, hidden states and factor logits out.
+
+RoboScape (arXiv:2506.23135) section 3.2: an RGB and a depth stack of blocks run in parallel from the same history and
+actions, and after every block the RGB stream takes in the depth stream through a learned linear map. Nothing flows
+back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from model.world.attention import SpaceAttention, TimeAttention, TimeCache, TimeView, clip_view, rotary_angles
+from model.world.config import FACTOR_VOCAB, N_FACTORS, WorldModelConfig
+
+Cache = list[dict[str, TimeCache]]  # one entry per block, by branch
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Final hidden states after the norm; `depth` is None without a depth branch."""
+
+    rgb: Float[Tensor, "b t s d"]
+    depth: Float[Tensor, "b t s d"] | None
+
+
+def split_factors(ids: Int[Tensor, "*any"]) -> Int[Tensor, "*any 2"]:
+    """Token ids to (low, high) 9-bit factors."""
+    return torch.stack([ids % FACTOR_VOCAB, ids // FACTOR_VOCAB], dim=-1)
+
+
+def join_factors(factors: Int[Tensor, "*any 2"]) -> Int[Tensor, "*any"]:
+    return factors[..., 0] + FACTOR_VOCAB * factors[..., 1]
+
+
+class TokenEmbedding(nn.Module):
+    """Sum of one row per factor and of a position; hidden tokens show one learned mask vector instead of their rows."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__()
+        d = config.d_model
+        self.low = nn.Embedding(FACTOR_VOCAB, d)
+        self.high = nn.Embedding(FACTOR_VOCAB, d)
+        self.mask = nn.Parameter(torch.empty(d))
+        self.space = nn.Parameter(torch.empty(config.n_cells, d))
+        self.time = nn.Parameter(torch.empty(config.n_frames, d)) if config.time_positions == "learned" else None
+
+    def forward(
+        self, ids: Int[Tensor, "b t s"], hidden: Bool[Tensor, "b t s"] | None, positions: Int[Tensor, " t"]
+    ) -> Float[Tensor, "b t s d"]:
+        x = self.low(ids % FACTOR_VOCAB) + self.high(ids // FACTOR_VOCAB)
+        if hidden is not None:
+            x = torch.where(hidden[..., None], self.mask, x)
+        x = x + self.space
+        return x if self.time is None else x + self.time[positions][:, None]
+
+
+class Block(nn.Module):
+    """Space attention, time attention, MLP; each normed before, and with `modulate` scaled, shifted and gated."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__()
+        d, self.modulated = config.d_model, config.action_conditioning == "modulate"
+        self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=not self.modulated) for _ in range(3))
+        self.space = SpaceAttention(d, config.n_heads, config.qk_norm)
+        self.time = TimeAttention(d, config.n_heads, config.qk_norm)
+        self.mlp = nn.Sequential(nn.Linear(d, config.mlp_ratio * d), nn.GELU(), nn.Linear(config.mlp_ratio * d, d))
+        self.modulation = nn.Linear(config.d_action, 9 * d) if self.modulated else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t s d"],
+        action: Float[Tensor, "b t k"],
+        view: TimeView,
+        angles: Float[Tensor, "2 t 1 half"] | None,
+        cache: TimeCache | None,
+    ) -> Float[Tensor, "b t s d"]:
+        layers = (self.space, lambda y: self.time(y, view, angles, cache), self.mlp)
+        if self.modulation is None:
+            for norm, layer in zip(self.norms, layers, strict=True):
+                x = x + layer(norm(x))
+            return x
+        signals = rearrange(self.modulation(action), "b t (i j d) -> i j b t 1 d", i=3, j=3)
+        for norm, layer, (scale, shift, gate) in zip(self.norms, layers, signals, strict=True):
+            x = torch.addcmul(x, gate, layer(torch.addcmul(shift, norm(x), 1 + scale)))
+        return x
+
+    def start_quiet(self, residual_scale: float) -> None:
+        """Shrink what is added to the residual stream; modulation starts as nothing at all (AdaLN-zero)."""
+        for name, weight in self.named_parameters():
+            if name in ("space.out.weight", "time.out.weight", "mlp.2.weight"):
+                weight.data.mul_(residual_scale)
+            if name.startswith("modulation."):
+                nn.init.zeros_(weight)
+
+
+class Branch(nn.Module):
+    """Embedding, blocks, final norm and factor heads of one stream; the blocks are run by `DualBranchWorldModel`."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__()
+        d, n_inputs = config.d_model, config.action_dim * config.action_substeps
+        self.embed = TokenEmbedding(config)
+        if config.action_conditioning == "add":
+            self.action = nn.Linear(n_inputs, d)
+        else:
+            k = config.d_action
+            self.action = nn.Sequential(nn.Linear(n_inputs, k), nn.SiLU(), nn.Linear(k, k), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(d)
+        self.head = nn.Linear(d, N_FACTORS * FACTOR_VOCAB)
+
+    def logits(self, hidden: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
+        """Scores of the 512 values of each factor; the two factors are independent given the hidden state."""
+        return self.head(hidden).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
+
+
+class DualBranchWorldModel(nn.Module):
+    """Predicts the tokens of hidden cells from the visible cells of the same frame, earlier frames and actions."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__()
+        self.config = config
+        self.rgb = Branch(config)
+        self.depth = Branch(config) if config.depth_branch else None
+        n_fusions = config.n_layers if config.depth_branch else 0
+        self.fusions = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(n_fusions))
+        self.apply(_init_weights)
+        residual_scale = (3 * config.n_layers) ** -0.5  # keeps the residual stream's size at any depth, as in GPT-2
+        for block in (module for module in self.modules() if isinstance(module, Block)):
+            block.start_quiet(residual_scale)
+        for weight in self.fusions.parameters():
+            weight.data.mul_(residual_scale)
+
+    def forward(
+        self,
+        rgb_tokens: Int[Tensor, "b t gh gw"],
+        depth_tokens: Int[Tensor, "b t gh gw"],
+        actions: Float[Tensor, "b t *substeps a"],
+        hidden: Bool[Tensor, "b t gh gw"] | None = None,
+        *,
+        view: TimeView | None = None,
+        cache: Cache | None = None,
+    ) -> Hidden:
+        """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make scores of them.
+
+        `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector there (open in the
+        paper; ours: the same cells in both). `view` and `cache` are for generation, see `sampling`.
+        """
+        self._check(rgb_tokens, actions)
+        view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)
+        rotary = self.config.time_positions == "rotary"
+        angles = rotary_angles(view.positions, self.config.d_head) if rotary else None
+        h, conditions = {}, {}
+        for name, tokens in (("rgb", rgb_tokens), ("depth", depth_tokens))[: len(self.config.branches)]:
+            h[name], conditions[name] = self._embed(self.branch(name), tokens, actions, hidden, view)
+        for i in range(self.config.n_layers):
+            for name in h:
+                block_cache = cache[i][name] if cache is not None else None
+                h[name] = self.branch(name).blocks[i](h[name], conditions[name], view, angles, block_cache)
+            if self.depth is not None:
+                h["rgb"] = h["rgb"] + self.fusions[i](h["depth"])
+        return Hidden(self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None)
+
+    def branch(self, name: str) -> Branch:
+        branch = getattr(self, name)
+        assert branch is not None, f"this model has no {name} branch"
+        return branch
+
+    def _embed(self, branch: Branch, tokens, actions, hidden, view) -> tuple[Tensor, Tensor]:
+        flat = hidden.flatten(2) if hidden is not None else None
+        x = branch.embed(tokens.flatten(2), flat, view.positions)
+        action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
+        return (x + action[:, :, None], action) if self.config.action_conditioning == "add" else (x, action)
+
+    def _check(self, tokens: Tensor, actions: Tensor) -> None:
+        c = self.config
+        if tuple(tokens.shape[2:]) != c.grid:
+            raise ValueError(f"tokens have a {tuple(tokens.shape[2:])} grid, the model was made for {c.grid}")
+        found, expected = actions[0, 0].numel(), c.action_substeps * c.action_dim
+        if found != expected:
+            raise ValueError(
+                f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was made for "
+                f"{c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with `action_substeps`"
+            )
+        if c.time_positions == "learned" and tokens.shape[1] > c.n_frames:
+            raise ValueError(f"{tokens.shape[1]} frames, but learned time positions end at {c.n_frames}; use 'rotary'")
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Linear maps keep variance; tables start with rows of length about 1; heads start near uniform."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, TokenEmbedding):
+        for table in module.parameters():
+            nn.init.normal_(table, std=table.shape[-1] ** -0.5)
+    if isinstance(module, Branch):
+        nn.init.normal_(module.head.weight, std=0.02)
+
+
+def parameter_counts(model: DualBranchWorldModel) -> dict[str, int]:
+    """True numbers of parameters: each branch, the fusion maps, and the total."""
+
+    def count(modules: Sequence[nn.Module | None]) -> int:
+        return sum(p.numel() for module in modules if module is not None for p in module.parameters())
+
+    parts = {"rgb": count([model.rgb]), "depth": count([model.depth]), "fusion": count(list(model.fusions))}
+    return parts | {"total": sum(parts.values())}

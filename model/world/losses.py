@@ -1,0 +1,115 @@
+"""The losses of RoboScape (arXiv:2506.23135) section 3: L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention.
+
+Every part comes back as (b, t), scaled so that its mean over the batch is the part's value: an entry says how much that
+frame of that clip contributes, and one normaliser, the number of predicted tokens (or seen tracks) in the whole batch,
+weighs all of them alike.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from model.world.batch import WorldBatch
+from model.world.config import LossConfig, MaskingConfig
+from model.world.dual_branch import Branch, DualBranchWorldModel, split_factors
+from model.world.keypoints import cells_of, in_frame
+from model.world.masking import corrupt
+
+Parts = dict[str, Float[Tensor, "b t"]]
+
+
+def world_losses(
+    model: DualBranchWorldModel,
+    batch: WorldBatch,
+    losses: LossConfig,
+    masking: MaskingConfig,
+    generator: torch.Generator,
+) -> Parts:
+    """Corrupt the clips, run the model and return the parts named in `losses.weights`.
+
+    A model without a depth branch has no "depth" part.
+    """
+    noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator)
+    hidden = model(noisy.rgb, noisy.depth, batch.actions, noisy.hidden)
+    mask = noisy.hidden.flatten(2)  # never in frame 0, which is given
+    cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
+    parts = {"rgb": per_frame_mean(cross_entropy, mask)}
+    if model.depth is not None and losses.depth:
+        depth_cross_entropy = token_cross_entropy(model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask)
+        parts["depth"] = per_frame_mean(depth_cross_entropy, mask)
+    if losses.keypoint:
+        parts["keypoint"] = keypoint_loss(hidden.rgb, batch.tracks, batch.visible, model.config.grid)
+    if losses.attention:
+        weight = attention_map(batch.tracks, batch.visible, model.config.grid, losses.gamma)
+        parts["attention"] = per_frame_mean(weight * cross_entropy, mask)
+    return parts
+
+
+def total_loss(parts: Parts, weights: dict[str, float]) -> Float[Tensor, ""]:
+    """Weighted sum of the parts' means; `weights` are `LossConfig.weights`."""
+    return torch.stack([weights[name] * part.mean() for name, part in parts.items()]).sum()
+
+
+def token_cross_entropy(
+    branch: Branch, hidden: Float[Tensor, "b t s d"], tokens: Int[Tensor, "b t s"], mask: Bool[Tensor, "b t s"]
+) -> Float[Tensor, "b t s"]:
+    """-log p of each masked token, the sum over its two factors; 0 elsewhere. A uniform guess has 2 ln 512 = 12.5.
+
+    Logits are made for masked tokens only: about a third of all.
+    """
+    logits = branch.logits(hidden[mask]).float()  # (m, 2, 512)
+    factors = split_factors(tokens[mask])
+    nats = F.cross_entropy(logits.flatten(0, 1), factors.flatten(), reduction="none").unflatten(0, (-1, 2)).sum(-1)
+    return torch.zeros(mask.shape, device=nats.device, dtype=nats.dtype).masked_scatter(mask, nats)
+
+
+def per_frame_mean(values: Float[Tensor, "b t i"], counted: Bool[Tensor, "b t i"]) -> Float[Tensor, "b t"]:
+    """Sum of the counted values of each frame over the mean count per frame, so the result's mean is theirs.
+
+    All zeros if nothing is counted.
+    """
+    mean_count = counted.sum() / (counted.shape[0] * counted.shape[1])
+    return torch.where(counted, values, 0.0).sum(-1) / mean_count.clamp(min=1e-6)
+
+
+def attention_map(
+    tracks: Float[Tensor, "b t p 2"], visible: Bool[Tensor, "b t p"], grid: tuple[int, int], gamma: float
+) -> Float[Tensor, "b t s"]:
+    """The map A: gamma where a visible track is in the cell at that frame, 1 elsewhere."""
+    b, t, _ = visible.shape
+    touched = torch.zeros(b, t, grid[0] * grid[1], device=tracks.device, dtype=torch.long)
+    seen = (visible & in_frame(tracks)).long()
+    touched.scatter_reduce_(2, cells_of(tracks, grid), seen, "amax")
+    return torch.where(touched > 0, gamma, 1.0)
+
+
+def keypoint_loss(
+    features: Float[Tensor, "b t s d"],
+    tracks: Float[Tensor, "b t p 2"],
+    visible: Bool[Tensor, "b t p"],
+    grid: tuple[int, int],
+) -> Float[Tensor, "b t"]:
+    """|f_t(p_t) - f_0(p_0)|² for every track and frame t >= 1: a moving point keeps its features.
+
+    The feature is open in the paper (ours: the RGB branch's final hidden state after the norm, in the cell under the
+    point), and so are the first frame's gradient (ours: none) and hidden points (ours: dropped, a track only counts
+    where it is visible now and in frame 0).
+    """
+    cells = cells_of(tracks, grid)[..., None].expand(-1, -1, -1, features.shape[-1])
+    along = features.gather(2, cells)  # (b, t, p, d)
+    distance = (along - along[:, :1].detach()).float().square().sum(-1)
+    seen = visible & in_frame(tracks)
+    counted = seen & seen[:, :1]
+    counted = torch.cat([torch.zeros_like(counted[:, :1]), counted[:, 1:]], dim=1)
+    return per_frame_mean(distance, counted)
+
+
+def world_loss_fn(losses: LossConfig, masking: MaskingConfig):
+    """The world model's loss in the form `model.training.train` takes: scalars by name, with their "total"."""
+
+    def loss_fn(model: DualBranchWorldModel, batch: WorldBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        parts = world_losses(model, batch, losses, masking, generator)
+        return {"total": total_loss(parts, losses.weights)} | {name: part.mean() for name, part in parts.items()}
+
+    return loss_fn

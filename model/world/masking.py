@@ -1,0 +1,72 @@
+"""MaskGIT corruption of a training clip: wrong tokens everywhere, hidden cells from some frame on.
+
+The recipe of 1xgpt (MaskGIT, arXiv:2202.04200, inside a frame), which RoboScape builds on.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from model.world.config import FACTOR_VOCAB, MaskingConfig
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """What the network sees (`rgb`, `depth`, with some wrong tokens) and the cells it has to predict (`hidden`)."""
+
+    rgb: Int[Tensor, "b t gh gw"]
+    depth: Int[Tensor, "b t gh gw"]
+    hidden: Bool[Tensor, "b t gh gw"]
+
+
+def corrupt(
+    rgb_tokens: Int[Tensor, "b t gh gw"],
+    depth_tokens: Int[Tensor, "b t gh gw"],
+    config: MaskingConfig,
+    generator: torch.Generator,
+) -> Corrupted:
+    """Replace token factors at random and choose the cells to hide, the same cells in both streams.
+
+    Each clip draws one replacement rate. Draws happen on the generator's device, so that a CPU generator gives the same
+    noise wherever the tokens are.
+    """
+    b, device = rgb_tokens.shape[0], rgb_tokens.device
+    rate = config.max_replacement_rate * torch.rand(b, 1, 1, 1, generator=generator, device=generator.device)
+    return Corrupted(
+        replace_factors(rgb_tokens, rate, generator),
+        replace_factors(depth_tokens, rate, generator),
+        choose_hidden(tuple(rgb_tokens.shape), config.n_prompt_frames, generator).to(device),
+    )
+
+
+def replace_factors(
+    ids: Int[Tensor, "b t gh gw"], rate: Tensor, generator: torch.Generator
+) -> Int[Tensor, "b t gh gw"]:
+    """Each 9-bit factor of each token becomes, with its clip's rate, one of the 512 values at random."""
+    place = {"generator": generator, "device": generator.device}
+    factors = []
+    for factor in (ids % FACTOR_VOCAB, ids // FACTOR_VOCAB):
+        wrong = torch.rand(ids.shape, **place) < rate
+        noise = torch.randint(FACTOR_VOCAB, ids.shape, dtype=ids.dtype, **place)
+        factors.append(torch.where(wrong.to(ids.device), noise.to(ids.device), factor))
+    return factors[0] + FACTOR_VOCAB * factors[1]
+
+
+def choose_hidden(
+    shape: tuple[int, ...], n_prompt_frames: int, generator: torch.Generator
+) -> Bool[Tensor, "b t gh gw"]:
+    """Hide cells from a random frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
+
+    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip.
+    """
+    b, t, gh, gw = shape
+    if n_prompt_frames >= t:
+        raise ValueError(f"clips of {t} frames leave none to predict after {n_prompt_frames} prompt frames")
+    place = {"generator": generator, "device": generator.device}
+    first = torch.randint(n_prompt_frames, t, (b, 1), **place)
+    ratio = torch.cos(math.pi / 2 * torch.rand(b, t, **place))
+    ratio = torch.where(torch.arange(t, device=generator.device) >= first, ratio, 0.0)
+    return torch.rand(b, t, gh, gw, **place) < ratio[..., None, None]
