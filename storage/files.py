@@ -1,0 +1,323 @@
+"""Files on a local disk or in an object store, behind one small interface.
+
+Two guarantees carry the commit protocol of the stores: `write` leaves the whole file or none, and `create` lets exactly
+one of many writers have a name. Paths are relative to the root with which the files were opened, with `/` in between.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import crc32c
+import obstore
+from obstore.exceptions import AlreadyExistsError
+
+from storage.errors import DiskFull
+
+Buffer = bytes | bytearray | memoryview
+TEMP_MARK = ".tmp-"  # in the names of files that are not whole yet
+UPLOAD_PIECE = 16 << 20  # bytes gathered before they are sent to an object store as one piece
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a written file must look like later: its size in bytes and the crc32c of all of them."""
+
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    path: str
+    size: int
+    modified: float  # seconds since 1970
+
+
+class Files(ABC):
+    """Everything below one root. Missing files raise FileNotFoundError, here as there."""
+
+    uri: str
+
+    @abstractmethod
+    def read(self, path: str) -> bytes: ...
+
+    @abstractmethod
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start`; fewer where the file ends."""
+
+    @abstractmethod
+    def size(self, path: str) -> int: ...
+
+    @abstractmethod
+    def list(self, folder: str) -> list[str]:
+        """Names of the files and folders directly in `folder`, sorted; empty if there is none of that name."""
+
+    @abstractmethod
+    def walk(self, folder: str) -> Iterator[FileInfo]:
+        """Every file below `folder`, unfinished ones too."""
+
+    @abstractmethod
+    def create(self, path: str, data: bytes) -> bool:
+        """Writes the whole file if nothing has that name; False, with nothing changed, if something has."""
+
+    @abstractmethod
+    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
+        """Writes the whole file or none, durably, in place of any file of that name. Raises DiskFull."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Deletes one file; nothing happens if it is not there."""
+
+    @abstractmethod
+    def delete_tree(self, folder: str) -> None: ...
+
+    @abstractmethod
+    def local(self, path: str) -> Path | None:
+        """Where the file lies on this machine's disk; None in an object store."""
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.size(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+class LocalFiles(Files):
+    """A folder. Writes go to a temporary name, are flushed to the disk, then renamed (or linked, to be exclusive)."""
+
+    def __init__(self, root: str):
+        self.root = Path(root)
+        self.uri = str(root)
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        fd = os.open(self.root / path, os.O_RDONLY)
+        try:
+            return os.pread(fd, length, start)
+        finally:
+            os.close(fd)
+
+    def size(self, path: str) -> int:
+        return (self.root / path).stat().st_size
+
+    def list(self, folder: str) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.root / folder) if TEMP_MARK not in name)
+        except FileNotFoundError:
+            return []
+
+    def walk(self, folder: str) -> Iterator[FileInfo]:
+        for top, _, names in os.walk(self.root / folder):
+            for name in names:
+                path = Path(top, name)
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # a temporary file may be renamed while we walk
+                    continue
+                yield FileInfo(path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime)
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self.root / path
+        with self._temporary(target, [data]) as (temp, _):
+            try:
+                os.link(temp, target)
+            except FileExistsError:
+                # Over NFS a link can succeed and still be reported as failed: then the file has two names.
+                return os.stat(temp).st_nlink == 2
+            finally:
+                os.unlink(temp)
+        sync_folder(target.parent)
+        return True
+
+    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
+        target = self.root / path
+        with self._temporary(target, pieces) as (temp, record):
+            os.replace(temp, target)
+        sync_folder(target.parent)
+        return record
+
+    @contextmanager
+    def _temporary(self, target: Path, pieces: Iterable[Buffer]) -> Iterator[tuple[Path, FileRecord]]:
+        """A finished file beside `target` under a name of its own; removed again if anything goes wrong."""
+        make_folder(target.parent)
+        temp = target.with_name(f"{target.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
+        size, crc = 0, 0
+        try:
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                for piece in pieces:
+                    write_all(fd, piece)
+                    size, crc = size + memoryview(piece).nbytes, crc32c.crc32c(piece, crc)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            yield temp, FileRecord(size, crc)
+        except OSError as error:
+            temp.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(target, size) from error
+            raise
+        except BaseException:
+            temp.unlink(missing_ok=True)
+            raise
+
+    def delete(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def delete_tree(self, folder: str) -> None:
+        shutil.rmtree(self.root / folder, ignore_errors=False, onerror=_unless_missing)
+
+    def local(self, path: str) -> Path | None:
+        return self.root / path
+
+
+class ObjectFiles(Files):
+    """A prefix of an object store (`s3://bucket/prefix`), where one PUT is whole by itself and can be exclusive."""
+
+    def __init__(self, uri: str, store: Any, prefix: str):
+        self.uri, self.store, self.prefix = uri, store, prefix.strip("/")
+
+    def key(self, path: str) -> str:
+        return "/".join(filter(None, (self.prefix, path.strip("/"))))
+
+    def read(self, path: str) -> bytes:
+        return bytes(obstore.get(self.store, self.key(path)).bytes())
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
+
+    def size(self, path: str) -> int:
+        return obstore.head(self.store, self.key(path))["size"]
+
+    def list(self, folder: str) -> list[str]:
+        listed = obstore.list_with_delimiter(self.store, self.key(folder))
+        paths = [*listed["common_prefixes"], *(o["path"] for o in listed["objects"])]
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
+
+    def walk(self, folder: str) -> Iterator[FileInfo]:
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        for batch in obstore.list(self.store, self.key(folder)):
+            for found in batch:
+                yield FileInfo(found["path"][skip:], found["size"], found["last_modified"].timestamp())
+
+    def create(self, path: str, data: bytes) -> bool:
+        try:
+            obstore.put(self.store, self.key(path), data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            # A request that is repeated after a lost answer meets its own object. What we create carries an id of its
+            # writer, so equal bytes mean that this happened.
+            return self.read(path) == data
+        return True
+
+    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
+        size, crc = 0, 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal size, crc
+            for piece in pieces:
+                size, crc = size + memoryview(piece).nbytes, crc32c.crc32c(piece, crc)
+                yield bytes(piece)
+
+        obstore.put(self.store, self.key(path), joined(counted(), UPLOAD_PIECE))
+        return FileRecord(size, crc)
+
+    def delete(self, path: str) -> None:
+        if self.exists(path):  # S3 answers a deletion of nothing with success, other stores with an error
+            obstore.delete(self.store, self.key(path))
+
+    def delete_tree(self, folder: str) -> None:
+        paths = [self.key(info.path) for info in self.walk(folder)]
+        if paths:
+            obstore.delete(self.store, paths)
+
+    def local(self, path: str) -> Path | None:
+        return None
+
+
+@lru_cache
+def _object_store(scheme: str, bucket: str, process: int) -> Any:
+    """One client per bucket and process: a client does not survive a fork."""
+    return obstore.store.MemoryStore() if scheme == "memory" else obstore.store.from_url(f"s3://{bucket}")
+
+
+def open_files(uri: str) -> Files:
+    """Local path, `s3://bucket/prefix` (credentials and endpoint from the AWS_* variables) or `memory://name/prefix`.
+
+    Memory stores live as long as this process; they are for tests.
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found:
+        return LocalFiles(uri)
+    bucket, _, prefix = rest.partition("/")
+    if scheme not in ("memory", "s3"):
+        raise ValueError(f"'{uri}': stores lie in a local folder or at s3://bucket/prefix, not at '{scheme}://'")
+    return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
+
+
+def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of at least `size` (object stores are slow with small ones)."""
+    held = bytearray()
+    for piece in pieces:
+        held += piece
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    yield bytes(held)
+
+
+def write_all(fd: int, piece: Buffer) -> None:
+    view = memoryview(piece).cast("B")
+    while len(view):
+        view = view[os.write(fd, view) :]
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder and its parents, durably: each new name is flushed to the disk."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes every file and folder below `folder`, and itself, to the disk."""
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with Path(top, name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(top))
+
+
+def disk_full(path: Path, written: int) -> DiskFull:
+    usage = shutil.disk_usage(path.parent)
+    return DiskFull(
+        f"the disk is full: {path} stopped after {written / 1e6:.1f} MB; {usage.free / 1e6:.1f} of "
+        f"{usage.total / 1e6:.0f} MB are free in {path.parent} (there may also be a quota). What was committed is "
+        "kept, the unfinished file was removed. Free some space (`roboscape gc` lists what no run needs) and run again."
+    )
+
+
+def _unless_missing(function: Callable[..., Any], path: str, info: Any) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
