@@ -7,7 +7,7 @@ also part of the content key of what they make (fields marked `metadata={"key": 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class ClipInputs:
 ClipFunction = Callable[[Sequence[ClipInputs]], Sequence["Arrays | Rejected"]]
 
 
+@runtime_checkable
 class ClipStage(Protocol):
     """Makes `outputs` for each clip from rows of its inputs.
 
@@ -83,12 +84,14 @@ class ClipStage(Protocol):
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """How a DatasetStage tells how far it is; `note` is a short text such as the current loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
+@runtime_checkable
 class DatasetStage(Protocol):
     """Works over whole stores and leaves files (index, checkpoint, tables, pictures) and a few numbers."""
 
