@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from model.magvit2.autoencoder import TokenizerOutput
 from model.magvit2.quantizer import FACTOR_SIZE, signs, signs_from_ids, split_ids
 
+SMALLEST_SHARE = 1e-12  # of a code no token uses: keeps the gradient of its entropy finite
+
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # two batches of images in [-1, 1] -> one distance per image
 
 
@@ -119,7 +121,7 @@ def _mean_code_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, ""]:
     every_id = torch.arange(2**n_bits, dtype=torch.int32, device=logits.device)
     codes = rearrange(signs_from_ids(rearrange(every_id, "k -> 1 1 k"), n_bits), "1 d 1 k -> d k")
     mean = torch.softmax(logits @ codes / 2, dim=1).mean(dim=0)
-    return -torch.special.xlogy(mean, mean).sum() / math.log(2)
+    return -(mean * mean.clamp(min=SMALLEST_SHARE).log()).sum() / math.log(2)
 
 
 def discriminator_loss(
