@@ -67,7 +67,9 @@ def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple
 
 
 def _unfinished(info: FileInfo) -> bool:
-    return TEMP_MARK in info.path.rsplit("/", 1)[-1] and "/parts/" not in info.path
+    """Our own temporary files; what a stage keeps in its working folder is its own business."""
+    inside = info.path.split("/")[3:]
+    return TEMP_MARK in inside[-1] and inside[0] not in ("parts", "work", "files")
 
 
 def _newest(infos: Iterable[FileInfo]) -> float:

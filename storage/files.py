@@ -18,7 +18,7 @@ from typing import Any
 
 import crc32c
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from storage.errors import DiskFull
 
@@ -136,42 +136,26 @@ class LocalFiles(Files):
             except FileExistsError:
                 # Over NFS a link can succeed and still be reported as failed: then the file has two names.
                 return os.stat(temp).st_nlink == 2
-            finally:
-                os.unlink(temp)
-        sync_folder(target.parent)
+            sync_folder(target.parent)
         return True
 
     def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
         target = self.root / path
         with self._temporary(target, pieces) as (temp, record):
             os.replace(temp, target)
-        sync_folder(target.parent)
+            sync_folder(target.parent)
         return record
 
     @contextmanager
     def _temporary(self, target: Path, pieces: Iterable[Buffer]) -> Iterator[tuple[Path, FileRecord]]:
-        """A finished file beside `target` under a name of its own; removed again if anything goes wrong."""
-        make_folder(target.parent)
+        """A finished file beside `target`; its own name is gone afterwards, however this ends."""
         temp = target.with_name(f"{target.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
-        size, crc = 0, 0
-        try:
-            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with explain_disk_full(target):
+            make_folder(target.parent)
             try:
-                for piece in pieces:
-                    write_all(fd, piece)
-                    size, crc = size + memoryview(piece).nbytes, crc32c.crc32c(piece, crc)
-                os.fsync(fd)
+                yield temp, write_through(temp, pieces)
             finally:
-                os.close(fd)
-            yield temp, FileRecord(size, crc)
-        except OSError as error:
-            temp.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(target, size) from error
-            raise
-        except BaseException:
-            temp.unlink(missing_ok=True)
-            raise
+                temp.unlink(missing_ok=True)
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
@@ -196,7 +180,12 @@ class ObjectFiles(Files):
         return bytes(obstore.get(self.store, self.key(path)).bytes())
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
-        return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
+        try:
+            return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
+        except BaseError:
+            if self.size(path) <= start:  # a range behind the end is an error here, and no bytes in a local file
+                return b""
+            raise
 
     def size(self, path: str) -> int:
         return obstore.head(self.store, self.key(path))["size"]
@@ -253,9 +242,8 @@ def _object_store(scheme: str, bucket: str, process: int) -> Any:
 
 
 def open_files(uri: str) -> Files:
-    """Local path, `s3://bucket/prefix` (credentials and endpoint from the AWS_* variables) or `memory://name/prefix`.
-
-    Memory stores live as long as this process; they are for tests.
+    """Local path, `s3://bucket/prefix` (credentials, region and endpoint from the AWS_* variables) or
+    `memory://name/prefix`, which lives as long as this process and is for tests.
     """
     scheme, found, rest = uri.partition("://")
     if not found:
@@ -277,10 +265,20 @@ def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     yield bytes(held)
 
 
-def write_all(fd: int, piece: Buffer) -> None:
-    view = memoryview(piece).cast("B")
-    while len(view):
-        view = view[os.write(fd, view) :]
+def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
+    """Writes a new file and waits until the disk has it."""
+    size, crc = 0, 0
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            size, crc = size + len(view), crc32c.crc32c(view, crc)
+            while len(view):
+                view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return FileRecord(size, crc)
 
 
 def make_folder(folder: Path) -> None:
@@ -309,13 +307,20 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(top))
 
 
-def disk_full(path: Path, written: int) -> DiskFull:
-    usage = shutil.disk_usage(path.parent)
-    return DiskFull(
-        f"the disk is full: {path} stopped after {written / 1e6:.1f} MB; {usage.free / 1e6:.1f} of "
-        f"{usage.total / 1e6:.0f} MB are free in {path.parent} (there may also be a quota). What was committed is "
-        "kept, the unfinished file was removed. Free some space (`roboscape gc` lists what no run needs) and run again."
-    )
+@contextmanager
+def explain_disk_full(path: Path) -> Iterator[None]:
+    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull, which says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        usage = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists()))
+        raise DiskFull(
+            f"the disk is full ({error.strerror}) while writing {path}: {usage.free / 1e6:.1f} of "
+            f"{usage.total / 1e6:.0f} MB are free, less if there is a quota. What was committed is kept. Free some "
+            "space (`roboscape gc` lists what no run needs) and run again."
+        ) from error
 
 
 def _unless_missing(function: Callable[..., Any], path: str, info: Any) -> None:

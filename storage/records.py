@@ -5,6 +5,7 @@ Every file carries the crc32c of its own content, so that a flipped bit in it is
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -34,7 +35,8 @@ class StoreRef:
 
     @staticmethod
     def at(root: str, stage: str, key: str) -> "StoreRef":
-        return StoreRef(f"{root.rstrip('/')}/{STORES}/{stage}/{key}")
+        root = root.rstrip("/") if "://" in root else os.path.abspath(root)  # workers run in other folders
+        return StoreRef(f"{root}/{STORES}/{stage}/{key}")
 
     @property
     def stage(self) -> str:

@@ -36,14 +36,16 @@ class ResultWriter:
     """
 
     def __init__(self, ref: StoreRef):
-        self.ref, self.files = ref, open_files(ref.uri)
-        home = self.files.local("") or cache_folder(ref)
-        self.path = home / WORK
+        local = open_files(ref.uri).local("")
+        home = local or cache_folder(ref)
         home.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(home / LOCK, ref)
-        published = home / FILES
-        if isinstance(self.files, LocalFiles) and published.is_dir() and not is_complete(ref):
-            os.replace(published, self.path)  # killed between publishing and the seal: go on from there
+        self.ref, self.path = ref, home / WORK
+        self._lock: int | None = _lock(home / LOCK, ref)
+        if is_complete(ref):
+            self.close()
+            raise StoreConflict(f"result {ref.uri} is complete already: delete the store to make it anew")
+        if local and (home / FILES).is_dir():
+            os.replace(home / FILES, self.path)  # killed between publishing and the seal: go on from there
         self.path.mkdir(exist_ok=True)
 
     def finish(self, numbers: dict[str, float]) -> None:
@@ -51,17 +53,23 @@ class ResultWriter:
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise ValueError(f"result {self.ref}: the number '{name}' is {value}; leave out what was not measured")
+        files = open_files(self.ref.uri)
         digests = {name: {"size": size, "sha256": sha256_file(self.path / name)} for name, size in self._names()}
-        if isinstance(self.files, LocalFiles):
+        if isinstance(files, LocalFiles):
             sync_tree(self.path)
             os.replace(self.path, self.path.with_name(FILES))
             sync_folder(self.path.parent)
         else:
             for name in digests:
-                self.files.write(f"{FILES}/{name}", _pieces(self.path / name))
-        seal = {"stage": self.ref.stage, "key": self.ref.key, "files": digests, "numbers": numbers}
+                files.write(f"{FILES}/{name}", _pieces(self.path / name))
+        seal = {
+            "stage": self.ref.stage,
+            "key": self.ref.key,
+            "files": digests,
+            "numbers": {name: float(value) for name, value in numbers.items()},
+        }
         stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": uuid.uuid4().hex}
-        if not self.files.create(COMPLETE, encode_document(seal | stamp)):
+        if not files.create(COMPLETE, encode_document(seal | stamp)):
             raise StoreConflict(f"result {self.ref.uri} was completed by another process meanwhile")
         self.close()
 
@@ -124,7 +132,7 @@ class Result:
 
     def _fetch(self, store: Files, name: str) -> Path:
         path = cache_folder(self.ref) / FILES / name
-        if not path.exists() or path.stat().st_size != self.files[name]["size"]:
+        if not path.exists() or sha256_file(path) != self.files[name]["sha256"]:
             LocalFiles(str(path.parent)).write(path.name, [store.read(f"{FILES}/{name}")])
         return path
 
@@ -145,8 +153,6 @@ def open_writer(ref: StoreRef) -> ResultWriter:
     """
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `write_part`")
-    if is_complete(ref):
-        raise StoreConflict(f"result {ref.uri} is complete already: delete the store to make it anew")
     return ResultWriter(ref)
 
 
@@ -181,11 +187,11 @@ def _lock(path: Path, ref: StoreRef) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(fd, 32, 0).decode() or "unknown"
+        holder = os.pread(fd, 256, 0).decode() or "unknown"
         os.close(fd)
         raise StoreConflict(
-            f"result {ref.uri} is being made by another process (pid {holder}); wait for it, or end it first"
+            f"result {ref.uri} is being made by another process ({holder}); wait for it, or end it first"
         ) from error
     os.truncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
     return fd

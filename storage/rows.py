@@ -167,7 +167,10 @@ class ClipRows(Rows):
 
 
 class IndexRows(Rows):
-    """The clip index: each column of its table is an array, scalars 0-d, text as NumPy text, lists 1-d."""
+    """The clip index: each column of its table is an array, scalars 0-d, text as NumPy text, lists 1-d.
+
+    Lists differ in length, so `gather` gives an array of arrays for them.
+    """
 
     @cached_property
     def table(self) -> pa.Table:
@@ -198,10 +201,16 @@ class IndexRows(Rows):
         if len(rows) and (rows.min() < 0 or rows.max() >= self.n):
             raise IndexError(f"store {self.ref} has rows 0 to {self.n}, asked for {rows.min()} to {rows.max()}")
         values = self.table[name].take(pa.array(rows)).to_pylist()
-        if any(value is None for value in values):
-            row = int(rows[values.index(None)])
-            raise StoreError(f"store {self.ref}, row {row}: column '{name}' is empty; the index must hold a value")
-        return np.array(values, dtype=spec.dtype)
+        for row, value in zip(rows, values, strict=True):
+            if value is None or (spec.axes and None in value):
+                raise StoreError(
+                    f"store {self.ref}, row {row}: column '{name}' holds {value}; expected no empty values"
+                )
+        if not spec.axes:
+            return np.array(values, dtype=spec.dtype)
+        lists = np.empty(len(values), dtype=object)
+        lists[:] = [np.array(value, dtype=spec.dtype) for value in values]
+        return lists
 
     def read(self, names: Sequence[str], row: int) -> dict[str, Array]:
         return {name: np.asarray(self.gather(name, np.array([row]))[0]) for name in names}
@@ -231,7 +240,7 @@ def _reopen(kind: type[Rows], ref: StoreRef, partial: bool) -> Rows:
 def _column_spec(field: pa.Field) -> ArraySpec:
     """A list's length differs from row to row, so its axis has no size here: shape (-1,)."""
     is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-    value = field.type.value_type if is_list else field.type
+    value = field.type.value_type if is_list or pa.types.is_dictionary(field.type) else field.type
     is_text = pa.types.is_string(value) or pa.types.is_large_string(value)
     dtype = "str" if is_text else np.dtype(value.to_pandas_dtype()).name
     axes, shape = (("i",), (-1,)) if is_list else ((), ())

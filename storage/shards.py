@@ -125,16 +125,13 @@ class Shard:
         self.index = self._read_index()
 
     def _read_index(self) -> Array:
+        length = 16 * self.n + CRC.size
         try:
-            found = self.files.size(self.path)
+            data = self.files.read_range(self.path, self.size - length, length)
         except FileNotFoundError as error:
             raise self.corrupt("the file is gone") from error
-        if found != self.size:
-            raise self.corrupt(f"the file has {found} bytes, {self.size} were written")
-        length = 16 * self.n + CRC.size
-        data = self.files.read_range(self.path, self.size - length, length)
         if len(data) != length:
-            raise self.corrupt(f"its index has {len(data)} bytes, expected {length}")
+            raise self.corrupt(f"the file has {self.files.size(self.path)} bytes, {self.size} were written")
         self.check_crc("its index", data)
         return np.frombuffer(data[: -CRC.size], "<u8").reshape(self.n, 2)
 

@@ -92,8 +92,11 @@ def is_complete(ref: StoreRef) -> bool:
 
 def read_manifest(ref: StoreRef) -> Manifest:
     """Raises FileNotFoundError if there is no such store."""
+    files = open_files(ref.uri)
+    if not files.exists(MANIFEST):
+        raise FileNotFoundError(f"there is no store {ref.uri}: nothing has run its stage ('{ref.stage}') with this key")
     require_format(ref.root)
-    return Manifest.from_json(read_document(open_files(ref.uri), MANIFEST))
+    return Manifest.from_json(read_document(files, MANIFEST))
 
 
 def read_complete(ref: StoreRef) -> dict[str, Any]:
@@ -262,7 +265,7 @@ def seal(ref: StoreRef) -> dict[str, Any]:
     records = [record for _, record in sorted(read_records(ref).items())]
     rejects = [reject for record in records for reject in record.rejects]
     rejected = files.write(REJECTED, [rejected_table(rejects)])
-    seal = {
+    content = {
         "stage": ref.stage,
         "key": ref.key,
         "n_clips": manifest.n_clips,
@@ -277,7 +280,7 @@ def seal(ref: StoreRef) -> dict[str, Any]:
         "sealed": _now(),
         "writer": uuid.uuid4().hex,
     }
-    files.create(COMPLETE, encode_document(seal))
+    files.create(COMPLETE, encode_document(content))
     return read_complete(ref)
 
 
