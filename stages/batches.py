@@ -1,0 +1,158 @@
+"""Rows of several stores -> training batches, in an order that is a pure function of (data set, seed, step).
+
+Nothing is remembered between batches, so a run resumes exactly by asking for the next step, and any number of ranks
+see the same global batches: rank r of w takes every w-th element.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+from storage.rows import Rows
+
+Batch = TypeVar("Batch")
+
+CACHE_BYTES = 1 << 30  # data sets up to this size are read once and kept; larger ones are read batch by batch
+READ_ROWS = 32  # rows prepared at once while the cache is filled
+
+
+def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]:
+    """The rows of these splits that hold data in every store, ascending. `rows["discover"]` has the column `split`.
+
+    Raises ValueError, with the counts, if there are none.
+    """
+    ok = np.logical_and.reduce([store.ok for store in rows.values()])
+    split = rows["discover"].gather("split", np.arange(len(ok)))
+    chosen = np.flatnonzero(ok & np.isin(split, splits))
+    if len(chosen) == 0:
+        found = {str(name): int((split == name).sum()) for name in np.unique(split)}
+        raise ValueError(
+            f"no clip of split {' or '.join(splits)} has data in {sorted(rows)}: {len(split)} clips in the index "
+            f"({found}), {int(ok.sum())} of them with data everywhere. Make more episodes, or look at the rejected ones"
+        )
+    return chosen
+
+
+def gather(store: Rows, names: tuple[str, ...], rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """The named arrays of these rows, (b, ...) each."""
+    return {name: store.gather(name, rows) for name in names}
+
+
+def spread(rows: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " i"]:
+    """At most `count` of the rows, evenly apart: neighbours often come from one episode."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return rows[places]
+
+
+def fingerprint(rows: Mapping[str, Rows]) -> str:
+    """Names the data behind the rows: the content keys of their stores."""
+    return " ".join(f"{role}={store.ref.key}" for role, store in sorted(rows.items()))
+
+
+@lru_cache(maxsize=2)  # a batch may span two epochs
+def permutation(n: int, fingerprint: str, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    """The order of n rows in one epoch, the same on every machine and NumPy version.
+
+    Sorts n raw 64-bit draws of PCG64, whose stream NumPy keeps fixed (that of `Generator.permutation` may change).
+    """
+    return np.argsort(raw_draws(n, fingerprint, seed, epoch), kind="stable")
+
+
+def raw_draws(n: int, *recipe: object) -> UInt64[np.ndarray, " n"]:
+    """n uniform 64-bit integers that depend on nothing but the recipe's text."""
+    digest = hashlib.sha256(repr(recipe).encode()).digest()
+    return np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(n)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchOrder:
+    """Which rows stand in which batch.
+
+    Epochs follow each other without a seam: element i of the endless sequence is place `i % n` of epoch `i // n`. So
+    every row comes once an epoch, no remainder is dropped, and a data set smaller than a batch works.
+    """
+
+    rows: Int[np.ndarray, " n"]  # the rows that may be used
+    batch_size: int  # of the global batch, over all ranks
+    seed: int
+    fingerprint: str  # of the data: other data are another order
+
+    def __post_init__(self):
+        if len(self.rows) == 0:
+            raise ValueError("no row is left to train on: every one is rejected or of another split")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: expected 1 or more")
+
+    def at(self, step: int, rank: int = 0, n_ranks: int = 1) -> Int[np.ndarray, " b"]:
+        """The rows of one rank's share of batch `step` (from 0)."""
+        if self.batch_size % n_ranks or not 0 <= rank < n_ranks:
+            raise ValueError(
+                f"rank {rank} of {n_ranks} with batch_size={self.batch_size}: the global batch must divide evenly, "
+                "so that it stays the same for any number of ranks"
+            )
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::n_ranks]
+        epochs, within = np.divmod(places, len(self.rows))
+        order = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            order[here] = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))[within[here]]
+        return self.rows[order]
+
+
+class PreparedRows:
+    """`prepare` applied to rows: once to all of them and kept, where that fits into memory, else batch by batch.
+
+    `prepare` takes row numbers and gives arrays with one entry per row, each made from its own row only.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Int[np.ndarray, " n"]], Mapping[str, np.ndarray]],
+        rows: Int[np.ndarray, " n"],
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        self.prepare, self.rows = prepare, np.sort(rows)
+        first = prepare(self.rows[:1])
+        size = len(rows) * sum(array.nbytes for array in first.values())
+        self.kept = self._read_all(first) if size <= cache_bytes else None
+
+    def _read_all(self, first: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        kept = {name: np.empty((len(self.rows), *one.shape[1:]), one.dtype) for name, one in first.items()}
+        for start in range(0, len(self.rows), READ_ROWS):
+            part = self.prepare(self.rows[start : start + READ_ROWS])
+            for name, array in kept.items():
+                array[start : start + READ_ROWS] = part[name]
+        return kept
+
+    def __call__(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+        if self.kept is None:
+            return dict(self.prepare(rows))
+        places = np.searchsorted(self.rows, rows)
+        return {name: array[places] for name, array in self.kept.items()}
+
+
+class Prefetched(Generic[Batch]):
+    """Batches by number, the next one made by a thread while the last one is used.
+
+    A thread and not a process: gathering arrays lets other threads run, and a batch needs no trip between processes.
+    """
+
+    def __init__(self, batch_at: Callable[[int], Batch]):
+        self.batch_at = batch_at
+        self.pool = ThreadPoolExecutor(1, "batches")
+        self.ahead: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, i: int) -> Batch:
+        ready = self.ahead is not None and self.ahead[0] == i
+        batch = self.ahead[1].result() if self.ahead is not None and ready else self.batch_at(i)
+        self.ahead = i + 1, self.pool.submit(self.batch_at, i + 1)
+        return batch
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)

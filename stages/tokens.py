@@ -1,0 +1,89 @@
+"""Frames or inverse depth -> tokens, frame by frame, by a trained tokenizer. RGB and depth are two instances of one class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.checkpoint import load_model, read_header
+from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.config import MagvitConfig
+from stages.base import Arrays, ClipFunction, Resources, per_clip
+from stages.images import READS, Source, images_of
+from stages.train_tokenizer import TOKENIZER_FILE
+from storage.results import Result
+from storage.spec import ArraySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """A clip's tokens: `rgb_tokens` or `depth_tokens`, ids of 18 bits, least significant bit first."""
+
+    source: Source
+    grid: tuple[int, int]  # token rows and columns of a frame: its size over the tokenizer's cell
+    n_frames: int = 16
+    resources: Resources = field(
+        default=Resources(cpus=1.0, memory_gb=2.0, clips_per_shard=64), metadata={"key": False}
+    )
+
+    version = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}_tokens"
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+        role, arrays = READS[self.source]
+        return {role: arrays, "tokenizer": ()}
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        # Raw, so that training maps them into memory; no token is -1, so that a hole is seen as one.
+        about = f"MAGVIT-2 tokens of {'RGB frames' if self.source == 'rgb' else 'inverse depth'}"
+        shape = (self.n_frames, *self.grid)
+        return (ArraySpec(self.name, "int32", ("t", "gh", "gw"), shape, "token id", about, codec="raw", fill=-1),)
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        tokenizer = load_tokenizer(results["tokenizer"], self.source).to(device)
+
+        def tokenize(**arrays: np.ndarray) -> Arrays:
+            images = images_of(self.source, {name: array[None] for name, array in arrays.items()})[0]
+            ids = to_ids(tokenizer, images)
+            if tuple(ids.shape[1:]) != self.grid:
+                raise ValueError(
+                    f"{self.name}: frames of {tuple(images.shape[-2:])} px give a {tuple(ids.shape[1:])} grid of tokens, "
+                    f"the stage says {self.grid}; its grid must be the frame's size over "
+                    f"{tokenizer.config.downscale} px, the side of a token's cell"
+                )
+            return {self.name: ids.cpu().numpy()}
+
+        return per_clip(tokenize)
+
+
+def load_tokenizer(result: Result, source: Source) -> MagvitTokenizer:
+    """The network of a `train_tokenizer` result, on the CPU; raises ValueError if it is for the other kind of image."""
+    path = result.file(TOKENIZER_FILE)
+    trained_on = read_header(path)["card"]["source"]
+    if trained_on != source:
+        raise ValueError(f"{result.ref} is a tokenizer of {trained_on} images, {source} was asked for")
+    return load_model(path, MagvitTokenizer, MagvitConfig)[0].requires_grad_(False)
+
+
+@torch.no_grad()
+def to_ids(tokenizer: MagvitTokenizer, images: Float[Tensor, "t c h w"]) -> Int[Tensor, "t gh gw"]:
+    """The tokens of one clip's frames: int32, in [0, 2**n_bits)."""
+    ids = tokenizer.to_ids(images.to(next(tokenizer.parameters()).device))
+    low, high = int(ids.min()), int(ids.max())
+    assert 0 <= low and high < tokenizer.config.vocabulary, (low, high, tokenizer.config.vocabulary)
+    return ids
+
+
+@torch.no_grad()
+def decode_clips(tokenizer: MagvitTokenizer, ids: Int[Tensor, "b t gh gw"]) -> Float[Tensor, "b t c h w"]:
+    """Images in [-1, 1] of clips of tokens, one clip at a time, so that memory stays flat."""
+    device = next(tokenizer.parameters()).device
+    return torch.stack([tokenizer.decode_ids(clip.to(device)).cpu() for clip in ids])

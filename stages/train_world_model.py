@@ -1,0 +1,267 @@
+"""Tokens, point tracks and actions of clips -> a trained world model (RoboScape, arXiv:2506.23135, section 3).
+
+Files of the result: `world_model.safetensors` (weights, config, and a card with the statistics that normalise actions
+and the keys of the data and of the tokenizers), `losses.csv` (every part of the loss at every step), `losses.png`,
+`training.md` (what it started from), `active_tracks.csv` (how many tracks of a clip were active, and how much of their
+motion was the camera's).
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.checkpoint import load_model, read_header, save_model, write_whole
+from model.training import TrainConfig, step_generator
+from model.world.batch import ActionStats, WorldBatch
+from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
+from model.world.dual_branch import DualBranchWorldModel, parameter_counts
+from model.world.keypoints import select_active_tracks
+from model.world.losses import world_loss_fn
+from stages.base import Progress, Resources
+from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, spread, usable_rows
+from stages.loss_plot import plot_losses
+from stages.training_run import (
+    NOTE_FILE,
+    PLOT_FILE,
+    RunConfig,
+    TrainingRun,
+    pick_device,
+    seeded,
+    start_card,
+    summary,
+    training_note,
+)
+from storage.key import parameters
+from storage.records import StoreRef
+from storage.results import Result, ResultWriter
+from storage.rows import ClipRows, Rows
+from storage.weights import WeightsRef
+
+WORLD_MODEL_FILE, ACTIVE_FILE = "world_model.safetensors", "active_tracks.csv"
+STATS_CLIPS = 4096  # action statistics and the table of active tracks look at this many clips at most
+N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Which tracks the losses look at; K and the camera option are open in the paper."""
+
+    n_active: int = 64  # K
+    min_motion: float = 0.03  # of the frame's side, over a clip; 0 is the paper's rule
+    compensate_camera: bool = False  # for cameras that move: ranks tracks by their motion relative to the background
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWorldModel:
+    """Trains on the `train` split and measures the same losses on clips of the `val` split."""
+
+    model: WorldModelConfig
+    training: TrainConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    tracks: TrackConfig = TrackConfig()
+    clips_per_batch: int = 8
+    n_val_clips: int = 16
+    start_from: WeightsRef | None = None  # goes on from this checkpoint, with its action statistics
+    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    device: str | None = field(default=None, metadata={"key": False})  # None: a GPU where there is one
+    resources: Resources = field(default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False})
+
+    name, version = "world_model", 1
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            "discover": ("split",),
+            "rgb_tokens": ("rgb_tokens",),
+            "depth_tokens": ("depth_tokens",),
+            "keypoints": ("tracks", "visible"),
+            "clip": ("rgb", "actions"),
+        }
+
+    def run(
+        self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
+    ) -> dict[str, float]:
+        device = pick_device(self.device)
+        used = usable_rows(rows, "train")
+        stats = self.action_stats(rows["clip"], used)
+        data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used)
+        held_out = self.held_out(rows, stats)
+        model = self.build().to(device)
+        run = TrainingRun(
+            model=model,
+            loss_fn=world_loss_fn(self.loss, self.masking),
+            batch_at=self.batches(rows, data, used),
+            config=self.training,
+            watch=self.watch,
+            folder=out.path,
+            progress=progress,
+            validate=lambda: self.validate(model, [batch.to(device) for batch in held_out]),
+        )
+        log = run.finish()
+        numbers = summary(log) | {"parameters": float(parameter_counts(model)["total"])}
+        save_model(out.path / WORLD_MODEL_FILE, model.cpu(), self.model, card=self.card(rows, stats, numbers))
+        write_whole(out.path / PLOT_FILE, plot_losses(log, "World model: losses"))
+        write_whole(out.path / NOTE_FILE, training_note("World model", self.start_from, numbers).encode())
+        write_whole(out.path / ACTIVE_FILE, active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)))
+        run.clean_up()
+        return numbers
+
+    # Data
+
+    def prepare(
+        self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
+    ) -> dict[str, np.ndarray]:
+        """What a batch holds of these rows, and which of their tracks were active."""
+        found = gather(rows["keypoints"], ("tracks", "visible"), chosen)
+        _, height, width, _ = rows["clip"].spec("rgb").shape
+        active = select_active_tracks(
+            track_shares(found["tracks"], height, width),
+            torch.from_numpy(found["visible"]),
+            self.tracks.n_active,
+            compensate_camera=self.tracks.compensate_camera,
+            min_motion=self.tracks.min_motion,
+        )
+        return {
+            "rgb_tokens": rows["rgb_tokens"].gather("rgb_tokens", chosen),
+            "depth_tokens": rows["depth_tokens"].gather("depth_tokens", chosen),
+            "actions": world_actions(rows["clip"], chosen, self.model.action_substeps, stats).numpy(),
+            "tracks": active.tracks.numpy(),
+            "visible": active.visible.numpy(),
+            "motion": active.motion.numpy(),
+            "camera_motion": active.camera_motion.numpy(),
+        }
+
+    def batches(
+        self, rows: Mapping[str, Rows], data: PreparedRows, used: Int[np.ndarray, " n"]
+    ) -> Callable[[int], WorldBatch]:
+        seed, clip_ids = self.training.seed, rows["rgb_tokens"].clip_ids
+        order = BatchOrder(rows=used, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows))
+
+        def batch_at(i: int) -> WorldBatch:
+            chosen = order.at(i)
+            return world_batch(data(chosen), [clip_ids[row] for row in chosen])
+
+        return batch_at
+
+    def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
+        chosen, clip_ids = spread(usable_rows(rows, "val"), self.n_val_clips), rows["rgb_tokens"].clip_ids
+        parts = [chosen[i : i + self.clips_per_batch] for i in range(0, len(chosen), self.clips_per_batch)]
+        return [world_batch(self.prepare(rows, stats, part), [clip_ids[row] for row in part]) for part in parts]
+
+    def action_stats(self, clip: Rows, used: Int[np.ndarray, " n"]) -> ActionStats:
+        """Of the training clips; those of the checkpoint that training goes on from."""
+        if self.start_from is not None:
+            return card_stats(read_header(self.start_from.resolve())["card"])
+        actions = pick_substeps(clip.gather("actions", spread(used, STATS_CLIPS)), self.model.action_substeps)
+        return ActionStats.measure(torch.from_numpy(actions))
+
+    # Model
+
+    def build(self) -> DualBranchWorldModel:
+        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
+        if self.start_from is None:
+            with seeded(self.training.seed):
+                return DualBranchWorldModel(self.model)
+        path = self.start_from.resolve()
+        model, config = load_model(path, DualBranchWorldModel, WorldModelConfig)
+        if config != self.model:
+            raise ValueError(f"{self.name}: {path} holds a network of {config}, the stage asks for {self.model}")
+        return model
+
+    @torch.no_grad()
+    def validate(self, model: DualBranchWorldModel, batches: list[WorldBatch]) -> dict[str, float]:
+        """Mean losses over the held-out clips, under the same masks every time."""
+        loss, sums = world_loss_fn(self.loss, self.masking), dict[str, float]()
+        for i, batch in enumerate(batches):
+            for draw in range(N_VAL_NOISE):
+                noise = step_generator(self.training.seed, i * N_VAL_NOISE + draw, VALIDATION_ROLE)
+                for name, value in loss(model, batch, noise).items():
+                    sums[name] = sums.get(name, 0.0) + value.item() * len(batch.clip_ids) / N_VAL_NOISE
+        n_clips = sum(len(batch.clip_ids) for batch in batches)
+        return {name: value / n_clips for name, value in sums.items()}
+
+    def card(self, rows: Mapping[str, Rows], stats: ActionStats, numbers: dict[str, float]) -> dict:
+        return parameters(
+            {
+                **start_card(self.start_from),
+                "action_mean": stats.mean.tolist(),
+                "action_std": stats.std.tolist(),
+                "data": {role: str(store.ref) for role, store in rows.items()},
+                "tokenizers": tokenizer_keys(rows),
+                "training": self.training,
+                "loss": self.loss,
+                "masking": self.masking,
+                "tracks": self.tracks,
+                "numbers": numbers,
+            }
+        )
+
+
+VALIDATION_ROLE = 2  # keeps its noise apart from that of training
+
+
+def world_batch(arrays: Mapping[str, np.ndarray], clip_ids: list[str]) -> WorldBatch:
+    return WorldBatch(
+        rgb_tokens=torch.from_numpy(arrays["rgb_tokens"]).long(),
+        depth_tokens=torch.from_numpy(arrays["depth_tokens"]).long(),
+        actions=torch.from_numpy(arrays["actions"]),
+        tracks=torch.from_numpy(arrays["tracks"]),
+        visible=torch.from_numpy(arrays["visible"]),
+        clip_ids=clip_ids,
+    )
+
+
+def world_actions(
+    clip: Rows, chosen: Int[np.ndarray, " b"], n_substeps: int, stats: ActionStats
+) -> Float[Tensor, "b t i a"]:
+    """The normalised actions that the world model reads."""
+    return stats.normalise(torch.from_numpy(pick_substeps(clip.gather("actions", chosen), n_substeps)))
+
+
+def pick_substeps(actions: Float[np.ndarray, "b t s a"], count: int) -> Float[np.ndarray, "b t i a"]:
+    """`count` of the sub-steps that lead into each frame, evenly apart, the last (nearest to the frame) included."""
+    n_substeps = actions.shape[2]
+    if not 1 <= count <= n_substeps:
+        raise ValueError(f"action_substeps={count}: the clips hold 1 to {n_substeps} actions between two frames")
+    ends = np.arange(1, count + 1) * n_substeps // count
+    return actions[:, :, ends - 1]
+
+
+def track_shares(tracks: Float[np.ndarray, "b t p 2"], height: int, width: int) -> Float[Tensor, "b t p 2"]:
+    """Pixels (the centre of the top-left one is 0, 0) as shares of the frame's width and height."""
+    return (torch.from_numpy(tracks) + 0.5) / torch.tensor([width, height])
+
+
+def card_stats(card: Mapping) -> ActionStats:
+    """The action statistics of a checkpoint."""
+    return ActionStats(mean=torch.tensor(card["action_mean"]), std=torch.tensor(card["action_std"]))
+
+
+def tokenizer_keys(rows: Mapping[str, Rows]) -> dict[str, str]:
+    """Which tokenizer made the tokens: role -> stage and key of its result."""
+    keys = {}
+    for role in ("rgb_tokens", "depth_tokens"):
+        store = rows[role]
+        assert isinstance(store, ClipRows), store
+        keys[role] = str(StoreRef(store.manifest.inputs["tokenizer"]))
+    return keys
+
+
+def active_table(data: PreparedRows, keypoints: Rows, chosen: Int[np.ndarray, " n"]) -> bytes:
+    """CSV, one line per clip: its active tracks, the mean path of these and of the camera (shares of the frame)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip", "active_tracks", "mean_motion", "camera_motion"])
+    found = data(chosen)
+    for row, motion, camera in zip(chosen, found["motion"], found["camera_motion"], strict=True):
+        active = motion[motion > 0]
+        mean = float(active.mean()) if len(active) else 0.0
+        writer.writerow([keypoints.clip_ids[row], len(active), f"{mean:.4f}", f"{float(camera):.4f}"])
+    return text.getvalue().encode()
