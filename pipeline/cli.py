@@ -1,0 +1,262 @@
+"""The `roboscape` command. Heavy imports wait inside the commands, so that `--help` and `status` answer at once."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipeline.settings import Settings, apply_environment
+
+FAILED, USAGE, NO_SERVICE, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0 is success
+
+HELP = """Raw robot videos to a trained, evaluated, physics-informed world model (RoboScape, arXiv 2506.23135).
+
+[bold]First steps[/bold]
+  roboscape run demo           the whole path on simulated sample episodes
+  roboscape status             what ran, what is complete, where results lie
+  roboscape ui                 the Prefect UI: graph, progress, lineage pages
+
+[bold]After a failure[/bold]
+  roboscape run                goes on where the last run of the experiment stopped
+  roboscape rerun depth        makes only what stage 'depth' still lacks
+
+Everything lies in ./workspace (ROBOSCAPE_HOME). Exit codes: 0 done, 1 a stage failed, 2 usage, 3 a service
+does not answer, 130 interrupted."""
+
+app = typer.Typer(help=HELP, rich_markup_mode="rich", no_args_is_help=True, pretty_exceptions_enable=False)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+Set = Annotated[list[str], typer.Option("--set", help="One parameter, such as --set clip.size=64. May be repeated.")]
+Source = Annotated[str | None, typer.Option(help="Root of AGIBOT-World episodes. Default: the experiment's own.")]
+Backend = Annotated[
+    str | None, typer.Option(help="ray (default) or serial, which needs no Ray and gives equal arrays.")
+]
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Turns what can go wrong into one clear message and an exit code, without a wall of trace."""
+    from pipeline.services import ServiceError
+    from storage.errors import StoreError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("\n[yellow]Interrupted.[/yellow] What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
+    except ServiceError as error:
+        err.print(f"[red]Service:[/red] {error}", markup=True)
+        raise typer.Exit(NO_SERVICE) from None
+    except (LookupError, ValueError) as error:
+        err.print("[red]Error:[/red]", end=" ")
+        err.print(str(error.args[0] if error.args else error), markup=False)
+        raise typer.Exit(USAGE) from None
+    except (StoreError, OSError, RuntimeError) as error:
+        err.print("[red]Failed:[/red]", end=" ")
+        err.print(str(error), markup=False)
+        raise typer.Exit(FAILED) from None
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """`a.b=value` strings; a value is JSON where it can be read as such, else text."""
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or "." not in name:
+            raise ValueError(f"--set {setting}: expected STAGE.FIELD=VALUE, such as --set clip.size=64")
+        try:
+            overrides[name] = json.loads(value)
+        except ValueError:
+            overrides[name] = value
+    return overrides
+
+
+@app.command()
+def up() -> None:
+    """Start Prefect's server, Ray and the deployment on this machine, where they do not run yet."""
+    from pipeline import services
+
+    with failures_explained():
+        services.up(Settings(), out.print)
+
+
+@app.command()
+def down() -> None:
+    """Stop what `up` started. Stores, runs and the server's history stay."""
+    from pipeline import services
+
+    with failures_explained():
+        services.down(Settings(), out.print)
+
+
+@app.command()
+def sample(
+    root: Annotated[Path | None, typer.Argument(help="Where to write. Default: <workspace>/sample.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="How many. Default: 30 with --demo, else 100.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Other seeds give other episodes.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames per second. Default: 30, AGIBOT's own.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT. Default: 640x480, AGIBOT's own.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's small set: 10 fps, 256x192, 2 minutes.")] = False,
+    faults: Annotated[bool, typer.Option("--faults", help="Add episodes with deliberate faults.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 means one per core.")] = 0,
+) -> None:
+    """Make simulated dual-arm episodes in AGIBOT-World's exact layout, with ground truth beside them.
+
+    Interrupted or repeated, it makes only the episodes that are missing.
+    """
+    from pipeline.sample import make, sample_config
+
+    with failures_explained():
+        config = sample_config(demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size, faults=faults)
+        make(root or Settings().sample, config, workers, out.print)
+
+
+@app.command()
+def run(
+    experiment: Annotated[
+        str, typer.Argument(help="A named configuration; `roboscape experiments` lists them.")
+    ] = "demo",
+    source: Source = None,
+    set_: Set = [],  # noqa: B006  (typer copies it)
+    backend: Backend = None,
+    force: Annotated[bool, typer.Option("--force", help="Make every stage again, complete or not.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be made, and why; make nothing.")] = False,
+    max_error_share: Annotated[float, typer.Option(help="Share of clips that may raise an error.")] = 0.01,
+) -> None:
+    """Run an experiment from raw episodes to evaluation. Complete stages are cached, half-made ones go on."""
+    with failures_explained():
+        request = dict(
+            experiment=experiment, source=source, overrides=parse_overrides(set_), backend=backend,
+            max_error_share=max_error_share,
+        )  # fmt: skip
+        if plan:
+            from pipeline.planning import print_plan
+
+            print_plan(request, out)
+            return
+        start(request | {"force": force})
+
+
+@app.command()
+def rerun(
+    stage: Annotated[str, typer.Argument(help="The stage, such as depth or world_model.")],
+    run: Annotated[
+        str | None, typer.Option("--run", help="Of which run; a unique prefix will do. Default: latest.")
+    ] = None,
+    and_after: Annotated[bool, typer.Option("--and-after", help="Also every stage made from it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make it again even where it is complete.")] = False,
+    backend: Backend = None,
+) -> None:
+    """Run one stage of an earlier run again: only what is missing in it, nothing before it."""
+    with failures_explained():
+        from pipeline.journal import find_journal
+        from pipeline.planning import stages_after
+
+        earlier = find_journal(Settings().runs, run)
+        request = earlier.request | {"stages": stages_after(earlier.request, stage, and_after), "force": force}
+        start(request | ({"backend": backend} if backend else {}))
+
+
+def start(request: dict[str, Any]) -> None:
+    """Services up, the sample made if the experiment wants it, the flow run, the results shown."""
+    from pipeline.driver import drive
+
+    drive(request, out)
+
+
+@app.command()
+def experiments() -> None:
+    """List the named experiments and what they are for."""
+    from pipeline.experiments import descriptions
+
+    for name, text in descriptions().items():
+        out.print(f"[bold]{name:<16}[/bold] {text}")
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run's id or a unique prefix. Default: the latest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show runs, their stages and the services. Exit code 1 if the run shown failed."""
+    from pipeline.status import print_status
+
+    with failures_explained():
+        state = print_status(Settings(), run, out, as_json)
+    if state in ("failed", "crashed"):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def lineage(
+    what: Annotated[str, typer.Argument(help="A key, a stage, stage/key, or any file in a store (a checkpoint, say).")],
+    parameters: Annotated[bool, typer.Option("--parameters", "-p", help="Show every parameter, too.")] = False,
+) -> None:
+    """Print everything that a store, checkpoint or metric came from, back to the episode files."""
+    from pipeline.lineage_tree import print_lineage
+
+    with failures_explained():
+        print_lineage(what, Settings().stores, out, parameters)
+
+
+@app.command()
+def ui(open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in a browser.")] = True) -> None:
+    """Print the address of the Prefect UI and open it."""
+    from pipeline import services
+
+    settings = Settings()
+    with failures_explained():
+        if not services.prefect_answers(settings):
+            raise services.ServiceError(f"no Prefect server answers at {settings.api_url}; `roboscape up` starts one")
+    out.print(settings.ui_url)
+    if open_ and sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(settings.ui_url)
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="STORE", help="A key, a stage, stage/key or a folder.")],
+    clip: Annotated[str | None, typer.Argument(help="A row number or a clip id.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write a picture of the clip to this PNG.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every checksum; exit code 1 if one is wrong.")
+    ] = False,
+) -> None:
+    """Show what a store holds: arrays, units, counts, rejects; with CLIP, that clip's values."""
+    from pipeline.inspection import print_store
+
+    with failures_explained():
+        sound = print_store(what, clip, Settings().stores, out, picture=picture, verify=verify)
+    if not sound:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it, only list.")] = False,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Also stores that no run in the journal made or used.")
+    ] = False,
+    older_than_h: Annotated[float, typer.Option(help="Only what is older, in hours.")] = 24.0,
+) -> None:
+    """List, or delete, what no store needs: parts of killed workers and temporary files."""
+    from pipeline.garbage import collect
+
+    with failures_explained():
+        collect(Settings(), out, delete=delete, unused=unused, older_than_s=older_than_h * 3600)
+
+
+def main() -> None:
+    apply_environment(Settings())
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Serves the flow as a deployment, so that runs can be started, retried and cut down to one stage from the UI.
+
+`roboscape up` keeps this running: `python -m pipeline.deployment`.
+"""
+
+from pipeline.settings import Settings, apply_environment
+
+NAME = "local"
+
+
+def main() -> None:
+    apply_environment(Settings())
+    from pipeline.flow import roboscape
+
+    roboscape.serve(name=NAME, description=roboscape.description, pause_on_shutdown=False, print_starting_message=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Drives a run from the shell: services, sample, flow, and what to look at afterwards."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline import services
+from pipeline.journal import Journal, find_journal
+from pipeline.settings import Settings
+from storage.results import open_result
+from storage.store import StoreRef
+
+PICTURES = (".md", ".png", ".gif", ".mp4")
+
+
+def drive(request: dict[str, Any], out: Console) -> None:
+    """Runs the flow in this process. Raises StageFailed with the stage's own message, after saying how to go on."""
+    settings = Settings()
+    services.up(settings, lambda text: out.print(text, style="dim"))
+    make_sample_if_wanted(request, settings, out)
+    from pipeline.flow import roboscape
+
+    try:
+        roboscape(**request)
+    finally:
+        show(find_journal(settings.runs, None), out)
+    show_results(find_journal(settings.runs, None), settings, out)
+
+
+def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Console) -> None:
+    """The embedded episodes, for an experiment that runs on them; quick if they are there."""
+    from pipeline import experiments
+    from pipeline.sample import make
+
+    config = experiments.sample_of(request["experiment"])
+    if request.get("source") is None and config is not None:
+        make(settings.sample, config, 0, lambda text: out.print(text, style="dim"))
+
+
+def show(journal: Journal, out: Console) -> None:
+    """One line a stage."""
+    from pipeline.status import stage_table
+
+    out.print(stage_table(journal))
+
+
+def show_results(journal: Journal, settings: Settings, out: Console) -> None:
+    """Where a person looks now: tables and pictures of the last stage, its page, the UI."""
+    done = [entry for entry in journal.stages if entry.state in ("completed", "cached")]
+    if not done:
+        return
+    last = done[-1]
+    if last.name in ("world_model", "evaluation", "label_scores"):
+        result = open_result(StoreRef(last.uri))
+        for name in sorted(
+            result.files, key=lambda n: PICTURES.index(Path(n).suffix) if Path(n).suffix in PICTURES else 9
+        ):
+            if name.endswith(PICTURES) and "/" not in name:
+                out.print(f"  {result.file(name)}")
+        for name in ("metrics.md",):
+            if name in result.files:
+                out.print(result.file(name).read_text(), markup=False)
+    if last.artifact:
+        out.print(f"Lineage page: {settings.ui_url}/artifacts/artifact/{last.artifact}")
+    out.print("Open the UI with: [bold]roboscape ui[/bold]   Stop the services with: [bold]roboscape down[/bold]")

@@ -1,0 +1,10 @@
+from typing import Literal
+
+Name = Literal["demo"]
+
+
+class Experiment:
+    pass
+
+
+def named(*a): ...

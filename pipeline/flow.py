@@ -1,0 +1,156 @@
+"""The whole data path, in the order it runs: read `data_path` first.
+
+The rest of the file is how it is run: as a Prefect flow (`roboscape`), or only planned, to say what a run would make.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
+
+from pipeline import experiments
+from pipeline.crashes import close_leftovers
+from pipeline.executor import StageFailed
+from pipeline.experiments import Experiment
+from pipeline.journal import start_journal
+from pipeline.ray_driver import connect_ray
+from pipeline.run_stage import AnyStage, RunContext, output_ref, run_stage
+from pipeline.settings import Settings
+from storage.store import StoreRef
+
+StageName = Literal[
+    "discover", "clip", "depth", "keypoints", "label_scores", "rgb_tokenizer", "depth_tokenizer",
+    "rgb_tokens", "depth_tokens", "world_model", "evaluation",
+]  # fmt: skip
+STAGES: tuple[str, ...] = get_args(StageName)
+
+
+class RunStage(Protocol):
+    """Makes a stage's output from its inputs (role = upstream store), or tells where it would lie."""
+
+    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef: ...
+
+
+def data_path(e: Experiment, run: RunStage) -> StoreRef:
+    """Episodes to an evaluated world model. One line a stage; an argument is an edge of the lineage graph."""
+    index = run(e.discover)
+    clips = run(e.clip, discover=index)
+    depth = run(e.depth, discover=index, clip=clips)
+    tracks = run(e.keypoints, clip=clips, depth=depth)
+    run(e.label_scores, discover=index, clip=clips, depth=depth, keypoints=tracks)
+
+    rgb_tokenizer = run(e.rgb_tokenizer, discover=index, clip=clips)
+    depth_tokenizer = run(e.depth_tokenizer, discover=index, depth=depth)
+    rgb_tokens = run(e.rgb_tokens, clip=clips, tokenizer=rgb_tokenizer)
+    depth_tokens = run(e.depth_tokens, depth=depth, tokenizer=depth_tokenizer)
+
+    tokens = {"rgb_tokens": rgb_tokens, "depth_tokens": depth_tokens}
+    model = run(e.world_model, discover=index, clip=clips, keypoints=tracks, **tokens)
+    decoders = {"rgb_tokenizer": rgb_tokenizer, "depth_tokenizer": depth_tokenizer}
+    return run(e.evaluation, world_model=model, discover=index, clip=clips, depth=depth, **tokens, **decoders)
+
+
+@flow(name="roboscape", flow_run_name="{experiment}", persist_result=False, validate_parameters=True)
+def roboscape(
+    experiment: experiments.Name = "demo",
+    source: str | None = None,
+    stages: list[StageName] | None = None,
+    force: bool = False,
+    overrides: dict[str, Any] | None = None,
+    backend: Literal["ray", "serial"] | None = None,
+    max_error_share: float = 0.01,
+) -> str:
+    """Runs an experiment's stages; what is complete is reused.
+
+    Args:
+        experiment: which named configuration.
+        source: root of the AGIBOT-World episodes; empty means the experiment's own.
+        stages: make only these (the others are reused where complete); empty means all.
+        force: make the chosen stages again even where they are complete.
+        overrides: single parameters, such as {"clip.size": 64}.
+        backend: `ray` (workers on the cluster) or `serial` (in this process).
+        max_error_share: share of a stage's clips that may raise an error and be set aside as rejected.
+    """
+    settings = Settings()
+    close_leftovers(settings)
+    e = experiments.named(experiment, source or str(settings.sample), overrides or {})
+    request = dict(
+        experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
+        max_error_share=max_error_share,
+    )  # fmt: skip
+    context = RunContext(
+        root=settings.stores,
+        journal=start_journal(settings.runs, request),
+        backend=backend or settings.backend,  # type: ignore[arg-type]
+        stages=tuple(stages) if stages else None,
+        force=force,
+        max_error_share=max_error_share,
+        stall_s=settings.stall_s,
+    )
+    with journaled(context), connect_ray(settings, wanted=context.backend == "ray"):
+        return data_path(e, TaskRunner(context)).uri
+
+
+@dataclass
+class TaskRunner:
+    """Runs each stage as a Prefect task; the first one that fails ends the run."""
+
+    context: RunContext
+
+    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef:
+        state = run_stage(stage, inputs, quote(self.context), return_state=True)
+        if not state.is_completed():
+            failure = state.result(raise_on_failure=False)
+            if isinstance(failure, BaseException) and not isinstance(failure, Exception):
+                raise failure  # Ctrl-C goes on as such
+            raise StageFailed(str(failure)) from (failure if isinstance(failure, BaseException) else None)
+        return state.result()  # type: ignore[return-value]
+
+
+@dataclass
+class Planner:
+    """Instead of running a stage, notes it, its inputs and where its output lies or would lie."""
+
+    root: str
+    planned: dict[str, tuple[AnyStage, dict[str, StoreRef], StoreRef]]
+
+    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef:
+        out = output_ref(stage, inputs, self.root)
+        self.planned[stage.name] = (stage, inputs, out)
+        return out
+
+    def after(self, name: str) -> list[str]:
+        """The stage and all that is made from it, in order."""
+        chosen = {name}
+        for stage, (_, inputs, _) in self.planned.items():
+            if any(ref.stage in chosen for ref in inputs.values()):
+                chosen.add(stage)
+        return [stage for stage in self.planned if stage in chosen]
+
+
+def plan(e: Experiment, root: str) -> Planner:
+    planner = Planner(root=root, planned={})
+    data_path(e, planner)
+    return planner
+
+
+@contextmanager
+def journaled(context: RunContext) -> Iterator[None]:
+    """Keeps the run's journal true to the end, also when the run fails or is interrupted."""
+    journal = context.journal
+    journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
+    journal.save()
+    try:
+        yield
+    except KeyboardInterrupt:
+        journal.close("crashed")
+        raise
+    except BaseException:
+        journal.close("failed")
+        raise
+    journal.close("completed")

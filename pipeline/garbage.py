@@ -1,0 +1,48 @@
+"""`roboscape gc`: what killed workers left, and, when asked, stores that no run uses any more."""
+
+import time
+from datetime import datetime
+
+from rich.console import Console
+
+from pipeline.journal import journals
+from pipeline.lineage import ancestry
+from pipeline.settings import Settings
+from storage import cleanup, store
+from storage.errors import StoreError
+from storage.store import StoreRef
+
+
+def collect(settings: Settings, out: Console, *, delete: bool, unused: bool, older_than_s: float) -> None:
+    """Lists, or with `delete` removes. While a run is alive nothing is deleted: its parts look like garbage."""
+    if delete and any(j.alive for j in journals(settings.runs)):
+        raise RuntimeError("a run is alive in this workspace; wait for it or stop it before `gc --delete`")
+    orphans = cleanup.sweep(settings.stores, older_than_s) if delete else cleanup.garbage(settings.stores, older_than_s)
+    stores = unused_stores(settings, older_than_s) if unused else []
+    for path in orphans:
+        out.print(f"{'deleted' if delete else 'garbage'}: {path}", markup=False)
+    for ref in stores:
+        if delete:
+            cleanup.delete(ref)
+        out.print(f"{'deleted' if delete else 'unused'}: {ref.uri}", markup=False)
+    if not orphans and not stores:
+        out.print("nothing to collect")
+    elif not delete:
+        out.print("nothing was deleted; add --delete")
+
+
+def unused_stores(settings: Settings, older_than_s: float) -> list[StoreRef]:
+    """Stores that no journal names and that nothing named was made from."""
+    used: set[str] = set()
+    for journal in journals(settings.runs):
+        for entry in journal.stages:
+            try:
+                used |= {node.ref.uri for node in ancestry(StoreRef(entry.uri))} if entry.uri else set()
+            except (StoreError, ValueError):
+                continue  # that run's store is gone already
+    return [r for r in cleanup.list_stores(settings.stores) if r.uri not in used and age_s(r) > older_than_s]
+
+
+def age_s(ref: StoreRef) -> float:
+    created = store.read_manifest(ref).created
+    return time.time() - datetime.fromisoformat(created).timestamp() if created else float("inf")

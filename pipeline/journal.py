@@ -1,0 +1,131 @@
+"""A run's journal: one small JSON file per run, rewritten whole at every step.
+
+It lets `roboscape status`, `rerun` and the next start know what a run did without asking a server, also when the
+process that drove it was killed.
+"""
+
+import json
+import os
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
+
+
+@dataclass(kw_only=True)
+class StageEntry:
+    """One stage of one run. `uri` is where its output lies, `note` what a person should read."""
+
+    name: str
+    state: StageState = "waiting"
+    uri: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    note: str = ""
+    artifact: str = ""  # id of its lineage page in Prefect
+
+
+@dataclass(kw_only=True)
+class Journal:
+    path: Path
+    id: str
+    request: dict[str, Any]  # the flow's parameters: enough to start it again
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=lambda: os.uname().nodename)
+    started: float = field(default_factory=time.time)
+    ended: float = 0.0
+    state: Literal["running", "completed", "failed", "crashed"] = "running"
+    prefect_run: str = ""
+    stages: list[StageEntry] = field(default_factory=list)
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {k: v for k, v in asdict(self).items() if k != "path"}
+        temp = self.path.with_suffix(f".{os.getpid()}.tmp")
+        temp.write_text(json.dumps(plain, indent=1))
+        os.replace(temp, self.path)
+
+    def entry(self, stage: str) -> StageEntry:
+        """The stage's entry, added at the end if the run has not met the stage yet."""
+        found = next((e for e in self.stages if e.name == stage), None)
+        if found is None:
+            found = StageEntry(name=stage)
+            self.stages.append(found)
+        return found
+
+    def close(self, state: Literal["completed", "failed", "crashed"]) -> None:
+        self.state, self.ended = state, time.time()
+        for entry in self.stages:
+            if entry.state == "running":
+                entry.state = "crashed" if state == "crashed" else "failed"
+        self.save()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that drives it still runs (always True for another machine's: we cannot know)."""
+        if self.state != "running":
+            return False
+        if self.host != os.uname().nodename:
+            return True
+        return Path(f"/proc/{self.pid}").exists() if Path("/proc").exists() else _answers(self.pid)
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def start_journal(folder: Path, request: dict[str, Any]) -> Journal:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run_id = f"{stamp}-{uuid.uuid4().hex[:4]}"
+    journal = Journal(path=folder / f"{run_id}.json", id=run_id, request=request)
+    journal.save()
+    return journal
+
+
+def read_journal(path: Path) -> Journal:
+    plain = json.loads(path.read_text())
+    stages = [StageEntry(**entry) for entry in plain.pop("stages")]
+    return Journal(path=path, stages=stages, **plain)
+
+
+def journals(folder: Path) -> list[Journal]:
+    """All runs, oldest first. A journal that cannot be read is passed over: it is a record, not data."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_journal(path))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def find_journal(folder: Path, run_id: str | None) -> Journal:
+    """The run of this id (a unique prefix will do), or the latest one.
+
+    Raises LookupError naming what there is.
+    """
+    known = journals(folder)
+    matching = [j for j in known if run_id is None or j.id.startswith(run_id)]
+    if not matching:
+        ids = ", ".join(j.id for j in known[-5:]) or "none yet; `roboscape run` makes one"
+        raise LookupError(f"no run {run_id or ''} in {folder}; the latest runs are: {ids}")
+    if run_id is not None and len(matching) > 1 and all(j.id != run_id for j in matching):
+        raise LookupError(f"run '{run_id}' is ambiguous: {', '.join(j.id for j in matching)}")
+    return matching[-1]
+
+
+def close_dead(folder: Path) -> list[Journal]:
+    """Marks runs whose driver is gone as crashed, and returns them."""
+    dead = [j for j in journals(folder) if j.state == "running" and not j.alive]
+    for journal in dead:
+        journal.close("crashed")
+    return dead

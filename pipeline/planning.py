@@ -1,0 +1,74 @@
+"""What a run would make, and why: every key is known before anything runs."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import experiments
+from pipeline.flow import STAGES, Planner, plan
+from pipeline.report import flatten
+from pipeline.run_stage import recipe
+from pipeline.settings import Settings
+from storage import cleanup, store
+from storage.errors import StoreError
+from storage.store import Manifest, StoreRef
+
+
+def planned(request: dict[str, Any]) -> Planner:
+    settings = Settings()
+    source = request.get("source") or str(settings.sample)
+    e = experiments.named(request["experiment"], source, request.get("overrides") or {})
+    return plan(e, settings.stores)
+
+
+def stages_after(request: dict[str, Any], stage: str, and_after: bool) -> list[str]:
+    """The stage, and with `and_after` all that is made from it. Raises LookupError if there is no such stage."""
+    if stage not in STAGES:
+        raise LookupError(f"no stage '{stage}'; the stages are: {', '.join(STAGES)}")
+    return planned(request).after(stage) if and_after else [stage]
+
+
+def print_plan(request: dict[str, Any], out: Console) -> None:
+    planner = planned(request)
+    known = cleanup.list_stores(Settings().stores)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "key", "would", "because"):
+        table.add_column(column, overflow="fold")
+    for name, (stage, inputs, ref) in planner.planned.items():
+        do, why = verdict(recipe(stage, inputs), inputs, ref, known)
+        table.add_row(name, ref.key, do, why)
+    out.print(table)
+
+
+def verdict(
+    wanted: dict[str, Any], inputs: dict[str, StoreRef], ref: StoreRef, known: list[StoreRef]
+) -> tuple[str, str]:
+    if store.is_complete(ref):
+        return "[cyan]reuse[/cyan]", "complete"
+    if ref in known:
+        return "[yellow]go on[/yellow]", "begun, not complete"
+    last = latest(ref.stage, known)
+    return "[green]make[/green]", "never made" if last is None else difference(wanted, last)
+
+
+def latest(stage: str, known: list[StoreRef]) -> Manifest | None:
+    found = []
+    for ref in known:
+        if ref.stage == stage:
+            try:
+                found.append(store.read_manifest(ref))
+            except StoreError:
+                continue
+    return max(found, key=lambda m: m.created, default=None)
+
+
+def difference(wanted: dict[str, Any], last: Manifest) -> str:
+    """In what the recipe differs from the newest version of the same stage."""
+    if wanted["version"] != last.version:
+        return f"the stage's version is {wanted['version']}, was {last.version}"
+    new, old = flatten(wanted["parameters"]), flatten(last.parameters)
+    changed = [f"{n}: {old.get(n, '-')} -> {new.get(n, '-')}" for n in sorted(new | old) if new.get(n) != old.get(n)]
+    old_keys = {role: uri.rsplit("/", 1)[-1] for role, uri in last.inputs.items()}
+    changed += [f"input {role} changed" for role, key in wanted["inputs"].items() if old_keys.get(role) != key]
+    return ", ".join(changed) or "the newest version has another recipe"

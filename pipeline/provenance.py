@@ -1,0 +1,57 @@
+"""Which code, which libraries, which weights: what a manifest says besides its parameters."""
+
+import dataclasses
+import functools
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from storage.weights import WeightsRef
+
+LIBRARIES = ("torch", "numpy", "av", "opencv-python-headless", "zarr", "ray", "prefect", "mujoco")
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@functools.cache
+def code_version() -> dict[str, str]:
+    """Git commit (with `+changes` if the tree differs from it), package and library versions."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    code = {
+        "commit": f"{commit}+changes" if changed else commit or "not a git checkout",
+        "python": platform.python_version(),
+    }
+    for name in ("roboscape", *LIBRARIES):
+        try:
+            code[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return code
+
+
+def weights_of(stage: Any) -> list[dict[str, str]]:
+    """Name, digest and licence of every weights file named in a stage's fields, at any depth."""
+    found: list[dict[str, str]] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, WeightsRef):
+            found.append({"name": value.name, "sha256": value.sha256, "licence": value.licence})
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            for field in dataclasses.fields(value):
+                visit(getattr(value, field.name))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+
+    visit(stage)
+    return found

@@ -1,0 +1,103 @@
+"""Where things are and what answers there: the workspace, the Prefect server, the Ray cluster.
+
+Everything lies under one workspace folder, so that deleting it undoes everything. Environment variables name services
+that already run elsewhere; then nothing is started here.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Read from the environment once per process: `Settings()`.
+
+    ROBOSCAPE_HOME: the workspace (default ./workspace). ROBOSCAPE_STORES: root of the stores, a folder or s3:// address
+    (default <workspace>). ROBOSCAPE_BACKEND: ray or serial. ROBOSCAPE_STALL_S: see `stall_s`.
+    PREFECT_API_URL, RAY_ADDRESS: attach to these and start nothing.
+    """
+
+    home: Path = field(default_factory=lambda: Path(os.environ.get("ROBOSCAPE_HOME", "workspace")).absolute())
+    backend: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_BACKEND", "ray"))
+    prefect_port: int = field(default_factory=lambda: int(os.environ.get("ROBOSCAPE_PREFECT_PORT", PREFECT_PORT)))
+    # A lost Ray node can leave the driver waiting for ever: no shard finished for this long ends the stage instead.
+    stall_s: float = field(default_factory=lambda: float(os.environ.get("ROBOSCAPE_STALL_S", 3600)))
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("ray", "serial"):
+            raise ValueError(f"backend '{self.backend}' is unknown: ROBOSCAPE_BACKEND is 'ray' or 'serial'")
+
+    @property
+    def stores(self) -> str:
+        """Root of all stores; may be remote."""
+        return os.environ.get("ROBOSCAPE_STORES", str(self.home))
+
+    @property
+    def runs(self) -> Path:
+        """Journals of the runs driven from this workspace."""
+        return self.home / "runs"
+
+    @property
+    def services(self) -> Path:
+        """Process ids, logs and tokens of what `roboscape up` started."""
+        return self.home / "services"
+
+    @property
+    def sample(self) -> Path:
+        return self.home / "sample"
+
+    @property
+    def external_prefect(self) -> str | None:
+        """The server of a team, when the environment names one."""
+        url = os.environ.get("PREFECT_API_URL")
+        return url if url and url != self.local_api else None
+
+    @property
+    def local_api(self) -> str:
+        return f"http://127.0.0.1:{self.prefect_port}/api"
+
+    @property
+    def api_url(self) -> str:
+        return self.external_prefect or self.local_api
+
+    @property
+    def ui_url(self) -> str:
+        return self.api_url.removesuffix("/api")
+
+    @property
+    def external_ray(self) -> str | None:
+        return os.environ.get("RAY_ADDRESS")
+
+
+def quiet_environment(settings: Settings) -> dict[str, str]:
+    """Variables that keep Prefect and Ray offline and quiet, for this process and its children.
+
+    Both libraries read them at import, so `apply_environment` must run before either is imported.
+    """
+    return {
+        "PREFECT_HOME": str(settings.services / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # Everything goes to the server, where the UI shows it; the terminal has our own lines and errors.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_CLI_PROMPT": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        # Ray runs any code that it is sent, so it asks for a token; both sides must name the same file.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(settings.services / "ray-token"),
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
+    }
+
+
+def apply_environment(settings: Settings) -> None:
+    """Sets `quiet_environment` here, keeping what the user has set, and the address of the Prefect server."""
+    for name, value in quiet_environment(settings).items():
+        os.environ.setdefault(name, value)
+    os.environ["PREFECT_API_URL"] = settings.api_url
