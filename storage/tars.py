@@ -1,7 +1,7 @@
 """The hub's uncompressed tars, read in place: one pass over the headers gives every member's offset and size.
 
-The pass costs a seek per member (a 48 GB tar holds some 200,000), so its result can be kept as a Parquet file in
-`cache_dir`; the kept index is found again by the tar's path and size.
+The pass costs a seek per member (a 48 GB tar holds some 200,000), so large tars' indexes are kept as Parquet in this
+machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), under the tar's path and size.
 """
 
 import hashlib
@@ -17,16 +17,17 @@ import pyarrow.parquet as pq
 
 from storage.file_ref import FileRef, SourceError
 
+KEPT_FROM = 2_000  # members; a smaller tar is indexed anew by each process that reads it
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
-def members(path: Path, cache_dir: Path | None = None, prefix: str = "") -> dict[str, FileRef]:
+def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
     """The regular files in the tar whose name inside (without a leading `./`) begins with `prefix`.
 
     Raises SourceError: `compressed_tar`, or `truncated_tar` where the file ends before its last member does. (The
     members before the end are not used either: a tar that stops early is a download to be finished.)
     """
-    table = _index(path, path.stat().st_size, cache_dir)
+    table = _index(path, path.stat().st_size)
     if prefix:
         table = table.filter(pc.starts_with(table["name"], prefix))  # type: ignore[attr-defined]
     names, offsets, sizes = (table[column].to_pylist() for column in _SCHEMA.names)
@@ -37,17 +38,17 @@ def members(path: Path, cache_dir: Path | None = None, prefix: str = "") -> dict
 
 
 @lru_cache(maxsize=4)  # a stage reads many episodes of one tar before it turns to the next
-def _index(path: Path, n_bytes: int, cache_dir: Path | None) -> pa.Table:
-    if cache_dir is None:
-        return _scan(path, n_bytes)
-    kept = cache_dir / f"{hashlib.sha256(f'{path.name} {n_bytes} {path.parent}'.encode()).hexdigest()[:24]}.parquet"
+def _index(path: Path, n_bytes: int) -> pa.Table:
+    folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
+    kept = folder / f"{hashlib.sha256(f'{path.absolute()} {n_bytes}'.encode()).hexdigest()[:24]}.parquet"
     if kept.exists():
         return pq.read_table(kept)
     table = _scan(path, n_bytes)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(kept)
+    if len(table) >= KEPT_FROM:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(kept)
     return table
 
 

@@ -5,14 +5,17 @@ declares of itself (codec, rate, number of frames) is not believed: frames are c
 and their times are the packets' own.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import av
+import av.logging
 import cv2
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import Bool, Float64, Int64, Real, UInt8
 
 from storage.file_ref import FileRef, SourceError
@@ -54,7 +57,7 @@ class Video:
             # A plain path is read by FFmpeg itself, a slice of a tar through Python.
             place = self._file if self.source.member else str(self.source.path)
             self._container = av.open(place, mode="r", buffer_size=BUFFER_BYTES)
-        except (av.FFmpegError, ValueError) as error:
+        except (FFmpegError, ValueError) as error:
             self._file.close()
             raise self._corrupt(error) from error
         try:
@@ -77,6 +80,14 @@ class Video:
     def n_frames(self) -> int:
         return len(self.times_s)
 
+    @property
+    def height(self) -> int:
+        return self._stream.height
+
+    @property
+    def width(self) -> int:
+        return self._stream.width
+
     def _read_packets(self) -> None:
         """Goes through the packets without decoding (about 2 % of the cost) to learn which frames there are."""
         if not self._container.streams.video:
@@ -91,7 +102,7 @@ class Video:
                         what = "is damaged" if packet.is_corrupt else "has no time"
                         raise SourceError("corrupt_video", self.source, f"packet {len(found)} {what}", "whole packets")
                     found.append((packet.pts, packet.is_keyframe))
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise self._corrupt(error, f"after {len(found)} packets") from error
         found.sort()
         if not found or not found[0][1]:
@@ -117,12 +128,12 @@ class Video:
             span = f"frames {wanted[0]}..{wanted[-1]} asked for"
             raise SourceError("short_video", self.source, f"{self.n_frames} frames", span)
         decoded = {i: resized(frame.to_ndarray(format="rgb24"), size) for i, frame in self._decode(wanted)}
-        height, width = size or (self._stream.height, self._stream.width)
+        height, width = size or (self.height, self.width)
         empty = np.zeros((0, height, width, 3), "uint8")
         return np.stack([decoded[int(i)] for i in indices]) if wanted else empty
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames (rising), decoding on from one to the next, or from a later key frame where that is nearer."""
+        """The wanted frames (rising): decodes on from one to the next, or from a later key frame if that is nearer."""
         keys = np.flatnonzero(self.key_frame)
         at, frames = -1, None
         for index in wanted:
@@ -133,7 +144,7 @@ class Video:
                 at, frame = next((i, frame) for i, frame in frames if i >= index)
             except StopIteration:
                 raise self._corrupt("the decoder ended", f"before frame {index} of {self.n_frames}") from None
-            except (av.FFmpegError, ValueError) as error:
+            except (FFmpegError, ValueError) as error:
                 raise self._corrupt(error, f"on the way to frame {index} of {self.n_frames}") from error
             if at != index or frame.is_corrupt:
                 what = f"frame {at}" if at != index else "a damaged picture"
@@ -149,10 +160,7 @@ class Video:
 
     def info(self) -> VideoInfo:
         """Decodes everything (some 1,000 frames a second at 640x480). Raises SourceError if a frame is missing."""
-        last = None
-        for _, last in self._decode(list(range(self.n_frames))):
-            pass
-        assert last is not None, "a video has one frame or more"
+        _, last = deque(self._decode(list(range(self.n_frames))), maxlen=1)[0]
         span = float(self.times_s[-1])
         return VideoInfo(
             n_frames=self.n_frames,

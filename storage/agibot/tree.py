@@ -21,7 +21,7 @@ FOLDERS = ("observations", "parameters", "proprio_stats", "task_info")
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames `[start_frame, end_frame)` of the episode's nominal 30 fps, what is done in them and the skill's name."""
+    """Frames `[start_frame, end_frame)` of the episode (30 a second in AGIBOT-World), what is done, and the skill."""
 
     start_frame: int
     end_frame: int
@@ -40,7 +40,10 @@ class EpisodeInfo:
 
 @dataclass(kw_only=True)
 class Episode:
-    """An episode's files; None or an empty dict for what is not there. Cameras by AGIBOT's names (`head_color`)."""
+    """An episode's files; None or an empty dict for what is not there.
+
+    videos by AGIBOT's camera names (`head_color`), intrinsics and extrinsics by theirs (`head`): see `calibration`.
+    """
 
     episode: int
     task: int | None = None
@@ -51,6 +54,11 @@ class Episode:
     extrinsics: dict[str, FileRef] = field(default_factory=dict)
     depth: FileRef | None = None  # the folder, or the tar with the folder as member; see `depth_frames`
     n_depth: int = 0
+
+    def calibration(self, camera: str) -> tuple[FileRef | None, FileRef | None]:
+        """(intrinsics, extrinsics) of a camera: `head_color.mp4` goes with `head_intrinsic_params.json`."""
+        name = camera.removesuffix("_color")
+        return self.intrinsics.get(name), self.extrinsics.get(name)
 
     @property
     def has_files(self) -> bool:
@@ -66,10 +74,9 @@ class Listing:
     fingerprint: str
 
 
-def list_episodes(root: Path, tar_cache: Path | None = None) -> Listing:
+def list_episodes(root: Path) -> Listing:
     """Every episode that has a file or an entry in `task_info`.
 
-    tar_cache: a folder that keeps the tars' indexes, so that they are read once (see `storage.tars`).
     Raises ValueError where `root` is no AGIBOT-World root.
     """
     _check_root(root)
@@ -88,7 +95,7 @@ def list_episodes(root: Path, tar_cache: Path | None = None) -> Listing:
     for tar in packed:
         folder = tar.relative_to(root).with_suffix("").as_posix()
         try:
-            for name, ref in tars.members(tar, tar_cache).items():
+            for name, ref in tars.members(tar).items():
                 _add(f"{folder}/{name}", ref, episodes)
         except SourceError as fault:
             faults.append(fault)
@@ -108,10 +115,10 @@ def fingerprint(root: Path) -> str:
     return digest.hexdigest()
 
 
-def depth_frames(depth: FileRef, tar_cache: Path | None = None) -> dict[int, FileRef]:
+def depth_frames(depth: FileRef) -> dict[int, FileRef]:
     """Frame number -> its 16-bit PNG, from an episode's `depth`."""
     if depth.member:
-        refs = list(tars.members(depth.path, tar_cache, prefix=f"{depth.member}/").values())
+        refs = list(tars.members(depth.path, prefix=f"{depth.member}/").values())
     else:
         refs = [FileRef(path=path) for path in depth.path.iterdir()]
     by_name = {(Path(ref.member) if ref.member else ref.path).stem: ref for ref in refs}

@@ -1,0 +1,220 @@
+"""Index row -> clip: 16 RGB frames at 2 Hz, the commands and states between them, and the camera (paper, Sec. 3.1).
+
+A whole shard is made in one call. Its clips are grouped by episode; each episode's files are read once, and one
+decoding pass gives the frames of all its clips, which mostly share them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from stages.arm_vectors import ARM_VECTOR, arm_vectors
+from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
+from stages.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
+from storage.agibot import Intrinsics, Proprio, read_extrinsics, read_intrinsics, read_proprio
+from storage.agibot.proprio import NOTES
+from storage.file_ref import FileRef, SourceError
+from storage.results import Result
+from storage.spec import ArraySpec
+from storage.video import Video, nearest
+
+FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrinsics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """`n_frames` and `rate_hz` must be those of the index. action_substeps: 30 Hz rows between two frames at 2 Hz."""
+
+    root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
+    n_frames: int = 16
+    rate_hz: float = 2.0
+    size: int = 256  # px; the whole picture is squeezed to a square
+    action_substeps: int = 15
+    quality: Quality = field(default_factory=Quality)
+
+    name: ClassVar[str] = "clip"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("start_ns", "n_frames", "rate_hz", "video", "proprio", "intrinsics", "extrinsics")
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=1.5, clips_per_shard=32, clips_per_call=32)
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        t, i, a = self.n_frames, self.action_substeps, len(ARM_VECTOR)
+        vector = "both arms' flange m and quaternion xyzw in the base frame, gripper 0 open .. 1 closed: "
+        vector += ", ".join(ARM_VECTOR)
+        spans = "evenly spaced in [t-1, t), so leading into frame t", "evenly spaced in (t-1, t], the last at frame t"
+        camera = "pixels are those of `rgb`, (0, 0) the centre of the top-left one; NaN where unknown"
+        return (
+            ArraySpec("rgb", "uint8", ("t", "h", "w", "c"), (t, self.size, self.size, 3), "sRGB", "frames", "zstd"),
+            ArraySpec("frame_index", "int64", ("t",), (t,), "1", "frame of the video, row of the HDF5 file", fill=-1),
+            ArraySpec("frame_time_ns", "int64", ("t",), (t,), "ns", "the source's own clock", fill=-1),
+            ArraySpec("actions", "float32", ("t", "i", "a"), (t, i, a), "m, 1", f"commands {spans[0]}: {vector}"),
+            ArraySpec("states", "float32", ("t", "i", "a"), (t, i, a), "m, 1", f"measured {spans[1]}: {vector}"),
+            ArraySpec("intrinsics", "float32", ("i",), (4,), "px", f"fx, fy, cx, cy; {camera}", fill=np.nan),
+            ArraySpec(
+                "extrinsics", "float32", ("t", "i", "j"), (t, 3, 4), "m", "[R | t] camera to base; or NaN", fill=np.nan
+            ),
+            ArraySpec("flags", "bool", ("i",), (len(FLAGS),), "1", ", ".join(FLAGS)),
+            ArraySpec("scores", "float32", ("i",), (len(SCORES),), "1", ", ".join(SCORES), fill=-1.0),
+        )
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        return self.make_clips
+
+    def make_clips(self, clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
+        """The clips of a shard; clips of one episode must follow each other to share its files and frames."""
+        files = ("video", "proprio", "intrinsics", "extrinsics")
+        made: list[Arrays | Rejected] = []
+        for refs, group in groupby(clips, key=lambda clip: tuple(str(clip.arrays[name]) for name in files)):
+            same_episode = list(group)
+            for clip in same_episode:
+                self._check_index(clip)
+            made += self._from_episode(refs, [int(clip.arrays["start_ns"]) for clip in same_episode])
+        return made
+
+    def _from_episode(self, refs: tuple[str, ...], starts_ns: Sequence[int]) -> list[Arrays | Rejected]:
+        try:
+            recording = read_recording(*refs[1:], root=Path(self.root))
+            with Video(FileRef.parse(refs[0], Path(self.root))) as video:
+                return cut_clips(video, recording, np.array(starts_ns), self)
+        except SourceError as fault:
+            if fault.reason == "corrupt_video" and len(starts_ns) > 1:  # the damage may lie in one clip only
+                return [made for start in starts_ns for made in self._from_episode(refs, [start])]
+            detail = f"{fault.item}: found {fault.found}; expected {fault.expected}"
+            return [Rejected(fault.reason, detail) for _ in starts_ns]
+
+    def _check_index(self, clip: ClipInputs) -> None:
+        n_frames, rate_hz = int(clip.arrays["n_frames"]), float(clip.arrays["rate_hz"])
+        if (n_frames, rate_hz) != (self.n_frames, self.rate_hz):
+            raise ValueError(
+                f"clip {clip.clip_id}: the index was made for {n_frames} frames at {rate_hz:g} Hz, stage 'clip' is set "
+                f"to {self.n_frames} at {self.rate_hz:g} Hz; give `discover` and `clip` the same"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """An episode's files beside the video. extrinsics: camera to base for each frame, where known."""
+
+    proprio: Proprio
+    intrinsics: Intrinsics | None
+    extrinsics: np.ndarray | None  # (n, 3, 4)
+
+
+def read_recording(proprio: str, intrinsics: str, extrinsics: str, *, root: Path) -> Recording:
+    """By the texts that stand in the index. Raises SourceError."""
+
+    def read(reader: Callable, text: str):
+        return reader(FileRef.parse(text, root)) if text else None
+
+    return Recording(
+        proprio=read_proprio(FileRef.parse(proprio, root)),
+        intrinsics=read(read_intrinsics, intrinsics),
+        extrinsics=read(read_extrinsics, extrinsics),
+    )
+
+
+def cut_clips(
+    video: Video, recording: Recording, starts_ns: Int64[np.ndarray, " m"], config: Clip
+) -> list[Arrays | Rejected]:
+    """The clips of one episode and camera that start at `starts_ns`."""
+    n, is_equal = usable_length(video.n_frames, recording, config.quality)
+    times = recording.proprio.timestamps_ns[:n]
+    wanted = frame_times_ns(starts_ns, config.n_frames, config.rate_hz)
+    gaps = largest_gap_ns(times, wanted)
+    rows = nearest(times, wanted.ravel()).reshape(wanted.shape)  # (m, t)
+    ok = gaps <= period_ns(times)
+    frames = {int(row): i for i, row in enumerate(np.unique(rows[ok]))}
+    rgb = video.frames(list(frames), (config.size, config.size))
+    cuts = find_cuts(video, list(frames), rgb, rows[ok], config.quality.cut)
+    made: list[Arrays | Rejected] = []
+    for clip_rows, gap in zip(rows, gaps, strict=True):
+        try:
+            if gap > period_ns(times):
+                raise Rejected("time_gap", f"a frame {gap / 1e6:.0f} ms from its time; {n} frames can be used")
+            reject_cut(cuts, clip_rows)
+            own = rgb[[frames[int(row)] for row in clip_rows]]
+            made.append(make_clip(own, clip_rows, recording, (video.height, video.width), is_equal, config))
+        except Rejected as rejected:
+            made.append(rejected)
+    return made
+
+
+def usable_length(n_video: int, recording: Recording, quality: Quality) -> tuple[int, bool]:
+    """(frames that video, rows and extrinsics all have, whether they are equally many). Their tails are dropped.
+
+    Raises SourceError (`count_mismatch`) where they differ by more than a few, as frames may be missing anywhere.
+    """
+    counts = {"video frames": n_video, "rows": len(recording.proprio.timestamps_ns)}
+    if recording.extrinsics is not None:
+        counts["extrinsics"] = len(recording.extrinsics)
+    found = ", ".join(f"{n} {name}" for name, n in counts.items())
+    spread = max(counts.values()) - min(counts.values())
+    if spread > quality.max_count_difference:
+        expected = f"counts that differ by at most {quality.max_count_difference}"
+        raise SourceError("count_mismatch", "the episode's files", found, expected)
+    return min(counts.values()), spread == 0
+
+
+def make_clip(
+    rgb: UInt8[np.ndarray, "t h w 3"],
+    rows: Int64[np.ndarray, " t"],
+    recording: Recording,
+    video_size: tuple[int, int],
+    is_equal: bool,
+    config: Clip,
+) -> Arrays:
+    """All arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or for what `score` finds."""
+    if config.quality.require_calibration and (recording.intrinsics is None or recording.extrinsics is None):
+        raise Rejected("no_calibration", "intrinsics or extrinsics are missing, and this run requires them")
+    proprio, times = recording.proprio, recording.proprio.timestamps_ns
+    tracks = {}
+    for name, track, at_end in (("actions", proprio.action, False), ("states", proprio.state, True)):
+        places = substep_rows(times, rows, config.action_substeps, config.rate_hz, at_end=at_end)
+        tracks[name] = arm_vectors(track.position, track.quaternion, track.closed, places)
+        if not np.isfinite(tracks[name]).all():
+            bad = int((~np.isfinite(tracks[name])).sum())
+            raise Rejected("nan_proprio", f"{bad} of {tracks[name].size} numbers in {name} are NaN or infinite")
+    span = slice(int(rows[0]), int(rows[-1]) + 1)
+    notes = {
+        *proprio.notes,
+        *(["hand_effector"] if proprio.effector == "hand" else []),
+        *([] if is_equal else ["count_mismatch"]),
+        *(["no_intrinsics"] if recording.intrinsics is None else []),
+        *(["no_extrinsics"] if recording.extrinsics is None else []),
+    }
+    return {
+        "rgb": rgb,
+        "frame_index": rows.astype("int64"),
+        "frame_time_ns": times[rows],
+        **tracks,
+        "intrinsics": resized_intrinsics(recording.intrinsics, video_size, (config.size, config.size)),
+        "extrinsics": _extrinsics(recording, rows),
+        "flags": np.array([flag in notes for flag in FLAGS]),
+        "scores": score(rgb, times[span], proprio.state.position[span], config.quality),
+    }
+
+
+def resized_intrinsics(
+    intrinsics: Intrinsics | None, size: tuple[int, int], new_size: tuple[int, int]
+) -> Float32[np.ndarray, "4"]:
+    """(fx, fy, cx, cy) in the pixels of a picture of `new_size` made from one of `size`, both (height, width)."""
+    if intrinsics is None:
+        return np.full(4, np.nan, "float32")
+    sy, sx = new_size[0] / size[0], new_size[1] / size[1]
+    cx, cy = (intrinsics.cx + 0.5) * sx - 0.5, (intrinsics.cy + 0.5) * sy - 0.5
+    return np.array([intrinsics.fx * sx, intrinsics.fy * sy, cx, cy], "float32")
+
+
+def _extrinsics(recording: Recording, rows: Int64[np.ndarray, " t"]) -> Float32[np.ndarray, "t 3 4"]:
+    if recording.extrinsics is None:
+        return np.full((len(rows), 3, 4), np.nan, "float32")
+    return recording.extrinsics[rows].astype("float32")
