@@ -38,13 +38,20 @@ def sees(queries: Int[Tensor, " q"], keys: Int[Tensor, " k"], window: int) -> Bo
 
 
 class TimeCache:
-    """Keys and values of one block's time attention, one slot per frame; heads of all cells side by side."""
+    """Keys and values of one block's time attention, one slot per frame; the heads of all cells side by side.
 
-    def __init__(self, keys: Float[Tensor, "b slots n e"], values: Float[Tensor, "b slots n e"]):
-        self.keys, self.values = keys, values
+    Memory is taken at the first write, in that write's precision.
+    """
+
+    def __init__(self, n_slots: int):
+        self.n_slots = n_slots
+        self.keys = self.values = torch.empty(0)
 
     def write(self, slots: Int[Tensor, " t"], k: Float[Tensor, "b t n e"], v: Float[Tensor, "b t n e"]) -> None:
-        self.keys[:, slots], self.values[:, slots] = k, v
+        if not self.keys.numel():
+            self.keys, self.values = (x.new_zeros(x.shape[0], self.n_slots, *x.shape[2:]) for x in (k, v))
+        self.keys.index_copy_(1, slots, k)
+        self.values.index_copy_(1, slots, v)
 
 
 def rotary_angles(positions: Int[Tensor, " t"], d_head: int) -> Float[Tensor, "2 t 1 e"]:

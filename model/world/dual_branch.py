@@ -26,6 +26,9 @@ class Hidden:
     rgb: Float[Tensor, "b t s d"]
     depth: Float[Tensor, "b t s d"] | None
 
+    def __getitem__(self, frames: slice) -> "Hidden":
+        return Hidden(self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None)
+
 
 def split_factors(ids: Int[Tensor, "*any"]) -> Int[Tensor, "*any 2"]:
     """Token ids to (low, high) 9-bit factors."""
@@ -138,7 +141,7 @@ class DualBranchWorldModel(nn.Module):
     def forward(
         self,
         rgb_tokens: Int[Tensor, "b t gh gw"],
-        depth_tokens: Int[Tensor, "b t gh gw"],
+        depth_tokens: Int[Tensor, "b t gh gw"] | None,
         actions: Float[Tensor, "b t *substeps a"],
         hidden: Bool[Tensor, "b t gh gw"] | None = None,
         *,
@@ -148,14 +151,16 @@ class DualBranchWorldModel(nn.Module):
         """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make scores of them.
 
         `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector there (open in the
-        paper; ours: the same cells in both). `view` and `cache` are for generation, see `sampling`.
+        paper; ours: the same cells in both). Without a depth branch `depth_tokens` are not looked at. `view` and `cache`
+        are for generation, see `sampling`.
         """
-        self._check(rgb_tokens, actions)
+        self._check(rgb_tokens, depth_tokens, actions)
         view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)
         rotary = self.config.time_positions == "rotary"
         angles = rotary_angles(view.positions, self.config.d_head) if rotary else None
         h, conditions = {}, {}
-        for name, tokens in (("rgb", rgb_tokens), ("depth", depth_tokens))[: len(self.config.branches)]:
+        for name in self.config.branches:
+            tokens = rgb_tokens if name == "rgb" else depth_tokens
             h[name], conditions[name] = self._embed(self.branch(name), tokens, actions, hidden, view)
         for i in range(self.config.n_layers):
             for name in h:
@@ -176,8 +181,13 @@ class DualBranchWorldModel(nn.Module):
         action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
         return (x + action[:, :, None], action) if self.config.action_conditioning == "add" else (x, action)
 
-    def _check(self, tokens: Tensor, actions: Tensor) -> None:
+    def new_cache(self, n_slots: int) -> Cache:
+        return [{name: TimeCache(n_slots) for name in self.config.branches} for _ in range(self.config.n_layers)]
+
+    def _check(self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor) -> None:
         c = self.config
+        if self.depth is not None and depth_tokens is None:
+            raise ValueError("this model has a depth branch and needs depth_tokens")
         if tuple(tokens.shape[2:]) != c.grid:
             raise ValueError(f"tokens have a {tuple(tokens.shape[2:])} grid, the model was made for {c.grid}")
         found, expected = actions[0, 0].numel(), c.action_substeps * c.action_dim
