@@ -56,7 +56,7 @@ def published_state(state: Mapping[str, Tensor], config: MagvitConfig, weights: 
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in MagvitTokenizer(config).state_dict().items()}
     sources = {name: name if weights == "raw" else ema_name(name) for name in wanted}
-    parts = ("encoder", "decoder") if weights == "raw" else ("model_ema.encoder", "model_ema.decoder")
+    parts = ("encoder.", "decoder.") if weights == "raw" else ("model_ema.encoder", "model_ema.decoder")
     present = {name: tuple(value.shape) for name, value in state.items() if name.startswith(parts)}
     expected = {source: wanted[name] for name, source in sources.items()}
     complaints = [

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from model.magvit2.autoencoder import MagvitTokenizer, TokenizerOutput
@@ -163,7 +164,7 @@ def test_gradient_balance_is_capped_and_carries_no_gradient():
     assert gradient_balance((4 * w).sum(), (0 * w).sum(), w).item() == 1e4
 
 
-class Brightness(torch.nn.Module):
+class Brightness(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(1, 2, 3), keepdim=True)
 
@@ -197,15 +198,15 @@ def test_code_perplexity_counts_the_values_in_use():
 
 def test_overfits_one_batch():
     torch.manual_seed(0)
-    frames, tokenizer = images(b=4, side=64), MagvitTokenizer(tiny(8))
+    frames, tokenizer = images(b=3, side=32), MagvitTokenizer(tiny(8))
     optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=2e-3)
-    first = None
-    for _ in range(120):
+    first = tokenizer_loss(frames, tokenizer(frames), TokenizerLossConfig()).parts["l2"]
+    for _ in range(150):
         loss = tokenizer_loss(frames, tokenizer(frames), TokenizerLossConfig())
-        first = first or loss
         optimizer.zero_grad()
         loss.total.backward()
+        nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
         optimizer.step()
     with torch.no_grad():
         decoded = tokenizer.decode_ids(tokenizer.to_ids(frames))
-    assert (decoded - frames).square().mean() < 0.02 * first.parts["l2"]
+    assert (decoded - frames).square().mean() < 0.005 * first  # 30 dB of PSNR or more
