@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from storage.file_ref import FileRef, SourceError
 
 KEPT_FROM = 2_000  # members; a smaller tar is indexed anew by each process that reads it
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # first bytes of gzip, bzip2, xz, zstd
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
@@ -79,8 +80,7 @@ def _ends_with_zeros(path: Path, n_bytes: int) -> bool:
 
 
 def _unreadable(path: Path, n_bytes: int, error: tarfile.ReadError) -> SourceError:
-    try:
-        with tarfile.open(path, "r:*"):
+    with path.open("rb") as file:
+        if file.read(6).startswith(_COMPRESSED):
             return SourceError("compressed_tar", path, "a compressed tar", "an uncompressed one (decompress it)")
-    except tarfile.TarError:
-        return SourceError("truncated_tar", path, f"{n_bytes} bytes, {error}", "a whole tar (download it again)")
+    return SourceError("truncated_tar", path, f"{n_bytes} bytes, {error}", "a whole tar (download it again)")

@@ -45,7 +45,10 @@ def read_extrinsics(ref: FileRef) -> Float64[np.ndarray, "n 3 4"]:
     Raises SourceError (`corrupt_calibration`, `missing_file`).
     """
     try:
-        entries = [entry["extrinsic"] for entry in _json(ref)]
+        found = _json(ref)
+        if not isinstance(found, list) or not found:
+            raise TypeError(f"a {type(found).__name__} of {len(found)}")
+        entries = [entry["extrinsic"] for entry in found]
         rotation = np.array([entry["rotation_matrix"] for entry in entries], float).reshape(-1, 3, 3)
         translation = np.array([entry["translation_vector"] for entry in entries], float).reshape(-1, 3, 1)
         pose = np.concatenate([rotation, translation], axis=2)

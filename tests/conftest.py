@@ -1,0 +1,23 @@
+"""What all tests share. (That this file is here also puts `tests/` on the path, for `import agibot_tree`.)"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agibot_tree import FakeEpisode, write_tree
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tests leave nothing in the user's cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBOSCAPE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two whole episodes of 9 s at 30 Hz. Read only: a test that spoils a file copies the tree first."""
+    root = tmp_path_factory.mktemp("agibot")
+    return write_tree(root, FakeEpisode(), FakeEpisode(episode=648649, task=351, n=260))
