@@ -151,8 +151,8 @@ class DualBranchWorldModel(nn.Module):
         """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make scores of them.
 
         `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector there (open in the
-        paper; ours: the same cells in both). Without a depth branch `depth_tokens` are not looked at. `view` and `cache`
-        are for generation, see `sampling`.
+        paper; ours: the same cells in both). Without a depth branch `depth_tokens` are not looked at. `view` and
+        `cache` are for generation, see `sampling`.
         """
         self._check(rgb_tokens, depth_tokens, actions)
         view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)

@@ -91,10 +91,10 @@ def camera_homographies(
     """The homography that carries most points from `before` to `after`: what turning a camera does to a still scene.
 
     Weighted least squares with weights of the Geman-McClure kind, first lenient (an eighth of the frame) and then ever
-    stricter, down to `noise` (a share of the frame, 1 pixel of 256): graduated non-convexity (Blake and Zisserman 1987),
-    which needs no random draws. Early rounds also hold back all but the shift, or a large moving thing would bend the
-    perspective to fit it. On random scenes this finds the camera with up to 40 % of the points moving on their own,
-    25 % if they are one side of the frame. A camera that travels moves near things more than far ones; that part is not
+    stricter, down to `noise` (a share of the frame, 1 pixel of 256): graduated non-convexity (Blake and Zisserman
+    1987), which needs no random draws. Early rounds also hold back all but the shift, or a large moving thing would
+    bend the perspective to fit it. On random scenes this finds the camera with up to 40 % of the points moving on
+    their own, 25 % if they are one side of the frame. A camera that travels moves near things more than far ones; that part is not
     a homography and stays in the residual.
     """
     x, y = (before.double() - 0.5).unbind(-1)

@@ -1,9 +1,9 @@
 """Generation: known frames and actions in, the frames after them out.
 
-A frame is filled by MaskGIT (arXiv:2202.04200): all its cells start hidden, each pass predicts all hidden cells, some are
-kept, and the rest are predicted again. Frames before it do not depend on it, so their time keys and values are kept in a
-cache. A frame's last pass still had hidden cells; its true keys and values are made together with the first pass over
-the next frame, which costs no pass of its own.
+A frame is filled by MaskGIT (arXiv:2202.04200): all its cells start hidden, each pass predicts all hidden cells, some
+are kept, and the rest are predicted again. Frames before it do not depend on it, so their time keys and values are kept
+in a cache. A frame's last pass still had hidden cells; its true keys and values are made together with the first pass
+over the next frame, which costs no pass of its own.
 """
 
 import math
@@ -30,8 +30,9 @@ class Tokens:
         return Tokens(self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None)
 
     def then(self, later: "Tokens") -> "Tokens":
-        both = self.depth is not None and later.depth is not None
-        depth = torch.cat([self.depth, later.depth], 1) if both else None
+        depth = None
+        if self.depth is not None and later.depth is not None:
+            depth = torch.cat([self.depth, later.depth], 1)
         return Tokens(torch.cat([self.rgb, later.rgb], 1), depth)
 
 
@@ -134,9 +135,7 @@ def fill(
     return tokens
 
 
-def draw(
-    logits: Float[Tensor, "*any 2 v"], config: SamplingConfig, generator: torch.Generator
-) -> Int[Tensor, "*any"]:
+def draw(logits: Float[Tensor, "*any 2 v"], config: SamplingConfig, generator: torch.Generator) -> Int[Tensor, "*any"]:
     """A token id per cell, its two factors drawn independently."""
     if config.temperature == 0:
         factors = logits.argmax(-1)

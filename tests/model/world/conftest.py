@@ -9,7 +9,15 @@ from model.world.dual_branch import DualBranchWorldModel
 
 
 def small_config(**changes) -> WorldModelConfig:
-    settings = {"n_layers": 2, "n_heads": 2, "d_model": 16, "d_action": 8, "grid": (3, 4), "n_frames": 5, "action_dim": 3}
+    settings = {
+        "n_layers": 2,
+        "n_heads": 2,
+        "d_model": 16,
+        "d_action": 8,
+        "grid": (3, 4),
+        "n_frames": 5,
+        "action_dim": 3,
+    }
     return tiny(**(settings | changes))
 
 

@@ -70,7 +70,9 @@ def test_rgb_with_fusion_zeroed_is_the_model_without_depth(make_model, make_batc
 @pytest.mark.parametrize("conditioning", ["add", "modulate"])
 def test_rgb_loss_reaches_the_depth_branch_through_every_fusion(make_batch, conditioning):
     torch.manual_seed(0)
-    config = tiny(n_layers=3, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3, action_conditioning=conditioning)
+    config = tiny(
+        n_layers=3, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3, action_conditioning=conditioning
+    )
     model, batch = DualBranchWorldModel(config), make_batch()  # as training starts
     model.rgb.logits(run(model, batch).rgb).square().sum().backward()
     assert all(weight.grad.abs().max() > 0 for weight in model.fusions.parameters())

@@ -59,7 +59,9 @@ def test_a_moving_camera_over_a_still_scene_selects_nothing_when_compensated(cam
 def test_what_moves_by_itself_is_found_under_any_camera(camera, n_moving):
     tracks, visible = scene(camera, n_moving=n_moving, noise=0.0005)
     found = select_active_tracks(tracks, visible, 64, compensate_camera=True)
-    expected = (visible & ((tracks >= 0) & (tracks < 1)).all(-1)).float()[0].mean(0)[:n_moving] > 0.5  # long enough seen
+    expected = (visible & ((tracks >= 0) & (tracks < 1)).all(-1)).float()[0].mean(0)[
+        :n_moving
+    ] > 0.5  # long enough seen
     chosen = set(found.index[0].tolist()) - {-1}
     assert set(range(n_moving)) >= chosen >= set(expected.nonzero()[:, 0].tolist())
 

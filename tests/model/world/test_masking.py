@@ -79,5 +79,5 @@ def test_rates_are_spread_over_clips():
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="frame 0 is always given"):
         MaskingConfig(n_prompt_frames=0)
-    with pytest.raises(ValueError, match="max_replacement_rate=1.5"):
+    with pytest.raises(ValueError, match=r"max_replacement_rate=1\.5"):
         MaskingConfig(max_replacement_rate=1.5)
