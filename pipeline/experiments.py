@@ -1,10 +1,170 @@
-from typing import Literal
+"""Named configurations of the whole data path, as functions; a variant replaces fields of another.
 
-Name = Literal["demo"]
+Every default is settled here, before anything runs: a stage's fields are its cache key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from model.magvit2.config import MagvitConfig, one_x
+from model.magvit2.config import tiny as tiny_tokenizer
+from model.training import TrainConfig
+from model.weights import shipped
+from model.world.config import WorldModelConfig, small
+from model.world.config import tiny as tiny_world_model
+from pipeline.overrides import override
+from stages.clip import Clip
+from stages.depth import PseudoDepth
+from stages.discover import Discover
+from stages.evaluate import Evaluate
+from stages.keypoints import Keypoints
+from stages.lucas_kanade import LucasKanade
+from stages.score_labels import ScoreLabels
+from stages.sensor_depth import SensorDepth
+from stages.simulation.config import SampleConfig, demo_sample
+from stages.tokens import Tokens
+from stages.train_tokenizer import TrainTokenizer
+from stages.train_world_model import TrainWorldModel
+from stages.training_run import RunConfig
+from storage.weights import WeightsRef
 
 
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    pass
+    """One stage of each kind; the fields are named as the stages are, in the order in which they run."""
+
+    discover: Discover
+    clip: Clip
+    depth: PseudoDepth
+    keypoints: Keypoints
+    label_scores: ScoreLabels
+    rgb_tokenizer: TrainTokenizer
+    depth_tokenizer: TrainTokenizer
+    rgb_tokens: Tokens
+    depth_tokens: Tokens
+    world_model: TrainWorldModel
+    evaluation: Evaluate
 
 
-def named(*a): ...
+def from_scratch(
+    source: Path,
+    *,
+    size: int,
+    tokenizer: MagvitConfig,
+    tokenizer_training: TrainConfig,
+    world_model: WorldModelConfig,
+    world_training: TrainConfig,
+    hop_s: float = 0.5,
+    val_share: float = 0.05,
+) -> Experiment:
+    """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`."""
+    grid = tokenizer.grid(size, size)
+    tokenizers = {
+        "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
+        "n_val_clips": 16, "watch": RunConfig(save_every=100),
+    }  # fmt: skip
+    return Experiment(
+        discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
+        clip=Clip(root=str(source), size=size),
+        depth=PseudoDepth(annotator=SensorDepth(root=str(source)), size=size),
+        keypoints=Keypoints(annotator=LucasKanade()),
+        label_scores=ScoreLabels(root=str(source)),
+        rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
+        depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
+        rgb_tokens=Tokens(source="rgb", grid=grid),
+        depth_tokens=Tokens(source="depth", grid=grid),
+        world_model=TrainWorldModel(
+            model=replace(world_model, grid=grid), training=world_training, watch=RunConfig(save_every=25)
+        ),
+        evaluation=Evaluate(),
+    )
+
+
+def pretrain(source: Path) -> Experiment:
+    """Makes the shipped weights, from random ones, on `roboscape sample` episodes. About 2 hours on 2 cores."""
+    return from_scratch(
+        source,
+        size=128,
+        tokenizer=tiny_tokenizer(patch=16),
+        tokenizer_training=TrainConfig(steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02),
+        world_model=tiny_world_model(),
+        world_training=TrainConfig(steps=2500, learning_rate=2e-3, warmup_steps=100, final_share=0.05),
+        hop_s=0.75,
+    )
+
+
+def demo(source: Path) -> Experiment:
+    """The sample at 128 px on a laptop; tiny networks that go on from the shipped weights. A few minutes."""
+    e = replace(pretrain(source), discover=Discover.of(source, hop_s=0.75, val_share=0.2, test_share=0.0))
+    polish = TrainConfig(steps=60, learning_rate=2e-4, warmup_steps=10)
+    # The encoders stay as they are: the world model that training goes on from knows their tokens.
+    tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
+    return replace(
+        e,
+        rgb_tokenizer=replace(e.rgb_tokenizer, start_from=weights("rgb_tokenizer"), **tokenizer),
+        depth_tokenizer=replace(e.depth_tokenizer, start_from=weights("depth_tokenizer"), **tokenizer),
+        world_model=replace(e.world_model, start_from=weights("world_model"), training=polish),
+    )
+
+
+def smoke(source: Path) -> Experiment:
+    """Every stage for a few seconds at 64 px, from random weights: whether all of it works, not how well."""
+    few = TrainConfig(steps=4, warmup_steps=1)
+    return from_scratch(
+        source,
+        size=64,
+        tokenizer=tiny_tokenizer(patch=16),
+        tokenizer_training=few,
+        world_model=tiny_world_model(n_layers=2, d_model=32),
+        world_training=few,
+        hop_s=2.0,
+        val_share=0.34,
+    )
+
+
+def lab(source: Path) -> Experiment:
+    """AGIBOT-World at 256 px with networks of the published sizes, from random weights: for GPUs and a cluster."""
+    return from_scratch(
+        source,
+        size=256,
+        tokenizer=one_x(),
+        tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4),
+        world_model=small(),
+        world_training=TrainConfig(steps=200_000),
+    )
+
+
+def weights(name: str) -> WeightsRef:
+    return WeightsRef.of(shipped(name), name=f"{name}.safetensors", licence="Apache-2.0")
+
+
+Name = Literal["demo", "smoke", "pretrain", "lab"]
+EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {"demo": demo, "smoke": smoke, "pretrain": pretrain, "lab": lab}
+SAMPLES: dict[str, SampleConfig] = {
+    "demo": demo_sample(),
+    "smoke": replace(demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96),
+    # Other seeds than the demo's, so that nothing the demo evaluates on was seen in pretraining. At 4 Hz every frame
+    # that a clip at 2 Hz can start on is there, and rendering is the cost.
+    "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
+}
+assert set(EXPERIMENTS) == set(get_args(Name))
+
+
+def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment:
+    """The experiment on these episodes, with single parameters changed: {"clip.size": 64}.
+
+    Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
+    if not Path(source).exists():
+        raise FileNotFoundError(
+            f"no episodes at {source}: give --source with an AGIBOT-World root, or make some with `roboscape sample`"
+        )
+    return override(EXPERIMENTS[name](Path(source)), overrides)
+
+
+def descriptions() -> dict[str, str]:
+    return {name: (function.__doc__ or "").partition("\n")[0] for name, function in EXPERIMENTS.items()}

@@ -19,7 +19,7 @@ from pipeline.executor import StageFailed
 from pipeline.experiments import Experiment
 from pipeline.journal import start_journal
 from pipeline.ray_driver import connect_ray
-from pipeline.run_stage import AnyStage, RunContext, output_ref, run_stage
+from pipeline.run_stage import AnyStage, RunContext, output_ref, run_stage, taken
 from pipeline.settings import Settings
 from storage.store import StoreRef
 
@@ -31,9 +31,9 @@ STAGES: tuple[str, ...] = get_args(StageName)
 
 
 class RunStage(Protocol):
-    """Makes a stage's output from its inputs (role = upstream store), or tells where it would lie."""
+    """Makes a stage's output from those of the offered stores that it declares as inputs, or tells where it would lie."""
 
-    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef: ...
+    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef: ...
 
 
 def data_path(e: Experiment, run: RunStage) -> StoreRef:
@@ -102,8 +102,8 @@ class TaskRunner:
 
     context: RunContext
 
-    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef:
-        state = run_stage(stage, inputs, quote(self.context), return_state=True)
+    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef:
+        state = run_stage(stage, taken(stage, offered), quote(self.context), return_state=True)
         if not state.is_completed():
             failure = state.result(raise_on_failure=False)
             if isinstance(failure, BaseException) and not isinstance(failure, Exception):
@@ -119,7 +119,8 @@ class Planner:
     root: str
     planned: dict[str, tuple[AnyStage, dict[str, StoreRef], StoreRef]]
 
-    def __call__(self, stage: AnyStage, **inputs: StoreRef) -> StoreRef:
+    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef:
+        inputs = taken(stage, offered)
         out = output_ref(stage, inputs, self.root)
         self.planned[stage.name] = (stage, inputs, out)
         return out

@@ -100,12 +100,12 @@ def read_journal(path: Path) -> Journal:
 def journals(folder: Path) -> list[Journal]:
     """All runs, oldest first. A journal that cannot be read is passed over: it is a record, not data."""
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in folder.glob("*.json"):
         try:
             found.append(read_journal(path))
         except (ValueError, TypeError, KeyError):
             continue
-    return found
+    return sorted(found, key=lambda journal: journal.started)
 
 
 def find_journal(folder: Path, run_id: str | None) -> Journal:

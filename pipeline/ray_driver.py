@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from pipeline.services import ray_address
 from pipeline.settings import Settings
@@ -22,14 +25,13 @@ def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address=ray_address(settings),
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        include_dashboard=False if ray_address(settings) is None else None,
-        # On another machine's cluster the workers need this code; on this one they import the same files.
-        runtime_env={"py_modules": code_modules()} if settings.external_ray else None,
-    )
+    address = ray_address(settings)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if settings.external_ray:
+        # Another machine's workers need this code; on this one they import the same files.
+        options["runtime_env"] = {"py_modules": code_modules()}
+    # Without an address Ray would attach to whatever cluster runs on this machine, somebody else's too.
+    ray.init(address=address, **options) if address else ray.init("local", include_dashboard=False, **options)
     try:
         yield
     finally:
@@ -37,7 +39,4 @@ def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
 
 
 def code_modules() -> list[str]:
-    from importlib import import_module
-    from pathlib import Path
-
     return [str(Path(str(import_module(name).__file__)).parent) for name in ("pipeline", "stages", "model", "storage")]

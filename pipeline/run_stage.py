@@ -58,10 +58,18 @@ def recipe(stage: AnyStage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
 
 
 def output_ref(stage: AnyStage, inputs: Mapping[str, StoreRef], root: str) -> StoreRef:
-    declared, given = set(stage.inputs), set(inputs)
-    if declared != given:
-        raise ValueError(f"stage '{stage.name}' declares inputs {sorted(declared)}, the flow gives {sorted(given)}")
     return StoreRef.at(root, stage.name, content_key(recipe(stage, inputs)))
+
+
+def taken(stage: AnyStage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRef]:
+    """Of what the flow offers, the inputs that the stage declares: an annotator may need fewer than its stage's others.
+
+    Raises ValueError if a declared input is not offered.
+    """
+    missing = sorted(set(stage.inputs) - set(offered))
+    if missing:
+        raise ValueError(f"stage '{stage.name}' declares inputs {missing}; the flow offers only {sorted(offered)}")
+    return {role: offered[role] for role in stage.inputs}
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)

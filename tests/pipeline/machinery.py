@@ -30,7 +30,8 @@ class Machinery:
         for path in self.faults.iterdir():
             path.unlink()
 
-    def index(self, stage: Index = Index()) -> StoreRef:
+    def index(self) -> StoreRef:
+        stage = Index()
         out = output_ref(stage, {}, self.root)
         if not store.is_complete(out):
             store.create(out, describe(stage, {}, out))
@@ -61,7 +62,8 @@ class Machinery:
     def brightness(self) -> Brightness:
         return Brightness(faults=str(self.faults))
 
-    def arrays(self, ref: StoreRef) -> dict[str, np.ndarray]:
+    @staticmethod
+    def arrays(ref: StoreRef) -> dict[str, np.ndarray]:
         """Every array of a complete store, rejected rows as False in `ok`."""
         rows = open_rows(ref)
         kept = np.flatnonzero(rows.ok)

@@ -1,4 +1,4 @@
-"""The toy stages as a Prefect flow; as a script, a driver process that tests can kill: toy_flow.py HOME BACKEND FAULTS."""
+"""The toy stages as a Prefect flow. As a script, a driver that tests can kill: toy_flow.py HOME BACKEND FAULTS."""
 
 import sys
 from pathlib import Path

@@ -1,0 +1,12 @@
+"""Small weights that this repository's own commands made; a card beside each says how, from what and how good."""
+
+from pathlib import Path
+
+
+def shipped(name: str) -> Path:
+    """The file of these weights, such as `rgb_tokenizer`. Raises FileNotFoundError naming what there is."""
+    path = Path(__file__).parent / f"{name}.safetensors"
+    if not path.exists():
+        there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
+        raise FileNotFoundError(f"no shipped weights '{name}'; there are {there}. `roboscape run pretrain` makes them")
+    return path

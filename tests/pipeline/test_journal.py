@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.journal import close_dead, find_journal, journals, read_journal, start_journal
+from pipeline.status import true_state
+
+
+def test_a_journal_reads_back_as_it_was_written(tmp_path: Path):
+    journal = start_journal(tmp_path, {"experiment": "demo", "stages": ["depth"]})
+    journal.entry("depth").state = "completed"
+    journal.entry("depth").note = "3 clips"
+    journal.save()
+    assert read_journal(journal.path) == journal
+    assert [entry.name for entry in journal.stages] == ["depth"]
+
+
+def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    journal = start_journal(tmp_path, {})
+    journal.pid = int(dead.stdout)
+    journal.entry("clip").state = "running"
+    journal.save()
+    assert true_state(read_journal(journal.path)) == "crashed"
+    assert [j.id for j in close_dead(tmp_path)] == [journal.id]
+    again = read_journal(journal.path)
+    assert (again.state, again.stages[0].state) == ("crashed", "crashed")
+    assert close_dead(tmp_path) == []
+
+
+def test_a_live_run_is_left_alone(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    assert journal.pid == os.getpid() and journal.alive
+    assert close_dead(tmp_path) == []
+
+
+def test_runs_are_found_by_prefix_and_the_latest_by_default(tmp_path: Path):
+    with pytest.raises(LookupError, match="none yet"):
+        find_journal(tmp_path, None)
+    first, second = start_journal(tmp_path, {"n": 1}), start_journal(tmp_path, {"n": 2})
+    assert find_journal(tmp_path, first.id).request == {"n": 1}
+    assert {j.id for j in journals(tmp_path)} == {first.id, second.id}
+    with pytest.raises(LookupError, match="ambiguous"):
+        find_journal(tmp_path, first.id[:4])
+    with pytest.raises(LookupError, match=first.id):
+        find_journal(tmp_path, "nothing")
+
+
+def test_a_damaged_journal_is_passed_over(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    (tmp_path / "00000000-000000-dead.json").write_text("{half")
+    assert [j.id for j in journals(tmp_path)] == [journal.id]
