@@ -1,0 +1,119 @@
+"""How good the pseudo labels are, over a data set: the numbers of `label_quality` where episodes have ground truth.
+
+Only simulated ones have it (`<root>/ground_truth`), and this is the only stage that reads it. Where there is none, the
+report says so and holds what can be said without.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from stages.base import Arrays, Progress, Resources
+from stages.label_quality import LabelledClip, Scores, score_clip, true_labels
+from stages.label_report import Annotator, draw_clip, report
+from stages.pictures import contact_sheet, png_bytes, spread
+from stages.simulation.ground_truth import GroundTruth, read_ground_truth
+from storage.results import Result, ResultWriter
+from storage.rows import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreLabels:
+    """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and `labels.png` to look at."""
+
+    root: str = field(metadata={"key": False})  # where the data set lies, with `ground_truth` in it or not
+    max_clips: int = 64  # spread evenly over the index
+    n_pictures: int = 4
+
+    name: ClassVar[str] = "label_scores"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("task", "episode", "split"),
+        "clip": ("rgb", "frame_index"),
+        "depth": ("inverse_depth", "valid", "inverse_depth_range"),
+        "keypoints": ("tracks", "visible"),
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=2.0)
+
+    def __post_init__(self) -> None:
+        if self.max_clips < 1 or self.n_pictures < 1:
+            raise ValueError(f"max_clips={self.max_clips}, n_pictures={self.n_pictures}: expected 1 or more of each")
+
+    def run(
+        self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
+    ) -> dict[str, float]:
+        annotators = {role: Annotator.of(rows[role]) for role in ("depth", "keypoints")}
+        chosen = choose_rows(rows, self.max_clips)
+        shown = {chosen[i] for i in spread(len(chosen), self.n_pictures)}
+        table, strips = [], []
+        for done, row in enumerate(chosen):
+            clip = self._read(rows, row)
+            truth = truth_beside(Path(self.root), clip.task, clip.episode)
+            labels = None if truth is None else true_labels(clip, truth)
+            scores = score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
+            table.append({**clip.names, **scores})
+            if row in shown:
+                strips.append(draw_clip(clip, labels, scores, annotators))
+            progress(done + 1, len(chosen))
+        means = mean_scores(table)
+        n_true = sum("average_jaccard" in line for line in table)
+        write_table(out.path / "label_scores.csv", table)
+        document = {"clips": len(table), "clips_with_truth": n_true, "means": means}
+        document |= {role: vars(annotator) for role, annotator in annotators.items()}
+        (out.path / "scores.json").write_text(json.dumps(document, indent=1))
+        (out.path / "labels.md").write_text(report(means, len(table), n_true, annotators))
+        (out.path / "labels.png").write_bytes(png_bytes(contact_sheet(strips)))
+        return {"clips": len(table), "clips_with_truth": n_true, **means}
+
+    def _read(self, rows: Mapping[str, Rows], row: int) -> "LabelledClip":
+        index = rows["discover"].read(self.inputs["discover"], row)
+        arrays: Arrays = {}
+        for role in ("clip", "depth", "keypoints"):
+            arrays |= rows[role].read(self.inputs[role], row)
+        return LabelledClip(
+            clip_id=rows["clip"].clip_ids[row],
+            task=int(index["task"]),
+            episode=int(index["episode"]),
+            split=str(index["split"]),
+            **arrays,
+        )
+
+
+def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:
+    """At most `limit` rows with data in every store, spread evenly. Raises ValueError if there are none."""
+    ok = np.flatnonzero(np.logical_and.reduce([store.ok for store in rows.values()]))
+    if len(ok) == 0:
+        counts = ", ".join(f"{int(store.ok.sum())} of {store.n} in '{role}'" for role, store in rows.items())
+        raise ValueError(f"no clip has both depth and keypoints ({counts}): look at the stages' rejected clips")
+    return [int(ok[i]) for i in spread(len(ok), limit)]
+
+
+@lru_cache(maxsize=1)  # clips of one episode follow each other, and an episode's images are hundreds of MB
+def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
+    """The episode's ground truth, or None where there is none."""
+    try:
+        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
+    except FileNotFoundError:
+        return None
+
+
+def mean_scores(table: Sequence[Mapping[str, Any]]) -> Scores:
+    """Means over the clips in which a number was measured."""
+    names = dict.fromkeys(name for line in table for name, value in line.items() if isinstance(value, float))
+    return {name: float(np.mean([line[name] for line in table if name in line])) for name in names}
+
+
+def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """CSV; a cell is empty where nothing was measured."""
+    names = list(dict.fromkeys(name for line in table for name in line))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        for line in table:
+            writer.writerow({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in line.items()})
