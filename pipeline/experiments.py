@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from stages.evaluate import Evaluate
+
 from model.magvit2.config import MagvitConfig, one_x
 from model.magvit2.config import tiny as tiny_tokenizer
 from model.training import TrainConfig
@@ -18,7 +20,6 @@ from pipeline.overrides import override
 from stages.clip import Clip
 from stages.depth import PseudoDepth
 from stages.discover import Discover
-from stages.evaluate import Evaluate
 from stages.keypoints import Keypoints
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels

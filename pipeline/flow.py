@@ -31,7 +31,7 @@ STAGES: tuple[str, ...] = get_args(StageName)
 
 
 class RunStage(Protocol):
-    """Makes a stage's output from those of the offered stores that it declares as inputs, or tells where it would lie."""
+    """Makes a stage's output from those offered stores that it declares as inputs, or tells where it would lie."""
 
     def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef: ...
 

@@ -1,10 +1,12 @@
 """One Prefect task for any stage: key, skip if complete, run what is missing, report."""
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
@@ -16,11 +18,14 @@ from pipeline.progress import StageProgress
 from pipeline.provenance import code_version, weights_of
 from pipeline.worker import Job
 from stages.base import ClipStage, DatasetStage
+from stages.pictures import png_bytes
 from storage import cleanup, store
+from storage.files import open_files
 from storage.key import content_key, parameters
 from storage.rows import open_rows
 from storage.store import Manifest, StoreRef
 
+PREVIEW_CLIPS = 3  # on a stage's lineage page
 AnyStage = ClipStage | DatasetStage
 
 
@@ -154,7 +159,8 @@ def make(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: R
             numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
             return ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:6])
         outcome = make_clips(stage, inputs, out, context, progress)  # type: ignore[arg-type]
-    summary = store.seal(out)
+        summary = store.seal(out)
+        write_preview(stage, inputs, out)
     return f"{summary['made']} clips, {summary['rejected']} rejected, {outcome.committed} shards made now"
 
 
@@ -169,3 +175,19 @@ def make_clips(
         outcome = executor.run_serial(job, shards, progress)
     outcome.settle(job, store.read_manifest(out).n_clips or 0, context.max_error_share)
     return outcome
+
+
+def write_preview(stage: Any, inputs: Mapping[str, StoreRef], out: StoreRef) -> None:
+    """A picture of a few clips for the lineage page. It decides nothing, so it must not fail a stage that is done."""
+    if not hasattr(stage, "preview"):
+        return
+    try:
+        own = open_rows(out)
+        rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
+        made = np.flatnonzero(own.ok)
+        picks = made[np.linspace(0, len(made) - 1, min(PREVIEW_CLIPS, len(made))).round().astype(int)]
+        if len(picks):
+            picture = stage.preview(own, rows, picks.tolist())
+            open_files(out.uri).write(report.PREVIEW, [png_bytes(picture)])
+    except Exception as error:
+        print(f"{stage.name}: no preview picture: {error}", file=sys.stderr)

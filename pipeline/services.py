@@ -98,7 +98,7 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         waits.append(start_ray(settings, say))
     for wait in waits:
         wait()
-    if "deployment" not in running:
+    if "deployment" not in running and not settings.external_prefect:  # a team's server has its own runner
         start_deployment(settings, say)
 
 

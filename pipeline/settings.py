@@ -75,7 +75,8 @@ class Settings:
 def quiet_environment(settings: Settings) -> dict[str, str]:
     """Variables that keep Prefect and Ray offline and quiet, for this process and its children.
 
-    Both libraries read them at import, so `apply_environment` must run before either is imported.
+    Both libraries read them at import, so `apply_environment` must run before either is imported. What the user has
+    set wins.
     """
     return {
         "PREFECT_HOME": str(settings.services / "prefect"),
@@ -99,5 +100,6 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
 def apply_environment(settings: Settings) -> None:
     """Sets `quiet_environment` here, keeping what the user has set, and the address of the Prefect server."""
     for name, value in quiet_environment(settings).items():
-        os.environ.setdefault(name, value)
+        if not (name == "RAY_AUTH_TOKEN_PATH" and "RAY_AUTH_TOKEN" in os.environ):
+            os.environ.setdefault(name, value)
     os.environ["PREFECT_API_URL"] = settings.api_url
