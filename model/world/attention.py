@@ -31,6 +31,20 @@ def clip_view(n_frames: int, window: int, device: torch.device | str) -> TimeVie
     return TimeView(positions, None if n_frames <= window else sees(positions, positions, window))
 
 
+def two_stream_view(n: int, window: int, device: torch.device | str) -> TimeView:
+    """Frames 0 ... n-1 as they are, then frames 1 ... n to be predicted, each from those before it.
+
+    The first n see each other as in a clip. A frame to be predicted sees itself and the *first* kind of earlier frames,
+    just as in generation, so all n are predicted in one pass (as block diffusion, arXiv:2503.09573; blocks are frames).
+    """
+    known = torch.arange(n, device=device)
+    new = known + 1
+    among_known = torch.cat([sees(known, known, window), torch.zeros(n, n, dtype=torch.bool, device=device)], dim=1)
+    looking_back = sees(new, known, window) & (known < new[:, None])
+    itself = torch.eye(n, dtype=torch.bool, device=device)
+    return TimeView(torch.cat([known, new]), torch.cat([among_known, torch.cat([looking_back, itself], dim=1)]))
+
+
 def sees(queries: Int[Tensor, " q"], keys: Int[Tensor, " k"], window: int) -> Bool[Tensor, "q k"]:
     """True where a frame at a query position may look at a frame at a key position: not later, and within `window`."""
     age = queries[:, None] - keys[None]

@@ -154,7 +154,7 @@ class DualBranchWorldModel(nn.Module):
         paper; ours: the same cells in both). Without a depth branch `depth_tokens` are not looked at. `view` and
         `cache` are for generation, see `sampling`.
         """
-        self._check(rgb_tokens, depth_tokens, actions)
+        self._check(rgb_tokens, depth_tokens, actions, view)
         view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)
         rotary = self.config.time_positions == "rotary"
         angles = rotary_angles(view.positions, self.config.d_head) if rotary else None
@@ -184,7 +184,7 @@ class DualBranchWorldModel(nn.Module):
     def new_cache(self, n_slots: int) -> Cache:
         return [{name: TimeCache(n_slots) for name in self.config.branches} for _ in range(self.config.n_layers)]
 
-    def _check(self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor) -> None:
+    def _check(self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor, view: TimeView | None) -> None:
         c = self.config
         if self.depth is not None and depth_tokens is None:
             raise ValueError("this model has a depth branch and needs depth_tokens")
@@ -196,7 +196,7 @@ class DualBranchWorldModel(nn.Module):
                 f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was made for "
                 f"{c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with `action_substeps`"
             )
-        if c.time_positions == "learned" and tokens.shape[1] > c.n_frames:
+        if view is None and c.time_positions == "learned" and tokens.shape[1] > c.n_frames:
             raise ValueError(f"{tokens.shape[1]} frames, but learned time positions end at {c.n_frames}; use 'rotary'")
 
 

@@ -94,8 +94,8 @@ def camera_homographies(
     stricter, down to `noise` (a share of the frame, 1 pixel of 256): graduated non-convexity (Blake and Zisserman
     1987), which needs no random draws. Early rounds also hold back all but the shift, or a large moving thing would
     bend the perspective to fit it. On random scenes this finds the camera with up to 40 % of the points moving on
-    their own, 25 % if they are one side of the frame. A camera that travels moves near things more than far ones; that part is not
-    a homography and stays in the residual.
+    their own, 25 % if they are one side of the frame. A camera that travels moves near things more than far ones; that
+    part is not a homography and stays in the residual.
     """
     x, y = (before.double() - 0.5).unbind(-1)
     u, v = (after.double() - 0.5).unbind(-1)

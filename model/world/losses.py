@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from model.world.attention import two_stream_view
 from model.world.batch import WorldBatch
 from model.world.config import LossConfig, MaskingConfig
-from model.world.dual_branch import Branch, DualBranchWorldModel, split_factors
+from model.world.dual_branch import Branch, DualBranchWorldModel, Hidden, split_factors
 from model.world.keypoints import cells_of, in_frame
-from model.world.masking import corrupt
+from model.world.masking import Corrupted, corrupt
 
 Parts = dict[str, Float[Tensor, "b t"]]
 
@@ -31,11 +32,12 @@ def world_losses(
     A model without a depth branch has no "depth" part.
     """
     noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator)
-    hidden = model(noisy.rgb, noisy.depth, batch.actions, noisy.hidden)
+    run = run_beside_clean_copy if masking.context == "clean" else run_masked_clip
+    hidden = run(model, noisy, batch.actions)
     mask = noisy.hidden.flatten(2)  # never in frame 0, which is given
     cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
     parts = {"rgb": per_frame_mean(cross_entropy, mask)}
-    if model.depth is not None and losses.depth:
+    if model.depth is not None and hidden.depth is not None and losses.depth:
         depth_cross_entropy = token_cross_entropy(model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask)
         parts["depth"] = per_frame_mean(depth_cross_entropy, mask)
     if losses.keypoint:
@@ -44,6 +46,33 @@ def world_losses(
         weight = attention_map(batch.tracks, batch.visible, model.config.grid, losses.gamma)
         parts["attention"] = per_frame_mean(weight * cross_entropy, mask)
     return parts
+
+
+def run_masked_clip(model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]) -> Hidden:
+    """One pass over the clip; earlier frames are seen with their hidden cells."""
+    return model(noisy.rgb, noisy.depth, actions, noisy.hidden)
+
+
+def run_beside_clean_copy(
+    model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]
+) -> Hidden:
+    """One pass over frames 0 ... t-2 with nothing hidden and frames 1 ... t-1 with hidden cells, which see the former.
+
+    Wrong tokens are in both. Returns the states of frame 0 and of the frames with hidden cells.
+    """
+    n = noisy.rgb.shape[1] - 1
+
+    def twice(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :-1], x[:, 1:]], dim=1)
+
+    hidden = torch.cat([torch.zeros_like(noisy.hidden[:, :-1]), noisy.hidden[:, 1:]], dim=1)
+    view = two_stream_view(n, model.config.n_frames, noisy.rgb.device)
+    states = model(twice(noisy.rgb), twice(noisy.depth), twice(actions), hidden, view=view)
+
+    def first_and_new(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], x[:, n:]], dim=1)
+
+    return Hidden(first_and_new(states.rgb), first_and_new(states.depth) if states.depth is not None else None)
 
 
 def total_loss(parts: Parts, weights: dict[str, float]) -> Float[Tensor, ""]:

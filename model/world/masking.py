@@ -38,7 +38,7 @@ def corrupt(
     return Corrupted(
         replace_factors(rgb_tokens, rate, generator),
         replace_factors(depth_tokens, rate, generator),
-        choose_hidden(tuple(rgb_tokens.shape), config.n_prompt_frames, generator).to(device),
+        choose_hidden(tuple(rgb_tokens.shape), config, generator).to(device),
     )
 
 
@@ -56,17 +56,20 @@ def replace_factors(
 
 
 def choose_hidden(
-    shape: tuple[int, ...], n_prompt_frames: int, generator: torch.Generator
+    shape: tuple[int, ...], config: MaskingConfig, generator: torch.Generator
 ) -> Bool[Tensor, "b t gh gw"]:
-    """Hide cells from a random frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
+    """Hide cells from some frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
 
-    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip.
+    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip: it is the only one whose past is
+    whole. With a clean context all pasts are, and hiding starts right after the prompt.
     """
     b, t, gh, gw = shape
-    if n_prompt_frames >= t:
-        raise ValueError(f"clips of {t} frames leave none to predict after {n_prompt_frames} prompt frames")
+    if config.n_prompt_frames >= t:
+        raise ValueError(f"clips of {t} frames leave none to predict after {config.n_prompt_frames} prompt frames")
     place = {"generator": generator, "device": generator.device}
-    first = torch.randint(n_prompt_frames, t, (b, 1), **place)
+    first = torch.randint(config.n_prompt_frames, t, (b, 1), **place)
+    if config.context == "clean":
+        first = torch.full_like(first, config.n_prompt_frames)
     ratio = torch.cos(math.pi / 2 * torch.rand(b, t, **place))
     ratio = torch.where(torch.arange(t, device=generator.device) >= first, ratio, 0.0)
     return torch.rand(b, t, gh, gw, **place) < ratio[..., None, None]

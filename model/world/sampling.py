@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.world.attention import TimeView, sees
+from model.world.attention import TimeView, sees, two_stream_view
 from model.world.config import SamplingConfig
 from model.world.dual_branch import DualBranchWorldModel, Hidden, join_factors, split_factors
 
@@ -58,6 +58,8 @@ def rollout(
     n_frames, n_prompt = actions.shape[1], prompt.rgb.shape[1]
     if not 1 <= n_prompt < n_frames:
         raise ValueError(f"{n_prompt} prompt frames and {n_frames} actions: expected 1 or more, and fewer than actions")
+    if model.config.time_positions == "learned" and n_frames > model.config.n_frames:
+        raise ValueError(f"{n_frames} frames, but learned time positions end at {model.config.n_frames}; use 'rotary'")
     past = _CachedPast(model, actions) if use_cache else _RecomputedPast(model, actions)
     frames = prompt
     for _ in range(n_prompt, n_frames):
@@ -79,24 +81,16 @@ def teacher_forced(
     All are filled at once: the true frames' keys and values stand in the cache, and a frame being filled sees those of
     earlier frames and itself.
     """
-    n_targets = clip.rgb.shape[1] - 1
-    device = clip.rgb.device
-    cache = model.new_cache(2 * n_targets)
-    true = torch.arange(n_targets, device=device)  # frames 0 ... t-2 have slots of the same number, targets come after
-    window = model.config.n_frames
-    model(
-        *_pair(clip[:n_targets]),
-        actions[:, :n_targets],
-        view=TimeView(true, sees(true, true, window), true),
-        cache=cache,
-    )
-    targets = true + 1
-    earlier = sees(targets, true, window) & (true < targets[:, None])
-    itself = torch.eye(n_targets, dtype=torch.bool, device=device)
-    view = TimeView(targets, torch.cat([earlier, itself], 1), true + n_targets)
+    n = clip.rgb.shape[1] - 1
+    both = two_stream_view(n, model.config.n_frames, clip.rgb.device)
+    assert both.mask is not None
+    cache, slots = model.new_cache(2 * n), torch.arange(2 * n, device=clip.rgb.device)
+    known = TimeView(both.positions[:n], both.mask[:n, :n], slots[:n])
+    new = TimeView(both.positions[n:], both.mask[n:], slots[n:])
+    model(*_pair(clip[:n]), actions[:, :n], view=known, cache=cache)
 
     def predict(frames: Tokens, hidden: Bool[Tensor, "b t gh gw"]) -> Hidden:
-        return model(*_pair(frames), actions[:, 1:], hidden, view=view, cache=cache)
+        return model(*_pair(frames), actions[:, 1:], hidden, view=new, cache=cache)
 
     return fill(model, predict, _blank(clip[1:], model), config, generator)
 

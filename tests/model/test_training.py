@@ -57,7 +57,7 @@ def noisy_loss(model, batch, generator):
 
 
 def run(config=CONFIG, state=None, stop_after=None, net=None, critic=None, at=batch_at):
-    """Reports of all steps and the last state; with `stop_after`, the state as it was saved when the run was stopped."""
+    """Reports of all steps and the last state; with `stop_after`, what was captured when the run was stopped."""
     reports: list[StepReport] = []
     captured = []
 

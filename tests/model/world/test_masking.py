@@ -18,15 +18,15 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_prompt_frames_are_never_hidden(seed, t, prompt):
     if prompt >= t:
         with pytest.raises(ValueError, match="none to predict"):
-            choose_hidden((2, t, 4, 4), prompt, generator(seed))
+            choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))
         return
-    assert not choose_hidden((2, t, 4, 4), prompt, generator(seed))[:, :prompt].any()
+    assert not choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))[:, :prompt].any()
 
 
 def test_hidden_shares_follow_the_recipe():
     """Frame f is open to hiding with chance f / (t-1), and then hides cos(πu/2) of its cells: 2/π on average."""
     b, t = 4000, 6
-    share = choose_hidden((b, t, 6, 6), 1, generator()).float().mean((2, 3))  # (b, t)
+    share = choose_hidden((b, t, 6, 6), MaskingConfig(), generator()).float().mean((2, 3))  # (b, t)
     expected = torch.arange(t) / (t - 1) * 2 / math.pi
     torch.testing.assert_close(share.mean(0), expected, atol=0.02, rtol=0)
     assert share[:, -1].min() < 0.1 and share[:, -1].max() == 1.0
@@ -35,8 +35,13 @@ def test_hidden_shares_follow_the_recipe():
     assert abs(torch.corrcoef(torch.stack(second))[0, 1]) < 0.06
 
 
+def test_with_a_clean_context_every_frame_after_the_prompt_is_predicted():
+    share = choose_hidden((4000, 4, 6, 6), MaskingConfig(context="clean"), generator()).float().mean((0, 2, 3))
+    torch.testing.assert_close(share, torch.tensor([0.0, 1, 1, 1]) * 2 / math.pi, atol=0.02, rtol=0)
+
+
 def test_first_hidden_frame_is_uniform():
-    hidden = choose_hidden((6000, 5, 8, 8), 2, generator()).flatten(2).any(-1)
+    hidden = choose_hidden((6000, 5, 8, 8), MaskingConfig(n_prompt_frames=2), generator()).flatten(2).any(-1)
     first = hidden.float().argmax(1)
     counts = torch.bincount(first[hidden.any(1)], minlength=5) / 6000
     assert counts[:2].sum() == 0

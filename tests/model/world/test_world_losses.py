@@ -12,6 +12,7 @@ from model.world.losses import (
     attention_map,
     keypoint_loss,
     per_frame_mean,
+    run_beside_clean_copy,
     token_cross_entropy,
     total_loss,
     world_loss_fn,
@@ -134,13 +135,28 @@ def test_keypoint_loss_keeps_features_along_a_track_and_trains_later_frames_only
     assert keypoint_loss(features, tracks, visible, (2, 2)).sum() == 0, "hidden at first: nothing to compare with"
 
 
+@pytest.mark.parametrize("n_frames", [3, 5])
+def test_beside_a_clean_copy_each_frame_sees_what_generation_sees(make_model, make_batch, n_frames):
+    """Frame by frame: a clip cut after frame t, hidden cells in t only. Also with a window shorter than the clip."""
+    model, batch = make_model(n_frames=n_frames), make_batch()
+    noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, MaskingConfig(context="clean"), generator())
+    together = run_beside_clean_copy(model, noisy, batch.actions)
+    assert together.rgb.shape == (2, 5, 12, 16)
+    for t in range(5):
+        hidden = torch.zeros_like(noisy.hidden[:, : t + 1])
+        hidden[:, t] = noisy.hidden[:, t]
+        alone = model(noisy.rgb[:, : t + 1], noisy.depth[:, : t + 1], batch.actions[:, : t + 1], hidden)
+        torch.testing.assert_close(together.rgb[:, t], alone.rgb[:, t], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(together.depth[:, t], alone.depth[:, t], atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("conditioning", ["add", "modulate"])
 def test_it_overfits_one_batch(make_batch, conditioning):
     torch.manual_seed(0)
     config = tiny(
-        n_layers=2, d_model=32, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3, action_conditioning=conditioning
+        n_layers=2, d_model=32, n_heads=2, grid=(2, 3), n_frames=4, action_dim=3, action_conditioning=conditioning
     )
-    model, batch, seen = DualBranchWorldModel(config), make_batch(), []
+    model, batch, seen = DualBranchWorldModel(config), make_batch(t=4, grid=(2, 3)), []
     settings = TrainConfig(steps=220, learning_rate=5e-3, warmup_steps=10, weight_decay=0.0)
     loss_fn = world_loss_fn(LossConfig(), MaskingConfig())
     train(model, loss_fn, lambda i: batch, settings, on_step=lambda report: seen.append(report.losses))
