@@ -19,8 +19,8 @@ class Quality:
     """What a clip must be like. Numbers without a source are ours; `stages/motion.py` says what they measure."""
 
     cut: CutRule = field(default_factory=CutRule)
-    min_motion: float = 0.005  # `Motion.fastest`: below it the clip is `static`
-    max_whole_motion: float = 0.08  # `Motion.whole`: above it `chaotic_motion`
+    min_motion: float = 0.004  # `Motion.fastest`: below it the clip is `static`
+    max_whole_motion: float = 0.07  # `Motion.whole`: above it `chaotic_motion`
     max_unexplained: float = 30.0  # `Motion.unexplained`, grey levels: above it `chaotic_motion`
     max_hand_speed: float = 3.0  # m/s between rows: above it `hand_jump`; real hands reach 0.75
     max_count_difference: int = 3  # of video frames, rows and extrinsics: above it `count_mismatch`

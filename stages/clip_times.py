@@ -59,15 +59,14 @@ def substep_rows(
     Where the source has just as many rows in the span they are taken as they are; otherwise the places are evenly
     spaced in time. Before frame 0 lie the rows that lead into it, and before the source's first row there is only it.
     """
-    times = timestamps_ns[frame_rows]
+    clock = timestamps_ns - timestamps_ns[0]  # small enough for float64, which rounds times since 1970 to 256 ns
+    times = clock[frame_rows]
     before = int(times[0]) - round(NS / rate_hz)
     starts_ns = np.concatenate([[before], times[:-1]])
-    first_row = nearest(timestamps_ns, np.array([before])) if before >= timestamps_ns[0] else frame_rows[:1] * 0 - 1
-    start_rows = np.concatenate([first_row, frame_rows[:-1]])
+    row_before = int(nearest(clock, np.array([before]))[0]) if before >= 0 else -n_substeps
+    start_rows = np.concatenate([[row_before], frame_rows[:-1]])
     steps = np.arange(n_substeps) + at_end
-    rows = start_rows[:, None] + steps.astype(float)
-    share = steps / n_substeps
-    between = starts_ns[:, None] + share * (times - starts_ns)[:, None]
-    resampled = np.interp(between, timestamps_ns, np.arange(len(timestamps_ns)))
-    as_they_are = (start_rows >= 0) & (frame_rows - start_rows == n_substeps)
-    return np.where(as_they_are[:, None], rows, resampled)
+    between = starts_ns[:, None] + (times - starts_ns)[:, None] * steps / n_substeps
+    resampled = np.interp(between, clock, np.arange(len(clock)))
+    as_many = (start_rows >= 0) & (frame_rows - start_rows == n_substeps)
+    return np.where(as_many[:, None], (start_rows[:, None] + steps).astype(float), resampled)

@@ -7,7 +7,6 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 
 _SLICE_TEXT = re.compile(r"(.+?\.tar)!(.+)@(\d+)\+(\d+)")
@@ -37,7 +36,7 @@ class FileRef:
     offset: int = 0
     size: int = 0
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Raises SourceError (`missing_file`) where there is nothing to open."""
         try:
             file = self.path.open("rb")
@@ -73,7 +72,7 @@ class FileRef:
 class _Slice(io.RawIOBase):
     """Read-only window `[offset, offset + size)` of an open file, which it owns."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int):
+    def __init__(self, file: io.BufferedReader, offset: int, size: int):
         self._file, self._offset, self._size, self._at = file, offset, size, 0
 
     def readable(self) -> bool:

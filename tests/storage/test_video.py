@@ -26,7 +26,8 @@ def source(request, tmp_path_factory) -> FileRef:
         (root / e.proprio).write_bytes(b"")
         write_video(root / e.videos / "head_color.mp4", e)
         return list_episodes(pack(root, folder / "packed")).episodes[0].videos["head_color"]
-    e = FakeEpisode(n=N, gop=250 if request.param == "gop250" else 15, codec="libsvtav1" if request.param == "av1" else "libx264")  # fmt: skip
+    codec = "libsvtav1" if request.param == "av1" else "libx264"
+    e = FakeEpisode(n=N, gop=250 if request.param == "gop250" else 15, codec=codec)
     write_video(folder / "a.mp4", e)
     return FileRef(path=folder / "a.mp4")
 
@@ -115,7 +116,7 @@ def movie(tmp_path: Path) -> Path:
     return tmp_path / "head_color.mp4"
 
 
-@pytest.mark.parametrize("missing", [10, 400, 3000])
+@pytest.mark.parametrize("missing", [400, 3000])
 def test_a_truncated_file_with_its_index_at_the_end_does_not_open(movie, missing):
     movie.write_bytes(movie.read_bytes()[:-missing])
     with pytest.raises(SourceError, match=r"head_color\.mp4: corrupt_video"):
