@@ -28,7 +28,9 @@ HELP = """Raw robot videos to a trained, evaluated, physics-informed world model
 Everything lies in ./workspace (ROBOSCAPE_HOME). Exit codes: 0 done, 1 a stage failed, 2 usage, 3 a service
 does not answer, 130 interrupted."""
 
-app = typer.Typer(help=HELP, rich_markup_mode="rich", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=HELP, rich_markup_mode="rich", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 Set = Annotated[list[str], typer.Option("--set", help="One parameter, such as --set clip.size=64. May be repeated.")]

@@ -66,10 +66,10 @@ def find(key_or_path: str, root: str) -> StoreRef:
 
 def source_of(nodes: list[Node]) -> str:
     """The episode files at the root of the tree, in words."""
-    index = next((n.manifest for n in nodes if n.manifest.kind == "index"), None)
+    index = next((n for n in nodes if n.manifest.kind == "index"), None)
     if index is None:
         return "unknown: no index upstream"
-    about = index.attributes
-    files = f"{about['n_files']} files, " if "n_files" in about else ""
-    fingerprint = index.parameters.get("fingerprint", "")
-    return f"{about.get('source', '?')} ({files}fingerprint {fingerprint})"
+    counts = store.read_complete(index.ref)["numbers"] if index.complete else {}
+    episodes = f"{counts['episodes']:.0f} episodes, " if "episodes" in counts else ""
+    fingerprint = str(index.manifest.parameters.get("source", "?"))[:16]
+    return f"{index.manifest.attributes.get('root', '?')} ({episodes}files' fingerprint {fingerprint})"

@@ -55,3 +55,9 @@ def weights_of(stage: Any) -> list[dict[str, str]]:
 
     visit(stage)
     return found
+
+
+def run_with(stage: Any) -> dict[str, str]:
+    """The fields that are no part of the key, such as the folder of the episodes: where it ran, for people."""
+    fields = [f for f in dataclasses.fields(stage) if not f.metadata.get("key", True)]
+    return {f.name: str(getattr(stage, f.name)) for f in fields}

@@ -8,6 +8,7 @@ kept and rejected, and thumbnails. It is published again when a stage is reused,
 import base64
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +84,7 @@ def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> 
         lines.append(f"  style {name} fill:{colour},color:{text},stroke:#5b6b7c")
         if node.ref.uri in artifacts:
             lines.append(f'  click {name} "../../artifacts/artifact/{artifacts[node.ref.uri]}"')
-        lines += [f"  {names[uri]} -->|{role}| {name}" for role, uri in node.manifest.inputs.items()]
+        lines += [f"  {names[uri]} --> {name}" for uri in node.manifest.inputs.values()]
     return "\n".join([*lines, "```"])
 
 
@@ -153,7 +154,7 @@ def notes(result: Result | None) -> list[str]:
     if result is None:
         return []
     texts = [result.file(name).read_text() for name in sorted(result.files) if name.endswith(".md")]
-    return [text.replace("\n# ", "\n## ").strip() for text in texts]
+    return [re.sub(r"^#(?=#* )", "##", text, flags=re.MULTILINE).strip() for text in texts]
 
 
 def pictures(ref: StoreRef, result: Result | None) -> list[str]:

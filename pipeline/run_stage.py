@@ -15,7 +15,7 @@ from pipeline import executor, report
 from pipeline.executor import Outcome, StageFailed
 from pipeline.journal import Journal
 from pipeline.progress import StageProgress
-from pipeline.provenance import code_version, weights_of
+from pipeline.provenance import code_version, run_with, weights_of
 from pipeline.worker import Job
 from stages.base import ClipStage, DatasetStage
 from stages.pictures import png_bytes
@@ -147,7 +147,7 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
         code=code_version(),
         weights=weights_of(stage),
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        attributes=dict(getattr(stage, "attributes", {})),
+        attributes={**getattr(stage, "attributes", {}), **run_with(stage)},
     )
 
 

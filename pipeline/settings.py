@@ -65,7 +65,8 @@ class Settings:
 
     @property
     def ui_url(self) -> str:
-        return self.api_url.removesuffix("/api")
+        """The newer of the server's two interfaces: only it draws the lineage graph."""
+        return self.api_url.removesuffix("/api") + "/v2"
 
     @property
     def external_ray(self) -> str | None:

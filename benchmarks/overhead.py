@@ -1,0 +1,172 @@
+"""What the machinery costs: run time over the stages' own compute, decoding over a bare PyAV loop, stores over NumPy.
+
+    python benchmarks/overhead.py [--episodes 12]
+
+Every figure is a ratio of two things measured in this run. The control for a run is the same stages' functions called
+in a bare loop on the same clips, inputs in memory, outputs thrown away. Prefect and Ray must be up (`roboscape up`), so
+that their start is not counted.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+import stores
+
+from pipeline import experiments, services
+from pipeline.settings import Settings, apply_environment
+
+CHAIN = ("clip", "depth", "keypoints")  # the clip stages that need no training
+ROUNDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    what: str
+    ours: str
+    control: str
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.ours} | {self.control} | {self.ratio:.2f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=12, help="of the demo's kind; about 7 clips each")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        source = make_sample(home, arguments.episodes)
+        rows = [*run_overhead(home, source), decode_speed(source), *store_speed(home / "stores-benchmark")]
+    print(hardware())
+    print("| what | ours | control | ratio |\n|---|---|---|---|")
+    print("\n".join(map(str, rows)))
+
+
+def make_sample(home: Path, n_episodes: int) -> Path:
+    from stages.simulation.config import demo_sample
+    from stages.simulation.dataset import make_sample
+
+    make_sample(home / "sample", replace(demo_sample(), n_episodes=n_episodes, ground_truth=False))
+    return home / "sample"
+
+
+def run_overhead(home: Path, source: Path) -> list[Row]:
+    """Wall time of each stage in a serial flow run over its bare loop, and of the whole run over their sum."""
+    settings = Settings()
+    services.up(settings)
+    os.environ["ROBOSCAPE_STORES"] = str(home)  # fresh stores, the running services
+    from pipeline.flow import plan, roboscape
+    from pipeline.journal import find_journal
+
+    began = time.perf_counter()
+    roboscape(experiment="demo", source=str(source), stages=["discover", *CHAIN], backend="serial")
+    wall = time.perf_counter() - began
+    spent = {entry.name: entry.seconds for entry in find_journal(settings.runs, None).stages}
+    planned = plan(experiments.named("demo", str(source), {}), str(home)).planned
+    bare = {name: bare_loop(*planned[name][:2]) for name in CHAIN}
+    rows = [stage_row(name, spent[name], bare[name]) for name in CHAIN]
+    total = sum(bare.values()) + spent["discover"]
+    return [*rows, Row(what="whole run", ours=f"{wall:.1f} s", control=f"{total:.1f} s", ratio=wall / total)]
+
+
+def stage_row(name: str, ours: float, control: float) -> Row:
+    what = f"stage {name}: in a run / function alone"
+    return Row(what=what, ours=f"{ours:.1f} s", control=f"{control:.1f} s", ratio=ours / control)
+
+
+def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
+    """Seconds inside the stage's own function, over all clips that have inputs."""
+    from pipeline.worker import Job, Worker
+    from storage.store import StoreRef
+
+    worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
+                                                                    output_key(stage, inputs))), "cpu")  # fmt: skip
+    rows = [row for row in range(len(worker.clip_ids)) if worker.upstream_reject(row) is None]
+    spent, step = 0.0, stage.resources.clips_per_call
+    for i in range(0, len(rows), step):
+        clips = [worker.read(row) for row in rows[i : i + step]]
+        began = time.perf_counter()
+        worker.function(clips)
+        spent += time.perf_counter() - began
+    return spent
+
+
+def output_key(stage: Any, inputs: dict[str, Any]) -> str:
+    from pipeline.run_stage import output_ref
+
+    return output_ref(stage, inputs, next(iter(inputs.values())).root).key
+
+
+def decode_speed(source: Path) -> Row:
+    """Frames of a 2 Hz clip by our reader against a bare PyAV loop that converts the same frames."""
+    from storage.video import frames_at
+
+    path = sorted(source.rglob("head_color.mp4"))[0]
+    with av.open(str(path)) as container:
+        n_frames, rate = container.streams.video[0].frames, float(container.streams.video[0].average_rate or 0)
+    wanted = np.arange(0, n_frames, max(1, round(rate / 2)))
+    ours = cpu_s(lambda: frames_at(path, wanted))
+    bare = cpu_s(lambda: bare_decode(path, set(wanted.tolist())))
+    what = f"decode {len(wanted)} of {n_frames} frames / bare PyAV loop"
+    return Row(what=what, ours=f"{1e3 * ours:.1f} ms", control=f"{1e3 * bare:.1f} ms", ratio=ours / bare)
+
+
+def bare_decode(path: Path, wanted: set[int]) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        frames = enumerate(container.decode(video=0))
+        return [frame.to_ndarray(format="rgb24") for i, frame in frames if i in wanted]
+
+
+def store_speed(root: Path) -> list[Row]:
+    root.mkdir()
+    tokens = stores.token_reads(root)
+    what = "read random token clips, batches of 64 / NumPy memory map"
+    rows = [Row(what=what, ours=us(tokens["us"]), control=us(tokens["us_memmap"]), ratio=tokens["ratio"])]
+    for codec in ("raw", "zstd"):
+        found = stores.rgb(root, codec)
+        for verb in ("write", "read"):
+            ours, plain = found[f"{verb}_mb_s"], found[f"npy_{verb}_mb_s"]
+            what = f"{verb} RGB clips, {codec} / one .npy a clip (MB/s, higher is better)"
+            rows.append(Row(what=what, ours=f"{ours:.0f}", control=f"{plain:.0f}", ratio=ours / plain))
+    return rows
+
+
+def us(value: float) -> str:
+    return f"{value:.1f} us"
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """CPU seconds, median over rounds."""
+    spent = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        work()
+        spent.append(time.process_time() - began)
+    return median(spent)
+
+
+def hardware() -> str:
+    names = {
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    }
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} x {', '.join(names)}; Python {platform.python_version()}; load {load:.1f} at the end\n"
+
+
+if __name__ == "__main__":
+    apply_environment(Settings())
+    main()
