@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from torch import Tensor
 
 from model import metrics
+from model.world.keypoints import select_active_tracks
 from stages.simulation.ground_truth import GroundTruth
 from stages.true_labels import TrueTracks, true_depth, true_tracks
 
@@ -57,8 +58,8 @@ def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
     """Raises ValueError where the ground truth belongs to another video."""
     if clip.frame_index.max() >= len(truth.depth_m):
         raise ValueError(
-            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {clip.frame_index.max()}, its ground "
-            f"truth has {len(truth.depth_m)} frames only: the sample was changed by hand; make it again"
+            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {clip.frame_index.max()}, its true "
+            f"labels have {len(truth.depth_m)} frames: the sample was changed by hand; make it again"
         )
     depth, known = true_depth(truth, clip.frame_index, clip.size)
     points = true_tracks(truth, clip.frame_index, clip.tracks[0], clip.size)
@@ -83,6 +84,7 @@ def score_clip(clip: LabelledClip, truth: TrueLabels | None, *, is_metric: bool)
         **{f"{name}_if_still": value for name, value in still.items()},
         **{f"{name}_moving_if_still": value for name, value in still_moving.items()},
         "moving_points": float(moves.mean()),
+        **score_selection(clip, moves),
     }
 
 
@@ -141,6 +143,16 @@ def moving_points(truth: TrueTracks, size: tuple[int, int]) -> Bool[np.ndarray, 
     scale = metrics.TAPVID_SIDE / np.array([size[1], size[0]])
     path = np.linalg.norm(np.diff(truth.tracks, axis=0) * scale, axis=-1).sum(0)
     return truth.known & (path > MOVING_PX)
+
+
+def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores:
+    """How many tracks training would select as active (`select_active_tracks`), and the share that truly moves."""
+    size = np.array([clip.size[1], clip.size[0]], np.float32)
+    tracks = torch.from_numpy((clip.tracks + np.float32(0.5)) / size)[None]
+    chosen = select_active_tracks(tracks, torch.from_numpy(clip.visible)[None]).index[0].numpy()
+    chosen = chosen[chosen >= 0]
+    shares = {"active_truly_moving": float(moves[chosen].mean())} if len(chosen) else {}
+    return {"active_points": float(len(chosen)), **shares}
 
 
 def never_moving(clip: LabelledClip) -> tuple[Float32[np.ndarray, "t p 2"], Bool[np.ndarray, "t p"]]:

@@ -38,6 +38,8 @@ def report(means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, An
     lines += ["", f"{n_clips} clips looked at; {n_true} have exact ground truth beside them."]
     if n_true == 0:
         lines.append("Without ground truth nothing can be said here about how right the labels are.")
+    elif annotators["depth"].name == "sensor":
+        lines.append("A simulated depth sensor is ground truth plus a little noise: a real one is worse.")
     lines += ["", *depth_table(means), "", *track_table(means, annotators["keypoints"].name), ""]
     return "\n".join(lines)
 
@@ -69,7 +71,11 @@ def track_table(means: Scores, annotator: str) -> list[str]:
         if None not in values:
             lines.append(f"| {label} | " + " | ".join(f"{100 * v:.1f}" for v in values if v is not None) + " |")
     moving = f"{MOVING_PX:g} px of {metrics.TAPVID_SIDE}"
-    return [*lines, "", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
+    lines += ["", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
+    if "active_truly_moving" in means:
+        found, share = means["active_points"], means["active_truly_moving"]
+        lines.append(f"Of {found:.0f} tracks a clip that training would take as active, {share:.0%} truly move.")
+    return lines
 
 
 def draw_clip(

@@ -1,8 +1,9 @@
 """The annotator `lucas-kanade`: OpenCV's pyramidal optical flow. It stands in for SpatialTracker where no GPU is.
 
-At 2 Hz things move far between frames, so each point has several candidates in every frame: flow from the frame before,
-flow straight from the first frame, and not having moved. The one that looks most like the point did in the first frame
-wins; if even that one looks different, the point is hidden. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
+At 2 Hz things move far between frames, so each point has several candidates in every frame: flow from the frame
+before, flow straight from the first frame, and not having moved. The one that looks most like the point did in the first
+frame wins; if even that one looks different, the point is hidden. Points on plain surfaces have nothing that flow could
+follow (Shi and Tomasi 1994): they only stay or hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ class LucasKanade:
     patch_px: int = 7
     max_difference: float = 30.0  # above: hidden
     brightness_weight: float = 0.5
+    min_texture: float = 40.0  # of a point that may move: `texture` in the first frame
     still_factor: float = 0.5
     still_bonus: float = 2.0
     name: str = field(default="lucas-kanade", init=False)
@@ -68,11 +70,12 @@ def track_points(rgb: UInt8[np.ndarray, "t h w 3"], queries: Queries, config: Lu
         cv2.GaussianBlur(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (0, 0), config.blur_px).astype(np.uint8) for f in rgb
     ]
     looks = patches(frames[0], queries, config.patch_px)
+    movable = texture(frames[0], queries, config.window_px) >= config.min_texture
     at = np.arange(len(queries))
     tracks, seen, errors = [queries], [np.ones(len(queries), bool)], [np.zeros(len(queries), np.float32)]
     for before, frame in pairwise(frames):
         last = tracks[-1]
-        places, fb_error = candidates(frames[0], before, frame, queries, last, config)
+        places, fb_error = candidates(frames[0], before, frame, queries, last, movable, config)
         unlike = np.stack([difference(frame, place, looks, config) for place in places])
         usable = (fb_error <= config.max_fb_error_px) & np.stack([is_inside(p, frame.shape) for p in places])
         usable[0] &= seen[-1]  # flow from where a point was last seen would follow what hides it now
@@ -87,20 +90,31 @@ def track_points(rgb: UInt8[np.ndarray, "t h w 3"], queries: Queries, config: Lu
 
 
 def candidates(
-    first: Image, before: Image, frame: Image, queries: Queries, last: Points, config: LucasKanade
+    first: Image,
+    before: Image,
+    frame: Image,
+    queries: Queries,
+    last: Points,
+    movable: Bool[np.ndarray, " p"],
+    config: LucasKanade,
 ) -> tuple[Float32[np.ndarray, "4 p 2"], Float32[np.ndarray, "4 p"]]:
     """Where each point may be in `frame`, and the forward-backward error in px that goes with it: by flow from the
     frame before, by flow from the first frame, still where it was last seen, still where it began."""
-    step, step_error = flow(before, frame, last, last, config)
-    leap, leap_error = flow(first, frame, queries, last, config)
-    none = np.zeros(len(queries), np.float32)
-    return np.stack([step, leap, last, queries]), np.stack([step_error, leap_error, none, none])
+    places = np.stack([last, last, last, queries])
+    errors = np.zeros(places.shape[:2], np.float32)
+    errors[:2] = np.inf
+    guess = last[movable]
+    places[0, movable], errors[0, movable] = flow(before, frame, guess, guess, config)
+    places[1, movable], errors[1, movable] = flow(first, frame, queries[movable], guess, config)
+    return places, errors
 
 
 def flow(
     before: Image, after: Image, points: Points, guess: Points, config: LucasKanade
 ) -> tuple[Points, Float32[np.ndarray, " p"]]:
     """(where the points of `before` are in `after`, forward-backward error in px; infinite where the flow was lost)."""
+    if len(points) == 0:  # OpenCV refuses to follow none
+        return points, np.zeros(0, np.float32)
     setting = {
         "winSize": (config.window_px, config.window_px),
         "maxLevel": config.levels,
@@ -112,6 +126,14 @@ def flow(
     ok = (np.asarray(found)[:, 0] == 1) & (np.asarray(found_back)[:, 0] == 1) & np.isfinite(there).all(1)
     error = np.where(ok, np.linalg.norm(back - points, axis=1), np.inf).astype(np.float32)
     return np.where(ok[:, None], there, points), error
+
+
+def texture(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, " p"]:
+    """How well flow can be told around each point: the smaller eigenvalue of the summed gradient matrix there, by
+    OpenCV's scale. Near 0 on plain surfaces and along straight edges."""
+    eigenvalue = cv2.cornerMinEigenVal(image.astype(np.float32), side_px, ksize=3)
+    at = cv2.remap(eigenvalue, points[:, :1], points[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return at[:, 0].astype(np.float32)
 
 
 def patches(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, "p k"]:

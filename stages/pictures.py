@@ -148,7 +148,7 @@ def contact_sheet(blocks: Sequence[Image8]) -> Image8:
 
 def png_bytes(image: Image8) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(image).save(data, format="PNG", optimize=True)
+    Image.fromarray(image).save(data, format="PNG", compress_level=4)
     return data.getvalue()
 
 

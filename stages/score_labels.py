@@ -29,7 +29,7 @@ class ScoreLabels:
 
     root: str = field(metadata={"key": False})  # where the data set lies, with `ground_truth` in it or not
     max_clips: int = 64  # spread evenly over the index
-    n_pictures: int = 4
+    n_pictures: int = 2
 
     name: ClassVar[str] = "label_scores"
     version: ClassVar[int] = 1
