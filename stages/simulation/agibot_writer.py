@@ -38,6 +38,10 @@ def observation_folder(task_id: int, episode_id: int) -> Path:
     return Path("observations", str(task_id), str(episode_id))
 
 
+def video_path(task_id: int, episode_id: int) -> Path:
+    return observation_folder(task_id, episode_id) / "videos" / "head_color.mp4"
+
+
 def camera_folder(task_id: int, episode_id: int) -> Path:
     return Path("parameters", str(task_id), str(episode_id), "parameters", "camera")
 

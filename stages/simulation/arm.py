@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
 """The dual-arm robot: MJCF of one 7-joint arm with a two-finger gripper, and its inverse kinematics.
 
 An arm is a chain of primitives: spherical shoulder (joints 0-2), elbow (3), spherical wrist (4-6), flange, gripper.
@@ -30,13 +31,13 @@ def arm_mjcf(side: str, shell: str) -> str:
     x, y, z = SHOULDER_M
     s = side_sign(side)
     link = _LINK.format(shell=shell)
-    joint = "\n".join  # only to keep the nesting below readable
-    fingers = joint(_finger_mjcf(side, i, (1, -1)[i]) for i in range(2))
+    fingers = "".join(_finger_mjcf(side, i, (1, -1)[i]) for i in range(2))
     return f"""
 <body name="{side}_shoulder" pos="{x} {s * y} {z}" quat="0 1 0 0" gravcomp="1">
  <geom type="cylinder" size=".062 .05" {_DARK}/>
  <body gravcomp="1"><joint name="{side}_0" axis="0 0 1"/><geom type="sphere" size=".066" {link}/>
- <body gravcomp="1"><joint name="{side}_1" axis="0 1 0"/><geom type="capsule" fromto="0 0 .02 0 0 .20" size=".052" {link}/>
+ <body gravcomp="1"><joint name="{side}_1" axis="0 1 0"/>
+  <geom type="capsule" fromto="0 0 .02 0 0 .20" size=".052" {link}/>
  <body gravcomp="1" pos="0 0 .20"><joint name="{side}_2" axis="0 0 1"/>
   <geom type="cylinder" fromto="0 0 .015 0 0 .035" size=".054" {_DARK}/>
   <geom type="capsule" fromto="0 0 .04 0 0 .16" size=".047" {link}/>
@@ -59,7 +60,8 @@ def _finger_mjcf(side: str, i: int, direction: int) -> str:
     x = 0.009 * direction  # inner faces meet at joint position 0
     return f"""
   <body name="{side}_finger{i}" gravcomp="1" pos="0 0 .19">
-   <joint name="{side}_finger{i}" type="slide" axis="{direction} 0 0" range="0 {FINGER_TRAVEL_M}" armature=".05" damping="4"/>
+   <joint name="{side}_finger{i}" type="slide" axis="{direction} 0 0" range="0 {FINGER_TRAVEL_M}"
+    armature=".05" damping="4"/>
    <geom type="box" size=".008 .013 .028" pos="{x * 1.3} 0 .028" {_HAND}/>
    <geom type="box" size=".009 .015 .038" pos="{x} 0 .092" class="pad" rgba=".30 .30 .33 1"/></body>"""
 
@@ -84,7 +86,7 @@ def home_joints(side: str) -> Float[np.ndarray, " 7"]:
 
 
 def hand_rotation(side: str, azimuth: float, tilt: float) -> Float[np.ndarray, "3 3"]:
-    """Flange axes (columns) of a hand that reaches down from the horizontal direction `azimuth`, `tilt` off the vertical.
+    """Flange axes (columns) of a hand that reaches down from horizontal direction `azimuth`, `tilt` off the vertical.
 
     The fingers close along flange x, which stays horizontal. Both angles in radians; azimuth 0 is x, pi/2 is left.
     """

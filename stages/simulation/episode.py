@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
 """Run one episode's physics: a scene, two hands' policies -> the states and commands of every video frame.
 
 Commands change at a control rate of at least 30 Hz, a multiple of the video rate; between two of them the joint targets

@@ -1,6 +1,7 @@
+# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
 """Exact ground truth of a simulated episode, kept beside AGIBOT's files (`<root>/ground_truth/<task>/<episode>/`).
 
-Depth and geom ids of every pixel, and the world pose of every body and geom in every frame. Only evaluation may read it.
+Depth and geom id of every pixel, and the world pose of every geom, in every frame. Only evaluation may read it.
 """
 
 import json
@@ -61,7 +62,7 @@ def label_truth(scene: Scene, task_id: int, trajectory: Trajectory) -> dict:
 
 
 def write_ground_truth(folder: Path, truth: GroundTruth) -> None:
-    """`truth.npz` and `labels.json`. Images are stored as differences to the frame before, which compress far better."""
+    """`truth.npz` and `labels.json`. Images are stored as differences to the frame before: these compress far better."""
     folder.mkdir(parents=True, exist_ok=True)
     camera = truth.camera
     np.savez_compressed(

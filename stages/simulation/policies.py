@@ -7,7 +7,7 @@ notes its segment (AGIBOT's `action_config`) when it begins and, for the ground 
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class Segment:
     success: bool | None = None
 
 
+@runtime_checkable
 class World(Protocol):
     """What a policy may know."""
 

@@ -1,7 +1,8 @@
+# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
 """Ray-cast pictures of a scene: RGB, metric depth and geom ids, with NumPy and MuJoCo's `mj_multiRay` only.
 
-No OpenGL, so it runs in a bare container. What makes it quick: everything that stands still is rendered once per episode
-(with 2x2 supersampling); per frame, rays go only where moving geoms or their shadows can be, and only against those.
+No OpenGL, so it runs in a bare container. What makes it quick: all that stands still is rendered once per episode (with
+2x2 supersampling); per frame, rays go only where moving geoms or their shadows can be, and only against those.
 One point light with shadows, hemisphere ambient light, edge anti-aliasing, a little sensor blur and noise.
 """
 

@@ -1,7 +1,8 @@
+# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
 """The table-top scene: a random but seeded draw of light, table, tray, objects and camera, as a MuJoCo model.
 
-The world frame is AGIBOT's base frame: x forward, y left, z up, metres. Everything is built of primitives, so no mesh or
-texture file is needed and ray casting is exact. The draw (`Scene`) holds what the policies and the renderer need to know.
+The world frame is AGIBOT's base frame: x forward, y left, z up, metres. Everything is built of primitives, so no mesh
+or texture file is needed and ray casting is exact. `Scene` holds what the policies and the renderer need to know.
 """
 
 from colorsys import hsv_to_rgb
@@ -48,7 +49,7 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """Head camera: pinhole, OpenCV axes (x right, y down, z forward); pixel (0, 0) is the centre of the top-left one."""
+    """Head camera: pinhole, OpenCV axes (x right, y down, z forward); (0, 0) is the centre of the top-left pixel."""
 
     width: int
     height: int
