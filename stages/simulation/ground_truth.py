@@ -62,7 +62,7 @@ def label_truth(scene: Scene, task_id: int, trajectory: Trajectory) -> dict:
 
 
 def write_ground_truth(folder: Path, truth: GroundTruth) -> None:
-    """`truth.npz` and `labels.json`. Images are stored as differences to the frame before: these compress far better."""
+    """`truth.npz` and `labels.json`; images as differences to the frame before, which compress far better."""
     folder.mkdir(parents=True, exist_ok=True)
     camera = truth.camera
     np.savez_compressed(

@@ -32,7 +32,7 @@ def test_a_store_is_found_by_key_prefix_stage_path_and_any_file_in_it(depth: Sto
     some_file = next(p for p in (Path(depth.uri) / "parts").rglob("zarr.json"))
     for name in (depth.key, depth.key[:6], "depth", f"depth/{depth.key[:4]}", depth.uri, str(some_file)):
         assert find(name, machinery.root).uri == depth.uri
-    with pytest.raises(LookupError, match="no store 'ffff'.*clip, depth, discover"):
+    with pytest.raises(LookupError, match=r"no store .ffff.*clip, depth, discover"):
         find("ffff", machinery.root)
 
 
