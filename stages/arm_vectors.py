@@ -16,7 +16,7 @@ def arm_vectors(
 ) -> Float32[np.ndarray, "t i 16"]:
     """`ARM_VECTOR` at fractional row numbers: flange position in m, unit quaternion, gripper 0 open .. 1 closed."""
     below = np.clip(np.floor(rows).astype(int), 0, len(position) - 1)
-    above = np.minimum(below + 1, len(position) - 1)
+    above = np.clip(np.ceil(rows).astype(int), 0, len(position) - 1)  # at a whole row, the row itself
     share = (rows - below)[..., None, None]  # (t, i, 1, 1), of the way from below to above
     arms = [
         position[below] + share * (position[above] - position[below]),

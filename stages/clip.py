@@ -4,27 +4,25 @@ A whole shard is made in one call. Its clips are grouped by episode; each episod
 decoding pass gives the frames of all its clips, which mostly share them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64
 
 from stages.arm_vectors import ARM_VECTOR, arm_vectors
 from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
 from stages.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
 from stages.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
-from storage.agibot import Intrinsics, Proprio, read_extrinsics, read_intrinsics, read_proprio
-from storage.agibot.proprio import NOTES
+from stages.recording import FLAGS, Recording, read_recording
+from stages.reel import Reel
 from storage.file_ref import FileRef, SourceError
 from storage.results import Result
 from storage.spec import ArraySpec
 from storage.video import Video, nearest
-
-FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrinsics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +79,11 @@ class Clip:
         return made
 
     def _from_episode(self, refs: tuple[str, ...], starts_ns: Sequence[int]) -> list[Arrays | Rejected]:
+        root = Path(self.root)
         try:
-            recording = read_recording(*refs[1:], root=Path(self.root))
-            with Video(FileRef.parse(refs[0], Path(self.root))) as video:
+            with Video(FileRef.parse(refs[0], root)) as video:
+                most = self.quality.max_count_difference
+                recording = read_recording(video, *refs[1:], root=root, max_count_difference=most)
                 return cut_clips(video, recording, np.array(starts_ns), self)
         except SourceError as fault:
             if fault.reason == "corrupt_video" and len(starts_ns) > 1:  # the damage may lie in one clip only
@@ -100,121 +100,49 @@ class Clip:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """An episode's files beside the video. extrinsics: camera to base for each frame, where known."""
-
-    proprio: Proprio
-    intrinsics: Intrinsics | None
-    extrinsics: np.ndarray | None  # (n, 3, 4)
-
-
-def read_recording(proprio: str, intrinsics: str, extrinsics: str, *, root: Path) -> Recording:
-    """By the texts that stand in the index. Raises SourceError."""
-
-    def read(reader: Callable, text: str):
-        return reader(FileRef.parse(text, root)) if text else None
-
-    return Recording(
-        proprio=read_proprio(FileRef.parse(proprio, root)),
-        intrinsics=read(read_intrinsics, intrinsics),
-        extrinsics=read(read_extrinsics, extrinsics),
-    )
-
-
 def cut_clips(
     video: Video, recording: Recording, starts_ns: Int64[np.ndarray, " m"], config: Clip
 ) -> list[Arrays | Rejected]:
-    """The clips of one episode and camera that start at `starts_ns`."""
-    n, is_equal = usable_length(video.n_frames, recording, config.quality)
-    times = recording.proprio.timestamps_ns[:n]
+    """The clips of one episode and camera that start at `starts_ns`. Raises SourceError where the video is damaged."""
+    times, period = recording.times_ns, period_ns(recording.times_ns)
     wanted = frame_times_ns(starts_ns, config.n_frames, config.rate_hz)
-    gaps = largest_gap_ns(times, wanted)
     rows = nearest(times, wanted.ravel()).reshape(wanted.shape)  # (m, t)
-    ok = gaps <= period_ns(times)
-    frames = {int(row): i for i, row in enumerate(np.unique(rows[ok]))}
-    rgb = video.frames(list(frames), (config.size, config.size))
-    cuts = find_cuts(video, list(frames), rgb, rows[ok], config.quality.cut)
+    gaps = largest_gap_ns(times, wanted)
+    reel = Reel(video, rows[gaps <= period].ravel(), (config.size, config.size))
+    cuts = find_cuts(reel, rows[gaps <= period], config.quality.cut)
     made: list[Arrays | Rejected] = []
     for clip_rows, gap in zip(rows, gaps, strict=True):
         try:
-            if gap > period_ns(times):
-                raise Rejected("time_gap", f"a frame {gap / 1e6:.0f} ms from its time; {n} frames can be used")
+            if gap > period:
+                found = f"a frame {gap / 1e6:.0f} ms from its time; {recording.n_frames} frames can be used"
+                raise Rejected("time_gap", f"{found}, expected at most {period / 1e6:.0f} ms")
             reject_cut(cuts, clip_rows)
-            own = rgb[[frames[int(row)] for row in clip_rows]]
-            made.append(make_clip(own, clip_rows, recording, (video.height, video.width), is_equal, config))
+            made.append(make_clip(reel, clip_rows, recording, config))
         except Rejected as rejected:
             made.append(rejected)
     return made
 
 
-def usable_length(n_video: int, recording: Recording, quality: Quality) -> tuple[int, bool]:
-    """(frames that video, rows and extrinsics all have, whether they are equally many). Their tails are dropped.
-
-    Raises SourceError (`count_mismatch`) where they differ by more than a few, as frames may be missing anywhere.
-    """
-    counts = {"video frames": n_video, "rows": len(recording.proprio.timestamps_ns)}
-    if recording.extrinsics is not None:
-        counts["extrinsics"] = len(recording.extrinsics)
-    found = ", ".join(f"{n} {name}" for name, n in counts.items())
-    spread = max(counts.values()) - min(counts.values())
-    if spread > quality.max_count_difference:
-        expected = f"counts that differ by at most {quality.max_count_difference}"
-        raise SourceError("count_mismatch", "the episode's files", found, expected)
-    return min(counts.values()), spread == 0
-
-
-def make_clip(
-    rgb: UInt8[np.ndarray, "t h w 3"],
-    rows: Int64[np.ndarray, " t"],
-    recording: Recording,
-    video_size: tuple[int, int],
-    is_equal: bool,
-    config: Clip,
-) -> Arrays:
+def make_clip(reel: Reel, rows: Int64[np.ndarray, " t"], recording: Recording, config: Clip) -> Arrays:
     """All arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or for what `score` finds."""
-    if config.quality.require_calibration and (recording.intrinsics is None or recording.extrinsics is None):
+    if config.quality.require_calibration and not recording.notes.isdisjoint(("no_intrinsics", "no_extrinsics")):
         raise Rejected("no_calibration", "intrinsics or extrinsics are missing, and this run requires them")
-    proprio, times = recording.proprio, recording.proprio.timestamps_ns
+    state, action = recording.proprio.state, recording.proprio.action
     tracks = {}
-    for name, track, at_end in (("actions", proprio.action, False), ("states", proprio.state, True)):
-        places = substep_rows(times, rows, config.action_substeps, config.rate_hz, at_end=at_end)
+    for name, track, at_end in (("actions", action, False), ("states", state, True)):
+        places = substep_rows(recording.times_ns, rows, config.action_substeps, config.rate_hz, at_end=at_end)
         tracks[name] = arm_vectors(track.position, track.quaternion, track.closed, places)
-        if not np.isfinite(tracks[name]).all():
-            bad = int((~np.isfinite(tracks[name])).sum())
+        bad = int((~np.isfinite(tracks[name])).sum())
+        if bad:
             raise Rejected("nan_proprio", f"{bad} of {tracks[name].size} numbers in {name} are NaN or infinite")
     span = slice(int(rows[0]), int(rows[-1]) + 1)
-    notes = {
-        *proprio.notes,
-        *(["hand_effector"] if proprio.effector == "hand" else []),
-        *([] if is_equal else ["count_mismatch"]),
-        *(["no_intrinsics"] if recording.intrinsics is None else []),
-        *(["no_extrinsics"] if recording.extrinsics is None else []),
-    }
     return {
-        "rgb": rgb,
-        "frame_index": rows.astype("int64"),
-        "frame_time_ns": times[rows],
+        "rgb": reel.rgb(rows),
+        "frame_index": rows,
+        "frame_time_ns": recording.times_ns[rows],
         **tracks,
-        "intrinsics": resized_intrinsics(recording.intrinsics, video_size, (config.size, config.size)),
-        "extrinsics": _extrinsics(recording, rows),
-        "flags": np.array([flag in notes for flag in FLAGS]),
-        "scores": score(rgb, times[span], proprio.state.position[span], config.quality),
+        "intrinsics": recording.intrinsics_for((config.size, config.size)),
+        "extrinsics": recording.extrinsics_at(rows),
+        "flags": np.array([flag in recording.notes for flag in FLAGS]),
+        "scores": score(reel.motion(rows), recording.times_ns[span], state.position[span], config.quality),
     }
-
-
-def resized_intrinsics(
-    intrinsics: Intrinsics | None, size: tuple[int, int], new_size: tuple[int, int]
-) -> Float32[np.ndarray, "4"]:
-    """(fx, fy, cx, cy) in the pixels of a picture of `new_size` made from one of `size`, both (height, width)."""
-    if intrinsics is None:
-        return np.full(4, np.nan, "float32")
-    sy, sx = new_size[0] / size[0], new_size[1] / size[1]
-    cx, cy = (intrinsics.cx + 0.5) * sx - 0.5, (intrinsics.cy + 0.5) * sy - 0.5
-    return np.array([intrinsics.fx * sx, intrinsics.fy * sy, cx, cy], "float32")
-
-
-def _extrinsics(recording: Recording, rows: Int64[np.ndarray, " t"]) -> Float32[np.ndarray, "t 3 4"]:
-    if recording.extrinsics is None:
-        return np.full((len(rows), 3, 4), np.nan, "float32")
-    return recording.extrinsics[rows].astype("float32")

@@ -1,16 +1,17 @@
 """Which clips are fit to learn from: no shot cut inside, some motion, and motion that can be followed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64
 
 from stages.base import Rejected
-from stages.motion import Motion, measure_motion
-from stages.shot_cuts import WINDOW, Cut, CutRule, changes, find_cut
-from storage.video import Video
+from stages.motion import Motion
+from stages.reel import Reel
+from stages.shot_cuts import THUMBNAIL, WINDOW, Cut, CutRule, changes, find_cut
 
+SUSPICIOUS = 0.7  # of a cut's change, between a clip's own frames: there the source's frames are looked at
 SCORES = ("fastest_motion", "whole_motion", "unexplained", "fastest_hand_m_s")
 
 
@@ -28,16 +29,12 @@ class Quality:
 
 
 def score(
-    rgb: UInt8[np.ndarray, "t h w 3"],
-    times_ns: Int64[np.ndarray, " n"],
-    hands: Float64[np.ndarray, "n 2 3"],
-    quality: Quality,
+    motion: Motion, times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "n 2 3"], quality: Quality
 ) -> Float32[np.ndarray, "4"]:
-    """`SCORES` of a clip with these frames and, in all rows that it spans, these flange positions.
+    """`SCORES` of a clip that moves so and has, in all rows that it spans, these flange positions.
 
     Raises Rejected: `static`, `chaotic_motion`, `hand_jump`.
     """
-    motion = measure_motion(rgb)
     reject_motion(motion, quality)
     speed = fastest_hand(times_ns, hands)
     if speed > quality.max_hand_speed:
@@ -64,22 +61,16 @@ def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "
     return float((steps / (np.diff(times_ns) / 1e9)[:, None]).max(initial=0.0))
 
 
-def find_cuts(
-    video: Video,
-    frames: Sequence[int],
-    rgb: UInt8[np.ndarray, "n h w 3"],
-    clip_rows: Int64[np.ndarray, "m t"],
-    rule: CutRule,
-) -> dict[int, Cut]:
-    """First frame of a new shot -> what shows it, between those neighbours among `frames` that a clip spans."""
+def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) -> dict[int, Cut]:
+    """First frame of a new shot -> what shows it, between those frames of the reel that a clip spans."""
     cuts: dict[int, Cut] = {}
-    suspicious = np.flatnonzero(changes(rgb)[:, 0] >= rule.sudden_change)  # never 0, the first has no neighbour
+    suspicious = np.flatnonzero(changes(reel.frames)[:, 0] >= SUSPICIOUS * rule.sudden_change)  # never the first
     for i in suspicious.tolist():
-        before, at = frames[i - 1], frames[i]
+        before, at = int(reel.rows[i - 1]), int(reel.rows[i])
         if not ((clip_rows[:, 0] <= before) & (clip_rows[:, -1] >= at)).any():
             continue
-        first, end = max(0, before - WINDOW), min(video.n_frames, at + WINDOW + 1)
-        dense = video.frames(range(first, end), (64, 64))
+        first, end = max(0, before - WINDOW), min(reel.video.n_frames, at + WINDOW + 1)
+        dense = reel.video.frames(range(first, end), THUMBNAIL)
         cut = find_cut(dense, rule, among=slice(before - first + 1, at - first + 1))
         if cut is not None:
             cuts[first + cut.frame] = cut

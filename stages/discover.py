@@ -208,7 +208,7 @@ def overlapping(info: EpisodeInfo | None, first: int, end: int) -> tuple[tuple[s
 
 def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[str, float]:
     """The numbers of the stage's report."""
-    numbers: dict[str, float] = {
+    numbers = {
         "clips": len(made),
         "episodes": len({row.episode for row in made}),
         "episodes_listed": n_listed,
@@ -216,7 +216,8 @@ def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[
         "left_out": len(left_out),
     }
     numbers |= {f"clips_{split}": n for split, n in sorted(Counter(row.split for row in made).items())}
-    return numbers | {f"left_out_{reason}": n for reason, n in sorted(Counter(row.reason for row in left_out).items())}
+    numbers |= {f"left_out_{reason}": n for reason, n in sorted(Counter(row.reason for row in left_out).items())}
+    return {name: float(n) for name, n in numbers.items()}
 
 
 def _left_out(fault: SourceError) -> LeftOut:

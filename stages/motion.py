@@ -4,6 +4,7 @@ RoboScape drops clips without clear motion and with chaotic motion by their opti
 the ones in `stages/clip.py` are ours, set on simulated and a few real clips.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ FLOW_SIZE = 64  # px; noise is averaged out, and 0.1 px of flow is still 1/600 o
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Means over the pairs of successive frames.
+    """From one frame to the next, or the mean over a clip's pairs of successive frames.
 
     fastest: 99th percentile of the flow's length, in picture widths per frame; sensor noise alone gives 0.001 to 0.003.
     whole: mean of the flow's length over all pixels, in the same unit; large where the camera itself is thrown about.
@@ -30,25 +31,33 @@ class Motion:
 
 
 def measure_motion(frames: UInt8[np.ndarray, "t h w 3"]) -> Motion:
-    """Flow of Farneback (2003) between successive frames of RGB, two or more.
+    """Between successive frames of RGB, two or more."""
+    return mean_motion([pair_motion(first, second) for first, second in pairwise(frames)])
 
-    (Dense inverse search, which is faster, sees motion of 0.04 widths in the noise of a blank wall.)
-    """
-    if len(frames) < 2:
-        raise ValueError(f"{len(frames)} frames: motion needs two or more")
-    grey = [cv2.cvtColor(_small(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
-    pairs = np.array([_of_pair(a, b) for a, b in pairwise(grey)])
-    fastest, whole, unexplained = pairs.mean(axis=0).tolist()
+
+def mean_motion(pairs: Sequence[Motion]) -> Motion:
+    """Of a clip, from its pairs of frames."""
+    if not pairs:
+        raise ValueError("no pair of frames: motion needs two frames or more")
+    fastest, whole, unexplained = np.mean([(p.fastest, p.whole, p.unexplained) for p in pairs], axis=0).tolist()
     return Motion(fastest=fastest, whole=whole, unexplained=unexplained)
 
 
-def _of_pair(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+def pair_motion(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) -> Motion:
+    """Flow of Farneback (2003) from one RGB frame to the next.
+
+    (Dense inverse search, which is faster, sees motion of 0.04 widths in the noise of a blank wall.)
+    """
+    a, b = (cv2.cvtColor(_small(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
     scales = dict(pyr_scale=0.5, levels=4, winsize=11, iterations=3, poly_n=5, poly_sigma=1.1)
-    flow = cv2.calcOpticalFlowFarneback(first, second, None, **scales, flags=0)  # type: ignore  # (h, w, 2), px
+    flow = cv2.calcOpticalFlowFarneback(a, b, None, **scales, flags=0)  # type: ignore  # (h, w, 2), px
     length = np.linalg.norm(flow, axis=-1) / FLOW_SIZE
-    back = cv2.remap(second, _grid() + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore
-    unexplained = np.abs(back.astype(float) - first).mean()
-    return float(np.percentile(length, 99)), float(length.mean()), float(unexplained)
+    back = cv2.remap(b, _grid() + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore
+    return Motion(
+        fastest=float(np.percentile(length, 99)),
+        whole=float(length.mean()),
+        unexplained=float(np.abs(back.astype(float) - a).mean()),
+    )
 
 
 def _grid() -> Float32[np.ndarray, "h w 2"]:

@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-
 _SLICE_TEXT = re.compile(r"(.+?\.tar)!(.+)@(\d+)\+(\d+)")
 
 

@@ -16,6 +16,7 @@ import av.logging
 import cv2
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, Int64, Real, UInt8
 
 from storage.file_ref import FileRef, SourceError
@@ -60,6 +61,7 @@ class Video:
         except (FFmpegError, ValueError) as error:
             self._file.close()
             raise self._corrupt(error) from error
+        self._reformatter = VideoReformatter()  # one for all frames: making its tables costs more than a small frame
         try:
             self._read_packets()
         except BaseException:
@@ -127,10 +129,13 @@ class Video:
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.n_frames:
             span = f"frames {wanted[0]}..{wanted[-1]} asked for"
             raise SourceError("short_video", self.source, f"{self.n_frames} frames", span)
-        decoded = {i: resized(frame.to_ndarray(format="rgb24"), size) for i, frame in self._decode(wanted)}
+        decoded = {i: resized(self._to_rgb(frame), size) for i, frame in self._decode(wanted)}
         height, width = size or (self.height, self.width)
         empty = np.zeros((0, height, width, 3), "uint8")
         return np.stack([decoded[int(i)] for i in indices]) if wanted else empty
+
+    def _to_rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+        return self._reformatter.reformat(frame, format="rgb24").to_ndarray()
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The wanted frames (rising): decodes on from one to the next, or from a later key frame if that is nearer."""

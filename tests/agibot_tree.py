@@ -113,11 +113,12 @@ def write_video(path: Path, e: FakeEpisode, frames: np.ndarray | None = None) ->
 
 
 def picture(number: int) -> np.ndarray:
-    """The frame's number in blocks above, a square that moves below."""
+    """The frame's number in blocks above (in Gray code: one changes at a time), a square that moves below."""
+    code = number ^ number >> 1
     rgb = np.full((HEIGHT, WIDTH, 3), (90, 120, 150), "uint8")
     for bit in range(16):
         y, x = divmod(bit, 8)
-        rgb[BLOCK * y : BLOCK * (y + 1), BLOCK * x : BLOCK * (x + 1)] = 255 * (number >> bit & 1)
+        rgb[BLOCK * y : BLOCK * (y + 1), BLOCK * x : BLOCK * (x + 1)] = 255 * (code >> bit & 1)
     x, y = int(24 + 20 * np.sin(number / 20)), int(24 + 6 * np.cos(number / 15))
     rgb[y : y + 14, x : x + 16] = (200, 60, 40)
     return rgb
@@ -127,7 +128,10 @@ def number_of(rgb: np.ndarray) -> int:
     """The number in a frame, whatever size it was brought to."""
     h, w = rgb.shape[0] / HEIGHT, rgb.shape[1] / WIDTH
     centres = [(int(h * (BLOCK * (bit // 8) + 4)), int(w * (BLOCK * (bit % 8) + 4))) for bit in range(16)]
-    return sum(int(rgb[y, x].mean() > 128) << bit for bit, (y, x) in enumerate(centres))
+    number = code = sum(int(rgb[y, x].mean() > 128) << bit for bit, (y, x) in enumerate(centres))
+    while code := code >> 1:
+        number ^= code
+    return number
 
 
 def write_depth(folder: Path, e: FakeEpisode) -> None:
