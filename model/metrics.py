@@ -8,11 +8,11 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 MAX_PSNR = 100.0  # dB
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # px
+SSIM_EDGE = SSIM_WINDOW // 2
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 TAPVID_SIDE = 256  # px: frames are scaled to this square before distances are measured
@@ -67,33 +67,50 @@ def ssim(
 ) -> Float[Tensor, " b"]:
     """Structural similarity (Wang et al. 2004), mean over window positions, channels and frames; 1 for equal clips.
 
-    Gaussian window of 11 x 11 px, sigma 1.5, only where it lies inside the frame, on values moved to [0, 1]. The mask
-    is read at the window's centre. Each colour channel is scored alone (the paper is about grey images).
+    The mask is read at the window's centre.
+    """
+    score = ssim_map(predicted, target)
+    if mask is None:
+        return score.mean(dim=(1, 2, 3)).to(predicted.dtype)
+    return _masked_mean(score, mask[:, :, SSIM_EDGE:-SSIM_EDGE, SSIM_EDGE:-SSIM_EDGE]).to(predicted.dtype)
+
+
+def ssim_map(
+    predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+) -> Float[Tensor, "b t inner_h inner_w"]:
+    """SSIM of each window position, mean over channels; a frame's outer SSIM_EDGE pixels are no window's centre.
+
+    Gaussian window of 11 x 11 px, sigma 1.5, only where it lies inside the frame, on values moved to [0, 1]. Each
+    colour channel is scored alone (the paper is about grey images).
     """
     _check_range(predicted, target)
     h, w = predicted.shape[-2:]
     if min(h, w) < SSIM_WINDOW:
         raise ValueError(f"frames of {h} x {w} px: SSIM needs sides of at least {SSIM_WINDOW} px")
-    x, y = (rearrange((video.double() + 1) / 2, "b t c h w -> (b t c) 1 h w") for video in (predicted, target))
+    x, y = ((video.double() + 1) / 2 for video in (predicted, target))
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (var_x + var_y + SSIM_C2)
-    b, t, c = predicted.shape[:3]
-    score = reduce(luminance * structure, "(b t c) 1 h w -> b t h w", "mean", b=b, t=t, c=c)
-    if mask is None:
-        return score.mean(dim=(1, 2, 3)).to(predicted.dtype)
-    edge = SSIM_WINDOW // 2
-    return _masked_mean(score, mask[:, :, edge : h - edge, edge : w - edge]).to(predicted.dtype)
+    return reduce(luminance * structure, "b t c h w -> b t h w", "mean")
 
 
-def _blur(images: Float[Tensor, "i 1 h w"]) -> Float[Tensor, "i 1 h2 w2"]:
-    """Gaussian means over the SSIM window, at the positions where it fits."""
-    offset = torch.arange(SSIM_WINDOW, dtype=images.dtype, device=images.device) - SSIM_WINDOW // 2
+def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inner_w"]:
+    """Gaussian means over the SSIM window, at the positions where it fits.
+
+    A sum of shifted pictures: ten times as fast on a CPU as a convolution of one channel in double precision.
+    """
+    offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_EDGE
     kernel = torch.exp(-(offset**2) / (2 * SSIM_SIGMA**2))
-    kernel = kernel / kernel.sum()
-    return F.conv2d(F.conv2d(images, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    weights = (kernel / kernel.sum()).tolist()
+    for dim in (-2, -1):
+        n = images.shape[dim] - SSIM_WINDOW + 1
+        blurred = images.narrow(dim, 0, n) * weights[0]
+        for i in range(1, SSIM_WINDOW):
+            blurred.add_(images.narrow(dim, i, n), alpha=weights[i])
+        images = blurred
+    return images
 
 
 def lpips(

@@ -21,7 +21,7 @@ READS: dict[Source, tuple[str, tuple[str, ...]]] = {
     "depth": ("depth", ("inverse_depth", "inverse_depth_range")),
 }
 
-MOVED = 0.12  # difference from the clip's median, of a range of 2, that counts as motion (15 of 255 grey levels)
+MOVED = 0.12  # difference from the still picture, of a range of 2, that counts as motion (15 of 255 grey levels)
 MARGIN_PX = 2  # the moving region is grown by this much: edges and shadows belong to what moves
 
 
@@ -43,10 +43,12 @@ def images_to_rgb(images: Float[Tensor, "*any c h w"]) -> UInt8[np.ndarray, "*an
     return rearrange(levels, "... c h w -> ... h w c").cpu().numpy()
 
 
-def moving_mask(images: Float[Tensor, "t c h w"]) -> Bool[Tensor, "t h w"]:
-    """Where a frame differs from the clip's median frame, and `MARGIN_PX` around."""
-    median = images.median(dim=0, keepdim=True).values
-    changed = ((images - median).abs().amax(dim=1) > MOVED).float()
+def moving_mask(
+    images: Float[Tensor, "t c h w"], still: Float[Tensor, "1 c h w"] | None = None
+) -> Bool[Tensor, "t h w"]:
+    """Where a frame differs from the clip's median frame (or from `still`), and `MARGIN_PX` around."""
+    background = images.median(dim=0, keepdim=True).values if still is None else still
+    changed = ((images - background).abs().amax(dim=1) > MOVED).float()
     return F.max_pool2d(changed[:, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)[:, 0] > 0
 
 
