@@ -103,7 +103,7 @@ class StepReport:
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the weights are those of the step before."""
+    """The loss or its gradient is NaN or infinite; the weights of that network are those of the step before."""
 
 
 def train(

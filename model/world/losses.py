@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from model.training import LossFn
 from model.world.attention import two_stream_view
 from model.world.batch import WorldBatch
 from model.world.config import LossConfig, MaskingConfig
@@ -134,7 +135,7 @@ def keypoint_loss(
     return per_frame_mean(distance, counted)
 
 
-def world_loss_fn(losses: LossConfig, masking: MaskingConfig):
+def world_loss_fn(losses: LossConfig, masking: MaskingConfig) -> LossFn:
     """The world model's loss in the form `model.training.train` takes: scalars by name, with their "total"."""
 
     def loss_fn(model: DualBranchWorldModel, batch: WorldBatch, generator: torch.Generator) -> dict[str, Tensor]:
