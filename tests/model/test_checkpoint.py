@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -57,6 +57,7 @@ configs = st.builds(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(config=configs)
 def test_weights_and_config_come_back_equal(tmp_path_factory: pytest.TempPathFactory, config: NetConfig):
     path = tmp_path_factory.getbasetemp() / "round_trip.safetensors"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.magvit2.quantizer import ids_from_signs, join_ids, signs, signs_from_ids, split_ids, straight_through
@@ -22,6 +22,7 @@ def test_zero_counts_as_minus_one():
     assert ids_from_signs(z).item() == 0b0100
 
 
+@settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 2**N_BITS - 1), min_size=6, max_size=6))
 def test_ids_round_trip_through_codes_and_factors(ids: list[int]):
     grid = torch.tensor(ids, dtype=torch.int32).view(1, 2, 3)
@@ -34,6 +35,7 @@ def test_ids_round_trip_through_codes_and_factors(ids: list[int]):
     assert torch.equal(join_ids(factors), grid)
 
 
+@settings(deadline=None)
 @given(id=st.integers(0, 2**N_BITS - 1))
 def test_factors_are_the_low_and_the_high_nine_bits(id: int):
     assert split_ids(torch.tensor([id])).tolist() == [[id & 0x1FF, id >> 9]]
