@@ -1,0 +1,120 @@
+"""The command as a user types it: sample episodes to evaluation, then again, in part, and interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import services
+from pipeline.settings import Settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ROBOSCAPE = str(Path(sys.executable).with_name("roboscape"))
+STAGES = [
+    "discover", "clip", "depth", "keypoints", "label_scores", "rgb_tokenizer", "depth_tokenizer", "rgb_tokens",
+    "depth_tokens", "world_model", "evaluation",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A workspace with services of its own; the environment of a user who works in it."""
+    folder = tmp_path_factory.mktemp("workspace")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "ROBOSCAPE_"))}
+    port = str(services.free_port())
+    environment |= {"ROBOSCAPE_HOME": str(folder), "ROBOSCAPE_BACKEND": "serial", "ROBOSCAPE_PREFECT_PORT": port}
+    yield environment
+    call(environment, "down")
+
+
+def call(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    done = subprocess.run([ROBOSCAPE, *arguments], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def states(environment: dict[str, str]) -> dict[str, str]:
+    journal = json.loads(call(environment, "status", "--json"))
+    return {entry["name"]: entry["state"] for entry in journal["stages"]}
+
+
+def stores(environment: dict[str, str]) -> Path:
+    return Path(environment["ROBOSCAPE_HOME"]) / "stores"
+
+
+def test_the_whole_path_on_a_handful_of_episodes(home: dict[str, str]):
+    text = call(home, "run", "smoke")
+    assert states(home) == dict.fromkeys(STAGES, "completed")
+    assert "Lineage page" in text
+    (result,) = (stores(home) / "evaluation").glob("*/files")
+    assert {p.suffix for p in result.iterdir()} >= {".md", ".png", ".gif", ".mp4", ".csv", ".json"}
+
+
+def test_the_same_again_makes_nothing(home: dict[str, str]):
+    call(home, "run", "smoke")
+    assert states(home) == dict.fromkeys(STAGES, "cached")
+
+
+def test_a_plan_says_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):
+    lines = call(home, "run", "smoke", "--plan", "--set", "keypoints.grid=8").splitlines()
+    verdicts = {line.split()[0]: line for line in lines if line.split() and line.split()[0] in STAGES}
+    made = {stage for stage, line in verdicts.items() if " make " in line}
+    assert made == {"keypoints", "label_scores", "world_model", "evaluation"}
+    assert "grid: 32 -> 8" in verdicts["keypoints"] and "input keypoints changed" in verdicts["world_model"]
+    assert len(list((stores(home) / "keypoints").iterdir())) == 1
+
+
+def test_lineage_leads_from_the_evaluation_to_the_episodes(home: dict[str, str]):
+    text = call(home, "lineage", "evaluation")
+    assert all(stage in text for stage in STAGES if stage != "label_scores")
+    assert f"{home['ROBOSCAPE_HOME']}/sample" in text.replace("\n", "")
+
+
+def test_inspection_of_stores_and_their_checksums(home: dict[str, str], tmp_path: Path):
+    text = call(home, "inspect", "depth", "0", "--picture", str(tmp_path / "depth.png"), "--verify")
+    assert "inverse_depth" in text and (tmp_path / "depth.png").stat().st_size > 1000
+    shard = next(p for p in (stores(home) / "rgb_tokens").rglob("0") if p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 4
+    shard.write_bytes(bytes(data))
+    assert "wrong:" in call(home, "inspect", "rgb_tokens", "--verify", code=1)
+    data[50] ^= 4
+    shard.write_bytes(bytes(data))
+
+
+def test_one_stage_is_rerun_alone(home: dict[str, str]):
+    call(home, "rerun", "keypoints", "--force")
+    assert states(home) == dict.fromkeys(STAGES, "cached") | {"keypoints": "completed"}
+
+
+def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(home: dict[str, str]):
+    run = subprocess.Popen(
+        [ROBOSCAPE, "run", "smoke", "--set", "world_model.training.steps=100000"],
+        env=home, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 180
+    while not list((stores(home) / "world_model").glob("*/work/*.pt")):
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    _, text = run.communicate(timeout=60)
+    assert run.returncode == 130, text
+    assert "Interrupted" in text and "Traceback" not in text
+    call(home, "status", code=1)
+    half = next((stores(home) / "world_model").glob("*/work"))
+    assert not (half.parent / "complete.json").exists()
+    call(home, "run", "smoke")
+    assert states(home) == dict.fromkeys(STAGES, "cached")
+
+
+def test_services_are_known_and_end(home: dict[str, str]):
+    settings = Settings(home=Path(home["ROBOSCAPE_HOME"]), backend="serial")
+    assert "prefect" in services.read_services(settings)
+    call(home, "down")
+    assert services.read_services(settings) == {}
