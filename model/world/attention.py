@@ -85,6 +85,13 @@ def rotate(x: Float[Tensor, "b t n e"], angles: Float[Tensor, "2 t 1 half"]) -> 
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
+class HeadNorm(nn.RMSNorm):
+    """RMS norm over a head's channels, in the precision of its input (under autocast the weight alone is float32)."""
+
+    def forward(self, x: Float[Tensor, "*any e"]) -> Float[Tensor, "*any e"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Fused query, key and value projection, multi-head attention, output projection."""
 
@@ -93,8 +100,8 @@ class Attention(nn.Module):
         self.n_heads = n_heads
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
-        self.q_norm = nn.RMSNorm(d_model // n_heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(d_model // n_heads) if qk_norm else nn.Identity()
+        self.k_norm = HeadNorm(d_model // n_heads) if qk_norm else nn.Identity()
 
 
 class SpaceAttention(Attention):

@@ -179,3 +179,18 @@ def test_a_batch_moves_whole(make_batch):
     batch = make_batch().to("cpu")
     assert batch.clip_ids == ["clip-0", "clip-1"]
     assert replace(batch, clip_ids=[]).rgb_tokens is batch.rgb_tokens
+
+
+def test_bfloat16_training_follows_float32(make_batch):
+    """Autocast through every operation, with master weights and losses in float32."""
+    curves = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        config = tiny(n_layers=2, d_model=32, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3, qk_norm=True)
+        model, batch, curve = DualBranchWorldModel(config), make_batch(), []
+        settings = TrainConfig(steps=6, learning_rate=3e-3, warmup_steps=2, precision=precision)
+        loss_fn = world_loss_fn(LossConfig(), MaskingConfig())
+        train(model, loss_fn, lambda i, b=batch: b, settings, on_step=lambda r, c=curve: c.append(r.losses["rgb"]))
+        assert all(weight.dtype == torch.float32 for weight in model.parameters())
+        curves.append(curve)
+    assert curves[1] == pytest.approx(curves[0], rel=0.02) and curves[0] != curves[1]
