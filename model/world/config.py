@@ -24,8 +24,8 @@ class WorldModelConfig:
 
     action_dim: int = 16  # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
     action_substeps: int = 1  # actions per frame; the paper sees 1, the 30 Hz stream at 2 Hz frames has 15
-    # "add", one linear map added to every token, is what the paper describes. "modulate" is AdaLN: scale, shift and gate
-    # in every block, from the action, starting at zero.
+    # "add", one linear map added to every token, is what the paper describes. "modulate" is AdaLN: scale, shift and
+    # gate in every block, from the action, starting at zero.
     action_conditioning: Literal["add", "modulate"] = "modulate"
     d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
 
