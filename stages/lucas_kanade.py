@@ -1,9 +1,9 @@
 """The annotator `lucas-kanade`: OpenCV's pyramidal optical flow. It stands in for SpatialTracker where no GPU is.
 
 At 2 Hz things move far between frames, so each point has several candidates in every frame: flow from the frame
-before, flow straight from the first frame, and not having moved. The one that looks most like the point did in the first
-frame wins; if even that one looks different, the point is hidden. Points on plain surfaces have nothing that flow could
-follow (Shi and Tomasi 1994): they only stay or hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
+before, flow straight from the first frame, and not having moved. The one that looks most like the point did in the
+first frame wins; if even that one looks different, the point is hidden. Points on plain surfaces have nothing that flow
+could follow (Shi and Tomasi 1994): they only stay or hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,8 @@ class LucasKanade:
     blur_px: float = 0.7  # standard deviation; takes out what compression adds
     max_fb_error_px: float = 1.0  # forward and back again must end this near the start
     patch_px: int = 7
-    max_difference: float = 30.0  # above: hidden
+    max_difference: float = 50.0  # of a plain point that never moved, less its patch's contrast; above: hidden
+    min_max_difference: float = 12.0  # the least of that, and what holds for points that moved: somewhere fits always
     brightness_weight: float = 0.5
     min_texture: float = 40.0  # of a point that may move: `texture` in the first frame
     still_factor: float = 0.5
@@ -71,18 +72,22 @@ def track_points(rgb: UInt8[np.ndarray, "t h w 3"], queries: Queries, config: Lu
     ]
     looks = patches(frames[0], queries, config.patch_px)
     movable = texture(frames[0], queries, config.window_px) >= config.min_texture
+    contrast = np.abs(looks - looks.mean(axis=1, keepdims=True)).mean(axis=1)  # the more, the easier told from others
+    home_limit = np.maximum(config.max_difference - contrast, config.min_max_difference)
     at = np.arange(len(queries))
     tracks, seen, errors = [queries], [np.ones(len(queries), bool)], [np.zeros(len(queries), np.float32)]
     for before, frame in pairwise(frames):
         last = tracks[-1]
         places, fb_error = candidates(frames[0], before, frame, queries, last, movable, config)
         unlike = np.stack([difference(frame, place, looks, config) for place in places])
-        usable = (fb_error <= config.max_fb_error_px) & np.stack([is_inside(p, frame.shape) for p in places])
+        moved = (places != queries).any(axis=2) | (last != queries).any(axis=1)
+        inside = np.stack([is_inside(place, frame.shape) for place in places])
+        usable = inside & (fb_error <= config.max_fb_error_px)
+        usable &= unlike <= np.where(moved, config.min_max_difference, home_limit)
         usable[0] &= seen[-1]  # flow from where a point was last seen would follow what hides it now
-        cost = np.where(usable, unlike, np.inf)
-        cost[2:] = unlike[2:] * config.still_factor - config.still_bonus
-        best = cost.argmin(axis=0)
-        shown = unlike[best, at] <= config.max_difference
+        unlike[2:] = unlike[2:] * config.still_factor - config.still_bonus
+        best = np.where(usable, unlike, np.inf).argmin(axis=0)
+        shown = usable.any(axis=0)
         tracks.append(np.where(shown[:, None], places[best, at], last))
         seen.append(shown)
         errors.append(np.where(shown, fb_error[best, at], np.float32(0)))

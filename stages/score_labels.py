@@ -69,7 +69,7 @@ class ScoreLabels:
         (out.path / "scores.json").write_text(json.dumps(document, indent=1))
         (out.path / "labels.md").write_text(report(means, len(table), n_true, annotators))
         (out.path / "labels.png").write_bytes(png_bytes(contact_sheet(strips)))
-        return {"clips": len(table), "clips_with_truth": n_true, **means}
+        return {"clips": float(len(table)), "clips_with_truth": float(n_true), **means}
 
     def _read(self, rows: Mapping[str, Rows], row: int) -> "LabelledClip":
         index = rows["discover"].read(self.inputs["discover"], row)

@@ -45,7 +45,10 @@ class SensorDepth:
 
         @lru_cache(maxsize=2)  # clips of one episode follow each other
         def frames_of(text: str) -> dict[int, FileRef]:
-            return depth_frames(FileRef.parse(text, root))
+            try:
+                return depth_frames(FileRef.parse(text, root))
+            except FileNotFoundError as error:
+                raise SourceError("missing_depth", text, "no such folder", "the episode's depth pictures") from error
 
         def estimate(clip: ClipInputs) -> DepthEstimate | Rejected:
             text, frames = str(clip.arrays["depth"]), clip.arrays["frame_index"]
