@@ -9,9 +9,8 @@ from jaxtyping import Float32, Float64, Int64
 from stages.base import Rejected
 from stages.motion import Motion
 from stages.reel import Reel
-from stages.shot_cuts import THUMBNAIL, WINDOW, Cut, CutRule, changes, find_cut
+from stages.shot_cuts import THUMBNAIL, WINDOW, Cut, CutRule, find_cut, maybe_cuts
 
-SUSPICIOUS = 0.7  # of a cut's change, between a clip's own frames: there the source's frames are looked at
 SCORES = ("fastest_motion", "whole_motion", "unexplained", "fastest_hand_m_s")
 
 
@@ -64,8 +63,7 @@ def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "
 def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) -> dict[int, Cut]:
     """First frame of a new shot -> what shows it, between those frames of the reel that a clip spans."""
     cuts: dict[int, Cut] = {}
-    suspicious = np.flatnonzero(changes(reel.frames)[:, 0] >= SUSPICIOUS * rule.sudden_change)  # never the first
-    for i in suspicious.tolist():
+    for i in maybe_cuts(reel.frames, rule).tolist():  # never the first, which has none before it
         before, at = int(reel.rows[i - 1]), int(reel.rows[i])
         if not ((clip_rows[:, 0] <= before) & (clip_rows[:, -1] >= at)).any():
             continue
@@ -82,6 +80,6 @@ def reject_cut(cuts: Mapping[int, Cut], clip_rows: Int64[np.ndarray, " t"]) -> N
     for frame, cut in sorted(cuts.items()):
         if clip_rows[0] < frame <= clip_rows[-1]:
             detail = (
-                f"frame {frame} differs from the one before by {cut.change:.1f} of 255, {cut.ratio:.1f} times as much "
+                f"frame {frame}: {100 * cut.share:.0f} % of the picture changes, by {cut.change:.1f} of 255 on average"
             )
-            raise Rejected("shot_cut", detail + "as the frames around it do")
+            raise Rejected("shot_cut", f"{detail}, {cut.ratio:.1f} times as much as in the frames around it")

@@ -57,7 +57,7 @@ class Discover:
     @classmethod
     def of(cls, root: Path, **parameters) -> "Discover":
         """The stage for a data set as it is now."""
-        return cls(root=str(root), source=fingerprint(root), **parameters)
+        return cls(root=str(root.absolute()), source=fingerprint(root), **parameters)
 
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress

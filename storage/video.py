@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float64, Int64, Real, UInt8
 
 from storage.file_ref import FileRef, SourceError
 
-SEEK_FRAMES = 6  # a jump to a key frame costs about as much as decoding so many frames (docs/benchmarks.md)
+SEEK_FRAMES = 6  # a jump to a key frame costs about as much as decoding so many frames (2 to 8 do alike)
 BUFFER_BYTES = 1 << 20  # a read from a tar slice passes through Python: fewer, larger ones
 
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines on stderr; what matters of them is raised
