@@ -87,7 +87,7 @@ def track_points(rgb: UInt8[np.ndarray, "t h w 3"], queries: Queries, config: Lu
         usable[0] &= seen[-1]  # flow from where a point was last seen would follow what hides it now
         unlike[2:] = unlike[2:] * config.still_factor - config.still_bonus
         best = np.where(usable, unlike, np.inf).argmin(axis=0)
-        shown = usable.any(axis=0)
+        shown: Bool[np.ndarray, " p"] = np.any(usable, axis=0)
         tracks.append(np.where(shown[:, None], places[best, at], last))
         seen.append(shown)
         errors.append(np.where(shown, fb_error[best, at], np.float32(0)))

@@ -9,14 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from label_clips import T, box_truth, one_clip
 from PIL import Image
-from small_stores import run_stage
+from small_stores import opened, run_stage
 
 from stages.base import DatasetStage
+from stages.depth import PseudoDepth
 from stages.keypoints import Keypoints, grid_queries
 from stages.label_quality import LabelledClip, score_clip, score_depth, score_tracks, true_labels
 from stages.label_report import Annotator, report
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels, mean_scores, truth_beside
+from stages.sensor_depth import SensorDepth
 from stages.simulation.ground_truth import GroundTruth, write_ground_truth
 from stages.true_labels import true_depth, true_tracks
 from storage import store
@@ -283,6 +285,17 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
     assert "| if nothing moved, moving points |" in page and "| as it is |" in page
     picture = np.array(Image.open(result.file("labels.png")))
     assert picture.ndim == 3 and picture.shape[0] > 2 * 5 * 192, "two clips of five rows"
+
+
+def test_stages_show_a_few_of_their_clips(tmp_path, truth):
+    rows = opened(stores(tmp_path, [labelled(truth)] * 3))
+    depth = PseudoDepth(annotator=SensorDepth(root=""), size=SIDE)
+    tracks = Keypoints(annotator=LucasKanade(), grid=8)
+    for stage, cell_px in ((depth, 144), (tracks, 192)):
+        one, two = (stage.preview(rows[stage.name], rows, picks) for picks in ([1], [0, 2]))
+        assert one.shape[0] > cell_px and two.shape[0] == 2 * one.shape[0] and np.ptp(one) == 255
+    alone = depth.preview(rows["depth"], {}, [1])
+    assert alone.shape[0] < depth.preview(rows["depth"], rows, [1]).shape[0], "no frames, no row of frames"
 
 
 def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
