@@ -293,7 +293,7 @@ def test_stages_show_a_few_of_their_clips(tmp_path, truth):
     tracks = Keypoints(annotator=LucasKanade(), grid=8)
     for stage, cell_px in ((depth, 144), (tracks, 192)):
         one, two = (stage.preview(rows[stage.name], rows, picks) for picks in ([1], [0, 2]))
-        assert one.shape[0] > cell_px and two.shape[0] == 2 * one.shape[0] and np.ptp(one) == 255
+        assert one.shape[0] > cell_px and two.shape[0] == 2 * one.shape[0] and np.ptp(one) > 200
     alone = depth.preview(rows["depth"], {}, [1])
     assert alone.shape[0] < depth.preview(rows["depth"], rows, [1]).shape[0], "no frames, no row of frames"
 
