@@ -25,7 +25,8 @@ Points = Float32[np.ndarray, "p 2"]
 
 @dataclass(frozen=True, kw_only=True)
 class LucasKanade:
-    """Defaults are for clips of 256 px and were chosen by average Jaccard on eight simulated episodes.
+    """Defaults are for clips of 256 px. They were chosen on eight simulated episodes (seed 3), by average Jaccard and
+    by how many of the tracks that training would select truly move; only other episodes give an unbiased score.
 
     Patches are compared by their mean absolute difference in grey levels; a change of brightness as a whole counts
     `brightness_weight` of what a change of pattern does, since shadows pass over still things. A candidate that has
