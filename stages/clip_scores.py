@@ -107,7 +107,7 @@ def compare(
     if inner.any():
         found[MOVING, "ssim"] = similarity[inner].mean().item()
     if perceptual is not None:
-        device = next(perceptual.parameters(), torch.empty(0)).device
+        device = perceptual.shift.device
         found[FRAME, "lpips"] = metrics.lpips(perceptual, ours.to(device), true.to(device)).item()
     return found
 

@@ -142,4 +142,4 @@ class Evaluate:
 
 
 def names(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " n"]) -> list[str]:
-    return [rows["clip"].clip_ids[row] for row in chosen.tolist()]
+    return [rows["clip"].clip_ids[int(row)] for row in chosen]

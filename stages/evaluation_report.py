@@ -176,7 +176,7 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
         values = [here.get(Cell(protocol, reference, region, method, name)) for name in columns]
         texts = [shown(name, value, setting) for name, value in zip(columns, values, strict=True)]
         lines.append(f"| {label} | " + " | ".join(texts) + " |")
-    return [f"## {protocol.capitalize()}, against {article(reference, setting)}", "\n".join(lines)]
+    return [f"## {protocol.capitalize()}, against {in_words(reference, setting)}", "\n".join(lines)]
 
 
 def shown(metric: str, value: float | None, setting: Setting) -> str:
@@ -185,7 +185,7 @@ def shown(metric: str, value: float | None, setting: Setting) -> str:
     return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
 
 
-def article(reference: str, setting: Setting) -> str:
+def in_words(reference: str, setting: Setting) -> str:
     return f"the {reference}" + (f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else "")
 
 

@@ -130,7 +130,7 @@ def strip(
     pen.text((MARGIN_PX + _text_width(title, bold=True) + 12 * bool(title), MARGIN_PX), note, FAINT, _font())
     cell = (drawn[0].shape[1] + GAP_PX) / len(rows[0][1])
     for i, caption in enumerate(columns):
-        pen.text((left + (i + 0.5) * cell - GAP_PX / 2, top - 8), caption, FAINT, _font(), anchor="mb")
+        pen.text((left + (i + 0.5) * cell - GAP_PX / 2, top - 10), caption, FAINT, _font(), anchor="ms")
     for i, (label, _) in enumerate(rows):
         y = top + i * (cell_px + GAP_PX) + cell_px / 2
         pen.multiline_text((left - MARGIN_PX, y), label, INK, _font(), anchor="rm", align="right")

@@ -149,14 +149,14 @@ def predicted_videos(
     depths = decoded_depths(networks, rows, chosen, true, made) if networks.has_depth else [None] * len(chosen)
     return [
         ClipVideos(
-            clip_id=rows["clip"].clip_ids[row],
+            clip_id=rows["clip"].clip_ids[int(row)],
             camera=camera[i],
             decoded=decoded[i],
             predicted={name: video[i] for name, video in predicted.items()},
             other_actions=None if other is None else other[i],
             depth=depths[i],
         )
-        for i, row in enumerate(chosen.tolist())
+        for i, row in enumerate(chosen)
     ]
 
 
