@@ -1,4 +1,5 @@
-# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
+# MuJoCo's functions are compiled and have no stubs.
+# pyright: reportAttributeAccessIssue=false
 """The dual-arm robot: MJCF of one 7-joint arm with a two-finger gripper, and its inverse kinematics.
 
 An arm is a chain of primitives: spherical shoulder (joints 0-2), elbow (3), spherical wrist (4-6), flange, gripper.

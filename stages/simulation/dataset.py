@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -133,6 +134,15 @@ def _make_in_parallel(root: Path, config: SampleConfig, numbers: list[int], work
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent releases its lock but cannot end its workers; they must not write beside the next call's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    parent.join()
+    os._exit(1)
 
 
 def _make_one(root: Path, config: SampleConfig, number: int) -> int:

@@ -1,10 +1,13 @@
-# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
+# MuJoCo's functions are compiled and have no stubs.
+# pyright: reportAttributeAccessIssue=false
 """Run one episode's physics: a scene, two hands' policies -> the states and commands of every video frame.
 
 Commands change at a control rate of at least 30 Hz, a multiple of the video rate; between two of them the joint targets
 go on in a straight line. What is rendered later is recomputed from `qpos`, so pictures and states agree exactly.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import mujoco
@@ -12,11 +15,16 @@ import numpy as np
 from jaxtyping import Float
 
 from stages.simulation.arm import FINGER_TRAVEL_M, FLANGE_TO_TIP_M, SIDES, ArmIk, hand_rotation, home_joints
-from stages.simulation.policies import Command, Segment, Task, start_policy
+from stages.simulation.policies import Task, start_policy
 from stages.simulation.scene import Scene
+from stages.simulation.skills import Command, Segment
 
 CONTROL_HZ = 30.0
 PHYSICS_S = 0.002  # longest physics step
+
+
+class UnstableError(RuntimeError):
+    """The physics of an episode went wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,29 @@ class _ArmDrive:
 
 
 def simulate(scene: Scene, task: Task, rng: np.random.Generator, *, rate_hz: float, n_frames: int) -> Trajectory:
-    """Let both hands follow `task` for n_frames / rate_hz seconds."""
+    """Let both hands follow `task` for n_frames / rate_hz seconds.
+
+    Raises UnstableError where MuJoCo warns, as it does when numbers blow up (it then starts anew, at time 0).
+    """
+    with _collect_warnings() as warnings:
+        trajectory = _simulate(scene, task, rng, rate_hz=rate_hz, n_frames=n_frames)
+    if warnings:
+        raise UnstableError(f"task {task.id}: {len(warnings)} warnings of MuJoCo, the first: {warnings[0]}")
+    return trajectory
+
+
+@contextmanager
+def _collect_warnings() -> Iterator[list[str]]:
+    """MuJoCo's warnings, which otherwise go to stdout and to a file in the working directory."""
+    before, warnings = mujoco.get_mju_user_warning(), []
+    mujoco.set_mju_user_warning(warnings.append)
+    try:
+        yield warnings
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def _simulate(scene: Scene, task: Task, rng: np.random.Generator, *, rate_hz: float, n_frames: int) -> Trajectory:
     model, data = scene.model, mujoco.MjData(scene.model)
     ticks_per_frame = int(np.ceil(CONTROL_HZ / rate_hz))
     tick_s = 1 / (rate_hz * ticks_per_frame)

@@ -128,10 +128,11 @@ FAULTS: dict[str, Callable[[Path, Episode], None]] = {
 
 
 def _freeze(trajectory: Trajectory) -> Trajectory:
-    """Every row like the first: nothing moves, nothing is commanded."""
+    """Every row like the first: nothing moves, nothing is commanded, so no attempt comes to an end."""
     arrays = {f.name: getattr(trajectory, f.name) for f in fields(trajectory)}
     frozen = {k: np.repeat(v[:1], len(v), axis=0) for k, v in arrays.items() if isinstance(v, np.ndarray)}
-    return replace(trajectory, **frozen)
+    segments = tuple(replace(segment, success=None) for segment in trajectory.segments)
+    return replace(trajectory, segments=segments, **frozen)
 
 
 def _proprio(root: Path, episode: Episode) -> h5py.File:

@@ -1,4 +1,5 @@
-# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
+# MuJoCo's functions are compiled and have no stubs.
+# pyright: reportAttributeAccessIssue=false
 """Exact ground truth of a simulated episode, kept beside AGIBOT's files (`<root>/ground_truth/<task>/<episode>/`).
 
 Depth and geom id of every pixel, and the world pose of every geom, in every frame. Only evaluation may read it.

@@ -10,13 +10,14 @@ from jaxtyping import Float, UInt8
 
 from stages.simulation import agibot_writer as agibot
 from stages.simulation.config import SampleConfig
-from stages.simulation.episode import Trajectory, simulate
+from stages.simulation.episode import Trajectory, UnstableError, simulate
 from stages.simulation.ground_truth import GroundTruth, geom_bodies, geom_poses, label_truth, write_ground_truth
 from stages.simulation.policies import RANDOM_TASK, TASKS, Task
 from stages.simulation.renderer import Picture, Renderer
 from stages.simulation.scene import Scene, draw_scene
 
 FIRST_EPISODE_ID = 900_000
+MAX_DRAWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,22 @@ def draw_task(config: SampleConfig, number: int) -> Task:
 
 
 def simulate_episode(config: SampleConfig, number: int) -> Episode:
-    """Episode `number` of the sample: depends on the config and the number alone."""
-    task = draw_task(config, number)
-    rng = np.random.default_rng([config.seed, number])
-    scene = draw_scene(rng, width=config.width, height=config.height)
-    trajectory = simulate(scene, task, rng, rate_hz=config.rate_hz, n_frames=config.n_frames)
-    return Episode(id=episode_id(number), task=task, scene=scene, trajectory=trajectory, rng=rng)
+    """Episode `number` of the sample: depends on the config and the number alone.
+
+    Where the physics blows up, another scene is drawn. Raises UnstableError if none of `MAX_DRAWS` goes well.
+    """
+    task, faults = draw_task(config, number), []
+    for attempt in range(MAX_DRAWS):
+        rng = np.random.default_rng([config.seed, number, *([attempt] if attempt else [])])
+        scene = draw_scene(rng, width=config.width, height=config.height)
+        try:
+            trajectory = simulate(scene, task, rng, rate_hz=config.rate_hz, n_frames=config.n_frames)
+        except UnstableError as error:
+            faults.append(str(error))
+            continue
+        return Episode(id=episode_id(number), task=task, scene=scene, trajectory=trajectory, rng=rng)
+    which = f"episode {episode_id(number)}, seed {config.seed}"
+    raise UnstableError(f"{which}: {MAX_DRAWS} scenes drawn, all unstable: {faults}; take another seed")
 
 
 def render_frames(scene: Scene, qpos: Float[np.ndarray, "t q"]) -> Iterator[Picture]:

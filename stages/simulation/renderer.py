@@ -1,4 +1,5 @@
-# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
+# MuJoCo's functions are compiled and have no stubs.
+# pyright: reportAttributeAccessIssue=false
 """Ray-cast pictures of a scene: RGB, metric depth and geom ids, with NumPy and MuJoCo's `mj_multiRay` only.
 
 No OpenGL, so it runs in a bare container. What makes it quick: all that stands still is rendered once per episode (with
@@ -13,6 +14,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
+from stages.simulation.blobs import Blobs, covered_pixels
 from stages.simulation.scene import TABLE_TOP_M, Camera, Scene
 
 STILL = np.array([1, 0, 0, 0, 0, 0], np.uint8)  # MuJoCo geom groups
@@ -60,7 +62,7 @@ class Renderer:
         self.texture = _value_noise(scene.texture_seed)
         self.table, self.floor, self.wall = (scene.model.geom(n).id for n in ("table", "floor", "wall"))
         self.noise = np.random.default_rng(scene.texture_seed)
-        self.blobs = _Blobs(scene.model)
+        self.blobs = Blobs(scene.model)
         self._render_still()
 
     def render(self, qpos: Float[np.ndarray, " q"]) -> Picture:
@@ -70,7 +72,7 @@ class Renderer:
         centres, radii = self.blobs.at(self.data)
         image = self._shadowed_still(centres, radii)
         geom, depth = self.still_geom.copy(), self.still_depth.copy()
-        near = np.flatnonzero(self._covered(centres, radii, margin_px=2.0))
+        near = np.flatnonzero(covered_pixels(self.camera, centres, radii, margin_px=2.0))
         hits = self._cast(self.camera.position_m, self.rays[near], MOVING)
         seen = (hits.geom >= 0) & (hits.distance * self.axial[near] < depth[near])
         at = near[seen]
@@ -130,7 +132,7 @@ class Renderer:
         drop = (TABLE_TOP_M - self.light[2]) / np.minimum(centres[:, 2] - self.light[2], -0.1)
         falls = self.light + (centres - self.light) * drop[:, None]
         slant = np.linalg.norm(falls - self.light, axis=1) / (self.light[2] - TABLE_TOP_M)
-        maybe = np.flatnonzero(self._covered(falls, radii * drop * slant, margin_px=3.0) & self.on_table)
+        maybe = np.flatnonzero(covered_pixels(self.camera, falls, radii * drop * slant, margin_px=3.0) & self.on_table)
         hits = self._cast(self.light, self.from_light[maybe], MOVING)
         shadow = np.zeros((self.camera.height, self.camera.width), np.float32)
         shadow.ravel()[maybe] = (hits.geom >= 0) & (hits.distance < self.light_distance[maybe])
@@ -165,24 +167,6 @@ class Renderer:
         colour = np.tile(still[at], (len(_CORNERS), 1))
         colour[seen] = self._shade_moving(rays[seen], _take(hits, seen))
         image[at] = colour.reshape(len(_CORNERS), -1, 3).mean(axis=0)
-
-    def _covered(
-        self, centres: Float[np.ndarray, "k 3"], radii: Float[np.ndarray, " k"], margin_px: float
-    ) -> Bool[np.ndarray, " n"]:
-        """Pixels in the boxes around projected spheres: a superset of what the spheres' contents can cover."""
-        c = self.camera
-        mask = np.zeros((c.height, c.width), bool)
-        local = (centres - c.position_m) @ c.rotation
-        for (x, y, z), r in zip(local, radii, strict=True):
-            if z < -r:
-                continue
-            z0 = max(z - r, 0.05)  # the sphere's nearest depth gives its largest extent
-            xs = [(x + s * r) / d * c.fx + c.cx for s in (-1, 1) for d in (z0, z + r)]
-            ys = [(y + s * r) / d * c.fy + c.cy for s in (-1, 1) for d in (z0, z + r)]
-            x0, x1 = max(int(min(xs) - margin_px), 0), int(max(xs) + margin_px) + 1
-            y0, y1 = max(int(min(ys) - margin_px), 0), int(max(ys) + margin_px) + 1
-            mask[y0 : max(y1, 0), x0 : max(x1, 0)] = True
-        return mask.ravel()
 
     # -- rays and light ----------------------------------------------------------------------------------------------
 
@@ -221,33 +205,6 @@ class Renderer:
         tone = np.clip(image / (1 + 0.12 * image), 0, 1) ** GAMMA
         noise = self.noise.standard_normal(tone.shape, dtype=np.float32) * np.float32(0.9)
         return np.clip(tone * 255 + noise + 0.5, 0, 255).astype(np.uint8)
-
-
-class _Blobs:
-    """Spheres that together contain every moving geom; long geoms get several small ones."""
-
-    def __init__(self, model: mujoco.MjModel):
-        geoms, offsets, radii = [], [], []
-        for g in np.flatnonzero(model.geom_group == 1):
-            size, kind = model.geom_size[g], model.geom_type[g]
-            if kind in (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER):
-                n = max(int(np.ceil(size[1] / size[0])), 1)
-                along = (2 * np.arange(n) + 1 - n) / n * size[1]
-                radius = (
-                    float(np.hypot(size[0], size[1] / n))
-                    + (size[0] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else 0) * 0.3
-                )
-            else:
-                along, radius = np.zeros(1), float(model.geom_rbound[g])
-            for a in along:
-                geoms.append(g)
-                offsets.append((0, 0, a))
-                radii.append(radius)
-        self.geoms, self.offsets, self.radii = np.array(geoms), np.array(offsets), np.array(radii)
-
-    def at(self, data: mujoco.MjData) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, " k"]]:
-        turn = data.geom_xmat[self.geoms].reshape(-1, 3, 3)
-        return data.geom_xpos[self.geoms] + np.einsum("kij,kj->ki", turn, self.offsets), self.radii
 
 
 def _take(hits: _Hits, which: Bool[np.ndarray, " n"]) -> _Hits:

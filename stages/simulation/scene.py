@@ -1,4 +1,5 @@
-# pyright: reportAttributeAccessIssue=false  (MuJoCo's functions are compiled and have no stubs)
+# MuJoCo's functions are compiled and have no stubs.
+# pyright: reportAttributeAccessIssue=false
 """The table-top scene: a random but seeded draw of light, table, tray, objects and camera, as a MuJoCo model.
 
 The world frame is AGIBOT's base frame: x forward, y left, z up, metres. Everything is built of primitives, so no mesh
@@ -81,7 +82,7 @@ def draw_scene(rng: np.random.Generator, *, width: int, height: int) -> Scene:
     objects, bodies = zip(*(_draw_object(rng, i, str(hues[i]), spots[i]) for i in range(n_objects)), strict=True)
     tray_colour = str(hues[n_objects])
     xml = _SCENE.format(
-        timestep=0.002,
+        top=TABLE_TOP_M - 0.02,
         floor=_rgba(_hsv(rng, (rng.uniform(0, 1), 0.12, rng.uniform(0.3, 0.6)), 0.02)),
         wall=_rgba(_hsv(rng, (rng.uniform(0, 1), 0.10, rng.uniform(0.6, 0.85)), 0.02)),
         table=_rgba(_hsv(rng, TABLES[rng.integers(len(TABLES))], 0.03)),
@@ -230,7 +231,7 @@ def _rgba(rgb: Float[np.ndarray, " 3"]) -> str:
 _SCENE = """
 <mujoco>
 <compiler angle="radian"/>
-<option timestep="{timestep}" integrator="implicitfast" cone="elliptic" impratio="5"/>
+<option integrator="implicitfast" cone="elliptic" impratio="5"/>
 <default>
  <joint armature=".1" damping="1" range="-2.9 2.9"/>
  <geom group="1"/>
@@ -249,4 +250,4 @@ _SCENE = """
 </worldbody>
 <actuator>{actuators}</actuator>
 </mujoco>
-""".replace('pos=".76 0 {top}"', f'pos=".76 0 {TABLE_TOP_M - 0.02}"')
+"""
