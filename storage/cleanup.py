@@ -1,11 +1,12 @@
 """Finding stores, deleting them, and finding what crashed runs left behind."""
 
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 
 from storage.files import TEMP_MARK, FileInfo, Files, open_files
-from storage.records import STORES, PartRecord, StoreRef, read_document
+from storage.records import STORES, PartRecord, StoreRef, cache_folder, read_document, read_record
 
 
 def list_stores(root: str) -> list[StoreRef]:
@@ -16,11 +17,16 @@ def list_stores(root: str) -> list[StoreRef]:
 
 
 def delete(ref: StoreRef) -> None:
-    """Deletes a store. The seal goes first, then the manifest, so that at no moment half of it looks whole."""
+    """Deletes a store. The seal goes first, then the manifest, so that at no moment half of it looks whole.
+
+    What this machine's cache holds of it goes too: a result that is made anew must not go on from there.
+    """
     files = open_files(ref.uri)
     for name in ("complete.json", "manifest.json"):
         files.delete(name)
     files.delete_tree("")
+    if files.local("") is None:
+        shutil.rmtree(cache_folder(ref), ignore_errors=True)
 
 
 def garbage(root: str, older_than_s: float) -> list[str]:
@@ -33,7 +39,9 @@ def garbage(root: str, older_than_s: float) -> list[str]:
     files, limit = open_files(root), time.time() - older_than_s
     by_store: dict[str, list[FileInfo]] = defaultdict(list)
     for info in files.walk(STORES):
-        by_store["/".join(info.path.split("/")[:3])].append(info)
+        folder = info.path.split("/")[:-1]
+        if len(folder) >= 3:  # a file that lies beside the stores is not ours
+            by_store["/".join(folder[:3])].append(info)
     found: list[str] = []
     for folder, infos in sorted(by_store.items()):
         if not files.exists(f"{folder}/manifest.json"):
@@ -54,16 +62,24 @@ def sweep(root: str, older_than_s: float) -> list[str]:
 
 
 def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple[str, float]]:
-    """Parts that no commit names, each with the time of its newest file."""
+    """Parts and published folders that no commit and no seal names, each with the time of its newest file."""
     parts: dict[str, list[FileInfo]] = defaultdict(list)
     for info in infos:
         where = info.path.removeprefix(f"{folder}/").split("/")
         if where[0] == "parts":
             parts["/".join(where[:2])].append(info)
-    # The commits are read after the files were listed, so a part that is committed meanwhile is not taken for garbage.
-    store = open_files(f"{files.uri}/{folder}")
-    named = {PartRecord.from_json(read_document(store, f"commits/{name}")).part for name in store.list("commits")}
+        elif where[0].startswith("files-"):
+            parts[where[0]].append(info)
+    # Read after the files were listed, so that a part that is committed meanwhile is not taken for garbage.
+    named = _named(open_files(f"{files.uri}/{folder}")) if parts else set()
     return [(f"{folder}/{part}", _newest(found)) for part, found in sorted(parts.items()) if part not in named]
+
+
+def _named(store: Files) -> set[str]:
+    """The folders in a store that count. The seal is asked too: readers go by it, even where a commit was lost."""
+    seal = read_document(store, "complete.json") if store.exists("complete.json") else {}
+    sealed = {PartRecord.from_json(part).part for part in seal.get("parts", ())} | {seal.get("folder", "")}
+    return sealed | {read_record(store, f"commits/{name}").part for name in store.list("commits")}
 
 
 def _unfinished(info: FileInfo) -> bool:

@@ -20,7 +20,7 @@ import crc32c
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from storage.errors import DiskFull
+from storage.errors import CorruptFile, DiskFull
 
 Buffer = bytes | bytearray | memoryview
 TEMP_MARK = ".tmp-"  # in the names of files that are not whole yet
@@ -87,7 +87,7 @@ class Files(ABC):
     def exists(self, path: str) -> bool:
         try:
             self.size(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return True
 
@@ -115,7 +115,7 @@ class LocalFiles(Files):
     def list(self, folder: str) -> list[str]:
         try:
             return sorted(name for name in os.listdir(self.root / folder) if TEMP_MARK not in name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def walk(self, folder: str) -> Iterator[FileInfo]:
@@ -135,7 +135,8 @@ class LocalFiles(Files):
                 os.link(temp, target)
             except FileExistsError:
                 # Over NFS a link can succeed and still be reported as failed: then the file has two names.
-                return os.stat(temp).st_nlink == 2
+                if os.stat(temp).st_nlink != 2:
+                    return False
             sync_folder(target.parent)
         return True
 
@@ -252,6 +253,15 @@ def open_files(uri: str) -> Files:
     if scheme not in ("memory", "s3"):
         raise ValueError(f"'{uri}': stores lie in a local folder or at s3://bucket/prefix, not at '{scheme}://'")
     return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
+
+
+def read_checked(files: Files, path: str, expected: FileRecord) -> bytes:
+    """All bytes of a file. Raises CorruptFile if they are not those that were written."""
+    data = files.read(path)
+    found = FileRecord(len(data), crc32c.crc32c(data))
+    if found != expected:
+        raise CorruptFile(f"{files.uri}/{path} is not as it was written: found {found}, expected {expected}")
+    return data
 
 
 def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:

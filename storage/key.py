@@ -24,11 +24,14 @@ def parameters(value: Any) -> Any:
         fields = [f for f in dataclasses.fields(value) if f.metadata.get("key", True)]
         return {f.name: parameters(getattr(value, f.name)) for f in fields}
     if isinstance(value, dict):
-        return {str(k): parameters(v) for k, v in value.items()}
+        plain = {str(k): parameters(v) for k, v in value.items()}
+        if len(plain) != len(value):
+            raise TypeError(f"a content key cannot tell these names apart as text: {list(value)}")
+        return plain
     if isinstance(value, list | tuple):
         return [parameters(v) for v in value]
     if isinstance(value, Enum):
-        return value.value
+        return parameters(value.value)
     if isinstance(value, PurePath):
         return str(value)
     if value is None or isinstance(value, str | bool | int | float):

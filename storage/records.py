@@ -3,11 +3,13 @@
 Every file carries the crc32c of its own content, so that a flipped bit in it is found and not believed.
 """
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import crc32c
@@ -52,6 +54,12 @@ class StoreRef:
 
     def __str__(self) -> str:
         return f"{self.stage}/{self.key}"
+
+
+def cache_folder(ref: StoreRef) -> Path:
+    """This machine's folder for a result that lies in an object store; another root is another folder."""
+    home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
+    return home / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +149,8 @@ class PartRecord:
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> "PartRecord":
-        rejects = tuple(Reject(**reject) for reject in plain["rejects"])
-        files = {path: FileRecord(**file) for path, file in plain["files"].items()}
+        rejects = tuple(Reject(**_known(Reject, reject)) for reject in plain["rejects"])
+        files = {path: FileRecord(**_known(FileRecord, file)) for path, file in plain["files"].items()}
         return PartRecord(**{**_known(PartRecord, plain), "rejects": rejects, "files": files})
 
 
@@ -150,10 +158,19 @@ def commit_path(shard: int) -> str:
     return f"commits/{shard:08d}.json"
 
 
+def read_record(files: Files, path: str) -> PartRecord:
+    """The commit at `path` of a store. Raises CorruptFile if it is damaged, or the commit of another shard."""
+    record = PartRecord.from_json(read_document(files, path))
+    if record.commit_path != path:
+        raise CorruptFile(f"{files.uri}/{path} is the commit of shard {record.shard}: a file was copied or renamed")
+    return record
+
+
 def encode_document(content: Mapping[str, Any]) -> bytes:
     """JSON with the content's own crc32c as its last entry."""
     assert "crc32c" not in content, sorted(content)
-    return json.dumps({**content, "crc32c": _checksum(content)}, indent=1, allow_nan=False).encode()
+    plain = json.loads(json.dumps(content, allow_nan=False))  # keys are text from here on, as they will be read
+    return json.dumps({**plain, "crc32c": _checksum(plain)}, indent=1).encode()
 
 
 def read_document(files: Files, path: str) -> dict[str, Any]:

@@ -5,13 +5,15 @@
     <store>/complete.json    lists them with size and SHA-256; without it there is no result
 
 In an object store the working folder and the copies read from it lie in a cache folder on this machine:
-ROBOSCAPE_CACHE, or ~/.cache/roboscape.
+ROBOSCAPE_CACHE, or ~/.cache/roboscape. There each writer publishes to a folder of its own, which the seal names: two
+machines that make the same result cannot know of each other, and the later one must not change what is sealed.
 """
 
 import fcntl
 import hashlib
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import Any
 
 from storage.errors import CorruptFile, StoreConflict, StoreError
 from storage.files import Files, LocalFiles, open_files, sync_folder, sync_tree
-from storage.records import StoreRef, encode_document
+from storage.records import StoreRef, cache_folder, encode_document
 from storage.store import COMPLETE, is_complete, read_complete, read_manifest
 
 WORK, FILES, LOCK = "work", "files", "work.lock"
@@ -53,24 +55,28 @@ class ResultWriter:
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise ValueError(f"result {self.ref}: the number '{name}' is {value}; leave out what was not measured")
-        files = open_files(self.ref.uri)
+        files, writer = open_files(self.ref.uri), uuid.uuid4().hex
         digests = {name: {"size": size, "sha256": sha256_file(self.path / name)} for name, size in self._names()}
         if isinstance(files, LocalFiles):
+            folder = FILES
             sync_tree(self.path)
-            os.replace(self.path, self.path.with_name(FILES))
+            os.replace(self.path, self.path.with_name(folder))
             sync_folder(self.path.parent)
         else:
+            folder = f"{FILES}-{writer[:12]}"
             for name in digests:
-                files.write(f"{FILES}/{name}", _pieces(self.path / name))
+                files.write(f"{folder}/{name}", _pieces(self.path / name))
         seal = {
             "stage": self.ref.stage,
             "key": self.ref.key,
+            "folder": folder,
             "files": digests,
             "numbers": {name: float(value) for name, value in numbers.items()},
         }
-        stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": uuid.uuid4().hex}
+        stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": writer}
         if not files.create(COMPLETE, encode_document(seal | stamp)):
             raise StoreConflict(f"result {self.ref.uri} was completed by another process meanwhile")
+        shutil.rmtree(self.path, ignore_errors=True)  # of an object store: the cache is no place to keep it
         self.close()
 
     def _names(self) -> list[tuple[str, int]]:
@@ -78,9 +84,16 @@ class ResultWriter:
         return [(path.relative_to(self.path).as_posix(), path.stat().st_size) for path in found]
 
     def close(self) -> None:
+        """Lets another attempt begin; what was written is kept for it."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None}  # the process that opened it keeps the lock
@@ -105,11 +118,16 @@ class Result:
         """name -> {size, sha256}."""
         return self.seal["files"]
 
+    @property
+    def folder(self) -> str:
+        """Where in the store the files lie."""
+        return self.seal.get("folder", FILES)
+
     @cached_property
     def path(self) -> Path:
         """The folder of the files on this machine; from an object store they are all fetched first."""
         store = open_files(self.ref.uri)
-        if local := store.local(FILES):
+        if local := store.local(self.folder):
             return local
         for name in self.files:
             self._fetch(store, name)
@@ -124,7 +142,7 @@ class Result:
         if name not in self.files:
             raise FileNotFoundError(f"result {self.ref.uri} has no file '{name}'; it has {sorted(self.files)}")
         store = open_files(self.ref.uri)
-        path = store.local(f"{FILES}/{name}") or self._fetch(store, name)
+        path = store.local(f"{self.folder}/{name}") or self._fetch(store, name)
         if name not in self._checked:
             require_sha256(path, self.files[name]["sha256"], f"result {self.ref}")
             self._checked.add(name)
@@ -133,7 +151,7 @@ class Result:
     def _fetch(self, store: Files, name: str) -> Path:
         path = cache_folder(self.ref) / FILES / name
         if not path.exists() or sha256_file(path) != self.files[name]["sha256"]:
-            LocalFiles(str(path.parent)).write(path.name, [store.read(f"{FILES}/{name}")])
+            LocalFiles(str(path.parent)).write(path.name, [store.read(f"{self.folder}/{name}")])
         return path
 
 
@@ -154,12 +172,6 @@ def open_writer(ref: StoreRef) -> ResultWriter:
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `write_part`")
     return ResultWriter(ref)
-
-
-def cache_folder(ref: StoreRef) -> Path:
-    """This machine's folder for a store that lies elsewhere; another root is another folder."""
-    home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
-    return home / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
 
 
 def sha256_file(path: Path) -> str:

@@ -19,7 +19,7 @@ from storage.records import Manifest, PartRecord, Reject, StoreRef
 from storage.results import open_result
 from storage.shards import Array, MappedShard, Shard, shard_path
 from storage.spec import ArraySpec
-from storage.store import REJECTED, is_complete, read_complete, read_manifest, read_records
+from storage.store import is_complete, read_complete, read_manifest, read_records, read_rejected
 
 MAX_OPEN_SHARDS = 256  # per Rows: each memory map holds a file descriptor, and 1024 is a usual limit
 INDEX_FILE = "index.parquet"
@@ -123,8 +123,7 @@ class ClipRows(Rows):
     def rejected(self) -> list[Reject]:
         if self.partial and not is_complete(self.ref):
             return [reject for _, record in sorted(self.records.items()) for reject in record.rejects]
-        table = pq.read_table(pa.BufferReader(open_files(self.ref.uri).read(REJECTED)))
-        return [Reject(**reject) for reject in table.to_pylist()]
+        return read_rejected(self.ref)
 
     @cached_property
     def ok(self) -> Bool[np.ndarray, " n"]:

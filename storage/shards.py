@@ -126,21 +126,24 @@ class Shard:
 
     def _read_index(self) -> Array:
         length = 16 * self.n + CRC.size
-        try:
-            data = self.files.read_range(self.path, self.size - length, length)
-        except FileNotFoundError as error:
-            raise self.corrupt("the file is gone") from error
+        data = self._bytes(self.size - length, length)
         if len(data) != length:
             raise self.corrupt(f"the file has {self.files.size(self.path)} bytes, {self.size} were written")
         self.check_crc("its index", data)
         return np.frombuffer(data[: -CRC.size], "<u8").reshape(self.n, 2)
+
+    def _bytes(self, start: int, length: int) -> bytes:
+        try:
+            return self.files.read_range(self.path, start, length)
+        except FileNotFoundError as error:
+            raise self.corrupt("the file is gone") from error
 
     def read(self, i: int, out: Array) -> None:
         """Decodes chunk `i` into `out`, a contiguous array of the spec's dtype and shape."""
         offset, size = (int(v) for v in self.index[i])
         if offset == ABSENT or offset + size > self.size or size < CRC.size:
             raise self.corrupt(f"{self.chunk(i)} is absent: offset {offset}, size {size}")
-        data = self.files.read_range(self.path, offset, size)
+        data = self._bytes(offset, size)
         if len(data) != size:
             raise self.corrupt(f"{self.chunk(i)} has {len(data)} of {size} bytes")
         self.check_crc(self.chunk(i), data)

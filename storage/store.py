@@ -28,14 +28,23 @@ import pyarrow.parquet as pq
 
 from storage.cleanup import delete, garbage, list_stores, sweep
 from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict, StoreError
-from storage.files import FileRecord, Files, open_files
-from storage.records import Manifest, PartRecord, Reject, StoreRef, commit_path, encode_document, read_document
+from storage.files import FileRecord, Files, open_files, read_checked
+from storage.records import (
+    Manifest,
+    PartRecord,
+    Reject,
+    StoreRef,
+    commit_path,
+    encode_document,
+    read_document,
+    read_record,
+)
 from storage.shards import Array, encode_shard, metadata_files, open_zarr, shard_path
 
 __all__ = ["CorruptShard", "DiskFull", "IncompleteStore", "Manifest", "PartRecord", "Reject", "StoreConflict"]
 __all__ += ["StoreError", "StoreRef", "commit", "create", "delete", "exists", "garbage", "is_complete", "list_stores"]
-__all__ += ["missing_shards", "read_complete", "read_manifest", "read_records", "retract", "seal", "shard_rows"]
-__all__ += ["sweep", "write_part"]
+__all__ += ["missing_shards", "read_complete", "read_manifest", "read_records", "read_rejected", "retract", "seal"]
+__all__ += ["shard_rows", "sweep", "write_part"]
 
 FORMAT_NAME = "roboscape-stores"
 FORMAT = (1, 0)  # major: older readers must refuse; minor: they may ignore what is new
@@ -125,8 +134,15 @@ def missing_shards(ref: StoreRef) -> list[int]:
 def read_records(ref: StoreRef) -> dict[int, PartRecord]:
     """The committed part of each shard, for stores that are not sealed yet too."""
     files = open_files(ref.uri)
-    records = (PartRecord.from_json(read_document(files, f"commits/{name}")) for name in files.list("commits"))
+    records = (read_record(files, f"commits/{name}") for name in files.list("commits"))
     return {record.shard: record for record in records}
+
+
+def read_rejected(ref: StoreRef) -> list[Reject]:
+    """The rows without data of a sealed store. Raises CorruptFile if the table is not the one that was sealed."""
+    sealed = FileRecord(**read_complete(ref)["files"][REJECTED])
+    data = read_checked(open_files(ref.uri), REJECTED, sealed)
+    return [Reject(**reject) for reject in pq.read_table(pa.BufferReader(data)).to_pylist()]
 
 
 # Write
@@ -246,7 +262,7 @@ def commit(ref: StoreRef, record: PartRecord) -> bool:
     if files.create(record.commit_path, encode_document(record.to_json())):
         return True
     # A driver that repeats itself, after a lost answer say, meets its own commit.
-    return PartRecord.from_json(read_document(files, record.commit_path)).attempt == record.attempt
+    return read_record(files, record.commit_path).attempt == record.attempt
 
 
 def seal(ref: StoreRef) -> dict[str, Any]:
