@@ -14,7 +14,7 @@ COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#5
 WIDTH, HEIGHT = 3.4, 2.3  # of one panel, inches
 
 
-def plot_losses(rows: Sequence[dict[str, float]], title: str) -> bytes:
+def plot_losses(rows: Sequence[dict[str, float | int]], title: str) -> bytes:
     """A PNG with one panel per loss part, "total" first: each step faint, its running mean dark, held-out points.
 
     rows: as `training_run` logs them.
@@ -34,7 +34,7 @@ def plot_losses(rows: Sequence[dict[str, float]], title: str) -> bytes:
     return sink.getvalue()
 
 
-def plot_part(axis: Axes, rows: Sequence[dict[str, float]], name: str, colour: str) -> None:
+def plot_part(axis: Axes, rows: Sequence[dict[str, float | int]], name: str, colour: str) -> None:
     steps = np.array([row["step"] for row in rows if name in row])
     values = np.array([row[name] for row in rows if name in row])
     axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)

@@ -1,20 +1,22 @@
 """Frames or inverse depth -> tokens, frame by frame, by a trained tokenizer. RGB and depth are two instances of one class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
 from model.checkpoint import load_model, read_header
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 from stages.base import Arrays, ClipFunction, Resources, per_clip
-from stages.images import READS, Source, images_of
+from stages.images import READS, Source, images_of, picture_frames
+from stages.pictures import contact_sheet, spread, strip
 from stages.train_tokenizer import TOKENIZER_FILE
 from storage.results import Result
+from storage.rows import Rows
 from storage.spec import ArraySpec
 
 
@@ -62,6 +64,23 @@ class Tokens:
             return {self.name: ids.cpu().numpy()}
 
         return per_clip(tokenize)
+
+    def preview(self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]) -> UInt8[np.ndarray, "h w 3"]:
+        """A few clips: frames over their tokens."""
+        return contact_sheet([self._strip(own, inputs, row) for row in picks])
+
+    def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
+        role, names = READS[self.source]
+        images = images_of(self.source, {name: a[None] for name, a in inputs[role].read(names, row).items()})[0]
+        ids, shown = own.read((self.name,), row)[self.name], spread(self.n_frames, 8)
+        steady = f"{100 * (ids[1:] == ids[:-1]).mean():.0f} % of tokens are those of the frame before"
+        drawn = [(self.source, picture_frames(self.source, images)[shown]), ("tokens", colour_ids(ids)[shown])]
+        return strip(drawn, title=f"clip {own.clip_ids[row]}", note=steady, columns=[f"{t}" for t in shown])
+
+
+def colour_ids(ids: Integer[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any 3"]:
+    """A colour for each of the 2**18 tokens: bits 0-5 are red, 6-11 green, 12-17 blue. Like colours mean nothing."""
+    return ((ids[..., None] >> np.array([0, 6, 12])) % 64 * 4).astype(np.uint8)
 
 
 def load_tokenizer(result: Result, source: Source) -> MagvitTokenizer:

@@ -159,7 +159,7 @@ class TrainTokenizer:
 
         def batch_at(i: int) -> TokenizerBatch:
             chosen = order.at(i)
-            return self.batch(data(chosen), i, [store.clip_ids[row] for row in chosen], self.frames_per_clip)
+            return self.batch(data(chosen), i, [store.clip_ids[int(row)] for row in chosen], self.frames_per_clip)
 
         return batch_at
 
@@ -183,7 +183,7 @@ class TrainTokenizer:
         """All frames of some clips of the `val` split."""
         store, chosen = rows[READS[self.source][0]], spread(usable_rows(rows, "val"), self.n_val_clips)
         arrays = self.read(store, chosen)
-        return self.batch(arrays, 0, [store.clip_ids[row] for row in chosen], arrays["moving"].shape[1])
+        return self.batch(arrays, 0, [store.clip_ids[int(row)] for row in chosen], arrays["moving"].shape[1])
 
     # Networks and losses
 
@@ -232,7 +232,10 @@ class TrainTokenizer:
 
 @torch.no_grad()
 def scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
-    """Reconstruction PSNR in dB, of whole frames and of their moving region, and how much of the codebook is used."""
+    """Reconstruction PSNR in dB, of whole frames and of their moving region, and how much of the codebook is used.
+
+    Where nothing moves in any frame there is no "psnr moving".
+    """
     psnr, moving_psnr, ids = [], [], []
     for start in range(0, len(batch.images), 16):
         images, moving = batch.images[start : start + 16], batch.moving[start : start + 16]
@@ -241,9 +244,10 @@ def scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
         psnr.append(frame_psnr(again[:, None], images[:, None])[:, 0])
         moving_psnr.append(frame_psnr(again[:, None], images[:, None], moving[:, None])[:, 0])
     low, high = code_perplexity(torch.cat(ids))
+    in_motion = {"psnr moving": torch.cat(moving_psnr).nanmean().item()} if batch.moving.any() else {}
     return {
         "psnr": torch.cat(psnr).mean().item(),
-        "psnr moving": torch.cat(moving_psnr).nanmean().item(),
+        **in_motion,
         "codes used (bits 0-8)": low,
         "codes used (bits 9-17)": high,
     }

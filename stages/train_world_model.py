@@ -89,11 +89,11 @@ class TrainWorldModel:
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         device = pick_device(self.device)
+        model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
         used = usable_rows(rows, "train")
         stats = self.action_stats(rows["clip"], used)
         data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used)
         held_out = self.held_out(rows, stats)
-        model = self.build().to(device)
         run = TrainingRun(
             model=model,
             loss_fn=world_loss_fn(self.loss, self.masking),
@@ -146,14 +146,14 @@ class TrainWorldModel:
 
         def batch_at(i: int) -> WorldBatch:
             chosen = order.at(i)
-            return world_batch(data(chosen), [clip_ids[row] for row in chosen])
+            return world_batch(data(chosen), [clip_ids[int(row)] for row in chosen])
 
         return batch_at
 
     def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
         chosen, clip_ids = spread(usable_rows(rows, "val"), self.n_val_clips), rows["rgb_tokens"].clip_ids
         parts = [chosen[i : i + self.clips_per_batch] for i in range(0, len(chosen), self.clips_per_batch)]
-        return [world_batch(self.prepare(rows, stats, part), [clip_ids[row] for row in part]) for part in parts]
+        return [world_batch(self.prepare(rows, stats, part), [clip_ids[int(row)] for row in part]) for part in parts]
 
     def action_stats(self, clip: Rows, used: Int[np.ndarray, " n"]) -> ActionStats:
         """Of the training clips; those of the checkpoint that training goes on from."""

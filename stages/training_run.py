@@ -26,7 +26,7 @@ from stages.batches import Prefetched
 from stages.loss_plot import is_loss
 from storage.weights import WeightsRef
 
-LogRow = dict[str, float]
+LogRow = dict[str, float | int]  # "step" is an int
 
 LOG_FILE, STATE_FILE, PLOT_FILE, NOTE_FILE = "losses.csv", "state.pt", "losses.png", "training.md"
 
@@ -70,9 +70,11 @@ class TrainingRun:
             self.log = [{"step": 0, **self._validated()}]
         batches = Prefetched(self.batch_at)
         try:
-            last = train(
-                self.model, self.loss_fn, batches, self.config, state=state, on_step=self._on_step, critic=self.critic
-            )
+            with seeded(self.config.seed):  # whatever drew before in this process must not matter
+                last = train(
+                    self.model, self.loss_fn, batches, self.config, state=state, on_step=self._on_step,
+                    critic=self.critic,
+                )  # fmt: skip
         finally:
             batches.close()
         if last.ema is not None:
@@ -168,7 +170,7 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global generator at `seed`, for making a network; afterwards it is as it was."""
+    """Torch's global generator at `seed`; afterwards the CPU's is as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
