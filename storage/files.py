@@ -333,6 +333,6 @@ def explain_disk_full(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _unless_missing(function: Callable[..., Any], path: str, info: Any) -> None:
+def _unless_missing(function: Callable[..., Any], path: str | Path, info: Any) -> None:
     if not isinstance(info[1], FileNotFoundError):
         raise info[1]

@@ -44,7 +44,7 @@ def encode_shard(block: Array, spec: ArraySpec, holes: frozenset[int] = frozense
     fill = np.full(spec.shape, spec.fill, dtype=spec.dtype)
     offset, index = 0, np.empty((len(block), 2), "<u8")
     for i in range(len(block)):
-        chunk = encode_chunk(fill if i in holes else block[i], spec.codec)
+        chunk = encode_chunk(fill if i in holes else block[i, ...], spec.codec)
         index[i] = offset, len(chunk)
         offset += len(chunk)
         yield chunk
