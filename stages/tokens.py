@@ -1,4 +1,6 @@
-"""Frames or inverse depth -> tokens, frame by frame, by a trained tokenizer. RGB and depth are two instances of one class."""
+"""Frames or inverse depth -> tokens, frame by frame, by a trained tokenizer. RGB and depth are two instances of one
+class.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,8 +59,8 @@ class Tokens:
             ids = to_ids(tokenizer, images)
             if tuple(ids.shape[1:]) != self.grid:
                 raise ValueError(
-                    f"{self.name}: frames of {tuple(images.shape[-2:])} px give a {tuple(ids.shape[1:])} grid of tokens, "
-                    f"the stage says {self.grid}; its grid must be the frame's size over "
+                    f"{self.name}: frames of {tuple(images.shape[-2:])} px give a {tuple(ids.shape[1:])} grid of "
+                    f"tokens, the stage says {self.grid}; its grid must be the frame's size over "
                     f"{tokenizer.config.downscale} px, the side of a token's cell"
                 )
             return {self.name: ids.cpu().numpy()}
@@ -97,7 +99,7 @@ def to_ids(tokenizer: MagvitTokenizer, images: Float[Tensor, "t c h w"]) -> Int[
     """The tokens of one clip's frames: int32, in [0, 2**n_bits)."""
     ids = tokenizer.to_ids(images.to(next(tokenizer.parameters()).device))
     low, high = int(ids.min()), int(ids.max())
-    assert 0 <= low and high < tokenizer.config.vocabulary, (low, high, tokenizer.config.vocabulary)
+    assert low >= 0 and high < tokenizer.config.vocabulary, (low, high, tokenizer.config.vocabulary)
     return ids
 
 
