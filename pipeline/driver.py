@@ -1,6 +1,5 @@
 """Drives a run from the shell: services, sample, flow, and what to look at afterwards."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -8,10 +7,12 @@ from rich.console import Console
 from pipeline import services
 from pipeline.journal import Journal, find_journal
 from pipeline.settings import Settings
+from storage import store
 from storage.results import open_result
 from storage.store import StoreRef
 
-PICTURES = (".md", ".png", ".gif", ".mp4")
+VERDICT = "metrics.md"
+SHOWN = (".md", ".png", ".gif", ".mp4")
 
 
 def drive(request: dict[str, Any], out: Console) -> None:
@@ -33,7 +34,7 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
     from pipeline import experiments
     from pipeline.sample import make
 
-    config = experiments.sample_of(request["experiment"])
+    config = experiments.SAMPLES.get(request["experiment"])
     if request.get("source") is None and config is not None:
         make(settings.sample, config, 0, lambda text: out.print(text, style="dim"))
 
@@ -46,21 +47,24 @@ def show(journal: Journal, out: Console) -> None:
 
 
 def show_results(journal: Journal, settings: Settings, out: Console) -> None:
-    """Where a person looks now: tables and pictures of the last stage, its page, the UI."""
+    """Where a person looks now: the verdict, tables and pictures of the last stage, its page, the UI."""
     done = [entry for entry in journal.stages if entry.state in ("completed", "cached")]
     if not done:
         return
     last = done[-1]
-    if last.name in ("world_model", "evaluation", "label_scores"):
+    if store.read_manifest(StoreRef(last.uri)).kind == "result":
         result = open_result(StoreRef(last.uri))
-        for name in sorted(
-            result.files, key=lambda n: PICTURES.index(Path(n).suffix) if Path(n).suffix in PICTURES else 9
-        ):
-            if name.endswith(PICTURES) and "/" not in name:
-                out.print(f"  {result.file(name)}")
-        for name in ("metrics.md",):
-            if name in result.files:
-                out.print(result.file(name).read_text(), markup=False)
+        if VERDICT in result.files:
+            out.print(verdict(result.file(VERDICT).read_text()), markup=False)
+        for name in sorted(result.files):
+            if name.endswith(SHOWN) and "/" not in name:
+                out.print(f"  {result.file(name)}", markup=False)
     if last.artifact:
-        out.print(f"Lineage page: {settings.ui_url}/artifacts/artifact/{last.artifact}")
-    out.print("Open the UI with: [bold]roboscape ui[/bold]   Stop the services with: [bold]roboscape down[/bold]")
+        out.print(f"Lineage: {settings.ui_url}/artifacts/artifact/{last.artifact}", markup=False)
+    out.print("Open the UI: [bold]roboscape ui[/bold]    Stop the services: [bold]roboscape down[/bold]")
+
+
+def verdict(page: str) -> str:
+    """The first paragraph below the page's title."""
+    paragraphs = [p.strip() for p in page.split("\n\n") if p.strip() and not p.startswith("#")]
+    return "\n" + (paragraphs[0] if paragraphs else "") + "\n"

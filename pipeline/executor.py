@@ -279,8 +279,8 @@ def run_dataset_ray(
     """The same on a Ray worker with the stage's resources (a GPU node, say), asked for its progress every second."""
     import ray
 
-    options = actor_options(stage.resources) | {"max_concurrency": 2}
-    worker = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
+    options: dict[str, Any] = {**actor_options(stage.resources), "max_concurrency": 2}
+    worker: Any = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
     try:
         result = worker.run.remote()
         while not ray.wait([result], timeout=POLL_S)[0]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stages.evaluate import Evaluate
-
 from model.magvit2.config import MagvitConfig, one_x
 from model.magvit2.config import tiny as tiny_tokenizer
 from model.training import TrainConfig
@@ -20,6 +18,7 @@ from pipeline.overrides import override
 from stages.clip import Clip
 from stages.depth import PseudoDepth
 from stages.discover import Discover
+from stages.evaluate import Evaluate
 from stages.keypoints import Keypoints
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels
@@ -59,6 +58,7 @@ def from_scratch(
     world_training: TrainConfig,
     hop_s: float = 0.5,
     val_share: float = 0.05,
+    clips_per_batch: int = 8,
 ) -> Experiment:
     """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`."""
     grid = tokenizer.grid(size, size)
@@ -69,15 +69,18 @@ def from_scratch(
     return Experiment(
         discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
         clip=Clip(root=str(source), size=size),
-        depth=PseudoDepth(annotator=SensorDepth(root=str(source)), size=size),
-        keypoints=Keypoints(annotator=LucasKanade()),
+        depth=PseudoDepth(annotator=SensorDepth(root=str(source)), size=size),  # type: ignore[arg-type]  (its ClassVars)
+        keypoints=Keypoints(annotator=LucasKanade()),  # type: ignore[arg-type]
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
         depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
         rgb_tokens=Tokens(source="rgb", grid=grid),
         depth_tokens=Tokens(source="depth", grid=grid),
         world_model=TrainWorldModel(
-            model=replace(world_model, grid=grid), training=world_training, watch=RunConfig(save_every=25)
+            model=replace(world_model, grid=grid),
+            training=world_training,
+            clips_per_batch=clips_per_batch,
+            watch=RunConfig(save_every=25),
         ),
         evaluation=Evaluate(),
     )
@@ -91,7 +94,8 @@ def pretrain(source: Path) -> Experiment:
         tokenizer=tiny_tokenizer(patch=16),
         tokenizer_training=TrainConfig(steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02),
         world_model=tiny_world_model(),
-        world_training=TrainConfig(steps=2500, learning_rate=2e-3, warmup_steps=100, final_share=0.05),
+        world_training=TrainConfig(steps=2300, learning_rate=1.5e-3, warmup_steps=100, final_share=0.05),
+        clips_per_batch=4,
         hop_s=0.75,
     )
 
@@ -164,7 +168,7 @@ def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment:
         raise FileNotFoundError(
             f"no episodes at {source}: give --source with an AGIBOT-World root, or make some with `roboscape sample`"
         )
-    return override(EXPERIMENTS[name](Path(source)), overrides)
+    return override(EXPERIMENTS[name](Path(source).absolute()), overrides)
 
 
 def descriptions() -> dict[str, str]:

@@ -18,14 +18,14 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def replace_at(config: Any, names: list[str], value: Any, path: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(config) if f.init} if dataclasses.is_dataclass(config) else {}
+    fields = [f.name for f in dataclasses.fields(config) if f.init] if dataclasses.is_dataclass(config) else []
     name, rest = names[0], names[1:]
     if name not in fields:
         there = ", ".join(fields) or f"a {type(config).__name__}, which has no fields"
         raise ValueError(f"{path}: no field '{name}'; there is: {there}")
     old = getattr(config, name)
     new = replace_at(old, rest, value, path) if rest else fitting(old, value, path)
-    return dataclasses.replace(config, **{name: new})
+    return dataclasses.replace(config, **{name: new})  # type: ignore[type-var]
 
 
 def fitting(old: Any, value: Any, path: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from pipeline import executor, report
 from pipeline.executor import Outcome, StageFailed
@@ -17,7 +18,7 @@ from pipeline.journal import Journal
 from pipeline.progress import StageProgress
 from pipeline.provenance import code_version, run_with, weights_of
 from pipeline.worker import Job
-from stages.base import ClipStage, DatasetStage
+from stages.base import ClipStage
 from stages.pictures import png_bytes
 from storage import cleanup, store
 from storage.files import open_files
@@ -26,7 +27,8 @@ from storage.rows import open_rows
 from storage.store import Manifest, StoreRef
 
 PREVIEW_CLIPS = 3  # on a stage's lineage page
-AnyStage = ClipStage | DatasetStage
+# A ClipStage or a DatasetStage. Pyright does not take a dataclass's ClassVar for a protocol's property.
+AnyStage = Any
 
 
 @dataclass(kw_only=True)
