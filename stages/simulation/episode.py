@@ -3,7 +3,7 @@
 """Run one episode's physics: a scene, two hands' policies -> the states and commands of every video frame.
 
 Commands change at a control rate of at least 30 Hz, a multiple of the video rate; between two of them the joint targets
-go on in a straight line. What is rendered later is recomputed from `qpos`, so pictures and states agree exactly.
+go on in a straight line. What is rendered later is recomputed from `qpos`.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,10 @@ class UnstableError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """One episode at the video rate: row k is what holds at time k / rate_hz; arms in the order left, right."""
+    """One episode at the video rate: row k is what holds at time k / rate_hz; arms in the order left, right.
+
+    Poses of the flanges are those of one physics step (2 ms or less) before `qpos`, as MuJoCo has them after a step.
+    """
 
     rate_hz: float
     qpos: Float[np.ndarray, "t q"]  # of the MuJoCo model

@@ -76,7 +76,7 @@ class Hand:
         xyz = np.array(REST_XYZ_M) * (1, self.sign, 1) + self.rng.normal(0, 0.015, 3)
         return Command(xyz=xyz, azimuth=self.sign * NOMINAL_AZIMUTH_RAD, tilt=np.radians(34), closed=0.0)
 
-    def pose(self, xyz: Float[np.ndarray, " 3"], azimuth: float, closed: float, tilt_deg: float = 34) -> Command:
+    def pose(self, xyz: Float[np.ndarray, " 3"], azimuth: float, closed: float, tilt_deg: float = 34.0) -> Command:
         xyz = np.array([xyz[0], xyz[1], max(xyz[2], LOWEST_TIP_M)])
         return Command(xyz=xyz, azimuth=azimuth, tilt=np.radians(tilt_deg), closed=closed)
 
@@ -172,11 +172,13 @@ def push(hand: Hand, now: Command, thing: SceneObject) -> Motion:
     along = np.array([np.cos(heading), np.sin(heading), 0.0])
     low = np.array([*before[:2], LOWEST_TIP_M + 0.01])
     back = low - along * (thing.radius_m * 1.3 + 0.055)
-    now = yield from reach(hand, now, hand.pose(_lift(back, 0.1), azimuth, 1.0, 28))
-    now = yield from reach(hand, now, hand.pose(back, azimuth, 1.0, 28), speed=0.2)
+    now = yield from reach(hand, now, hand.pose(_lift(back, 0.1), azimuth, 1.0, 28.0))
+    now = yield from reach(hand, now, hand.pose(back, azimuth, 1.0, 28.0), speed=0.2)
     length = rng.uniform(0.08, 0.16)
-    now = yield from reach(hand, now, hand.pose(low + along * (length - thing.radius_m), azimuth, 1.0, 28), speed=0.16)
-    now = yield from reach(hand, now, hand.pose(_lift(now.xyz, 0.12), azimuth, 1.0, 34))
+    now = yield from reach(
+        hand, now, hand.pose(low + along * (length - thing.radius_m), azimuth, 1.0, 28.0), speed=0.16
+    )
+    now = yield from reach(hand, now, hand.pose(_lift(now.xyz, 0.12), azimuth, 1.0, 34.0))
     moved = world.position(thing.name) - before
     segment.success = bool(moved[:2] @ along[:2] > 0.5 * length)
     return now
