@@ -15,6 +15,7 @@ from model.weights import shipped
 from model.world.config import WorldModelConfig, small
 from model.world.config import tiny as tiny_world_model
 from pipeline.overrides import override
+from stages.base import Resources
 from stages.clip import Clip
 from stages.depth import PseudoDepth
 from stages.discover import Discover
@@ -59,12 +60,20 @@ def from_scratch(
     hop_s: float = 0.5,
     val_share: float = 0.05,
     clips_per_batch: int = 8,
+    cpus: float = 2.0,
+    gpus: float = 0.0,
 ) -> Experiment:
-    """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`."""
+    """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`.
+
+    cpus: threads of the trainings and the evaluation. Networks as small as the tiny ones gain nothing from a second
+    one, and lose much where another process wants that core. gpus: of a training, and half of it for tokens.
+    """
+    resources = Resources(cpus=cpus, gpus=gpus, memory_gb=4.0)
+    tokenizing = Resources(cpus=1.0, gpus=gpus / 2, memory_gb=2.0, clips_per_shard=64)
     grid = tokenizer.grid(size, size)
     tokenizers = {
         "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
-        "n_val_clips": 16, "watch": RunConfig(save_every=100),
+        "n_val_clips": 16, "watch": RunConfig(save_every=100), "resources": resources,
     }  # fmt: skip
     return Experiment(
         discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
@@ -74,15 +83,16 @@ def from_scratch(
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
         depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
-        rgb_tokens=Tokens(source="rgb", grid=grid),
-        depth_tokens=Tokens(source="depth", grid=grid),
+        rgb_tokens=Tokens(source="rgb", grid=grid, resources=tokenizing),
+        depth_tokens=Tokens(source="depth", grid=grid, resources=tokenizing),
         world_model=TrainWorldModel(
             model=replace(world_model, grid=grid),
             training=world_training,
             clips_per_batch=clips_per_batch,
             watch=RunConfig(save_every=25),
+            resources=resources,
         ),
-        evaluation=Evaluate(),
+        evaluation=Evaluate(resources=resources),
     )
 
 
@@ -96,14 +106,15 @@ def pretrain(source: Path) -> Experiment:
         world_model=tiny_world_model(),
         world_training=TrainConfig(steps=2300, learning_rate=1.5e-3, warmup_steps=100, final_share=0.05),
         clips_per_batch=4,
+        cpus=1.0,
         hop_s=0.75,
     )
 
 
 def demo(source: Path) -> Experiment:
     """The sample at 128 px on a laptop; tiny networks that go on from the shipped weights. A few minutes."""
-    e = replace(pretrain(source), discover=Discover.of(source, hop_s=0.75, val_share=0.2, test_share=0.0))
-    polish = TrainConfig(steps=60, learning_rate=2e-4, warmup_steps=10)
+    e = replace(pretrain(source), discover=Discover.of(source, hop_s=1.5, val_share=0.2, test_share=0.0))
+    polish = TrainConfig(steps=60, learning_rate=1e-4, warmup_steps=10)
     # The encoders stay as they are: the world model that training goes on from knows their tokens.
     tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
     return replace(
@@ -126,6 +137,7 @@ def smoke(source: Path) -> Experiment:
         world_training=few,
         hop_s=2.0,
         val_share=0.34,
+        cpus=1.0,
     )
 
 
@@ -138,6 +150,8 @@ def lab(source: Path) -> Experiment:
         tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4),
         world_model=small(),
         world_training=TrainConfig(steps=200_000),
+        cpus=4.0,
+        gpus=1.0,
     )
 
 
