@@ -59,13 +59,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, set
     command = [sys.executable, str(script), str(folder / "sample"), json.dumps(asdict(MORE))]
     maker = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"})
     try:
-        wait_for(lambda: maker.poll() is not None or any((folder / "sample" / ".made").glob("*.json")), seconds=60)
+        wait_for(lambda: maker.poll() is not None or any((folder / "sample" / ".made").glob("*.json")), seconds=200)
         assert maker.poll() is None, "it should still be at work"
         processes = [maker.pid, *children(maker.pid)]
     finally:
         maker.send_signal(signal.SIGKILL)
         maker.wait()
-    wait_for(lambda: not any(map(runs, processes)), seconds=10)
+    wait_for(lambda: not any(map(runs, processes)), seconds=60)
     yield folder / "sample", made(folder / "sample"), processes
 
 
