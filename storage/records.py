@@ -120,7 +120,11 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """One worker's finished shard: the folder it lies in and what must be found there. Counts only once committed."""
+    """One worker's finished shard: the folder it lies in and what must be found there. Counts only once committed.
+
+    chunks: for each shard file the SHA-256 over the crc32c's of its chunks and index. The crc32c of the whole file says
+    nothing about them: after bytes and then their own crc32c, a crc32c is the same whatever the bytes were.
+    """
 
     shard: int
     attempt: str
@@ -130,6 +134,7 @@ class PartRecord:
     rejects: tuple[Reject, ...]
     files: dict[str, FileRecord]  # by path below the part's folder
     seconds: float
+    chunks: dict[str, str] = field(default_factory=dict)  # by path below the part's folder
 
     @property
     def part(self) -> str:

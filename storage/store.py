@@ -39,7 +39,7 @@ from storage.records import (
     read_document,
     read_record,
 )
-from storage.shards import Array, encode_shard, metadata_files, open_zarr, shard_path
+from storage.shards import Array, encode_shard, metadata_files, noting_checks, open_zarr, shard_path
 
 __all__ = ["CorruptShard", "DiskFull", "IncompleteStore", "Manifest", "PartRecord", "Reject", "StoreConflict"]
 __all__ += ["StoreError", "StoreRef", "commit", "create", "delete", "exists", "garbage", "is_complete", "list_stores"]
@@ -47,7 +47,7 @@ __all__ += ["missing_shards", "read_complete", "read_manifest", "read_records", 
 __all__ += ["shard_rows", "sweep", "write_part"]
 
 FORMAT_NAME = "roboscape-stores"
-FORMAT = (1, 0)  # major: older readers must refuse; minor: they may ignore what is new
+FORMAT = (1, 1)  # major: older readers must refuse; minor: they may ignore what is new (1.1: `PartRecord.chunks`)
 MANIFEST, COMPLETE, REJECTED = "manifest.json", "complete.json", "rejected.parquet"
 REJECTED_SCHEMA = pa.schema(
     [("row", pa.int64()), *((name, pa.string()) for name in ("clip_id", "reason", "detail", "kind"))]
@@ -172,7 +172,7 @@ def write_part(
     )
     files = open_files(ref.uri)
     try:
-        written = _write_files(files, record, manifest, arrays)
+        written, chunks = _write_files(files, record, manifest, arrays)
         _reopen(files, record, manifest, arrays)
     except BaseException as error:
         files.delete_tree(record.part)
@@ -180,7 +180,7 @@ def write_part(
             n_bytes = sum(np.asarray(array).nbytes for array in arrays.values())
             raise DiskFull(f"store {ref}, shard {shard} ({n_bytes / 1e6:.1f} MB uncompressed): {error}") from error
         raise
-    return replace(record, files=written)
+    return replace(record, files=written, chunks=chunks)
 
 
 def _check_arrays(ref: StoreRef, manifest: Manifest, rows: range, arrays: Mapping[str, Array]) -> None:
@@ -206,13 +206,16 @@ def _check_rejects(ref: StoreRef, rows: range, rejects: Sequence[Reject]) -> Non
 
 def _write_files(
     files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
-) -> dict[str, FileRecord]:
+) -> tuple[dict[str, FileRecord], dict[str, str]]:
     """Data first, metadata last: a part that was cut short is not even a Zarr group."""
     holes = frozenset(reject.row - record.first_row for reject in record.rejects)
     written: dict[str, FileRecord] = {}
+    chunks: dict[str, str] = {}
     for spec in manifest.specs:
-        path = shard_path(spec)
-        written[path] = files.write(f"{record.part}/{path}", encode_shard(arrays[spec.name], spec, holes))
+        path, checks = shard_path(spec), hashlib.sha256()
+        pieces = noting_checks(encode_shard(arrays[spec.name], spec, holes), checks)
+        written[path] = files.write(f"{record.part}/{path}", pieces)
+        chunks[path] = checks.hexdigest()
     attributes = {
         "format": f"{FORMAT_NAME} {FORMAT[0]}.{FORMAT[1]}",
         "stage": manifest.stage,
@@ -228,7 +231,7 @@ def _write_files(
     }
     for path, data in metadata_files(manifest.specs, record.n, attributes).items():
         written[path] = files.write(f"{record.part}/{path}", [data])
-    return written
+    return written, chunks
 
 
 def _reopen(files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
@@ -303,7 +306,7 @@ def seal(ref: StoreRef) -> dict[str, Any]:
 def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
     """SHA-256 over the sizes and checksums of all shard files: equal data, equal digest, whoever wrote it when."""
     lines = [
-        f"{record.shard} {path} {record.files[path].size} {record.files[path].crc32c}"
+        f"{record.shard} {path} {record.files[path].size} {record.files[path].crc32c} {record.chunks.get(path, '')}".rstrip()
         for record in records
         for path in map(shard_path, manifest.specs)
     ]

@@ -79,8 +79,8 @@ def _check_file(files: Files, manifest: Manifest, record: PartRecord, path: str,
         return
     shard = Shard(files, where, spec, record.n, expected.size, record.first_row)
     _check_size(files, where, expected.size)
-    for i in range(record.n) if full else ():
-        shard.check(i)
+    if full and (found := shard.check_all()) != record.chunks.get(path, found):
+        raise CorruptFile(f"{files.uri}/{where} is a whole shard file, but not the one that was committed")
 
 
 def _check_size(files: Files, path: str, expected: int) -> None:

@@ -25,7 +25,7 @@ def names(files: Files) -> list[str]:
     return sorted(info.path for info in files.walk(""))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=50), max_size=5), start=st.integers(0, 300), length=st.integers(1, 300))
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_what_is_written_is_read_however_it_is_cut(tmp_path_factory, kind, pieces, start, length):

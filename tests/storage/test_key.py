@@ -43,7 +43,7 @@ def reordered(value: Any) -> Any:
     return [reordered(v) for v in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(RECIPES)
 def test_order_of_entries_is_irrelevant(recipe):
     assert content_key(reordered(recipe)) == content_key(recipe)
@@ -56,7 +56,7 @@ def sorted_repr(value: Any) -> str:
     return repr([sorted_repr(v) for v in value]) if isinstance(value, list) else repr(value)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(RECIPES, st.data())
 def test_one_change_anywhere_changes_the_key(recipe, data):
     name = data.draw(st.sampled_from(sorted(recipe)))

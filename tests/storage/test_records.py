@@ -19,7 +19,7 @@ RECORD = PartRecord(
 )  # fmt: skip
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(content=DOCUMENTS)
 def test_documents_round_trip(tmp_path_factory, content):
     files = LocalFiles(str(tmp_path_factory.mktemp("documents")))
@@ -92,7 +92,7 @@ def test_a_commit_under_another_shards_name_is_refused(tmp_path):
         read_record(files, "commits/00000004.json")
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(root=st.sampled_from(["/a/b", "/a/stores/b", "s3://bucket", "s3://bucket/p/q/", "memory://x/y"]),
        stage=st.sampled_from(["clip", "rgb_tokens"]))  # fmt: skip
 def test_refs_know_their_parts(root, stage):

@@ -20,7 +20,7 @@ DTYPES = ["bool", "uint8", "int16", "int32", "uint64", "float16", "float32", "fl
 
 @st.composite
 def blocks(draw: st.DrawFn) -> tuple[dict[str, Any], np.ndarray]:
-    """The fields of a spec of any dtype, codec, rank and fill, and clips for it with any bit pattern, NaNs with payload too."""
+    """The fields of a spec of any dtype, codec, rank and fill, and clips for it with any bit pattern."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     shape = draw(arrays.array_shapes(min_dims=0, max_dims=3, max_side=5))
     if dtype.kind == "f":
