@@ -39,7 +39,7 @@ def make_stores(root: Path) -> Stores:
         stores[name] = write_clips(index, name, of_clip, rejected=(REJECTED,))
     for i, source in enumerate(("rgb", "depth")):
         ids = np.random.default_rng(i).integers(0, 2**18, (len(SPLITS), 16, *GRID)).astype(np.int32)
-        made_by = {"tokenizer": f"{root}/{source}_tokenizer/0123456789abcde{i}"}
+        made_by = {"tokenizer": StoreRef.at(str(root), f"{source}_tokenizer", f"0123456789abcde{i}").uri}
         name = f"{source}_tokens"
         stores[name] = write_clips(index, name, {name: ids}, rejected=(REJECTED,), inputs=made_by)
     return stores
@@ -93,7 +93,9 @@ def attempt(stage, ref: StoreRef, stores: Stores, progress: Callable[..., None] 
 
 def train_stage(root: Path, stage, stores: Stores, *, run: str = "", kills: tuple[int, ...] = ()) -> Result:
     """The stage's result, after these kills. `run` keeps runs of one stage apart."""
-    ref = new_result(root, stage.name, [repr(stage), run])
+    ref = new_result(
+        root, stage.name, [repr(stage), {role: ref.uri for role, ref in rows_of(stage, stores).items()}, run]
+    )
     for step in kills:
         try:
             attempt(stage, ref, stores, kill_at(step))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from small_stores import square_clips
@@ -14,6 +14,7 @@ frames = arrays.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 6),
 
 
 @given(frames)
+@settings(deadline=None)
 def test_frames_survive_the_trip_to_images_and_back(rgb):
     images = rgb_to_images(rgb)
     assert images.shape == (len(rgb), 3, *rgb.shape[1:3]) and images.dtype == torch.float32
@@ -22,6 +23,7 @@ def test_frames_survive_the_trip_to_images_and_back(rgb):
 
 
 @given(st.floats(-3, 3, width=32))
+@settings(deadline=None)
 def test_images_are_clamped_and_rounded_to_the_nearest_level(value):
     level = int(images_to_rgb(torch.full((3, 1, 1), value))[0, 0, 0])
     assert abs(level - min(max((value + 1) * 127.5, 0), 255)) <= 0.5 + 1e-4
@@ -72,6 +74,7 @@ def grown(changed: np.ndarray) -> np.ndarray:
 
 
 @given(arrays.arrays(np.int8, (5, 7, 9), elements=st.sampled_from([0, 0, 0, 0, 20, -20, 10])))
+@settings(deadline=None)
 def test_moving_is_what_differs_from_the_median_frame_and_a_margin(levels):
     images = torch.from_numpy(levels.astype(np.float32) / 127.5)[:, None].repeat(1, 3, 1, 1)
     changed = abs(levels.astype(float) - np.median(levels, axis=0)) / 127.5 > MOVED  # an odd number of frames

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float, UInt8
 from small_stores import new_result, opened, square_clips, write_clips, write_index
@@ -15,7 +15,7 @@ from model.magvit2.config import MagvitConfig
 from model.magvit2.config import tiny as tiny_tokenizer
 from stages.base import ClipInputs, ClipStage
 from stages.batches import raw_draws
-from stages.images import READS, images_of
+from stages.images import READS, Source, images_of
 from stages.tokens import Tokens, colour_ids, decode_clips, load_tokenizer
 from stages.train_tokenizer import TOKENIZER_FILE
 from stages.training_run import seeded
@@ -47,7 +47,7 @@ def tokenize(stage: Tokens, result: Result, *clips: dict[str, np.ndarray]) -> li
     return found
 
 
-def arrays_of(source: str, n: int = 3) -> list[dict[str, np.ndarray]]:
+def arrays_of(source: Source, n: int = 3) -> list[dict[str, np.ndarray]]:
     role, names = READS[source]
     arrays = square_clips(n)[role]
     return [{name: arrays[name][i] for name in names} for i in range(n)]
@@ -74,6 +74,7 @@ def test_tokens_are_the_tokenizers_own_of_every_frame(tmp_path, source, config):
 
 
 @given(st.integers(0, 2**18 - 1))
+@settings(deadline=None)
 def test_the_decoder_sees_the_bits_of_any_token(token):
     """Least significant first, and images come out in [-1, 1]."""
     ids = torch.full((1, 1, *GRID), token, dtype=torch.int32)

@@ -222,7 +222,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.fixed_dictionaries({"total": numbers}, optional={"val/total": numbers}), min_size=1, max_size=6))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_table_is_read_as_it_was_written(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("log")
     run = new_run(folder)
@@ -232,6 +232,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path_factory, rows):
 
 
 @given(st.lists(numbers.filter(lambda x: abs(x) < 1e9), min_size=1, max_size=40), st.integers(1, 12))
+@settings(deadline=None)
 def test_summary_is_the_mean_of_both_ends(losses, n_mean):
     log = [{"step": 0, "val/total": 9.0}, *({"step": i + 1, "total": x} for i, x in enumerate(losses))]
     log[-1] |= {"val/total": 3.0}
