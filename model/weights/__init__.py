@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+FOLDER = Path(__file__).parent
+
 
 def shipped(name: str) -> Path:
     """The file of these weights, such as `rgb_tokenizer`. Raises FileNotFoundError naming what there is."""
-    path = Path(__file__).parent / f"{name}.safetensors"
+    path = FOLDER / f"{name}.safetensors"
     if not path.exists():
-        there = sorted(p.stem for p in path.parent.glob("*.safetensors"))
-        raise FileNotFoundError(f"no shipped weights '{name}'; there are {there}. `roboscape run pretrain` makes them")
+        there = sorted(p.stem for p in FOLDER.glob("*.safetensors"))
+        raise FileNotFoundError(
+            f"no shipped weights '{name}'; there are {there}. `roboscape run pretrain`, then `python -m pipeline.ship_weights`, makes them"
+        )
     return path

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from model.checkpoint import file_digest, from_plain, load_model, read_header, save_model, write_whole
+from model.checkpoint import file_digest, from_plain, load_model, read_header, save_half, save_model, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,3 +136,15 @@ def test_unknown_fields_are_refused_and_absent_ones_take_their_defaults():
     with pytest.raises(ValueError, match="InnerConfig has no field depth"):
         from_plain(NetConfig, {"inner": {"depth": 2}})
     assert from_plain(NetConfig, {"width": 8}) == NetConfig(width=8)
+
+
+def test_a_halved_file_gives_the_same_network_up_to_half_precision(tmp_path: Path):
+    module = Net(NetConfig(width=5))
+    full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
+    save_model(full, module, NetConfig(width=5), card={"step": 3})
+    assert save_half(full, half) == file_digest(half)
+    loaded, config = load_model(half, Net, NetConfig)
+    assert config == NetConfig(width=5) and read_header(half)["card"] == {"step": 3}
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    assert half.stat().st_size < full.stat().st_size
