@@ -305,11 +305,11 @@ def seal(ref: StoreRef) -> dict[str, Any]:
 
 def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
     """SHA-256 over the sizes and checksums of all shard files: equal data, equal digest, whoever wrote it when."""
-    lines = [
-        f"{record.shard} {path} {record.files[path].size} {record.files[path].crc32c} {record.chunks.get(path, '')}".rstrip()
-        for record in records
-        for path in map(shard_path, manifest.specs)
-    ]
+    lines = []
+    for record in records:
+        for path in map(shard_path, manifest.specs):
+            file = record.files[path]
+            lines.append(f"{record.shard} {path} {file.size} {file.crc32c} {record.chunks.get(path, '')}".rstrip())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
