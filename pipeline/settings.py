@@ -4,9 +4,11 @@ Everything lies under one workspace folder, so that deleting it undoes everythin
 that already run elsewhere; then nothing is started here.
 """
 
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
 
@@ -22,13 +24,22 @@ class Settings:
 
     home: Path = field(default_factory=lambda: Path(os.environ.get("ROBOSCAPE_HOME", "workspace")).absolute())
     backend: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_BACKEND", "ray"))
-    prefect_port: int = field(default_factory=lambda: int(os.environ.get("ROBOSCAPE_PREFECT_PORT", PREFECT_PORT)))
+    prefect_port: int = field(default_factory=lambda: int(os.environ.get("ROBOSCAPE_PREFECT_PORT", 0)))  # 0: see below
     # A lost Ray node can leave the driver waiting for ever: no shard finished for this long ends the stage instead.
     stall_s: float = field(default_factory=lambda: float(os.environ.get("ROBOSCAPE_STALL_S", 3600)))
 
     def __post_init__(self) -> None:
         if self.backend not in ("ray", "serial"):
             raise ValueError(f"backend '{self.backend}' is unknown: ROBOSCAPE_BACKEND is 'ray' or 'serial'")
+        if not self.prefect_port:
+            object.__setattr__(self, "prefect_port", self.recorded_port() or PREFECT_PORT)
+
+    def recorded_port(self) -> int | None:
+        """Where this workspace's server was started last, so that another shell finds it."""
+        try:
+            return urlsplit(json.loads((self.services / "prefect.json").read_text())["address"]).port
+        except (OSError, ValueError, KeyError):
+            return None
 
     @property
     def stores(self) -> str:
