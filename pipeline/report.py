@@ -25,6 +25,7 @@ from storage.store import StoreRef
 
 PICTURE_WIDTH = 880
 PICTURE_BYTES = 90_000  # an artifact sits in the server's database: keep the page under some 300 kB
+PICTURE_ASPECT = 0.75  # height over width at most: taller sheets would be shrunk beyond reading
 PICTURES = 3
 TABLE_ROWS = 100
 COLOURS = {"Completed": "#2f9e6e", "Cached": "#8a97a8", "Reused": "#8a97a8"}
@@ -52,8 +53,8 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         f"# {own.manifest.stage} `{ref.key}`",
         f"**{state}** · made {own.manifest.created or '?'} · `{ref.uri}`",
         *stand_in_note(nodes),
-        *pictures(ref, result),
         mermaid(nodes, state, artifacts),
+        *pictures(ref, result),
         counts(ref) if result is None else numbers(result.numbers),
         *notes(result),
         upstream_table(nodes, artifacts),
@@ -169,8 +170,9 @@ def pictures(ref: StoreRef, result: Result | None) -> list[str]:
 
 
 def thumbnail(png: bytes) -> str:
-    """A data URI of the picture, made smaller until it is under PICTURE_BYTES."""
+    """A data URI of the picture's top, made smaller until it is under PICTURE_BYTES; the store has all of it."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.crop((0, 0, image.width, min(image.height, round(PICTURE_ASPECT * image.width))))
     width = min(PICTURE_WIDTH, image.width)
     while True:
         small = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)

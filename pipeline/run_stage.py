@@ -27,6 +27,7 @@ from storage.rows import open_rows
 from storage.store import Manifest, StoreRef
 
 PREVIEW_CLIPS = 3  # on a stage's lineage page
+NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
 # A ClipStage or a DatasetStage. Pyright does not take a dataclass's ClassVar for a protocol's property.
 AnyStage = Any
 
@@ -159,7 +160,7 @@ def make(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: R
         if not hasattr(stage, "outputs"):
             run = executor.run_dataset_ray if context.backend == "ray" else executor.run_dataset
             numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
-            return ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:6])
+            return ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:NOTE_NUMBERS])
         outcome = make_clips(stage, inputs, out, context, progress)  # type: ignore[arg-type]
         summary = store.seal(out)
         write_preview(stage, inputs, out)
