@@ -1,8 +1,5 @@
 """A simulated episode as AGIBOT's reader sees it: rows, pictures, depth and camera against what was simulated."""
 
-import json
-from dataclasses import replace
-
 import h5py
 import mujoco
 import numpy as np
@@ -11,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_configs import QUICK
 
-from stages.simulation.agibot_writer import DEPTH_LIMIT_M, EMPTY, quaternions_xyzw, sense_depth, task_info_entry
+from stages.simulation.agibot_writer import DEPTH_LIMIT_M, EMPTY, quaternions_xyzw, sense_depth
 from stages.simulation.arm import SIDES
 from stages.simulation.dataset import SampleSummary
 from stages.simulation.ground_truth import GroundTruth, read_ground_truth
-from stages.simulation.policies import TASKS
 from stages.simulation.recording import FIRST_EPISODE_ID, Episode, ground_truth_folder, render_frames, simulate_episode
 from stages.simulation.scene import TABLE_TOP_M
-from stages.simulation.skills import Segment
 from storage import agibot
 from storage.video import Video
 
@@ -207,6 +202,24 @@ def test_things_are_seen_where_the_calibration_puts_them(
     assert tested >= 2
 
 
+def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
+    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+):
+    """Rays made from the files alone, cast at the simulated scene, meet what the picture shows."""
+    frame, model = N - 1, simulated.scene.model
+    data = mujoco.MjData(model)
+    data.qpos[:] = simulated.trajectory.qpos[frame]
+    mujoco.mj_kinematics(model, data)
+    y, x = (a.ravel() for a in np.mgrid[: QUICK.height, : QUICK.width])
+    origin, ends = (lifted(listed, np.full(x.shape, depth), x, y, frame) for depth in (0.0, 1.0))
+    geom, distance = np.full(len(x), -1, np.int32), np.full(len(x), -1.0)
+    rays = np.ascontiguousarray(ends - origin).ravel()
+    mujoco.mj_multiRay(model, data, origin[0], rays, None, 1, -1, geom, distance, None, len(x), 100.0)
+    same = geom == truth.geom[frame].ravel()
+    assert same.mean() > 0.9999, same.mean()
+    np.testing.assert_allclose(distance[same], truth.depth_m[frame].ravel()[same], rtol=1e-3)  # rays are 1 m deep
+
+
 def test_the_camera_is_agibots(listed: agibot.Episode):
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
@@ -227,16 +240,3 @@ def test_segments_follow_each_other_through_the_episode(quick_sample: SampleSumm
     assert spans[0][0] == 0 and spans[-1][1] == N and all(a < b for a, b in spans)
     assert [end for _, end in spans[:-1]] == [start for start, _ in spans[1:]]
     assert all(s.text and s.skill in ("Pick", "Place", "Push", "Explore") for s in listed.info.segments)
-
-
-def test_segments_that_begin_together_are_one_span(simulated: Episode):
-    """Two hands may begin in the same frame: no segment is empty, and the last one wins."""
-    both = tuple(Segment(side, "Push", f"Push with the {side} hand.", 1.0) for side in ("left", "right"))
-    first = Segment("left", "Pick", "Pick.", 0.1)
-    trajectory = replace(simulated.trajectory, segments=(first, *both))
-    config = task_info_entry(7, TASKS[0], trajectory, "")["label_info"]["action_config"]
-    assert [(c["start_frame"], c["end_frame"], c["action_text"]) for c in config] == [
-        (0, 4, "Pick."),
-        (4, N, "Push with the right hand."),
-    ]
-    json.dumps(config)

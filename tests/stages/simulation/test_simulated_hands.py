@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.simulation.agibot_writer import task_info_entry
 from stages.simulation.arm import FLANGE_TO_TIP_M, SIDES, ArmIk, hand_rotation, home_joints
 from stages.simulation.config import SampleConfig
 from stages.simulation.episode import UnstableError, simulate
@@ -66,6 +67,18 @@ def test_labels_tell_what_became_of_the_things(scripted: list[Episode]):
     assert len(pushed) >= 2
     for _, segment, path in pushed:
         assert np.linalg.norm(path[:, :2] - path[0, :2], axis=1).max() > 0.04, segment
+
+
+def test_segments_that_begin_together_are_one_span(scripted: list[Episode]):
+    """Two hands may begin in the same frame: no segment is empty, and the last one wins."""
+    both = tuple(Segment(side, "Push", f"Push with the {side} hand.", 1.0) for side in SIDES)
+    first = Segment("left", "Pick", "Pick.", 0.1)
+    trajectory = replace(scripted[0].trajectory, segments=(first, *both))
+    config = task_info_entry(7, TASKS[0], trajectory, "")["label_info"]["action_config"]
+    assert [(c["start_frame"], c["end_frame"], c["action_text"]) for c in config] == [
+        (0, 8, "Pick."),
+        (8, CONFIG.n_frames, "Push with the right hand."),
+    ]
 
 
 def test_hands_go_where_they_are_told_and_not_into_the_table(scripted: list[Episode]):
