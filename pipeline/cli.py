@@ -133,7 +133,7 @@ def run(
     """Run an experiment from raw episodes to evaluation. Complete stages are cached, half-made ones go on."""
     with failures_explained():
         request = dict(
-            experiment=experiment, source=source, overrides=parse_overrides(set_), backend=backend,
+            experiment=experiment, source=source or "", overrides=parse_overrides(set_), backend=backend,
             max_error_share=max_error_share,
         )  # fmt: skip
         if plan:

@@ -35,7 +35,7 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
     from pipeline.sample import make
 
     config = experiments.SAMPLES.get(request["experiment"])
-    if request.get("source") is None and config is not None:
+    if not request.get("source") and config is not None:
         make(settings.sample, config, 0, lambda text: out.print(text, style="dim"))
 
 

@@ -58,10 +58,10 @@ def data_path(e: Experiment, run: RunStage) -> StoreRef:
 @flow(name="roboscape", flow_run_name="{experiment}", persist_result=False, validate_parameters=True)
 def roboscape(
     experiment: experiments.Name = "demo",
-    source: str | None = None,
-    stages: list[StageName] | None = None,
+    source: str = "",
+    stages: list[StageName] = list(STAGES),  # type: ignore[arg-type]  # noqa: B006  (the run form shows them)
     force: bool = False,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = {},  # noqa: B006
     backend: Literal["ray", "serial"] | None = None,
     max_error_share: float = 0.01,
 ) -> str:
@@ -70,7 +70,7 @@ def roboscape(
     Args:
         experiment: which named configuration.
         source: root of the AGIBOT-World episodes; empty means the experiment's own.
-        stages: make only these (the others are reused where complete); empty means all.
+        stages: make these; the others are reused where they are complete, and skipped where not.
         force: make the chosen stages again even where they are complete.
         overrides: single parameters, such as {"clip.size": 64}.
         backend: `ray` (workers on the cluster) or `serial` (in this process).
@@ -78,7 +78,7 @@ def roboscape(
     """
     settings = Settings()
     close_leftovers(settings)
-    e = experiments.named(experiment, source or str(settings.sample), overrides or {})
+    e = experiments.named(experiment, source or str(settings.sample), overrides)
     request = dict(
         experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
         max_error_share=max_error_share,
@@ -87,7 +87,7 @@ def roboscape(
         root=settings.stores,
         journal=start_journal(settings.runs, request),
         backend=backend or settings.backend,  # type: ignore[arg-type]
-        stages=tuple(stages) if stages else None,
+        stages=tuple(stages),
         force=force,
         max_error_share=max_error_share,
         stall_s=settings.stall_s,

@@ -128,4 +128,3 @@ def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
         return made
 
     return process
-

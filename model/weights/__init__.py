@@ -1,4 +1,4 @@
-"""Small weights that this repository's own commands made; a card beside each says how, from what and how good."""
+"""Small weights that this repository's own commands made; README.md beside them says how, from what and how good."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ def shipped(name: str) -> Path:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         there = sorted(p.stem for p in FOLDER.glob("*.safetensors"))
-        raise FileNotFoundError(
-            f"no shipped weights '{name}'; there are {there}. `roboscape run pretrain`, then `python -m pipeline.ship_weights`, makes them"
-        )
+        how = "`roboscape run pretrain`, then `python -m pipeline.ship_weights`, makes them"
+        raise FileNotFoundError(f"no shipped weights '{name}'; there are {there}. {how}")
     return path
