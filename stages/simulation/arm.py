@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
+# MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
 """The dual-arm robot: MJCF of one 7-joint arm with a two-finger gripper, and its inverse kinematics.
 

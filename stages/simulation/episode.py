@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
+# MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
 """Run one episode's physics: a scene, two hands' policies -> the states and commands of every video frame.
 

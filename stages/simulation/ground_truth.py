@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
+# MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
 """Exact ground truth of a simulated episode, kept beside AGIBOT's files (`<root>/ground_truth/<task>/<episode>/`).
 
@@ -11,13 +11,12 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Int, UInt8
+from jaxtyping import Float, Float16, UInt8
 
 from stages.simulation.episode import Trajectory
 from stages.simulation.scene import Camera, Scene
 
 NOTHING = 255  # geom id of a pixel that sees no geom
-DEPTH_TOLERANCE = 0.01  # of the depth: more than float16 rounding and the slope within a pixel, less than any thing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,92 +101,6 @@ def read_ground_truth(folder: Path) -> GroundTruth:
             camera=camera,
             labels=labels,
         )
-
-
-def tracks_from(
-    truth: GroundTruth, frame_indices: Int[np.ndarray, " t"], query_xy: Float[np.ndarray, "p 2"]
-) -> tuple[Float[np.ndarray, "t p 2"], Bool[np.ndarray, "t p"]]:
-    """Where the surface points seen at `query_xy` in the first of the frames are in each of them, and whether seen.
-
-    Pixels are those of the episode's own video: (x, y), (0, 0) the centre of the top-left one. Each point moves with the
-    geom under it. It is visible where it lies inside the picture and not more than `DEPTH_TOLERANCE` behind the depth
-    map. Raises ValueError for a query outside the picture.
-    """
-    camera, first = truth.camera, int(frame_indices[0])
-    edge = np.array([camera.width, camera.height]) - 0.5
-    outside = np.flatnonzero(((query_xy < -0.5) | (query_xy >= edge)).any(axis=1))
-    if len(outside):
-        raise ValueError(
-            f"query {query_xy[outside[0]].tolist()} is outside the {camera.width}x{camera.height} picture: "
-            "queries are pixels (x, y) of the episode's own video"
-        )
-    geom = _nearest(truth.geom[first], query_xy)
-    points = unproject(camera, query_xy, _depth_at(truth, first, query_xy))
-    still = geom == NOTHING  # a point that is nowhere stays where it is
-    g = np.where(still, 0, geom)
-    local = np.einsum("pji,pj->pi", truth.geom_axes[first, g], points - truth.geom_position_m[first, g])
-    moved = truth.geom_position_m[frame_indices][:, g]
-    moved = moved + np.einsum("tpij,pj->tpi", truth.geom_axes[frame_indices][:, g], local)
-    world = np.where(still[:, None], points, moved)
-    tracks, depth = project(camera, world)
-    return tracks, _visible(truth, frame_indices, tracks, depth)
-
-
-def unproject(
-    camera: Camera, xy: Float[np.ndarray, "p 2"], depth_m: Float[np.ndarray, " p"]
-) -> Float[np.ndarray, "p 3"]:
-    """Points in the base frame of pixels with depth along the optical axis."""
-    local = np.stack([(xy[:, 0] - camera.cx) / camera.fx, (xy[:, 1] - camera.cy) / camera.fy, np.ones(len(xy))], axis=1)
-    return camera.position_m + (local * depth_m[:, None]) @ camera.rotation.T
-
-
-def project(
-    camera: Camera, points: Float[np.ndarray, "*batch 3"]
-) -> tuple[Float[np.ndarray, "*batch 2"], Float[np.ndarray, "*batch"]]:
-    """Pixels and depths of points in the base frame. A point behind the camera has a negative depth and a far pixel."""
-    local = (points - camera.position_m) @ camera.rotation
-    z = np.where(np.abs(local[..., 2]) < 1e-6, 1e-6, local[..., 2])
-    x = local[..., 0] / z * camera.fx + camera.cx
-    y = local[..., 1] / z * camera.fy + camera.cy
-    return np.stack([x, y], axis=-1), local[..., 2]
-
-
-def _visible(
-    truth: GroundTruth,
-    frame_indices: Int[np.ndarray, " t"],
-    tracks: Float[np.ndarray, "t p 2"],
-    depth_m: Float[np.ndarray, "t p"],
-) -> Bool[np.ndarray, "t p"]:
-    """Nothing is clearly nearer at all four pixels around the point (one of them alone may belong to another thing)."""
-    size = np.array([truth.camera.width, truth.camera.height])
-    inside = ((tracks > -0.5) & (tracks < size - 0.5)).all(axis=-1) & (depth_m > 0)
-    corner = np.floor(np.where(inside[..., None], tracks, 0)).astype(int)
-    seen = np.zeros(depth_m.shape)
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        x, y = np.moveaxis(np.clip(corner + (dx, dy), 0, size - 1), -1, 0)
-        seen = np.maximum(seen, truth.depth_m[np.asarray(frame_indices)[:, None], y, x])
-    return inside & (depth_m <= seen * (1 + DEPTH_TOLERANCE))
-
-
-def _depth_at(truth: GroundTruth, frame: int, xy: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, " p"]:
-    """Depth at pixels: between four pixels of one geom, inverse depth is interpolated (exact on planes); elsewhere the
-    nearest pixel's depth is taken."""
-    size = np.array([truth.camera.width, truth.camera.height])
-    corner = np.floor(xy).astype(int)
-    part = xy - corner
-    nearest = _nearest(truth.geom[frame], xy)
-    total, one_geom = np.zeros(len(xy)), np.ones(len(xy), bool)
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        x, y = np.clip(corner + (dx, dy), 0, size - 1).T
-        weight = np.where(dx, part[:, 0], 1 - part[:, 0]) * np.where(dy, part[:, 1], 1 - part[:, 1])
-        total += weight / truth.depth_m[frame, y, x].astype(np.float64)
-        one_geom &= truth.geom[frame, y, x] == nearest
-    return np.where(one_geom, 1 / total, _nearest(truth.depth_m[frame], xy).astype(np.float64))
-
-
-def _nearest(image: np.ndarray, xy: Float[np.ndarray, "p 2"]) -> np.ndarray:
-    x, y = np.floor(xy + 0.5).astype(int).T
-    return image[y, x]
 
 
 def _steps(images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
+# MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
 """Ray-cast pictures of a scene: RGB, metric depth and geom ids, with NumPy and MuJoCo's `mj_multiRay` only.
 

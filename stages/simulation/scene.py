@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false
+# MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
 """The table-top scene: a random but seeded draw of light, table, tray, objects and camera, as a MuJoCo model.
 
