@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
-Set = Annotated[list[str], typer.Option("--set", help="One parameter, such as --set clip.size=64. May be repeated.")]
+Set = Annotated[list[str], typer.Option("--set", help="One parameter, such as --set keypoints.grid=16. May be repeated.")]
 Source = Annotated[str | None, typer.Option(help="Root of AGIBOT-World episodes. Default: the experiment's own.")]
 Backend = Annotated[
     str | None, typer.Option(help="ray (default) or serial, which needs no Ray and gives equal arrays.")
@@ -70,7 +70,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or "." not in name:
-            raise ValueError(f"--set {setting}: expected STAGE.FIELD=VALUE, such as --set clip.size=64")
+            raise ValueError(f"--set {setting}: expected STAGE.FIELD=VALUE, such as --set keypoints.grid=16")
         try:
             overrides[name] = json.loads(value)
         except ValueError:

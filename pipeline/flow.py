@@ -72,7 +72,7 @@ def roboscape(
         source: root of the AGIBOT-World episodes; empty means the experiment's own.
         stages: make these; the others are reused where they are complete, and skipped where not.
         force: make the chosen stages again even where they are complete.
-        overrides: single parameters, such as {"clip.size": 64}.
+        overrides: single parameters, such as {"keypoints.grid": 16}.
         backend: `ray` (workers on the cluster) or `serial` (in this process).
         max_error_share: share of a stage's clips that may raise an error and be set aside as rejected.
     """
