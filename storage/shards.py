@@ -26,7 +26,6 @@ from storage.files import Files, LocalFiles, ObjectFiles
 from storage.spec import ArraySpec, Codec
 
 CRC = struct.Struct("<I")
-ABSENT = 2**64 - 1  # offset and size of a chunk that was not stored
 LEVEL = {"lz4": 5, "zstd": 1}  # zstd above 1 encodes below 50 MB/s and saves little
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -149,7 +148,7 @@ class Shard:
     def read(self, i: int, out: Array) -> None:
         """Decodes chunk `i` into `out`, a contiguous array of the spec's dtype and shape."""
         offset, size = (int(v) for v in self.index[i])
-        if offset == ABSENT or offset + size > self.size or size < CRC.size:
+        if offset + size > self.size or size < CRC.size:  # both are 2**64 - 1 where Zarr stored no chunk
             raise self.corrupt(f"{self.chunk(i)} is absent: offset {offset}, size {size}")
         data = self._bytes(offset, size)
         if len(data) != size:

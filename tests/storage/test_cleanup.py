@@ -73,6 +73,7 @@ def test_unfinished_files_and_half_deleted_stores_are_and_age_is_that_of_the_new
     gone = created(tmp_path, manifest(stage="depth"))
     write(gone, 0, clips())
     (Path(gone.uri) / "manifest.json").unlink()
+    assert garbage(str(tmp_path), 3600.0) == []
     assert garbage(str(tmp_path), -1.0) == [str(litter), gone.uri]
     old = time.time() - 7200
     for path in sorted(Path(gone.uri).rglob("*"))[1:]:

@@ -41,6 +41,7 @@ def published(ref: StoreRef, content: dict[str, bytes] = CONTENT) -> StoreRef:
     with open_writer(ref) as writer:
         put(writer.path, content)
         writer.finish({"psnr": 21.5})
+    assert not writer.path.exists()
     return ref
 
 

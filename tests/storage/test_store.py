@@ -149,6 +149,13 @@ def test_sealing_again_and_at_once_gives_the_one_seal(root):
     assert verify(ref) == []
 
 
+def test_sealing_again_writes_nothing(tmp_path):
+    ref = filled(created(tmp_path), clips())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    store.seal(ref)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 # Two who do the same
 
 
