@@ -22,7 +22,7 @@ HELP = """Raw robot videos to a trained, evaluated, physics-informed world model
   roboscape ui                 the Prefect UI: graph, progress, lineage pages
 
 [bold]After a failure[/bold]
-  roboscape run                goes on where the last run of the experiment stopped
+  roboscape run demo           goes on where the last run stopped
   roboscape rerun depth        makes only what stage 'depth' still lacks
 
 Everything lies in ./workspace (ROBOSCAPE_HOME). Exit codes: 0 done, 1 a stage failed, 2 usage, 3 a service
@@ -33,7 +33,9 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
-Set = Annotated[list[str], typer.Option("--set", help="One parameter, such as --set keypoints.grid=16. May be repeated.")]
+Set = Annotated[
+    list[str], typer.Option("--set", help="One parameter, such as --set keypoints.grid=16. May be repeated.")
+]
 Source = Annotated[str | None, typer.Option(help="Root of AGIBOT-World episodes. Default: the experiment's own.")]
 Backend = Annotated[
     str | None, typer.Option(help="ray (default) or serial, which needs no Ray and gives equal arrays.")
@@ -52,7 +54,8 @@ def failures_explained() -> Iterator[None]:
         err.print("\n[yellow]Interrupted.[/yellow] What was finished is kept; the same command goes on from there.")
         raise typer.Exit(INTERRUPTED) from None
     except ServiceError as error:
-        err.print(f"[red]Service:[/red] {error}", markup=True)
+        err.print("[red]Service:[/red]", end=" ")
+        err.print(str(error), markup=False)
         raise typer.Exit(NO_SERVICE) from None
     except (LookupError, ValueError) as error:
         err.print("[red]Error:[/red]", end=" ")
@@ -98,7 +101,9 @@ def down() -> None:
 
 @app.command()
 def sample(
-    root: Annotated[Path | None, typer.Argument(help="Where to write. Default: <workspace>/sample.")] = None,
+    root: Annotated[
+        Path | None, typer.Argument(help="Where to write. Default: <workspace>/sample, or sample-demo with --demo.")
+    ] = None,
     episodes: Annotated[int | None, typer.Option(help="How many. Default: 30 with --demo, else 100.")] = None,
     seed: Annotated[int | None, typer.Option(help="Other seeds give other episodes.")] = None,
     rate: Annotated[float | None, typer.Option(help="Frames per second. Default: 30, AGIBOT's own.")] = None,
@@ -109,13 +114,13 @@ def sample(
 ) -> None:
     """Make simulated dual-arm episodes in AGIBOT-World's exact layout, with ground truth beside them.
 
-    Interrupted or repeated, it makes only the episodes that are missing.
+    Interrupted or repeated, it makes only the episodes that are missing. Run on them with `--source`.
     """
     from pipeline.sample import make, sample_config
 
     with failures_explained():
         config = sample_config(demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size, faults=faults)
-        make(root or Settings().sample, config, workers, out.print)
+        make(root or (Settings().sample("demo") if demo else Settings().home / "sample"), config, workers, out.print)
 
 
 @app.command()

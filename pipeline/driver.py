@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import services
-from pipeline.journal import Journal, find_journal
+from pipeline.journal import Journal, journals
 from pipeline.settings import Settings
 from storage import store
 from storage.results import open_result
@@ -17,16 +17,25 @@ SHOWN = (".md", ".png", ".gif", ".mp4")
 
 def drive(request: dict[str, Any], out: Console) -> None:
     """Runs the flow in this process. Raises StageFailed with the stage's own message, after saying how to go on."""
-    settings = Settings()
-    services.up(settings, lambda text: out.print(text, style="dim"))
+    from pipeline import experiments
+
+    settings = Settings(backend=request.get("backend") or Settings().backend)
+    if request["experiment"] not in experiments.EXPERIMENTS:
+        raise ValueError(f"no experiment '{request['experiment']}'; there is: {', '.join(experiments.EXPERIMENTS)}")
     make_sample_if_wanted(request, settings, out)
+    source = request.get("source") or str(settings.sample(request["experiment"]))
+    experiments.named(request["experiment"], source, request.get("overrides") or {})  # mistakes show before any wait
+    services.up(settings, lambda text: out.print(text, style="dim"))
     from pipeline.flow import roboscape
 
+    before = {journal.id for journal in journals(settings.runs)}
     try:
         roboscape(**request)
     finally:
-        show(find_journal(settings.runs, None), out)
-    show_results(find_journal(settings.runs, None), settings, out)
+        ours = [journal for journal in journals(settings.runs) if journal.id not in before]
+        if ours:
+            show(ours[-1], out)
+    show_results(ours[-1], settings, out)
 
 
 def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Console) -> None:
@@ -36,7 +45,7 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
 
     config = experiments.SAMPLES.get(request["experiment"])
     if not request.get("source") and config is not None:
-        make(settings.sample, config, 0, lambda text: out.print(text, style="dim"))
+        make(settings.sample(request["experiment"]), config, 0, lambda text: out.print(text, style="dim"))
 
 
 def show(journal: Journal, out: Console) -> None:

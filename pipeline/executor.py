@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.worker import Job, Worker, limit_threads
-from stages.base import DatasetStage, Progress
+from pipeline.worker import WORKER_DIED, Job, Worker, limit_threads
+from stages.base import DatasetStage, Progress, Resources
 from storage import store
+from storage.errors import StoreError
 from storage.results import open_result, open_writer
 from storage.rows import open_rows
 from storage.store import DiskFull, PartRecord, Reject, StoreRef
 
 MAX_DEATHS = 2  # workers that a shard may end before its clips are tried one by one
+MAX_DEATHS_IN_ROW = 10  # with no shard finished in between: then it is not the clips
+DEADLY_CLIPS = 3  # so many may end their workers and be rejected, also where that is more than max_error_share
+HOPELESS = 20  # errors after which a stage that has too many of them does not try the rest
+DATASET_TRIES = 3  # of a DatasetStage whose worker dies; it goes on from its working folder
 POLL_S = 1.0
 SHARDS_IN_FLIGHT = 2  # per worker: one being made, one waiting, so that memory stays flat and no worker idles
 
@@ -41,10 +46,18 @@ class Outcome:
         """Commits a good shard at once; keeps one with errors back."""
         self.seconds += record.seconds
         self.clips += record.made + len(record.rejects)
-        if any(r.kind == "error" and r.reason != "worker_died" for r in record.rejects):
+        if any(r.kind == "error" for r in record.rejects):
             self.failed.append(record)
         else:
             self.commit(out, record)
+
+    def hopeless(self, allowed: float) -> bool:
+        """Whether going on only costs time: an error in the code hits every clip."""
+        return len(self.errors) > max(allowed, HOPELESS)
+
+    @property
+    def errors(self) -> list[Reject]:
+        return [r for record in self.failed for r in record.rejects if r.kind == "error"]
 
     def commit(self, out: StoreRef, record: PartRecord) -> None:
         if store.commit(out, record):
@@ -60,8 +73,10 @@ class Outcome:
         go_on = (
             f"Finished shards are kept: mend the cause, then `roboscape rerun {job.stage.name}` makes only the rest."
         )
-        errors = [r for record in self.failed for r in record.rejects if r.kind == "error"]
-        if len(errors) > max_error_share * n_clips:
+        allowed = max_error_share * n_clips
+        errors = self.errors
+        deadly = [r for r in errors if r.reason == WORKER_DIED]
+        if len(errors) - len(deadly) > allowed or len(deadly) > max(allowed, DEADLY_CLIPS):
             first = errors[0]
             raise StageFailed(
                 f"stage '{job.stage.name}': {len(errors)} of {n_clips} clips raised an error (at most "
@@ -78,7 +93,9 @@ class Outcome:
             )
 
 
-def run_serial(job: Job, shards: Sequence[int], progress: Progress, device: str = "cpu") -> Outcome:
+def run_serial(
+    job: Job, shards: Sequence[int], progress: Progress, device: str = "cpu", allowed_errors: float = float("inf")
+) -> Outcome:
     """One shard after the other, in this process: what a laptop without Ray, a debugger and the tests use."""
     outcome = Outcome()
     if not shards:
@@ -92,11 +109,18 @@ def run_serial(job: Job, shards: Sequence[int], progress: Progress, device: str 
         except Exception as error:
             outcome.broken[shard] = f"{type(error).__name__}: {error}"
         progress(i + 1, len(shards))
+        if outcome.hopeless(allowed_errors):
+            break
     return outcome
 
 
 def run_ray(
-    job: Job, shards: Sequence[int], progress: Progress, n_workers: int | None = None, stall_s: float = 3600.0
+    job: Job,
+    shards: Sequence[int],
+    progress: Progress,
+    n_workers: int | None = None,
+    stall_s: float = 3600.0,
+    allowed_errors: float = float("inf"),
 ) -> Outcome:
     """A pool of actors, each loading its network once; a shard is retried when its worker dies.
 
@@ -104,24 +128,33 @@ def run_ray(
     """
     outcome = Outcome()
     if shards:
-        pool = ActorPool(job, n_workers or default_workers(job.stage.resources, len(shards)))
+        fit = room_for(job.stage.name, job.stage.resources)
+        pool = ActorPool(job, min(n_workers or fit, fit, len(shards)), stall_s, allowed_errors)
         try:
-            pool.run(shards, outcome, progress, stall_s)
+            pool.run(shards, outcome, progress)
         finally:
             pool.close()
     return outcome
 
 
-def default_workers(resources: Any, n_shards: int) -> int:
-    """As many workers as the cluster's free resources hold, at least one and no more than there are shards."""
+def room_for(stage: str, resources: Resources) -> int:
+    """How many workers of a stage the cluster's nodes hold, each for itself.
+
+    Raises StageFailed if no node holds even one: Ray would wait for ever for such a node to appear.
+    """
     import ray
 
-    have = ray.cluster_resources()
-    fit = [have.get("CPU", 1.0) / resources.cpus if resources.cpus else n_shards]
-    if resources.gpus:
-        fit.append(have.get("GPU", 0.0) / resources.gpus)
-    fit.append(have.get("memory", float("inf")) / (resources.memory_gb * 1e9))
-    return int(max(1, min(*fit, n_shards)))
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * 1e9}
+    needed = {name: amount for name, amount in needed.items() if amount}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = sum(min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes)
+    if not fit:
+        have = [{name: round(node.get(name, 0.0), 1) for name in needed} for node in nodes]
+        raise StageFailed(
+            f"stage '{stage}': no Ray node has room for one worker. It needs {needed}; the nodes have {have}. "
+            f"Add such a node, or ask for less: --set {stage}.resources..."
+        )
+    return fit
 
 
 def actor_options(resources: Any) -> dict[str, Any]:
@@ -137,33 +170,40 @@ def actor_options(resources: Any) -> dict[str, Any]:
 class ActorPool:
     """Workers of one stage and the shards they hold. `deaths` counts the workers that each shard has ended."""
 
-    def __init__(self, job: Job, n_workers: int):
+    def __init__(self, job: Job, n_workers: int, stall_s: float, allowed_errors: float):
         import ray
 
         self.ray, self.job, self.n_workers = ray, job, n_workers
+        self.stall_s, self.allowed_errors = stall_s, allowed_errors
         self.remote = ray.remote(**actor_options(job.stage.resources))(Worker)
         self.device = "cuda" if job.stage.resources.gpus else "cpu"
         self.actors: list[Any] = []
         self.pending: dict[Any, tuple[Any, int]] = {}  # object ref -> (actor, shard), in order of submission
         self.deaths: dict[int, int] = {}
+        self.deaths_in_row = 0
         self.queue: deque[int] = deque()
         self.suspects: list[int] = []  # shards that have ended MAX_DEATHS workers
 
-    def run(self, shards: Sequence[int], outcome: Outcome, progress: Progress, stall_s: float) -> None:
+    def run(self, shards: Sequence[int], outcome: Outcome, progress: Progress) -> None:
         self.queue.extend(shards)
         done, last = 0, time.monotonic()
         while self.queue or self.pending:
             self.feed()
             ready, _ = self.ray.wait(list(self.pending), timeout=POLL_S)
-            if not ready and time.monotonic() - last > stall_s:
-                raise StageFailed(self.stalled(done, len(shards), stall_s))
+            if not ready and time.monotonic() - last > self.stall_s:
+                raise StageFailed(self.stalled(done, len(shards)))
             for ref in ready:
                 last = time.monotonic()
                 if ref in self.pending:  # a worker's death takes all its shards out at once
                     done += self.collect(ref, outcome)
                     progress(done, len(shards))
+            if outcome.hopeless(self.allowed_errors):
+                return
         for shard in self.suspects:
-            outcome.take(self.job.out, self.make_carefully(shard))
+            try:
+                outcome.take(self.job.out, self.make_carefully(shard))
+            except (self.ray.exceptions.RayError, StoreError) as error:
+                outcome.broken[shard] = f"{type(error).__name__}: {error}"
             done += 1
             progress(done, len(shards))
 
@@ -196,6 +236,7 @@ class ActorPool:
             outcome.broken[shard] = f"{type(error.cause).__name__}: {error.cause}"
             return 1
         del self.pending[ref]
+        self.deaths_in_row = 0
         outcome.take(self.job.out, record)
         return 1
 
@@ -203,6 +244,13 @@ class ActorPool:
         """Takes a dead worker out. Only the shard that it was making is blamed; those that waited go back."""
         if "creation task" in str(error):
             raise StageFailed(f"stage '{self.job.stage.name}': its worker could not start.\n{error}") from error
+        self.deaths_in_row += 1
+        if self.deaths_in_row > MAX_DEATHS_IN_ROW:
+            raise StageFailed(
+                f"stage '{self.job.stage.name}': {self.deaths_in_row} workers died one after the other, with no shard "
+                f"finished in between. Too little memory (it asks for {self.job.stage.resources}), or a broken library "
+                f"or driver? The last death: {error}"
+            )
         self.actors.remove(actor)
         refs = [ref for ref, (a, _) in self.pending.items() if a is actor]
         blamed, *waiting = [self.pending.pop(ref)[1] for ref in refs]
@@ -214,25 +262,34 @@ class ActorPool:
             self.queue.append(blamed)
 
     def make_carefully(self, shard: int) -> PartRecord:
-        """A shard that ends its workers: each clip alone in its own call, then the shard without the deadly ones."""
+        """A shard that ends its workers: each clip alone in its own call, then the shard without the deadly ones.
+
+        A clip is deadly if it ends two workers: one may be a lost node. Raises RayError if it fails otherwise.
+        """
+        self.close()
+        rows = store.shard_rows(store.read_manifest(self.job.out), shard)
+        poisoned = [row for row in rows if not self.survives(row) and not self.survives(row)]
+        return self.ray.get(self.one_actor().make_shard.remote(shard, poisoned), timeout=self.stall_s)
+
+    def one_actor(self) -> Any:
+        if not self.actors:
+            self.actors = [self.remote.remote(self.job, self.device)]
+        return self.actors[0]
+
+    def survives(self, row: int) -> bool:
+        """Whether a worker outlives making this clip."""
         from ray.exceptions import OutOfMemoryError, RayActorError
 
-        poisoned: list[int] = []
-        self.close()
-        actor = self.remote.remote(self.job, self.device)
-        self.actors = [actor]
-        for row in store.shard_rows(store.read_manifest(self.job.out), shard):
-            try:
-                self.ray.get(actor.probe.remote(row))
-            except (RayActorError, OutOfMemoryError):
-                poisoned.append(row)
-                actor = self.remote.remote(self.job, self.device)
-                self.actors = [actor]
-        return self.ray.get(actor.make_shard.remote(shard, poisoned))
+        try:
+            self.ray.get(self.one_actor().probe.remote(row), timeout=self.stall_s)
+        except (RayActorError, OutOfMemoryError):
+            self.actors = []
+            return False
+        return True
 
-    def stalled(self, done: int, total: int, stall_s: float) -> str:
+    def stalled(self, done: int, total: int) -> str:
         return (
-            f"stage '{self.job.stage.name}': no shard finished in {stall_s:.0f} s ({done} of {total} done, "
+            f"stage '{self.job.stage.name}': no shard finished in {self.stall_s:.0f} s ({done} of {total} done, "
             f"{len(self.pending)} in work). Is the Ray cluster alive, and has it room for {self.job.stage.resources}? "
             "Raise ROBOSCAPE_STALL_S if a shard really takes longer."
         )
@@ -267,9 +324,9 @@ def run_dataset(
     limit_threads(stage.resources.cpus)
     rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
     results = {role: open_result(inputs[role]) for role, names in stage.inputs.items() if not names}
-    writer = open_writer(out)
-    numbers = stage.run(rows, results, writer, progress)
-    writer.finish(numbers)
+    with open_writer(out) as writer:
+        numbers = stage.run(rows, results, writer, progress)
+        writer.finish(numbers)
     return numbers
 
 
@@ -278,15 +335,33 @@ def run_dataset_ray(
 ) -> dict[str, float]:
     """The same on a Ray worker with the stage's resources (a GPU node, say), asked for its progress every second."""
     import ray
+    from ray.exceptions import RayActorError
 
-    options: dict[str, Any] = {**actor_options(stage.resources), "max_concurrency": 2}
-    worker: Any = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
-    try:
-        result = worker.run.remote()
-        while not ray.wait([result], timeout=POLL_S)[0]:
-            done, total, note = ray.get(worker.where.remote())
-            if total:
-                progress(done, total, note)
-        return ray.get(result)
-    finally:
-        ray.kill(worker)
+    room_for(stage.name, stage.resources)
+    for attempt in range(DATASET_TRIES):
+        options: dict[str, Any] = {**actor_options(stage.resources), "max_concurrency": 2}
+        worker: Any = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
+        try:
+            return watched(worker, progress)
+        except RayActorError as error:
+            if attempt + 1 == DATASET_TRIES or "creation task" in str(error):
+                raise StageFailed(f"stage '{stage.name}': its worker died {attempt + 1} times: {error}") from error
+        finally:
+            ray.kill(worker)
+    raise AssertionError("unreachable")
+
+
+def watched(worker: Any, progress: Progress) -> dict[str, float]:
+    """The result of a DatasetWorker, its progress passed on while it works."""
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    result = worker.run.remote()
+    while not ray.wait([result], timeout=POLL_S)[0]:
+        try:
+            done, total, note = ray.get(worker.where.remote(), timeout=10 * POLL_S)
+        except GetTimeoutError:
+            continue  # not started yet, or busy in one long call
+        if total:
+            progress(done, total, note)
+    return ray.get(result)

@@ -68,8 +68,8 @@ def from_scratch(
     cpus: threads of the trainings and the evaluation. Networks as small as the tiny ones gain nothing from a second
     one, and lose much where another process wants that core. gpus: of a training, and half of it for tokens.
     """
-    resources = Resources(cpus=cpus, gpus=gpus, memory_gb=4.0)
-    tokenizing = Resources(cpus=1.0, gpus=gpus / 2, memory_gb=2.0, clips_per_shard=64)
+    resources = Resources(cpus=cpus, gpus=gpus, memory_gb=16.0 if gpus else 2.0)
+    tokenizing = Resources(cpus=1.0, gpus=gpus / 2, memory_gb=4.0 if gpus else 1.0, clips_per_shard=64)
     grid = tokenizer.grid(size, size)
     tokenizers = {
         "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
@@ -180,7 +180,7 @@ def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment:
         raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
     if not Path(source).exists():
         raise FileNotFoundError(
-            f"no episodes at {source}: give --source with an AGIBOT-World root, or make some with `roboscape sample`"
+            f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
         )
     return override(EXPERIMENTS[name](Path(source).absolute()), overrides)
 

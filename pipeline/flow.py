@@ -78,7 +78,7 @@ def roboscape(
     """
     settings = Settings()
     close_leftovers(settings)
-    e = experiments.named(experiment, source or str(settings.sample), overrides)
+    e = experiments.named(experiment, source or str(settings.sample(experiment)), overrides)
     request = dict(
         experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
         max_error_share=max_error_share,

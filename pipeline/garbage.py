@@ -6,7 +6,6 @@ from datetime import datetime
 from rich.console import Console
 
 from pipeline.journal import journals
-from pipeline.lineage import ancestry
 from pipeline.settings import Settings
 from storage import cleanup, store
 from storage.errors import StoreError
@@ -17,6 +16,11 @@ def collect(settings: Settings, out: Console, *, delete: bool, unused: bool, old
     """Lists, or with `delete` removes. While a run is alive nothing is deleted: its parts look like garbage."""
     if delete and any(j.alive for j in journals(settings.runs)):
         raise RuntimeError("a run is alive in this workspace; wait for it or stop it before `gc --delete`")
+    if delete and unused and not str(settings.stores).startswith(str(settings.home)):
+        raise RuntimeError(
+            f"the stores at {settings.stores} may be shared, and only this workspace's runs are known here: "
+            "delete unused ones there one by one"
+        )
     orphans = cleanup.sweep(settings.stores, older_than_s) if delete else cleanup.garbage(settings.stores, older_than_s)
     stores = unused_stores(settings, older_than_s) if unused else []
     for path in orphans:
@@ -34,12 +38,22 @@ def collect(settings: Settings, out: Console, *, delete: bool, unused: bool, old
 def unused_stores(settings: Settings, older_than_s: float) -> list[StoreRef]:
     """Stores that no journal names and that nothing named was made from."""
     used: set[str] = set()
+
+    def use(uri: str) -> None:
+        if uri in used:
+            return
+        used.add(uri)
+        try:
+            upstream = store.read_manifest(StoreRef(uri)).inputs.values()
+        except (StoreError, FileNotFoundError):
+            return  # gone, or never begun; what it was made from is then named by others or by nobody
+        for one in upstream:
+            use(one)
+
     for journal in journals(settings.runs):
         for entry in journal.stages:
-            try:
-                used |= {node.ref.uri for node in ancestry(StoreRef(entry.uri))} if entry.uri else set()
-            except (StoreError, ValueError):
-                continue  # that run's store is gone already
+            if entry.uri:
+                use(entry.uri)
     return [r for r in cleanup.list_stores(settings.stores) if r.uri not in used and age_s(r) > older_than_s]
 
 

@@ -17,7 +17,7 @@ from storage.store import Manifest, StoreRef
 
 def planned(request: dict[str, Any]) -> Planner:
     settings = Settings()
-    source = request.get("source") or str(settings.sample)
+    source = request.get("source") or str(settings.sample(request["experiment"]))
     e = experiments.named(request["experiment"], source, request.get("overrides") or {})
     return plan(e, settings.stores)
 

@@ -90,7 +90,9 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         if not prefect_answers(settings, 10.0):
             raise ServiceError(f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer")
         say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
-    elif not ("prefect" in running and prefect_answers(settings)):
+    elif "prefect" in running:  # perhaps still starting, or busy
+        waits.append(lambda: wait_until(lambda: prefect_answers(settings, 10.0), running["prefect"], settings))
+    else:
         waits.append(start_prefect(settings, say))
     if settings.external_ray:
         say(f"Ray: {settings.external_ray} (RAY_ADDRESS)")

@@ -44,7 +44,8 @@ class Settings:
     @property
     def stores(self) -> str:
         """Root of all stores; may be remote."""
-        return os.environ.get("ROBOSCAPE_STORES", str(self.home))
+        root = os.environ.get("ROBOSCAPE_STORES", str(self.home))
+        return root if "://" in root else str(Path(root).absolute())
 
     @property
     def runs(self) -> Path:
@@ -56,9 +57,9 @@ class Settings:
         """Process ids, logs and tokens of what `roboscape up` started."""
         return self.home / "services"
 
-    @property
-    def sample(self) -> Path:
-        return self.home / "sample"
+    def sample(self, experiment: str) -> Path:
+        """The simulated episodes of an experiment; each has its own kind."""
+        return self.home / f"sample-{experiment}"
 
     @property
     def external_prefect(self) -> str | None:
@@ -98,6 +99,8 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLI_PROMPT": "false",
+        # Threads that spin while they wait take the core from the other workers.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

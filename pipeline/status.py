@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline import services
@@ -52,6 +53,6 @@ def stage_table(journal: Journal) -> Table:
     for entry in journal.stages:
         stage_state = "crashed" if entry.state == "running" and state == "crashed" else entry.state
         style = STYLES.get(stage_state, "dim")
-        note = entry.note.partition("\n")[0]
+        note = escape(entry.note.partition("\n")[0])
         table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", entry.uri[-16:], note)
     return table

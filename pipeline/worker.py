@@ -18,6 +18,7 @@ from storage.results import Result, open_result
 from storage.rows import Rows, open_rows
 from storage.store import PartRecord, Reject, StoreRef
 
+WORKER_DIED = "worker_died"  # reason of a clip that ends its worker process
 RETRIES = 1  # a clip that raises is tried once more, alone, before it counts as an error
 
 
@@ -65,7 +66,7 @@ class Worker:
         started = time.monotonic()
         rows = store.shard_rows(self.manifest, shard)
         rejects = [r for row in rows if (r := self.upstream_reject(row)) is not None]
-        rejects += [self.reject(row, "error", "worker_died", "the clip ended its worker process") for row in poisoned]
+        rejects += [self.reject(row, "error", WORKER_DIED, "the clip ended its worker process") for row in poisoned]
         skip = {r.row for r in rejects}
         todo = [row for row in rows if row not in skip]
         blocks = self.empty_blocks(len(rows))

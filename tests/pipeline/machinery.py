@@ -10,6 +10,7 @@ from pipeline import executor
 from pipeline.executor import Outcome
 from pipeline.run_stage import AnyStage, describe, output_ref
 from pipeline.worker import Job
+from stages.base import Progress
 from storage import store
 from storage.rows import open_rows
 from storage.store import StoreRef
@@ -39,15 +40,21 @@ class Machinery:
         return out
 
     def run(
-        self, stage: AnyStage, inputs: dict[str, StoreRef], backend: str = "serial", share: float = 0.01
+        self,
+        stage: AnyStage,
+        inputs: dict[str, StoreRef],
+        backend: str = "serial",
+        share: float = 0.01,
+        on_progress: Progress = say_nothing,
     ) -> Outcome:
         """The stage's missing shards; seals if all are there."""
         out = output_ref(stage, inputs, self.root)
         store.create(out, describe(stage, inputs, out))
         job = Job(stage=stage, inputs=inputs, out=out)  # type: ignore[arg-type]
+        n_clips = store.read_manifest(out).n_clips or 0
         run = executor.run_serial if backend == "serial" else executor.run_ray
-        outcome = run(job, store.missing_shards(out), say_nothing)
-        outcome.settle(job, store.read_manifest(out).n_clips or 0, share)
+        outcome = run(job, store.missing_shards(out), on_progress, allowed_errors=share * n_clips)
+        outcome.settle(job, n_clips, share)
         store.seal(out)
         return outcome
 

@@ -51,7 +51,7 @@ def stores(environment: dict[str, str]) -> Path:
 def test_the_whole_path_on_a_handful_of_episodes(home: dict[str, str]):
     text = call(home, "run", "smoke")
     assert states(home) == dict.fromkeys(STAGES, "completed")
-    assert "Lineage page" in text
+    assert "Lineage: http" in text
     (result,) = (stores(home) / "evaluation").glob("*/files")
     assert {p.suffix for p in result.iterdir()} >= {".md", ".png", ".gif", ".mp4", ".csv", ".json"}
 

@@ -131,3 +131,36 @@ def test_errors_in_ray_workers_fail_the_stage_like_serial_ones(ray_cluster: None
     with pytest.raises(StageFailed, match=r"clip clip0008 \(row 8\).*no brightness for number 8"):
         machinery.run(machinery.brightness(), upstream, "ray", share=0.0)
     assert store.missing_shards(output_ref(machinery.brightness(), upstream, machinery.root)) == [2]
+
+
+@pytest.mark.slow
+def test_when_most_clips_end_their_worker_the_stage_fails_and_rejects_nobody(ray_cluster: None, machinery: Machinery):
+    upstream = machinery.upstream()
+    for number in range(N):
+        machinery.arm("kill", number)
+    with pytest.raises(StageFailed, match=r"workers died one after the other|clips raised an error"):
+        machinery.run(machinery.brightness(), upstream, "ray")
+    assert len(store.missing_shards(output_ref(machinery.brightness(), upstream, machinery.root))) == 8
+
+
+@pytest.mark.slow
+def test_a_stage_that_fits_no_node_says_so_at_once(ray_cluster: None):
+    from pipeline.executor import room_for
+    from stages.base import Resources
+
+    assert room_for("clip", Resources(cpus=0.5)) == 4
+    with pytest.raises(StageFailed, match=r"stage 'world_model': no Ray node has room.*'GPU': 1.0"):
+        room_for("world_model", Resources(cpus=1.0, gpus=1.0))
+
+
+def test_a_stage_whose_every_clip_raises_stops_early(machinery: Machinery, monkeypatch: pytest.MonkeyPatch):
+    from pipeline import executor
+
+    monkeypatch.setattr(executor, "HOPELESS", 3)
+    upstream = machinery.upstream()
+    for number in range(N):
+        machinery.arm("raise", number)
+    made: list[int] = []
+    with pytest.raises(StageFailed, match="clips raised an error"):
+        machinery.run(machinery.brightness(), upstream, on_progress=lambda done, total, note="": made.append(done))
+    assert made == [1, 2]  # of 8 shards: the second brings the errors over the limit
