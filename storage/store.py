@@ -254,9 +254,10 @@ def commit(ref: StoreRef, record: PartRecord) -> bool:
     Raises CorruptShard if the part's files are not all there in their full size.
     """
     files = open_files(ref.uri)
+    sizes = {info.path: info.size for info in files.walk(record.part)}
     for path, expected in record.files.items():
         name = f"{record.part}/{path}"
-        found = files.size(name) if files.exists(name) else None
+        found = sizes.get(name)
         if found != expected.size:
             raise CorruptShard(f"{files.uri}/{name} has {found} bytes, {expected.size} were written: not committed")
     if record.made + len(record.rejects) != record.n:
