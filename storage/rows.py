@@ -6,6 +6,7 @@ Row i is the same clip in every store of one index.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from storage.shards import Array, MappedShard, Shard, shard_path
 from storage.spec import ArraySpec
 from storage.store import is_complete, read_complete, read_manifest, read_records, read_rejected
 
-MAX_OPEN_SHARDS = 256  # per Rows: each memory map holds a file descriptor, and 1024 is a usual limit
+# Per Rows: each memory map holds a file descriptor, of which a process often has only 1024. Mapping a shard again costs
+# several times as much as reading a clip of tokens from it.
+MAX_OPEN_SHARDS = max(64, min(getrlimit(RLIMIT_NOFILE)[0] // 8, 4096))
 INDEX_FILE = "index.parquet"
 
 

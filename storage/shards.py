@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from typing import Any
 
 import crc32c
@@ -212,7 +213,8 @@ class MappedShard:
         local = shard.files.local(shard.path)
         assert local is not None and shard.is_strided, shard.path
         self.shard, self.checked, self.stride = shard, checked, shard.n_bytes + CRC.size
-        self.bytes = np.memmap(local, np.uint8, mode="r", shape=(shard.size,))
+        with local.open("rb") as file:  # np.memmap would look up each folder of the path as well
+            self.bytes = np.frombuffer(mmap(file.fileno(), shard.size, access=ACCESS_READ), np.uint8)
         strides = (self.stride, *np.empty(shard.spec.shape, shard.dtype).strides)
         self.view: Array = np.ndarray((shard.n, *shard.spec.shape), shard.dtype, self.bytes.data, strides=strides)
 
