@@ -97,7 +97,7 @@ def from_scratch(
 
 
 def pretrain(source: Path) -> Experiment:
-    """Makes the shipped weights, from random ones, on `roboscape sample` episodes. About 2 hours on 2 cores."""
+    """Makes the shipped weights, from random ones, on simulated episodes of its own. Hours on 2 cores."""
     return from_scratch(
         source,
         size=128,

@@ -5,7 +5,7 @@ A fault is armed by a file in a folder, so that it also reaches worker processes
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -128,6 +128,3 @@ class Total:
 
 def say_nothing(done: int, total: int, note: str = "") -> None:
     """A progress callback."""
-
-
-Fault = Callable[[str, int], None]
