@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
+OWN_API = "ROBOSCAPE_OWN_API"  # the address that `apply_environment` gave to Prefect: nobody's wish, so not a team's server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,9 @@ class Settings:
 
     @property
     def external_prefect(self) -> str | None:
-        """The server of a team, when the environment names one."""
+        """The server of a team, when the environment names one that no process of ours put there."""
         url = os.environ.get("PREFECT_API_URL")
-        return url if url and url != self.local_api else None
+        return url if url and url not in (self.local_api, os.environ.get(OWN_API)) else None
 
     @property
     def local_api(self) -> str:
@@ -117,4 +118,7 @@ def apply_environment(settings: Settings) -> None:
     for name, value in quiet_environment(settings).items():
         if not (name == "RAY_AUTH_TOKEN_PATH" and "RAY_AUTH_TOKEN" in os.environ):
             os.environ.setdefault(name, value)
-    os.environ["PREFECT_API_URL"] = settings.api_url
+    api_url = settings.api_url
+    if not settings.external_prefect:
+        os.environ[OWN_API] = api_url
+    os.environ["PREFECT_API_URL"] = api_url
