@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pipeline.settings import Settings, apply_environment
 
-START_LIMIT_S = 300.0  # a busy laptop has been seen to need two minutes for the server
+START_LIMIT_S = 240.0  # a busy laptop has been seen to need two minutes for the server
 STOP_LIMIT_S = 10.0
 OBJECT_STORE_BYTES = 256 << 20  # only records of finished shards pass through it
 NAMES = ("prefect", "ray", "deployment")

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
-OWN_API = "ROBOSCAPE_OWN_API"  # the address that `apply_environment` gave to Prefect: nobody's wish, so not a team's server
+OWN_API = "ROBOSCAPE_OWN_API"  # the address that `apply_environment` gave to Prefect, which is no team's server
 
 
 @dataclass(frozen=True, kw_only=True)

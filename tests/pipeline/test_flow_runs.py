@@ -36,6 +36,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     services.start_prefect(settings, print)()
     with temporary_settings({PREFECT_API_URL: settings.api_url, PREFECT_SERVER_ANALYTICS_ENABLED: False}):
         yield settings
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=30)  # else pytest waits at its end, over a minute, for a server that is gone
     services.down(settings, print)
 
 
