@@ -1,4 +1,6 @@
-"""Exact depth and point tracks of a simulated clip, in the clip's own pixels. Only the scoring of labels may use them.
+"""Exact depth and point tracks of a simulated clip, in the clip's own pixels.
+
+Only the scoring of labels and the training of annotators may use them; nothing that a world model sees comes from here.
 
 In: an episode's `GroundTruth` and the source frames that the clip is made of. Both pictures cover the same view, so
 their pixels are related as a resize relates them.
@@ -20,6 +22,7 @@ class TrueTracks:
     """known: points that lie on something; the others have no truth. (0, 0) is the centre of the top-left pixel."""
 
     tracks: Float32[np.ndarray, "t p 2"]
+    depth_m: Float32[np.ndarray, "t p"]  # of the point itself along the optical axis, also where something hides it
     visible: Bool[np.ndarray, "t p"]
     known: Bool[np.ndarray, " p"]
 
@@ -53,15 +56,17 @@ def true_tracks(
     world = _lift(truth, pixels, depth)
     first = int(frames[0])
     local = np.einsum("pji,pj->pi", truth.geom_axes[first, on], world - truth.geom_position_m[first, on])
-    tracks, visible = [], []
+    tracks, depths, visible = [], [], []
     for frame in frames.tolist():
         moved = truth.geom_position_m[frame, on] + np.einsum("pij,pj->pi", truth.geom_axes[frame, on], local)
         there, z = _project(truth, moved)
         tracks.append((there + 0.5) / to_source - 0.5)
+        depths.append(z)
         visible.append(_is_seen(truth, frame, there, z, on))
     shown = np.stack(visible) & known
     shown[0] = known  # what was seen when it was asked for
-    return TrueTracks(tracks=np.stack(tracks).astype(np.float32), visible=shown, known=known)
+    places, depth_m = np.stack(tracks).astype(np.float32), np.stack(depths).astype(np.float32)
+    return TrueTracks(tracks=places, depth_m=depth_m, visible=shown, known=known)
 
 
 def _look_up(truth: GroundTruth, frame: int, pixels: Float64[np.ndarray, "p 2"]):

@@ -100,6 +100,7 @@ def test_tracked_points_lie_on_what_is_seen_there(episode: Episode, truth: Groun
     geom, places, z = follow(episode, tracks, frame)
     shown, there = tracks.visible[frame], tracks.tracks[frame]
     assert np.linalg.norm(there - places, axis=1)[shown].max() < 0.03  # px; the truth's depth has steps of 0.5 mm
+    np.testing.assert_allclose(tracks.depth_m[frame], z, atol=0.002)  # hidden ones too
     inner = shown & away_from_outlines(truth.geom[frame], there, geom)
     seen, depth = cast(episode, frame, *there[inner].T)
     assert inner.sum() > 300
