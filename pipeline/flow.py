@@ -147,7 +147,8 @@ def journaled(context: RunContext) -> Iterator[None]:
     journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
     journal.save()
     try:
-        yield
+        with journal.beating():
+            yield
     except KeyboardInterrupt:
         journal.close("crashed")
         raise

@@ -1,16 +1,23 @@
 """A run's journal: one small JSON file per run, rewritten whole at every step.
 
 It lets `roboscape status`, `rerun` and the next start know what a run did without asking a server, also when the
-process that drove it was killed.
+process that drove it was killed. While the driver lives, it touches the file now and then: that is how another machine,
+which shares the folder and cannot see the process, tells a run from the leftover of one.
 """
 
 import json
 import os
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+BEAT_S = 30.0  # between two touches of a running journal
+SILENCE_S = 600.0  # without one, a run of another machine counts as dead; long, for clocks and file systems differ
 
 StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
 
@@ -65,12 +72,30 @@ class Journal:
 
     @property
     def alive(self) -> bool:
-        """Whether the process that drives it still runs (always True for another machine's: we cannot know)."""
+        """Whether the process that drives it still runs; for another machine's, whether it was heard of lately."""
         if self.state != "running":
             return False
         if self.host != os.uname().nodename:
-            return True
+            return time.time() - self.path.stat().st_mtime < SILENCE_S
         return Path(f"/proc/{self.pid}").exists() if Path("/proc").exists() else _answers(self.pid)
+
+    @contextmanager
+    def beating(self, every_s: float = BEAT_S) -> Iterator[None]:
+        """Touches the file from a thread for as long as the block lasts."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every_s):
+                with suppress(OSError):  # a folder that is away for a while must not end the run
+                    os.utime(self.path)
+
+        thread = threading.Thread(target=beat, daemon=True, name=f"journal-{self.id}")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def _answers(pid: int) -> bool:

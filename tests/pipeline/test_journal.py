@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.journal import close_dead, find_journal, journals, read_journal, start_journal
+from pipeline.journal import SILENCE_S, close_dead, find_journal, journals, read_journal, start_journal
 from pipeline.status import true_state
 
 
@@ -53,3 +54,21 @@ def test_a_damaged_journal_is_passed_over(tmp_path: Path):
     journal = start_journal(tmp_path, {})
     (tmp_path / "00000000-000000-dead.json").write_text("{half")
     assert [j.id for j in journals(tmp_path)] == [journal.id]
+
+
+def test_a_run_of_another_machine_lives_as_long_as_it_is_heard_of(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    journal.host = "another-machine"
+    journal.save()
+    assert read_journal(journal.path).alive
+    long_ago = time.time() - 2 * SILENCE_S
+    os.utime(journal.path, (long_ago, long_ago))
+    assert not read_journal(journal.path).alive
+    with journal.beating(every_s=0.01):
+        until = time.monotonic() + 30
+        while not read_journal(journal.path).alive:
+            assert time.monotonic() < until, "the journal was not touched"
+            time.sleep(0.01)
+    os.utime(journal.path, (long_ago, long_ago))
+    time.sleep(0.05)
+    assert [j.id for j in close_dead(tmp_path)] == [journal.id]
