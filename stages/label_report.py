@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from model import metrics
-from stages.label_quality import MOVING_PX, LabelledClip, Scores, TrueLabels
+from stages.label_scores import MOVING_PX, LabelledClip, Scores, TrueLabels
 from stages.pictures import Row, colour_depth, draw_tracks, spread, strip
 from storage.rows import Rows
 from storage.store import read_manifest

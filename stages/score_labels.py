@@ -1,4 +1,4 @@
-"""How good the pseudo labels are, over a data set: the numbers of `label_quality` where episodes have ground truth.
+"""How good the pseudo labels are, over a data set: the numbers of `label_scores` where episodes have ground truth.
 
 Only simulated ones have it (`<root>/ground_truth`), and this is the only stage that reads it. Where there is none, the
 report says so and holds what can be said without.
@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from stages.base import Arrays, Progress, Resources
-from stages.label_quality import LabelledClip, Scores, score_clip, true_labels
 from stages.label_report import Annotator, draw_clip, report
+from stages.label_scores import LabelledClip, Scores, score_clip, true_labels
 from stages.pictures import contact_sheet, png_bytes, spread
 from stages.simulation.ground_truth import GroundTruth, read_ground_truth
 from storage.results import Result, ResultWriter

@@ -14,8 +14,8 @@ from small_stores import opened, run_stage
 from stages.base import DatasetStage
 from stages.depth import PseudoDepth
 from stages.keypoints import Keypoints, grid_queries
-from stages.label_quality import LabelledClip, score_clip, score_depth, score_tracks, true_labels
 from stages.label_report import Annotator, report
+from stages.label_scores import LabelledClip, score_clip, score_depth, score_tracks, true_labels
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels, mean_scores, truth_beside
 from stages.sensor_depth import SensorDepth
