@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, UInt8
 
 from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.clip_frames import check_frames
 from stages.pictures import contact_sheet, draw_tracks, spread, strip
 from storage.results import Result
 from storage.rows import Rows
@@ -102,7 +103,7 @@ class Keypoints:
             good: list[ClipInputs] = []
             for clip in clips:
                 try:
-                    check_frames(clip.arrays["rgb"], self.n_frames, self.min_contrast, clip.clip_id)
+                    check_frames(clip, self.n_frames, self.min_contrast, self.name)
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected
@@ -135,23 +136,6 @@ def grid_queries(grid: int, size: tuple[int, int]) -> Queries:
     cells = (np.arange(grid) + 0.5) / grid
     x, y = np.meshgrid(cells * width - 0.5, cells * height - 0.5)
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-
-
-def check_frames(rgb: UInt8[np.ndarray, "t h w 3"], n_frames: int, min_contrast: float, clip_id: str) -> None:
-    """Raises ValueError for a clip of another length, Rejected (`blank_frame`) where a frame has no contrast."""
-    if len(rgb) != n_frames:
-        raise ValueError(
-            f"clip {clip_id}: {len(rgb)} frames, stage 'keypoints' is set to n_frames={n_frames}; give stages 'clip' "
-            "and 'keypoints' the same"
-        )
-    contrast = rgb.mean(axis=3).std(axis=(1, 2))
-    dullest = int(contrast.argmin())
-    if contrast[dullest] < min_contrast:
-        raise Rejected(
-            "blank_frame",
-            f"frame {dullest}: grey levels have a standard deviation of {contrast[dullest]:.2f}, at least "
-            f"{min_contrast:g} is needed to follow anything",
-        )
 
 
 def finish(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:

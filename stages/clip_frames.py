@@ -1,0 +1,24 @@
+"""Whether an annotator can work with a clip's frames at all."""
+
+from stages.base import ClipInputs, Rejected
+
+
+def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: str) -> None:
+    """Raises ValueError for a clip of another length, Rejected (`blank_frame`) where a frame has no contrast.
+
+    min_contrast: least standard deviation of a frame's grey levels (0-255).
+    """
+    rgb = clip.arrays["rgb"]
+    if len(rgb) != n_frames:
+        raise ValueError(
+            f"clip {clip.clip_id}: {len(rgb)} frames, stage '{stage}' is set to n_frames={n_frames}; give stages "
+            f"'clip' and '{stage}' the same"
+        )
+    contrast = rgb.mean(axis=3).std(axis=(1, 2))
+    dullest = int(contrast.argmin())
+    if contrast[dullest] < min_contrast:
+        raise Rejected(
+            "blank_frame",
+            f"frame {dullest}: grey levels have a standard deviation of {contrast[dullest]:.2f}, at least "
+            f"{min_contrast:g} is needed to see or follow anything",
+        )
