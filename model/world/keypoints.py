@@ -34,24 +34,31 @@ def select_active_tracks(
     compensate_camera: bool = False,
     min_motion: float = 0.03,
 ) -> ActiveTracks:
-    """The k tracks with the longest path M_i = Σ_t |p_i(t+1) - p_i(t)|, among those of at least `min_motion`.
+    """The k tracks with the longest path M_i = Σ_t |p_i(t+1) - p_i(t)|, among those that get somewhere.
 
-    The paper sums all steps; here a step counts only if the point is visible at both ends. `min_motion` (a share of the
-    frame: 0.03 is 8 pixels of 256 along a clip) keeps tracker noise from filling the k places in a still clip; 0 is the
-    paper's rule. k and the camera option are open in the paper (ours: 64, off).
+    The paper sums all steps; here a step counts only if the point is visible at both ends. A track must also get as far
+    as `min_motion` (a share of the frame: 0.03 is 8 pixels of 256) from where it began, by its counted steps added up
+    as vectors: a tracker's noise adds to the path with every frame and would fill the k places in a still clip, but
+    leads nowhere. 0 is the paper's rule. k and the camera option are open in the paper (ours: 64, off).
+
+    With `compensate_camera` a step is what is left of it after the camera's own motion, and a track must get that far
+    both so and in the picture itself: what stays put in a panning picture is dirt on the lens, a part of the robot that
+    turns with the camera, or a tracker that clings to the frame's edge where its point has left.
     """
     missing = max(0, k - tracks.shape[2])
     tracks, visible = pad(tracks, (0, 0, 0, missing)), pad(visible & in_frame(tracks), (0, missing))
     before, after = tracks[:, :-1], tracks[:, 1:]
     seen = visible[:, :-1] & visible[:, 1:]
-    camera_motion = tracks.new_zeros(tracks.shape[0])
+    steps = torch.where(seen[..., None], after - before, 0.0)
+    reach, camera_motion = farthest(steps), tracks.new_zeros(tracks.shape[0])
     if compensate_camera:
         carried = apply_homography(camera_homographies(before, after, seen), before)
         moved = torch.where(seen, (carried - before).norm(dim=-1), 0.0).sum(-1)
         camera_motion = (moved / seen.sum(-1).clamp(min=1)).sum(1)
-        before = carried
-    motion = torch.where(seen, (after - before).norm(dim=-1), 0.0).sum(1)  # (b, p)
-    motion, index = torch.where((motion >= min_motion) & visible.any(1), motion, -1.0).topk(k, dim=1)
+        steps = torch.where(seen[..., None], after - carried, 0.0)
+        reach = torch.minimum(reach, farthest(steps))
+    motion = steps.norm(dim=-1).sum(1)  # (b, p)
+    motion, index = torch.where((reach >= min_motion) & visible.any(1), motion, -1.0).topk(k, dim=1)
     found = motion >= 0
     columns = index[:, None].expand(-1, tracks.shape[1], -1)
     return ActiveTracks(
@@ -61,6 +68,11 @@ def select_active_tracks(
         torch.where(found, motion, 0.0),
         camera_motion,
     )
+
+
+def farthest(steps: Float[Tensor, "b t p 2"]) -> Float[Tensor, "b p"]:
+    """How far each point ever is from where it began, by its steps added up as vectors."""
+    return steps.cumsum(1).norm(dim=-1).amax(1)
 
 
 def in_frame(tracks: Float[Tensor, "*any 2"]) -> Bool[Tensor, "*any"]:
