@@ -29,5 +29,9 @@ class WeightsError(StoreError):
     """A weights file is missing, or is another file than the one that the recipe names."""
 
 
+class DownloadError(StoreError):
+    """A file could not be fetched: nobody answers, the server refuses, or it sent another file."""
+
+
 class DiskFull(StoreError):
     """The disk (or the quota on it) has no room for what was being written."""

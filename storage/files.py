@@ -5,6 +5,7 @@ one of many writers have a name. Paths are relative to the root with which the f
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -295,6 +296,11 @@ def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
     finally:
         os.close(fd)
     return FileRecord(size, crc)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(folder: Path) -> None:

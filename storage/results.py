@@ -10,7 +10,6 @@ machines that make the same result cannot know of each other, and the later one 
 """
 
 import fcntl
-import hashlib
 import math
 import os
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import CorruptFile, StoreConflict, StoreError
-from storage.files import Files, LocalFiles, open_files, sync_folder, sync_tree
+from storage.files import Files, LocalFiles, open_files, sha256_file, sync_folder, sync_tree
 from storage.records import StoreRef, cache_folder, encode_document
 from storage.store import COMPLETE, is_complete, read_complete, read_manifest
 
@@ -172,11 +171,6 @@ def open_writer(ref: StoreRef) -> ResultWriter:
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `write_part`")
     return ResultWriter(ref)
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_sha256(path: Path, expected: str, owner: str) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from storage.errors import CorruptFile, StoreError
-from storage.files import Files, open_files, read_checked
+from storage.files import Files, open_files, read_checked, sha256_file
 from storage.records import Manifest, PartRecord, StoreRef, read_record
-from storage.results import Result, sha256_file
+from storage.results import Result
 from storage.shards import Shard, open_zarr, shard_path
 from storage.store import digest, is_complete, read_complete, read_manifest, read_rejected, shard_rows
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from storage.errors import WeightsError
-from storage.results import sha256_file
+from storage.files import sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,10 @@ class WeightsRef:
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"weights '{self.name}': '{self.sha256}' is not a SHA-256 in 64 hex digits")
+
+    @property
+    def non_commercial(self) -> bool:
+        return is_non_commercial(self.licence)
 
     @staticmethod
     def of(path: Path | str, name: str = "", licence: str = "") -> "WeightsRef":
@@ -45,6 +49,11 @@ class WeightsRef:
                 "bring the right one back, or name the new one with WeightsRef.of(path): what depends on it is remade."
             )
         return path
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Whether an SPDX name forbids commercial use: Creative Commons' NC family is all that we have met."""
+    return "-NC" in licence.upper()
 
 
 def _digest(path: Path) -> str:

@@ -59,3 +59,11 @@ def test_missing_files_are_named(tmp_path):
 def test_what_is_no_digest_is_refused(digest):
     with pytest.raises(ValueError, match="is not a SHA-256 in 64 hex digits"):
         WeightsRef(name="net", sha256=digest)
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbids"),
+    [("CC-BY-NC-4.0", True), ("cc-by-nc-sa-4.0", True), ("CC BY-NC 4.0", True), ("Apache-2.0", False), ("", False)],
+)
+def test_licences_that_forbid_commercial_use(licence, forbids):
+    assert WeightsRef(name="net", sha256="a" * 64, licence=licence).non_commercial == forbids
