@@ -1,0 +1,99 @@
+"""Sizes of a SpatialTracker: the published network and a small one for CPUs."""
+
+from dataclasses import dataclass
+
+STRIDE = 4  # pixels of the working picture per cell of the feature planes; the encoder is built for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialTrackerConfig:
+    """Layout and use of the network; the defaults are the published ones.
+
+    No weight depends on `window`, `iterations` or the working size, so `replace(published(), window=8)` fits the same
+    file. A cell is a square of 4 x 4 px of the working picture.
+    """
+
+    window: int = 12  # frames tracked at once; windows overlap by half
+    iterations: int = 6  # refinements of every window
+    working_height: int = 384  # the predictor resizes any clip to this, whatever its aspect
+    working_width: int = 512
+    encoder_widths: tuple[int, int, int, int] = (64, 96, 128, 128)
+    latent: int = 128  # channels of planes and point features
+    motion: int = 130  # channels of a token that tell how far the point has moved
+    correlation_levels: int = 4
+    correlation_radius: int = 3  # cells: 7 x 7 places per level
+    hidden: int = 384  # width of the update transformer
+    heads: int = 8
+    blocks: int = 6  # of time attention, and as many of space attention
+    mlp_ratio: int = 4
+    support_layers: int = 6  # self and cross attention in turn
+    support_heads: int = 4
+    support_tokens: int = 100
+    own_flags: bool = False  # tokens carry their own track mask and visibility; see `model.dealt_flags` for otherwise
+
+    def __post_init__(self):
+        for name in ("iterations", "latent", "blocks", "support_layers", "support_tokens", "correlation_levels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        if self.window < 2 or self.window % 2:
+            raise ValueError(f"window={self.window}: expected an even number of frames, since windows overlap by half")
+        for name in ("heads", "support_heads"):
+            if self.hidden % getattr(self, name):
+                raise ValueError(f"hidden={self.hidden} is not a multiple of {name}={getattr(self, name)}")
+        if self.token % 4:
+            raise ValueError(
+                f"tokens of {self.token} channels (motion + correlation + latent + 2): the position code needs a "
+                f"multiple of 4; change motion={self.motion} or latent={self.latent}"
+            )
+        self.check_size(self.working_height, self.working_width)
+
+    @property
+    def correlation(self) -> int:
+        """Channels of a token that compare the point with its neighbourhood."""
+        return self.correlation_levels * (2 * self.correlation_radius + 1) ** 2
+
+    @property
+    def token(self) -> int:
+        """Channels of a token: motion, correlation, feature, and one each for track mask and visibility."""
+        return self.motion + self.correlation + self.latent + 2
+
+    def check_size(self, height: int, width: int) -> None:
+        """ValueError unless pictures of this size divide into cells, at least 2 of them at the coarsest level."""
+        least = STRIDE * 2**self.correlation_levels
+        if min(height, width) < least or height % STRIDE or width % STRIDE:
+            raise ValueError(
+                f"picture of {height} x {width} px: expected multiples of {STRIDE}, at least {least} px "
+                f"(for {self.correlation_levels} correlation levels); resize it first"
+            )
+
+    def check_length(self, n_frames: int) -> None:
+        """ValueError for a clip that no window would be laid over."""
+        if n_frames <= self.window // 2:
+            raise ValueError(
+                f"clip of {n_frames} frames: more than half a window of {self.window} is needed; "
+                "give longer clips or build the network with a smaller window (its weights fit any)"
+            )
+
+
+def published() -> SpatialTrackerConfig:
+    """`spaT_final.pth`: 33.9 M parameters in use, 384 x 512 px, windows of 12 frames, 6 iterations."""
+    return SpatialTrackerConfig()
+
+
+def tiny() -> SpatialTrackerConfig:
+    """A network of the same kind that trains on a CPU on clips of 128 px."""
+    return SpatialTrackerConfig(
+        window=8,
+        iterations=4,
+        working_height=128,
+        working_width=128,
+        encoder_widths=(16, 24, 32, 32),
+        latent=32,
+        hidden=128,
+        heads=4,
+        blocks=3,
+        support_layers=2,
+        support_heads=4,
+        support_tokens=8,
+        own_flags=True,
+    )
