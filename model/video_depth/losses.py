@@ -1,0 +1,106 @@
+"""What a depth network is trained on: its output and the true depth of clips in, one scalar and its parts out.
+
+Relative depth: MiDaS's scale-and-shift-invariant loss (Ranftl et al. 2020, arXiv:1907.01341, Sec. 5) and the temporal
+gradient matching of Video Depth Anything (arXiv:2501.12375, Sec. 3.2). Scale and shift are a clip's, not a frame's, so
+that a depth that breathes costs something. Metric depth: the same terms on the logarithm, with nothing to normalise.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SMALLEST_SCALE = 1e-6  # a flat clip is not blown up
+NEAREST = 1e-2  # m, added before the logarithm: keeps it and its slope finite at 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthLossConfig:
+    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial gradients."""
+
+    point: float = 1.0
+    gradient: float = 0.5
+    temporal: float = 10.0
+    n_scales: int = 4  # of the gradient term, each half as fine as the one before
+    still: float = 0.05  # normalised change of the true depth between two frames, below which a pixel counts as still
+
+
+class DepthLoss(NamedTuple):
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]]  # each term before its weight, detached
+
+
+def depth_loss(
+    predicted: Float[Tensor, "b t h w"],
+    target: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
+    config: DepthLossConfig,
+    *,
+    metric: bool,
+) -> DepthLoss:
+    """The training loss. `target` is inverse depth in any unit for a relative network, metres for a `metric` one.
+
+    Only valid pixels are read, so the others may be NaN. Raises ValueError for a clip without any.
+    """
+    if not valid.flatten(1).any(dim=1).all():
+        raise ValueError(f"clips {(~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()} have no valid pixel")
+    target = torch.where(valid, target, 1.0)
+    comparable = log_depth if metric else normalised_clips
+    x, y = comparable(predicted.float(), valid), comparable(target.float(), valid)
+    parts = {
+        "point": masked_mean((x - y).abs(), valid),
+        "gradient": gradient_matching(x, y, valid, config.n_scales),
+        "temporal": temporal_gradient_matching(x, y, valid, config.still),
+    }
+    total = sum(getattr(config, name) * part for name, part in parts.items())
+    return DepthLoss(total=torch.as_tensor(total), parts={name: part.detach() for name, part in parts.items()})
+
+
+def log_depth(depth: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
+    """Logarithm of metres: errors are relative ones, and the same for depth and its inverse. `valid` is not needed."""
+    return (depth + NEAREST).log()
+
+
+def normalised_clips(x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
+    """Each clip less its median, over its mean distance from it, both over its valid pixels (as MiDaS)."""
+    return torch.stack([_normalised(clip, mask) for clip, mask in zip(x, valid, strict=True)])
+
+
+def gradient_matching(
+    x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"], n_scales: int
+) -> Float[Tensor, ""]:
+    """Sum over scales of the mean |gradient of x - y|, across and down; every 2nd, 4th, ... pixel (as MiDaS).
+
+    A difference counts where both of its pixels are valid.
+    """
+    error, total = x - y, x.new_zeros(())
+    for scale in range(n_scales):
+        e, v = (a[..., :: 2**scale, :: 2**scale] for a in (error, valid))
+        total = total + masked_mean(e.diff(dim=-1).abs(), v[..., 1:] & v[..., :-1])
+        total = total + masked_mean(e.diff(dim=-2).abs(), v[..., 1:, :] & v[..., :-1, :])
+    return total
+
+
+def temporal_gradient_matching(
+    x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"], still: float
+) -> Float[Tensor, ""]:
+    """Mean of | |x[t+1] - x[t]| - |y[t+1] - y[t]| | over pixels that are valid in both frames and where y hardly moves.
+
+    Where the true depth changes by `still` or more, at edges that move, neighbouring frames show different surfaces.
+    0 for a clip of one frame.
+    """
+    change, true_change = (a.diff(dim=1).abs() for a in (x, y))
+    return masked_mean((change - true_change).abs(), valid[:, 1:] & valid[:, :-1] & (true_change < still))
+
+
+def masked_mean(x: Float[Tensor, "*axes"], mask: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
+    """Mean where the mask is set, 0 if it is nowhere."""
+    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def _normalised(clip: Tensor, mask: Tensor) -> Tensor:
+    values = clip[mask]
+    centre = values.median()
+    return (clip - centre) / (values - centre).abs().mean().clamp(min=SMALLEST_SCALE)

@@ -1,0 +1,41 @@
+"""The network: clips (b t c h w) of normalised frames to depth (b t h w). Follows arXiv:2501.12375, Sec. 3."""
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from model.video_depth.config import MAX_FRAMES, VideoDepthConfig
+from model.video_depth.encoder import Encoder
+from model.video_depth.temporal_head import TemporalHead
+
+
+class VideoDepth(nn.Module):
+    """Video Depth Anything. Entries have the published names, unused ones included, so that files load strictly.
+
+    `network.compile()` (torch's own method) compiles it in place; there is no graph break.
+    """
+
+    def __init__(self, config: VideoDepthConfig):
+        super().__init__()
+        self.config = config
+        self.pretrained = Encoder(config)
+        self.head = TemporalHead(config)
+
+    def forward(self, frames: Float[Tensor, "b t 3 h w"], *, frames_per_step: int = 4) -> Float[Tensor, "b t h w"]:
+        """Depth >= 0 of every pixel, in `config.units`; frames are as `video.normalised` makes them.
+
+        Frames of a clip see each other, clips do not. `frames_per_step` frames at a time pass the last, largest layers:
+        fewer need less memory (see `cost.peak_bytes`).
+
+        Raises ValueError for more than 32 frames (the length of the position tables) or sides that 14 does not divide.
+        """
+        n_frames, (height, width) = frames.shape[1], frames.shape[-2:]
+        if n_frames > MAX_FRAMES:
+            raise ValueError(
+                f"a clip of {n_frames} frames: one forward takes at most {MAX_FRAMES}; "
+                "`model.video_depth.video.estimate_depth` with windows='official' takes longer ones"
+            )
+        grid = self.config.grid(height, width)
+        taps = self.pretrained(rearrange(frames, "b t c h w -> (b t) c h w"))
+        depth = self.head(taps, grid, n_frames, frames_per_step)
+        return rearrange(depth, "(b t) h w -> b t h w", t=n_frames)
