@@ -108,7 +108,8 @@ def strip(
 ) -> Image8:
     """Rows of frames under each other, labels at the left, all frames scaled to `cell_px` high.
 
-    columns: a caption per frame (its time); title and note stand above, in bold and in grey.
+    columns: a caption per frame (its time); title and note stand above, in bold and in grey. A note of several lines
+    stands below the title, else beside it.
     """
     if not rows:
         raise ValueError("a strip needs at least one row")
@@ -117,17 +118,16 @@ def strip(
     if columns and n_columns != {len(columns)}:
         raise ValueError(f"{len(columns)} column captions for rows of {sorted(n_columns)} frames")
     left = MARGIN_PX + max(_text_width(line) for label, _ in rows for line in label.split("\n")) + MARGIN_PX
-    top = MARGIN_PX + (TITLE_PX + 10 if title or note else 0) + (TEXT_PX + 8 if columns else 0)
-    width = left + max(d.shape[1] for d in drawn) + MARGIN_PX
-    heading = MARGIN_PX + _text_width(title, bold=True) + 12 + _text_width(note) + MARGIN_PX
-    page = np.full((top + len(rows) * (cell_px + GAP_PX) - GAP_PX + MARGIN_PX, max(width, heading), 3), PAPER, np.uint8)
+    heading = _heading(title, note)
+    top = heading.shape[0] + (TEXT_PX + 8 if columns else 0)
+    width = max(left + max(d.shape[1] for d in drawn) + MARGIN_PX, heading.shape[1])
+    page = np.full((top + len(rows) * (cell_px + GAP_PX) - GAP_PX + MARGIN_PX, width, 3), PAPER, np.uint8)
+    page[: heading.shape[0], : heading.shape[1]] = heading
     for i, pixels in enumerate(drawn):
         y = top + i * (cell_px + GAP_PX)
         page[y : y + cell_px, left : left + pixels.shape[1]] = pixels
     image = Image.fromarray(page)
     pen = ImageDraw.Draw(image)
-    pen.text((MARGIN_PX, MARGIN_PX - 3), title, INK, _font(bold=True))
-    pen.text((MARGIN_PX + _text_width(title, bold=True) + 12 * bool(title), MARGIN_PX), note, FAINT, _font())
     cell = (drawn[0].shape[1] + GAP_PX) / len(rows[0][1])
     for i, caption in enumerate(columns):
         pen.text((left + (i + 0.5) * cell - GAP_PX / 2, top - 10), caption, FAINT, _font(), anchor="ms")
@@ -137,13 +137,40 @@ def strip(
     return np.array(image)
 
 
-def contact_sheet(blocks: Sequence[Image8]) -> Image8:
-    """Strips under each other on one page."""
+def contact_sheet(blocks: Sequence[Image8], *, columns: int = 1, title: str = "", note: str = "") -> Image8:
+    """Strips on one page, row by row, under a heading if there is a title or note."""
     if not blocks:
         raise ValueError("a contact sheet needs at least one strip")
-    width = max(b.shape[1] for b in blocks)
-    pages = [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in blocks]
-    return np.concatenate(pages)
+    columns = min(columns, len(blocks))
+    widths = [max(block.shape[1] for block in blocks[i::columns]) for i in range(columns)]
+    bands = [_heading(title, note)] if title or note else []
+    for i in range(0, len(blocks), columns):
+        band = blocks[i : i + columns]
+        height = max(block.shape[0] for block in band)
+        bands.append(np.concatenate([_pad(b, height, w) for b, w in zip(band, widths, strict=False)], axis=1))
+    width = max(band.shape[1] for band in bands)
+    return np.concatenate([_pad(band, band.shape[0], width) for band in bands])
+
+
+def _pad(image: Image8, height: int, width: int) -> Image8:
+    """Paper to the right of the image and below it."""
+    return np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), constant_values=PAPER[0])
+
+
+def _heading(title: str, note: str) -> Image8:
+    """A band with the title in bold and the note in grey; only its margin if there is neither."""
+    lines = note.split("\n") if "\n" in note else []
+    beside = "" if lines else note
+    n_bold = _text_width(title, bold=True)
+    width = 2 * MARGIN_PX + max([n_bold + 12 + _text_width(beside), *(_text_width(line) for line in lines)])
+    height = MARGIN_PX + (TITLE_PX + 10 if title or note else 0) + len(lines) * (TEXT_PX + 2)
+    image = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(image)
+    pen.text((MARGIN_PX, MARGIN_PX - 3), title, INK, _font(bold=True))
+    pen.text((MARGIN_PX + n_bold + 12 * bool(title), MARGIN_PX), beside, FAINT, _font())
+    for i, line in enumerate(lines):
+        pen.text((MARGIN_PX, MARGIN_PX + TITLE_PX + 4 + i * (TEXT_PX + 2)), line, FAINT, _font())
+    return np.array(image)
 
 
 def png_bytes(image: Image8) -> bytes:

@@ -150,6 +150,25 @@ def test_a_contact_sheet_stacks_strips_of_any_width():
     np.testing.assert_array_equal(sheet[10:], b)
 
 
+def test_a_contact_sheet_of_several_columns_is_filled_row_by_row():
+    blocks = [textured(10 + i, 20 + i, i) for i in range(5)]
+    sheet = contact_sheet(blocks, columns=2)
+    assert sheet.shape == (11 + 13 + 14, 24 + 23, 3), "rows as high, columns as wide as their largest"
+    places = [find(sheet, block)[0] for block in blocks]
+    assert places == [(0, 0), (0, 24), (11, 0), (11, 24), (24, 0)]
+    assert contact_sheet(blocks[:1], columns=3).shape == blocks[0].shape
+    headed = contact_sheet(blocks, columns=2, title="a title", note="beside it")
+    n_above = headed.shape[0] - sheet.shape[0]
+    assert n_above > 20 and (headed[:n_above] != PAPER).any()
+    np.testing.assert_array_equal(headed[n_above:, :47], sheet)
+
+
+def test_a_note_of_several_lines_stands_below_the_title():
+    frames = np.zeros((2, 40, 40, 3), np.uint8)
+    one, two = (strip([("a", frames)], title="t", note=note, cell_px=40) for note in ("first", "first\nsecond"))
+    assert two.shape[0] > one.shape[0] + 25 and two.shape[1] < one.shape[1] + 40
+
+
 def test_png_is_exact_and_jpeg_smaller():
     image = textured(60, 80)
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(png_bytes(image)))), image)
