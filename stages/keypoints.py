@@ -18,10 +18,16 @@ from storage.results import Result
 from storage.rows import Rows
 from storage.spec import ArraySpec
 
+FB_ERROR = "fb_error"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackEstimate:
-    """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one. extras: the annotator's own arrays."""
+    """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
+
+    extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far, in px, tracking forward
+    and back again ends from the start; 0 where it did not.
+    """
 
     tracks: Float32[np.ndarray, "t p 2"]
     visible: Bool[np.ndarray, "t p"]
@@ -80,11 +86,15 @@ class Keypoints:
         t, p = self.n_frames, self.grid**2
         pixels = "x, y; (0, 0) is the centre of the clip's top-left pixel; point i is column i % grid of row i // grid"
         depth = "inverse depth at the point, in the units of stage 'depth'; 0 where hidden or not known"
+        extras = self.annotator.extra_outputs(t, p)
+        if FB_ERROR not in {spec.name for spec in extras}:
+            about = "how far forward and backward tracking end from the start: not measured by this annotator, so NaN"
+            extras += (ArraySpec(FB_ERROR, "float32", ("t", "p"), (t, p), "px", about, fill=np.nan),)
         return (
             ArraySpec("tracks", "float32", ("t", "p", "i"), (t, p, 2), "px", pixels, "zstd", fill=np.nan),
             ArraySpec("visible", "bool", ("t", "p"), (t, p), "1", "whether the point is seen in the frame"),
             ArraySpec("point_inverse_depth", "float32", ("t", "p"), (t, p), "see stage 'depth'", depth),
-            *self.annotator.extra_outputs(t, p),
+            *extras,
         )
 
     @property
@@ -144,7 +154,8 @@ def finish(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
     if bad:
         return Rejected("nan_tracks", f"{bad} of {found.visible.size} positions are NaN or infinite")
     depth = depth_under(found.tracks, found.visible, clip.arrays["inverse_depth"], clip.arrays["valid"])
-    return {"tracks": found.tracks, "visible": found.visible, "point_inverse_depth": depth, **found.extras}
+    common = {"tracks": found.tracks, "visible": found.visible, "point_inverse_depth": depth}
+    return {**common, FB_ERROR: np.full(found.visible.shape, np.nan, np.float32), **found.extras}
 
 
 def depth_under(

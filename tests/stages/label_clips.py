@@ -38,6 +38,24 @@ def panned_clip(step: tuple[int, int], side: int = 96, seed: int = 0) -> np.ndar
     return np.stack([big[y : y + side, x : x + side] for y, x in at])
 
 
+def turned_clip(pan: float, tilt: float = 0.004, side: int = 128, noise: float = 2.0, seed: int = 0) -> np.ndarray:
+    """What a camera sees that turns by `pan` and nods by `tilt` rad a frame before a still scene, with noise.
+
+    Turning moves pixels as a homography does, whatever their distance. What leaves the picture at one side is gone.
+    """
+    rng = np.random.default_rng(seed)
+    big = textured(400, 400, seed)
+    to_rays, to_pixels = (np.array([[100, 0, c], [0, 100, c], [0, 0, 1.0]]) for c in (199.5, (side - 1) / 2))
+    frames = []
+    for t in range(T):
+        (about_y, _), (about_x, _) = (
+            cv2.Rodrigues(np.array([0, -pan * t, 0])),
+            cv2.Rodrigues(np.array([tilt * t, 0, 0])),
+        )
+        frames.append(cv2.warpPerspective(big, to_pixels @ about_x @ about_y @ np.linalg.inv(to_rays), (side, side)))
+    return np.clip(frames + noise * rng.standard_normal((T, side, side, 3)), 0, 255).astype(np.uint8)
+
+
 def square_clip(side: int = 128, box: int = 36, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A textured square that slides right over a textured still background: (rgb, its left edge in each frame)."""
     background, square = textured(side, side, seed), textured(box, box, seed + 1)

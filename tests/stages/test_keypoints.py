@@ -4,10 +4,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from label_clips import T, one_clip, panned_clip, square_clip, still_clip
+from label_clips import T, one_clip, panned_clip, square_clip, still_clip, textured, turned_clip
 
+from model.world.keypoints import select_active_tracks
 from stages.base import ClipInputs, ClipStage, Rejected, Resources
 from stages.keypoints import Keypoints, Queries, TrackEstimate, depth_under, grid_queries
 from stages.lucas_kanade import LucasKanade, texture, track_points
@@ -192,8 +194,9 @@ def test_another_annotator_is_another_field():
     assert isinstance(other, ClipStage) and isinstance(STAGE, ClipStage)
     common = ["tracks", "visible", "point_inverse_depth"]
     assert [s.name for s in STAGE.outputs] == [*common, "fb_error"]
-    assert [s.name for s in other.outputs] == [*common, "visibility"]
+    assert [s.name for s in other.outputs] == [*common, "visibility", "fb_error"]
     arrays = made(still_clip(64), other)
+    assert np.isnan(arrays["fb_error"]).all(), "what it does not measure is in every store, and says so"
     np.testing.assert_allclose(np.diff(arrays["tracks"], axis=0), 1, atol=1e-4)
     assert other.attributes == {"annotator": "drift", "licence": "none"} and other.resources.gpus == 0.25
     assert content_key(other) != content_key(STAGE)
@@ -251,6 +254,27 @@ def test_texture_is_high_at_corners_and_low_on_plains_and_edges():
     image[32:, 32:] = 200
     corner, edge, plain = texture(image, np.float32([[32, 32], [32, 54], [10, 10]]), 11)
     assert corner > CONFIG.min_texture and edge < CONFIG.min_texture and plain == 0
+
+
+@pytest.mark.parametrize("pan", [0.01, 0.02, 0.03])
+def test_a_turning_camera_makes_hardly_any_track_active(pan: float):
+    """Of true tracks none is selected (`tests/model/world/test_active_tracks.py`); a few of these are mistaken."""
+    rgb, square = turned_clip(pan), textured(30, 30, 9)
+    for t, x in enumerate(np.linspace(20, 80, T).astype(int)):  # over the picture, whatever the camera does
+        rgb[t, 90:120, x : x + 30] = square
+    queries = grid_queries(32, rgb.shape[1:3])
+    found = track_points(rgb, queries, CONFIG)
+    shares = torch.from_numpy((found.tracks + np.float32(0.5)) / 128)[None]
+    chosen = {}
+    for compensated in (False, True):
+        selected = select_active_tracks(
+            shares, torch.from_numpy(found.visible)[None], k=len(queries), compensate_camera=compensated
+        )
+        chosen[compensated] = selected.index[0][selected.index[0] >= 0].numpy()
+    x, y = queries.T
+    on = (x > 18) & (x < 52) & (y > 88) & (y < 122)
+    assert (~on[chosen[False]]).mean() > 0.8, "uncompensated it is the scene that looks active"
+    assert (~on[chosen[True]]).sum() < 0.02 * len(queries) and on[chosen[True]].sum() > 30
 
 
 def test_forward_backward_error_is_within_its_bound():
