@@ -6,6 +6,7 @@ from rich.console import Console
 
 from pipeline import services
 from pipeline.journal import Journal, journals
+from pipeline.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.settings import Settings
 from storage import store
 from storage.results import open_result
@@ -20,11 +21,11 @@ def drive(request: dict[str, Any], out: Console) -> None:
     from pipeline import experiments
 
     settings = Settings(backend=request.get("backend") or Settings().backend)
-    if request["experiment"] not in experiments.EXPERIMENTS:
-        raise ValueError(f"no experiment '{request['experiment']}'; there is: {', '.join(experiments.EXPERIMENTS)}")
+    experiments.require_weights(request["experiment"])  # before the sample, which takes minutes
     make_sample_if_wanted(request, settings, out)
     source = request.get("source") or str(settings.sample(request["experiment"]))
-    experiments.named(request["experiment"], source, request.get("overrides") or {})  # mistakes show before any wait
+    # Mistakes show before any wait.
+    print_limits(experiments.named(request["experiment"], source, request.get("overrides") or {}), out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     from pipeline.flow import roboscape
 
@@ -36,6 +37,12 @@ def drive(request: dict[str, Any], out: Console) -> None:
         if ours:
             show(ours[-1], out)
     show_results(ours[-1], settings, out)
+
+
+def print_limits(e: Any, out: Console) -> None:
+    """What the licences of the experiment's weights forbid, before anything is made with them."""
+    if text := non_commercial_text(non_commercial(weights_of(e))):
+        out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 
 
 def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Console) -> None:

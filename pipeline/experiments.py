@@ -15,6 +15,7 @@ from model.weights import shipped
 from model.world.config import WorldModelConfig, small
 from model.world.config import tiny as tiny_world_model
 from pipeline.overrides import override
+from pipeline.settings import Settings
 from stages.base import Resources
 from stages.clip import Clip
 from stages.depth import PseudoDepth
@@ -29,6 +30,7 @@ from stages.tokens import Tokens
 from stages.train_tokenizer import TrainTokenizer
 from stages.train_world_model import TrainWorldModel
 from stages.training_run import RunConfig
+from storage.published_weights import require
 from storage.weights import WeightsRef
 
 
@@ -168,21 +170,30 @@ SAMPLES: dict[str, SampleConfig] = {
     # that a clip at 2 Hz can start on is there, and rendering is the cost.
     "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
 }
-assert set(EXPERIMENTS) == set(get_args(Name))
+# Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
+WEIGHTS: dict[str, tuple[str, ...]] = {}
+assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
 
 
 def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment:
     """The experiment on these episodes, with single parameters changed: {"keypoints.grid": 16}.
 
-    Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes.
+    Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes, WeightsError if
+    published weights are missing.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
+    require_weights(name)
     if not Path(source).exists():
         raise FileNotFoundError(
             f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
         )
     return override(EXPERIMENTS[name](Path(source).absolute()), overrides)
+
+
+def require_weights(name: str) -> None:
+    """Raises WeightsError, saying how to get them, if published weights that the experiment needs are missing."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
+    require(WEIGHTS.get(name, ()), Settings().weights)
 
 
 def descriptions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
@@ -18,6 +18,7 @@ from pipeline.crashes import close_leftovers
 from pipeline.executor import StageFailed
 from pipeline.experiments import Experiment
 from pipeline.journal import start_journal
+from pipeline.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.ray_driver import connect_ray
 from pipeline.run_stage import AnyStage, RunContext, output_ref, run_stage, taken
 from pipeline.settings import Settings
@@ -79,6 +80,8 @@ def roboscape(
     settings = Settings()
     close_leftovers(settings)
     e = experiments.named(experiment, source or str(settings.sample(experiment)), overrides)
+    if text := non_commercial_text(non_commercial(weights_of(e))):
+        get_run_logger().warning("Non-commercial: %s", text)
     request = dict(
         experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
         max_error_share=max_error_share,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.lineage import find
+from pipeline.provenance import NON_COMMERCIAL, non_commercial_behind, non_commercial_text
 from storage import store
 from storage.results import open_result
 from storage.rows import Rows, open_rows
@@ -25,7 +26,14 @@ def print_store(
     out.print(f"[bold]{manifest.stage}[/bold] {ref.key}  {manifest.kind}, {'complete' if complete else 'INCOMPLETE'}")
     out.print(ref.uri, style="dim")
     for name, value in manifest.attributes.items():
-        out.print(f"  {name}: {value}", markup=False)
+        if name != NON_COMMERCIAL:
+            out.print(f"  {name}: {value}", markup=False)
+    for weights in manifest.weights:
+        out.print(
+            f"  weights: {weights['name']} {weights['sha256'][:12]}, {weights.get('licence') or 'licence unknown'}"
+        )
+    if text := non_commercial_text(non_commercial_behind([manifest])):
+        out.print(f"  [yellow]non-commercial:[/yellow] {text}")
     if not complete and manifest.kind == "clips":
         missing = store.missing_shards(ref)
         out.print(

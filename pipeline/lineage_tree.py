@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from pipeline.lineage import Node, ancestry, find, source_of
+from pipeline.provenance import non_commercial_behind, non_commercial_text
 
 
 def print_lineage(what: str, root: str, out: Console, parameters: bool = False) -> None:
@@ -31,6 +32,8 @@ def print_lineage(what: str, root: str, out: Console, parameters: bool = False) 
     tree = Tree(ref.uri, hide_root=False)
     grow(tree, by_uri[ref.uri], "")
     out.print(tree)
+    if text := non_commercial_text(non_commercial_behind(node.manifest for node in nodes)):
+        out.print(f"[yellow]non-commercial:[/yellow] {text}")
 
 
 def details(node: Node) -> str:

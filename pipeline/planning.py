@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipeline import experiments
 from pipeline.flow import STAGES, Planner, plan
+from pipeline.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.report import flatten
 from pipeline.run_stage import recipe
 from pipeline.settings import Settings
@@ -39,6 +40,9 @@ def print_plan(request: dict[str, Any], out: Console) -> None:
         do, why = verdict(recipe(stage, inputs), inputs, ref, known)
         table.add_row(name, ref.key, do, why)
     out.print(table)
+    used = [weights for stage, _, _ in planner.planned.values() for weights in weights_of(stage)]
+    if text := non_commercial_text(non_commercial(used)):
+        out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 
 
 def verdict(

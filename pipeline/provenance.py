@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from storage.weights import WeightsRef
+from storage.records import Manifest
+from storage.weights import WeightsRef, is_non_commercial
 
+NON_COMMERCIAL = "non_commercial"  # attribute of a store: weights behind it, also those of stores long deleted
 LIBRARIES = ("torch", "numpy", "av", "opencv-python-headless", "zarr", "ray", "prefect", "mujoco")
 
 
@@ -55,6 +58,27 @@ def weights_of(stage: Any) -> list[dict[str, str]]:
 
     visit(stage)
     return found
+
+
+def non_commercial(weights: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Of these weights, listed as a manifest does, those whose licence forbids commercial use: name -> licence."""
+    return {w["name"]: w["licence"] for w in weights if is_non_commercial(w.get("licence") or "")}
+
+
+def non_commercial_behind(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """The same for stores: what they used themselves, and what they say of the stores that they were made from."""
+    found: dict[str, str] = {}
+    for manifest in manifests:
+        found |= non_commercial(manifest.weights) | manifest.attributes.get(NON_COMMERCIAL, {})
+    return found
+
+
+def non_commercial_text(found: Mapping[str, str]) -> str:
+    """What people read of it, everywhere in the same words; empty if nothing was found."""
+    if not found:
+        return ""
+    files = ", ".join(f"{name} ({licence})" for name, licence in sorted(found.items()))
+    return f"made with {files}: treat it, and what is made from it, as not for commercial use"
 
 
 def run_with(stage: Any) -> dict[str, str]:

@@ -17,6 +17,7 @@ from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.lineage import Node, ancestry, source_of
+from pipeline.provenance import non_commercial, non_commercial_behind, non_commercial_text
 from storage import store
 from storage.files import open_files
 from storage.results import Result, open_result
@@ -53,6 +54,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         f"# {own.manifest.stage} `{ref.key}`",
         f"**{state}** · made {own.manifest.created or '?'} · `{ref.uri}`",
         *stand_in_note(nodes),
+        *licence_note(nodes),
         mermaid(nodes, state, artifacts),
         *pictures(ref, result),
         counts(ref) if result is None else numbers(result.numbers),
@@ -71,6 +73,12 @@ def stand_in_note(nodes: Sequence[Node]) -> list[str]:
     """Says on every page downstream of a stand-in that it is one."""
     found = [n.manifest.attributes for n in nodes if n.manifest.attributes.get("stand_in_for")]
     return [f"> Labels made by the stand-in **{a['annotator']}**, not by {a['stand_in_for']}." for a in found]
+
+
+def licence_note(nodes: Sequence[Node]) -> list[str]:
+    """Says on every page downstream of weights that are not for commercial use that there are such."""
+    text = non_commercial_text(non_commercial_behind(node.manifest for node in nodes))
+    return [f"> **Non-commercial**: {text}."] if text else []
 
 
 def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> str:
@@ -128,7 +136,7 @@ def cell(value: Any) -> str:
 
 
 def attributes(node: Node) -> list[str]:
-    return [table("About", node.manifest.attributes)] if node.manifest.attributes else []
+    return [table("About", flatten(node.manifest.attributes))] if node.manifest.attributes else []
 
 
 def weights(nodes: Sequence[Node]) -> list[str]:
@@ -136,8 +144,12 @@ def weights(nodes: Sequence[Node]) -> list[str]:
     used = [(n.manifest.stage, w) for n in nodes for w in n.manifest.weights]
     if not used:
         return []
-    rows = [f"| {stage} | {w['name']} | `{w['sha256'][:16]}` | {w.get('licence') or '?'} |" for stage, w in used]
+    rows = [f"| {stage} | {w['name']} | `{w['sha256'][:16]}` | {licence_cell(w)} |" for stage, w in used]
     return ["\n".join(["## Weights", "| used by | file | SHA-256 | licence |", "|---|---|---|---|", *rows])]
+
+
+def licence_cell(weights: Mapping[str, Any]) -> str:
+    return (weights.get("licence") or "?") + (", **non-commercial**" if non_commercial([weights]) else "")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,14 @@ from pipeline import executor, report
 from pipeline.executor import Outcome, StageFailed
 from pipeline.journal import Journal
 from pipeline.progress import StageProgress
-from pipeline.provenance import code_version, run_with, weights_of
+from pipeline.provenance import (
+    NON_COMMERCIAL,
+    code_version,
+    non_commercial,
+    non_commercial_behind,
+    run_with,
+    weights_of,
+)
 from pipeline.worker import Job
 from stages.base import ClipStage
 from stages.pictures import png_bytes
@@ -140,6 +147,9 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
     )
     specs = tuple(getattr(stage, "outputs", ()))
     n_clips = open_rows(StoreRef(index_uri)).n if specs and index_uri else None
+    weights = weights_of(stage)
+    forbidden = non_commercial(weights) | non_commercial_behind(upstream.values())
+    limits = {NON_COMMERCIAL: forbidden} if forbidden else {}
     return Manifest(
         stage=stage.name,
         key=out.key,
@@ -152,9 +162,9 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
         clips_per_shard=stage.resources.clips_per_shard if specs else None,
         index_uri=index_uri,
         code=code_version(),
-        weights=weights_of(stage),
+        weights=weights,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        attributes={**getattr(stage, "attributes", {}), **run_with(stage)},
+        attributes={**getattr(stage, "attributes", {}), **run_with(stage), **limits},
     )
 
 

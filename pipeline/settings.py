@@ -19,7 +19,8 @@ class Settings:
     """Read from the environment once per process: `Settings()`.
 
     ROBOSCAPE_HOME: the workspace (default ./workspace). ROBOSCAPE_STORES: root of the stores, a folder or s3:// address
-    (default <workspace>). ROBOSCAPE_BACKEND: ray or serial. ROBOSCAPE_STALL_S: see `stall_s`.
+    (default <workspace>). ROBOSCAPE_WEIGHTS: folder of published weights (default <workspace>/weights).
+    ROBOSCAPE_BACKEND: ray or serial. ROBOSCAPE_STALL_S: see `stall_s`. HF_ENDPOINT: a mirror of Hugging Face's hub.
     PREFECT_API_URL, RAY_ADDRESS: attach to these and start nothing.
     """
 
@@ -47,6 +48,16 @@ class Settings:
         """Root of all stores; may be remote."""
         root = os.environ.get("ROBOSCAPE_STORES", str(self.home))
         return root if "://" in root else str(Path(root).absolute())
+
+    @property
+    def weights(self) -> Path:
+        """Where published weights lie; on a cluster, a folder that all nodes see under this name."""
+        return Path(os.environ.get("ROBOSCAPE_WEIGHTS") or self.home / "weights").absolute()
+
+    @property
+    def hub(self) -> str:
+        """Where `roboscape weights fetch` finds the hub's files."""
+        return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
     @property
     def runs(self) -> Path:
