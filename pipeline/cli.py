@@ -25,12 +25,19 @@ HELP = """Raw robot videos to a trained, evaluated, physics-informed world model
   roboscape run demo           goes on where the last run stopped
   roboscape rerun depth        makes only what stage 'depth' still lacks
 
+[bold]Networks of others[/bold]
+  roboscape weights list       published weights: whose, under which licence, which are here
+
 Everything lies in ./workspace (ROBOSCAPE_HOME). Exit codes: 0 done, 1 a stage failed, 2 usage, 3 a service
 does not answer, 130 interrupted."""
 
 app = typer.Typer(
     help=HELP, rich_markup_mode="rich", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+weights = typer.Typer(
+    help="Published weights: list them, fetch them, check them.", no_args_is_help=True, rich_markup_mode="rich"
+)
+app.add_typer(weights, name="weights")
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 Set = Annotated[
@@ -258,6 +265,42 @@ def gc(
 
     with failures_explained():
         collect(Settings(), out, delete=delete, unused=unused, older_than_s=older_than_h * 3600)
+
+
+@weights.command("list")
+def list_weights(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show every published file that a stage can use, its licence, and whether it is in the weights folder."""
+    from pipeline.weights import print_weights
+
+    with failures_explained():
+        print_weights(Settings().weights, out, as_json)
+
+
+@weights.command("fetch")
+def fetch_weights(
+    names: Annotated[list[str], typer.Argument(help="Names from `roboscape weights list`.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the licences without being asked.")] = False,
+) -> None:
+    """Download published weights into the weights folder and check their SHA-256; check those that are there.
+
+    A download that was cut off goes on where it stopped. Exit code 1 if a file has to be got by hand.
+    """
+    from pipeline.weights import fetch
+
+    settings = Settings()
+    with failures_explained():
+        got = [fetch(name, settings.weights, settings.hub, out, yes=yes, confirm=agrees) for name in names]
+    if not all(got):
+        raise typer.Exit(FAILED)
+
+
+def agrees(question: str) -> bool:
+    """Asks on the terminal; without an answer it is no."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        out.print("\nNo answer: add --yes if you accept the licence.")
+        return False
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ class PublishedWeights:
     file: str  # its authors' name for it, and ours in the weights folder
     about: str
     licence: str  # SPDX
-    used_by: str
+    used_by: str  # the stage; evaluation's are of use in tokenizers' trainings, too
     size: int
     exact: bool = True
     sha256: str = ""
@@ -169,7 +169,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         file="alexnet-owt-7be5be79.pth",
         about="LPIPS: torchvision's AlexNet",
         licence="BSD-3-Clause",
-        used_by="evaluation, tokenizers",
+        used_by="evaluation",
         size=244_408_911,
         sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         page="https://pytorch.org/vision/stable/models/generated/torchvision.models.alexnet.html",
@@ -180,7 +180,7 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
         file="alex.pth",
         about="LPIPS v0.1: linear heads for AlexNet",
         licence="BSD-2-Clause",
-        used_by="evaluation, tokenizers",
+        used_by="evaluation",
         size=6_009,
         sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
         page="https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1",

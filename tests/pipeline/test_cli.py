@@ -12,7 +12,9 @@ from pipeline.cli import FAILED, NO_SERVICE, USAGE, app, parse_overrides
 from pipeline.journal import start_journal
 from pipeline.settings import Settings
 
-COMMANDS = ("up", "down", "sample", "run", "rerun", "status", "lineage", "ui", "inspect", "gc", "experiments")
+COMMANDS = (
+    "up", "down", "sample", "run", "rerun", "status", "lineage", "ui", "inspect", "gc", "experiments", "weights",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_help_names_every_command_and_each_has_help_of_its_own(runner: CliRunner
         assert own.exit_code == 0 and len(own.output) > 100
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["lineage", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["lineage", "--help"], ["weights", "list"]])
 def test_help_and_status_load_none_of_the_heavy_libraries(arguments: list[str], tmp_path: Path):
     code = (
         "import sys; from pipeline.cli import app\n"
