@@ -68,7 +68,7 @@ class Rows(ABC):
     def read(self, names: Sequence[str], row: int) -> dict[str, Array]:
         """The named arrays of one row. Raises RejectedRow if the row holds no data."""
         at = np.array([row])
-        return {name: self.gather(name, at)[0] for name in names}
+        return {name: self.gather(name, at)[0, ...] for name in names}  # a scalar stays an array
 
     def spec(self, name: str) -> ArraySpec:
         if name not in self.specs:

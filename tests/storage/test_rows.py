@@ -19,6 +19,7 @@ from storage.files import open_files
 from storage.results import open_writer
 from storage.rows import INDEX_FILE, ClipRows, IndexRows, open_rows
 from storage.shards import MappedShard, Shard, shard_path
+from storage.spec import ArraySpec
 from storage.store import StoreRef
 
 REJECTED = (2, 9)
@@ -48,6 +49,16 @@ def test_gather_gives_these_rows_in_this_order(ref, name, chosen):
     assert found.shape == (len(chosen), *rows.spec(name).shape)
     for i, row in enumerate(chosen):
         assert rows.read([name], row)[name].tobytes() == found[i].tobytes()
+
+
+@pytest.mark.parametrize("codec", ["raw", "lz4", "zstd"])
+def test_one_number_a_clip_is_an_array_too(tmp_path, codec):
+    spec = ArraySpec("score", "float32", (), (), "1", "", codec, np.nan)
+    scores = {"score": np.linspace(0, 1, N, dtype=np.float32)}
+    rows = open_rows(filled(created(tmp_path, manifest(specs=(spec,))), scores, REJECTED))
+    np.testing.assert_array_equal(rows.gather("score", MADE), scores["score"][MADE])
+    found = rows.read(["score"], 4)["score"]
+    assert isinstance(found, np.ndarray) and found.shape == () and found == scores["score"][4]
 
 
 def test_what_is_read_is_the_callers_to_change(ref):
