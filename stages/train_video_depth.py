@@ -1,0 +1,219 @@
+"""Simulated clips and their true depth -> a small Video Depth Anything (`roboscape train-annotator vda-tiny`).
+
+The network, and the way in which the stage `depth` runs it, are those of the published weights. Files of the result:
+`annotator.safetensors` (weights, config, card), `losses.csv`, `losses.png`, `training.md`, `depth.png` (held-out).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from model import metrics
+from model.checkpoint import load_model, save_model, write_whole
+from model.training import LossFn, TrainConfig
+from model.video_depth.config import VideoDepthConfig
+from model.video_depth.losses import DepthLossConfig, depth_loss
+from model.video_depth.model import VideoDepth
+from model.video_depth.video import estimate_depth, network_size, normalised
+from stages.base import Progress, Resources
+from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.label_scores import FARTHEST_M
+from stages.loss_plot import plot_losses
+from stages.pictures import colour_depth, contact_sheet, png_bytes, strip
+from stages.pictures import spread as spread_frames
+from stages.training_run import (
+    NOTE_FILE,
+    PLOT_FILE,
+    RunConfig,
+    TrainingRun,
+    pick_device,
+    seeded,
+    start_card,
+    summary,
+    training_note,
+)
+from storage.key import parameters
+from storage.results import Result, ResultWriter
+from storage.rows import Rows
+from storage.weights import WeightsRef
+
+ANNOTATOR_FILE, PICTURE_FILE = "annotator.safetensors", "depth.png"
+PICTURE_CLIPS, PICTURE_FRAMES = 3, 6
+BRIGHTNESS = 0.25  # clips are made darker or brighter by up to this share
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthBatch:
+    """frames as `model.video_depth.video.normalised` makes them; target is inverse depth, or metres (`metric`)."""
+
+    frames: Float[Tensor, "b t 3 h w"]
+    target: Float[Tensor, "b t h w"]
+    valid: Bool[Tensor, "b t h w"]
+    clip_ids: list[str]
+
+    def to(self, device: torch.device) -> "DepthBatch":
+        tensors = {name: getattr(self, name).to(device) for name in ("frames", "target", "valid")}
+        return DepthBatch(**tensors, clip_ids=self.clip_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVideoDepth:
+    """Trains on the `train` split, on runs of `frames_per_clip` successive frames; measures whole `val` clips."""
+
+    model: VideoDepthConfig
+    training: TrainConfig
+    input_size: int = 140  # px, a multiple of 14
+    loss: DepthLossConfig = field(default_factory=DepthLossConfig)
+    clips_per_batch: int = 2
+    frames_per_clip: int = 8
+    n_val_clips: int = 16
+    start_from: WeightsRef | None = None
+    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    device: str | None = field(default=None, metadata={"key": False})  # None: a GPU where there is one
+    resources: Resources = field(default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False})
+
+    name: ClassVar[str] = "depth_annotator"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("split",),
+        "clip": ("rgb",),
+        "truth": ("depth_m", "depth_known"),
+    }
+
+    def run(
+        self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
+    ) -> dict[str, float]:
+        model = self.build().to(pick_device(self.device))
+        held_out = self.held_out(rows)
+        run = TrainingRun(
+            model=model,
+            loss_fn=self.loss_fn(),
+            batch_at=self.batches(rows),
+            config=self.training,
+            watch=self.watch,
+            folder=out.path,
+            progress=progress,
+            validate=lambda: self.scores(model, held_out),
+        )
+        log = run.finish()
+        numbers = summary(log)
+        card = {**start_card(self.start_from), "data": fingerprint(rows), "input_size": self.input_size}
+        card |= {"training": self.training, "loss": self.loss, "numbers": numbers}
+        save_model(out.path / ANNOTATOR_FILE, model, self.model, card=parameters(card))
+        title = "Video Depth Anything, on simulated clips"
+        write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
+        write_whole(out.path / PICTURE_FILE, self.picture(model, held_out))
+        write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
+        run.clean_up()
+        return numbers
+
+    def build(self) -> VideoDepth:
+        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
+        if self.start_from is None:
+            with seeded(self.training.seed):
+                return VideoDepth(self.model)
+        model, config = load_model(self.start_from.resolve(), VideoDepth, VideoDepthConfig)
+        if config != self.model:
+            raise ValueError(
+                f"{self.name}: {self.start_from.name} holds a network of {config}, the stage asks for {self.model}"
+            )
+        return model
+
+    # Data
+
+    def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], DepthBatch]:
+        """Batch i: some clips in the data set's order, of each a run of frames, mirrored or not, darker or brighter."""
+        seed, usable, clip_ids = self.training.seed, usable_rows(rows, "train"), rows["clip"].clip_ids
+        order = BatchOrder(rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows))
+
+        def batch_at(i: int) -> DepthBatch:
+            chosen = order.at(i)
+            arrays = read_clips(rows, chosen)
+            draws = raw_draws(3 * len(chosen), "depth clips", seed, i).reshape(3, -1) / 2**64
+            return self.batch(varied(arrays, self.frames_per_clip, draws), [clip_ids[int(row)] for row in chosen])
+
+        return batch_at
+
+    def batch(self, arrays: Mapping[str, np.ndarray], clip_ids: list[str]) -> DepthBatch:
+        height, width = arrays["rgb"].shape[2:4]
+        size = network_size(height, width, self.input_size)
+        depth = torch.from_numpy(arrays["depth_m"].astype(np.float32))
+        valid = torch.from_numpy(arrays["depth_known"])
+        target = depth if self.model.metric else torch.where(valid, 1 / depth.clamp(min=1e-3), 0.0)
+        return DepthBatch(
+            frames=normalised(torch.from_numpy(arrays["rgb"]), size),
+            target=F.interpolate(target, size, mode="nearest"),
+            valid=F.interpolate(valid.float(), size, mode="nearest") > 0.5,
+            clip_ids=clip_ids,
+        )
+
+    def held_out(self, rows: Mapping[str, Rows]) -> dict[str, np.ndarray]:
+        return read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+
+    # Loss and measurements
+
+    def loss_fn(self) -> LossFn:
+        def loss(model: VideoDepth, batch: DepthBatch, noise: torch.Generator) -> dict[str, Tensor]:
+            found = depth_loss(model(batch.frames), batch.target, batch.valid, self.loss, metric=self.model.metric)
+            return {"total": found.total, **found.parts}
+
+        return loss
+
+    def estimate(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> Float[np.ndarray, "b t h w"]:
+        """Inverse depth of whole clips, as the stage `depth` would have it."""
+        found = [
+            estimate_depth(model, clip[None], input_size=self.input_size, windows="direct")[0] for clip in clips["rgb"]
+        ]
+        depth = np.stack(found)
+        return 1 / np.maximum(depth, np.float32(1e-2)) if self.model.metric else depth
+
+    def scores(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """AbsRel and δ1 after one scale and shift a clip, and without (metric networks only)."""
+        inverse, valid = torch.from_numpy(self.estimate(model, clips)), torch.from_numpy(clips["depth_known"])
+        depth = torch.where(valid, torch.from_numpy(clips["depth_m"].astype(np.float32)), 1.0)
+        ways = {"": metrics.align_scale_shift(inverse, 1 / depth, valid)}
+        if self.model.metric:
+            ways[" in metres"] = inverse
+        numbers = {}
+        for suffix, one in ways.items():
+            guess = metrics.depth_from_inverse(one, farthest=FARTHEST_M)
+            numbers[f"AbsRel{suffix}"] = metrics.abs_rel(guess, depth, valid).mean().item()
+            numbers[f"delta1{suffix}"] = metrics.delta_accuracy(guess, depth, valid).mean().item()
+        return numbers
+
+    def picture(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> bytes:
+        """Held-out clips: camera, estimated and true depth, each in its own range of colours."""
+        few = {name: array[:PICTURE_CLIPS] for name, array in clips.items()}
+        shown, strips = spread_frames(few["rgb"].shape[1], PICTURE_FRAMES), []
+        for i, inverse in enumerate(self.estimate(model, few)):
+            valid, true = few["depth_known"][i], 1 / np.maximum(few["depth_m"][i].astype(np.float32), 1e-3)
+            drawn = [("camera", few["rgb"][i][shown])]
+            for label, depth in (("estimate", inverse), ("truth", true)):
+                limits = np.quantile(depth[valid], (0.02, 0.98))
+                drawn.append((label, colour_depth(depth, valid, limits)[shown]))
+            strips.append(strip(drawn, columns=[f"frame {t}" for t in shown], title=f"held-out clip {i}"))
+        return png_bytes(contact_sheet(strips))
+
+
+def read_clips(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """Frames and true depth of these rows."""
+    return gather(rows["clip"], ("rgb",), chosen) | gather(rows["truth"], ("depth_m", "depth_known"), chosen)
+
+
+def varied(arrays: Mapping[str, np.ndarray], n_frames: int, draws: Float[np.ndarray, "3 b"]) -> dict[str, np.ndarray]:
+    """Of each clip a run of frames, mirrored or not, darker or brighter, as its three draws from [0, 1) say."""
+    n_starts = arrays["rgb"].shape[1] - min(n_frames, arrays["rgb"].shape[1]) + 1
+    starts, mirrored, gains = (draws[0] * n_starts).astype(int), draws[1] < 0.5, 1 + BRIGHTNESS * (2 * draws[2] - 1)
+    made = {}
+    for name, array in arrays.items():
+        runs = [clip[start : start + n_frames] for clip, start in zip(array, starts, strict=True)]
+        made[name] = np.stack([run[:, :, ::-1] if flip else run for run, flip in zip(runs, mirrored, strict=True)])
+    bright = made["rgb"].astype(np.float32) * gains[:, None, None, None, None].astype(np.float32)
+    made["rgb"] = np.clip(np.rint(bright), 0, 255).astype(np.uint8)
+    return made
