@@ -52,18 +52,16 @@ def sees(queries: Int[Tensor, " q"], keys: Int[Tensor, " k"], window: int) -> Bo
 
 
 class TimeCache:
-    """Keys and values of one block's time attention, one slot per frame; the heads of all cells side by side.
+    """Keys and values of one block's time attention, one slot per frame; the heads of all cells side by side."""
 
-    Memory is taken at the first write, in that write's precision.
-    """
-
-    def __init__(self, n_slots: int):
-        self.n_slots = n_slots
-        self.keys = self.values = torch.empty(0)
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor):
+        """shape: (b, slots, n, e). `like` gives device and precision; under autocast, that of its products."""
+        kind = like.device.type
+        cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if cast else like.dtype
+        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2))
 
     def write(self, slots: Int[Tensor, " t"], k: Float[Tensor, "b t n e"], v: Float[Tensor, "b t n e"]) -> None:
-        if not self.keys.numel():
-            self.keys, self.values = (x.new_zeros(x.shape[0], self.n_slots, *x.shape[2:]) for x in (k, v))
         self.keys.index_copy_(1, slots, k)
         self.values.index_copy_(1, slots, v)
 

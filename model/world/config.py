@@ -29,7 +29,9 @@ class WorldModelConfig:
     action_conditioning: Literal["add", "modulate"] = "modulate"
     d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
 
-    time_positions: Literal["rotary", "learned"] = "rotary"  # open; only rotary can run past n_frames
+    # Open. "learned" is one vector per frame, "table" one per frame and cell (1xgpt's); only rotary runs past n_frames.
+    time_positions: Literal["rotary", "learned", "table"] = "rotary"
+    norms: Literal["all", "1xgpt"] = "all"  # "1xgpt": none before time attention and none after the last block
     qk_norm: bool = False  # RMS norm on queries and keys: an option for stability at large width
     depth_branch: bool = True  # False: the ablation without depth, a plain RGB model
 
@@ -47,8 +49,10 @@ class WorldModelConfig:
             raise ValueError(f"grid={self.grid}: expected (rows, columns), both 1 or more")
         if self.action_conditioning not in ("add", "modulate"):
             raise ValueError(f"action_conditioning={self.action_conditioning!r}: expected 'add' or 'modulate'")
-        if self.time_positions not in ("rotary", "learned"):
-            raise ValueError(f"time_positions={self.time_positions!r}: expected 'rotary' or 'learned'")
+        if self.time_positions not in ("rotary", "learned", "table"):
+            raise ValueError(f"time_positions={self.time_positions!r}: expected 'rotary', 'learned' or 'table'")
+        if self.norms not in ("all", "1xgpt"):
+            raise ValueError(f"norms={self.norms!r}: expected 'all' or '1xgpt'")
 
     @property
     def d_head(self) -> int:

@@ -49,7 +49,8 @@ class TokenEmbedding(nn.Module):
         self.high = nn.Embedding(FACTOR_VOCAB, d)
         self.mask = nn.Parameter(torch.empty(d))
         self.space = nn.Parameter(torch.empty(config.n_cells, d))
-        self.time = nn.Parameter(torch.empty(config.n_frames, d)) if config.time_positions == "learned" else None
+        per_frame = {"rotary": None, "learned": (d,), "table": (config.n_cells, d)}[config.time_positions]
+        self.time = nn.Parameter(torch.empty(config.n_frames, *per_frame)) if per_frame else None
 
     def forward(
         self, ids: Int[Tensor, "b t s"], hidden: Bool[Tensor, "b t s"] | None, positions: Int[Tensor, " t"]
@@ -58,7 +59,7 @@ class TokenEmbedding(nn.Module):
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask, x)
         x = x + self.space
-        return x if self.time is None else x + self.time[positions][:, None]
+        return x if self.time is None else x + self.time[positions].view(len(positions), -1, x.shape[-1])
 
 
 class Block(nn.Module):
@@ -68,6 +69,8 @@ class Block(nn.Module):
         super().__init__()
         d, self.modulated = config.d_model, config.action_conditioning == "modulate"
         self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=not self.modulated) for _ in range(3))
+        if config.norms == "1xgpt":
+            self.norms[1] = nn.Identity()
         self.space = SpaceAttention(d, config.n_heads, config.qk_norm)
         self.time = TimeAttention(d, config.n_heads, config.qk_norm)
         self.mlp = nn.Sequential(nn.Linear(d, config.mlp_ratio * d), nn.GELU(), nn.Linear(config.mlp_ratio * d, d))
@@ -113,7 +116,7 @@ class Branch(nn.Module):
             k = config.d_action
             self.action = nn.Sequential(nn.Linear(n_inputs, k), nn.SiLU(), nn.Linear(k, k), nn.SiLU())
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = nn.LayerNorm(d)
+        self.norm = nn.LayerNorm(d) if config.norms == "all" else nn.Identity()
         self.head = nn.Linear(d, N_FACTORS * FACTOR_VOCAB)
 
     def logits(self, hidden: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
@@ -181,8 +184,11 @@ class DualBranchWorldModel(nn.Module):
         action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
         return (x + action[:, :, None], action) if self.config.action_conditioning == "add" else (x, action)
 
-    def new_cache(self, n_slots: int) -> Cache:
-        return [{name: TimeCache(n_slots) for name in self.config.branches} for _ in range(self.config.n_layers)]
+    def new_cache(self, b: int, n_slots: int) -> Cache:
+        """Room for `n_slots` frames of `b` clips: 2 b n_slots n_cells d_model numbers a block and branch."""
+        shape = (b, n_slots, self.config.n_cells * self.config.n_heads, self.config.d_head)
+        like = self.rgb.head.weight
+        return [{name: TimeCache(shape, like) for name in self.config.branches} for _ in range(self.config.n_layers)]
 
     def _check(self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor, view: TimeView | None) -> None:
         c = self.config
@@ -196,7 +202,7 @@ class DualBranchWorldModel(nn.Module):
                 f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was made for "
                 f"{c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with `action_substeps`"
             )
-        if view is None and c.time_positions == "learned" and tokens.shape[1] > c.n_frames:
+        if view is None and c.time_positions != "rotary" and tokens.shape[1] > c.n_frames:
             raise ValueError(f"{tokens.shape[1]} frames, but learned time positions end at {c.n_frames}; use 'rotary'")
 
 
