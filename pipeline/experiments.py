@@ -10,10 +10,13 @@ from typing import Any, Literal, get_args
 
 from model.magvit2.config import MagvitConfig, one_x
 from model.magvit2.config import tiny as tiny_tokenizer
+from model.spatial_tracker.config import published as tracker
 from model.training import TrainConfig
+from model.video_depth.config import vits
 from model.weights import shipped
 from model.world.config import WorldModelConfig, small
 from model.world.config import tiny as tiny_world_model
+from pipeline import annotators
 from pipeline.overrides import override
 from pipeline.settings import Settings
 from stages.base import Resources
@@ -22,16 +25,21 @@ from stages.depth import PseudoDepth
 from stages.discover import Discover
 from stages.evaluate import Evaluate
 from stages.keypoints import Keypoints
+from stages.label_quality import LabelQuality
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels
 from stages.sensor_depth import SensorDepth
 from stages.simulation.config import SampleConfig, demo_sample
+from stages.spatial_tracker import SpatialTracking
 from stages.tokens import Tokens
 from stages.train_tokenizer import TrainTokenizer
 from stages.train_world_model import TrainWorldModel
 from stages.training_run import RunConfig
-from storage.published_weights import require
+from stages.video_depth import VideoDepthAnything
+from storage.published_weights import published, require
 from storage.weights import WeightsRef
+
+DEPTH_WEIGHTS, TRACK_WEIGHTS = "vda-vits", "spatracker"  # the paper's annotators, by their published weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,7 @@ class Experiment:
     clip: Clip
     depth: PseudoDepth
     keypoints: Keypoints
+    label_quality: LabelQuality
     label_scores: ScoreLabels
     rgb_tokenizer: TrainTokenizer
     depth_tokenizer: TrainTokenizer
@@ -82,6 +91,7 @@ def from_scratch(
         clip=Clip(root=str(source), size=size),
         depth=PseudoDepth(annotator=SensorDepth(root=str(source)), size=size),  # type: ignore[arg-type]  (its ClassVars)
         keypoints=Keypoints(annotator=LucasKanade()),  # type: ignore[arg-type]
+        label_quality=LabelQuality(),
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
         depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
@@ -143,8 +153,8 @@ def smoke(source: Path) -> Experiment:
     )
 
 
-def lab(source: Path) -> Experiment:
-    """AGIBOT-World at 256 px with networks of the published sizes, from random weights: for GPUs and a cluster."""
+def sensor_labels(source: Path) -> Experiment:
+    """AGIBOT-World at 256 px, published sizes, labels by the stand-ins: for GPUs and a cluster."""
     return from_scratch(
         source,
         size=256,
@@ -157,25 +167,54 @@ def lab(source: Path) -> Experiment:
     )
 
 
+def pseudo_labels(source: Path) -> Experiment:
+    """The same with the paper's annotators, Video Depth Anything and SpatialTracker, by published weights."""
+    folder, e = Settings().weights, sensor_labels(source)
+    depth = VideoDepthAnything(weights=published(DEPTH_WEIGHTS, folder), model=vits(), gpus=0.5)
+    tracks = SpatialTracking(
+        weights=published(TRACK_WEIGHTS, folder), model=tracker(), depth_units=depth.units, gpus=0.5
+    )
+    return replace(
+        e,
+        depth=replace(e.depth, annotator=depth),  # type: ignore[arg-type]  (its ClassVars)
+        keypoints=replace(e.keypoints, annotator=tracks),  # type: ignore[arg-type]
+    )
+
+
 def weights(name: str) -> WeightsRef:
     return WeightsRef.of(shipped(name), name=f"{name}.safetensors", licence="Apache-2.0")
 
 
-Name = Literal["demo", "smoke", "pretrain", "lab"]
-EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {"demo": demo, "smoke": smoke, "pretrain": pretrain, "lab": lab}
+Name = Literal["demo", "smoke", "pretrain", "pseudo-labels", "sensor-labels", "vda-tiny", "spatracker-tiny"]
+EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotators.AnnotatorTraining]] = {
+    "demo": demo,
+    "smoke": smoke,
+    "pretrain": pretrain,
+    "pseudo-labels": pseudo_labels,
+    "sensor-labels": sensor_labels,
+    "vda-tiny": annotators.vda_tiny,
+    "spatracker-tiny": annotators.spatracker_tiny,
+}
 SAMPLES: dict[str, SampleConfig] = {
     "demo": demo_sample(),
     "smoke": replace(demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96),
     # Other seeds than the demo's, so that nothing the demo evaluates on was seen in pretraining. At 4 Hz every frame
     # that a clip at 2 Hz can start on is there, and rendering is the cost.
     "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
+    "vda-tiny": annotators.SAMPLE,
+    "spatracker-tiny": annotators.SAMPLE,
 }
 # Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
-WEIGHTS: dict[str, tuple[str, ...]] = {}
+WEIGHTS: dict[str, tuple[str, ...]] = {"pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS)}
 assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
 
 
-def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment:
+def sample_name(experiment: str) -> str:
+    """Of the simulated episodes that it runs on when no others are given; both annotators learn from the same ones."""
+    return annotators.SAMPLE_NAME if SAMPLES.get(experiment) is annotators.SAMPLE else experiment
+
+
+def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment | annotators.AnnotatorTraining:
     """The experiment on these episodes, with single parameters changed: {"keypoints.grid": 16}.
 
     Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes, WeightsError if

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
 from pipeline import experiments
+from pipeline.annotators import AnnotatorTraining
 from pipeline.crashes import close_leftovers
 from pipeline.executor import StageFailed
 from pipeline.experiments import Experiment
@@ -25,8 +26,8 @@ from pipeline.settings import Settings
 from storage.store import StoreRef
 
 StageName = Literal[
-    "discover", "clip", "depth", "keypoints", "label_scores", "rgb_tokenizer", "depth_tokenizer",
-    "rgb_tokens", "depth_tokens", "world_model", "evaluation",
+    "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer", "depth_tokenizer",
+    "rgb_tokens", "depth_tokens", "world_model", "evaluation", "truth", "depth_annotator", "keypoint_annotator",
 ]  # fmt: skip
 STAGES: tuple[str, ...] = get_args(StageName)
 
@@ -37,13 +38,17 @@ class RunStage(Protocol):
     def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef: ...
 
 
-def data_path(e: Experiment, run: RunStage) -> StoreRef:
+def data_path(e: Experiment | AnnotatorTraining, run: RunStage) -> StoreRef:
     """Episodes to an evaluated world model. One line a stage; an argument is an edge of the lineage graph."""
+    if isinstance(e, AnnotatorTraining):
+        return annotator_path(e, run)
     index = run(e.discover)
     clips = run(e.clip, discover=index)
     depth = run(e.depth, discover=index, clip=clips)
     tracks = run(e.keypoints, clip=clips, depth=depth)
-    run(e.label_scores, discover=index, clip=clips, depth=depth, keypoints=tracks)
+    labels = {"clip": clips, "depth": depth, "keypoints": tracks}
+    quality = run(e.label_quality, **labels)
+    run(e.label_scores, discover=index, label_quality=quality, **labels)
 
     rgb_tokenizer = run(e.rgb_tokenizer, discover=index, clip=clips)
     depth_tokenizer = run(e.depth_tokenizer, discover=index, depth=depth)
@@ -51,9 +56,17 @@ def data_path(e: Experiment, run: RunStage) -> StoreRef:
     depth_tokens = run(e.depth_tokens, depth=depth, tokenizer=depth_tokenizer)
 
     tokens = {"rgb_tokens": rgb_tokens, "depth_tokens": depth_tokens}
-    model = run(e.world_model, discover=index, clip=clips, keypoints=tracks, **tokens)
+    model = run(e.world_model, discover=index, clip=clips, keypoints=tracks, label_quality=quality, **tokens)
     decoders = {"rgb_tokenizer": rgb_tokenizer, "depth_tokenizer": depth_tokenizer}
     return run(e.evaluation, world_model=model, discover=index, clip=clips, depth=depth, **tokens, **decoders)
+
+
+def annotator_path(e: AnnotatorTraining, run: RunStage) -> StoreRef:
+    """Simulated episodes to a small annotator, trained on their exact labels."""
+    index = run(e.discover)
+    clips = run(e.clip, discover=index)
+    truth = run(e.truth, discover=index, clip=clips)
+    return run(e.annotator, discover=index, clip=clips, truth=truth)
 
 
 @flow(name="roboscape", flow_run_name="{experiment}", persist_result=False, validate_parameters=True)
@@ -79,7 +92,7 @@ def roboscape(
     """
     settings = Settings()
     close_leftovers(settings)
-    e = experiments.named(experiment, source or str(settings.sample(experiment)), overrides)
+    e = experiments.named(experiment, source or str(settings.sample(experiments.sample_name(experiment))), overrides)
     if text := non_commercial_text(non_commercial(weights_of(e))):
         get_run_logger().warning("Non-commercial: %s", text)
     request = dict(
@@ -137,7 +150,7 @@ class Planner:
         return [stage for stage in self.planned if stage in chosen]
 
 
-def plan(e: Experiment, root: str) -> Planner:
+def plan(e: Experiment | AnnotatorTraining, root: str) -> Planner:
     planner = Planner(root=root, planned={})
     data_path(e, planner)
     return planner

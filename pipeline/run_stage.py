@@ -33,7 +33,7 @@ from storage.key import content_key, parameters
 from storage.rows import open_rows
 from storage.store import Manifest, StoreRef
 
-PREVIEW_CLIPS = 3  # on a stage's lineage page
+PREVIEW_CLIPS = 3  # on a stage's lineage page; a stage's own `preview_clips` goes before
 NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
 # A ClipStage or a DatasetStage. Pyright does not take a dataclass's ClassVar for a protocol's property.
 AnyStage = Any
@@ -204,7 +204,8 @@ def write_preview(stage: Any, inputs: Mapping[str, StoreRef], out: StoreRef) -> 
         own = open_rows(out)
         rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
         made = np.flatnonzero(own.ok)
-        picks = made[np.linspace(0, len(made) - 1, min(PREVIEW_CLIPS, len(made))).round().astype(int)]
+        n_picks = min(getattr(stage, "preview_clips", PREVIEW_CLIPS), len(made))
+        picks = made[np.linspace(0, len(made) - 1, n_picks).round().astype(int)]
         if len(picks):
             picture = stage.preview(own, rows, picks.tolist())
             open_files(out.uri).write(report.PREVIEW, [png_bytes(picture)])

@@ -1,54 +1,76 @@
-"""What people see of the labels' quality: a page of tables and a picture of a few clips."""
+"""What people see of the labels' quality and scores: a page of tables, and a picture of a few clips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
 
 from model import metrics
+from stages.label_flags import MEASURES, flag_names, flag_summary, quality_note
 from stages.label_scores import MOVING_PX, LabelledClip, Scores, TrueLabels
-from stages.pictures import Row, colour_depth, draw_tracks, spread, strip
+from stages.label_sheet import SheetClip, draw_thinned, label_rows
+from stages.labels import Annotator
+from stages.pictures import Row, colour_depth, spread
 from storage.rows import Rows
 from storage.store import read_manifest
 
-FRAMES_SHOWN = 6
+FRAMES_SHOWN = 3
+FLAGGED_SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Annotator:
-    """Who made a store's labels, as its manifest says it."""
-
-    name: str
-    units: str
-    stand_in_for: str
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Annotator":
-        about = read_manifest(rows.ref).attributes
-        units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
-        return cls(str(about.get("annotator", "unknown")), units, str(about.get("stand_in_for", "")))
-
-
-def report(means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, Annotator]) -> str:
-    """Markdown: who made the labels, and their scores beside what they must beat."""
-    lines = ["# Label quality", ""]
+def report(means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, Annotator], quality: Rows) -> str:
+    """Markdown: who made the labels, their quality in all clips, and the scores of some beside what they must beat."""
+    lines = ["# Labels", ""]
     for role, a in annotators.items():
         lines.append(f"- {role}: **{a.name}**" + (f", a stand-in for {a.stand_in_for}" if a.stand_in_for else ""))
-    lines += ["", f"{n_clips} clips looked at; {n_true} have exact ground truth beside them."]
+    lines += ["", "## Quality", "", *quality_table(quality), "", f"{flag_summary(quality)}.", ""]
+    if flagged := flagged_table(quality):
+        lines += [*flagged, ""]
+    lines += ["## Against ground truth", ""]
+    lines.append(f"{n_clips} clips looked at; {n_true} have exact ground truth beside them.")
     if n_true == 0:
         lines.append("Without ground truth nothing can be said here about how right the labels are.")
     elif annotators["depth"].name == "sensor":
         lines.append("A simulated depth sensor is ground truth plus a little noise: a real one is worse.")
-    lines += ["", *depth_table(means), "", *track_table(means, annotators["keypoints"].name), ""]
-    return "\n".join(lines)
+    for table in (depth_table(means), track_table(means, annotators["keypoints"].name)):
+        lines += ["", *table] if table else []
+    return "\n".join([*lines, ""])
+
+
+def quality_table(quality: Rows) -> list[str]:
+    """Each measure over all clips of the store: its middle, its worst value and clip, its limit, clips beyond it."""
+    rows = np.flatnonzero(quality.ok)
+    limits, flags = read_manifest(quality.ref).parameters, quality.gather("flags", rows)
+    lines = ["| measure | median | worst | in clip | limit | flagged |", "|---|---|---|---|---|---|"]
+    for bit, measure in enumerate(MEASURES):
+        values = quality.gather(measure.name, rows)
+        if np.isnan(values).all():
+            lines.append(f"| {measure.name} | not measured | | | | |")
+            continue
+        worst = measure.worst(values)
+        numbers = (np.nanmedian(values), values[worst], limits[measure.limit])
+        median, value, limit = (measure.text.format(float(number)) for number in numbers)
+        n_flagged = int((flags >> bit & 1).sum())
+        clip = f"`{quality.clip_ids[int(rows[worst])]}`"
+        lines.append(f"| {measure.name} | {median} | {value} | {clip} | {limit} | {n_flagged} |")
+    return lines
+
+
+def flagged_table(quality: Rows) -> list[str]:
+    """The flagged clips, those with most flags first."""
+    rows = np.flatnonzero(quality.ok)
+    flags = quality.gather("flags", rows)
+    order = sorted(np.flatnonzero(flags), key=lambda i: -len(flag_names(int(flags[i]))))
+    lines = ["| row | flagged clip | because |", "|---|---|---|"] if order else []
+    for i in order[:FLAGGED_SHOWN]:
+        row = int(rows[i])
+        lines.append(f"| {row} | `{quality.clip_ids[row]}` | {', '.join(flag_names(int(flags[i])))} |")
+    return lines
 
 
 def depth_table(means: Scores) -> list[str]:
-    lines = [f"Depth is known at {means['depth_known']:.1%} of the pixels."]
     if "abs_rel_aligned" not in means:
-        return lines
-    lines += ["", "| depth | AbsRel | δ1 |", "|---|---|---|"]
+        return []
+    lines = ["| depth | AbsRel | δ1 |", "|---|---|---|"]
     if "abs_rel" in means:
         lines.append(f"| as it is | {means['abs_rel']:.4f} | {means['delta1']:.2%} |")
     lines.append(f"| one scale and shift a clip | {means['abs_rel_aligned']:.4f} | {means['delta1_aligned']:.2%} |")
@@ -56,10 +78,9 @@ def depth_table(means: Scores) -> list[str]:
 
 
 def track_table(means: Scores, annotator: str) -> list[str]:
-    lines = [f"{means['points_visible']:.1%} of the points are held to be visible."]
     if "average_jaccard" not in means:
-        return lines
-    lines += ["", "| keypoints | average Jaccard | position accuracy | occlusion accuracy |", "|---|---|---|---|"]
+        return []
+    lines = ["| keypoints | average Jaccard | position accuracy | occlusion accuracy |", "|---|---|---|---|"]
     names = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
     for label, suffix in (
         (f"{annotator}, all points", ""),
@@ -79,25 +100,26 @@ def track_table(means: Scores, annotator: str) -> list[str]:
 
 
 def draw_clip(
-    clip: LabelledClip, truth: TrueLabels | None, scores: Scores, annotators: Mapping[str, Annotator]
-) -> UInt8[np.ndarray, "h w 3"]:
+    clip: LabelledClip,
+    truth: TrueLabels | None,
+    scores: Scores,
+    quality: Mapping[str, np.ndarray],
+    annotators: Mapping[str, Annotator],
+) -> SheetClip:
     """Camera, depth and tracks, each with its truth below it where there is one."""
     shown = spread(len(clip.rgb), FRAMES_SHOWN)
-    depth = colour_depth(clip.inverse_depth[shown], clip.valid[shown], clip.inverse_depth_range)
-    rows: list[Row] = [("camera", clip.rgb[shown]), (f"depth\n({annotators['depth'].name})", depth)]
+    camera, depth, tracks = label_rows(clip, annotators, shown)
+    rows: list[Row] = [camera, depth, tracks]
     if truth is not None:
         inverse = 1 / np.maximum(truth.depth_m, 1e-3)
         limits = np.quantile(inverse[truth.depth_known], (0.02, 0.98)).astype(np.float32)
-        same_units = annotators["depth"].units == "1/m"
-        limits = clip.inverse_depth_range if same_units else limits
-        rows.append(("true depth", colour_depth(inverse[shown], truth.depth_known[shown], limits)))
-    tracks = draw_tracks(clip.rgb, clip.tracks, clip.visible)[shown]
-    rows.append((f"keypoints\n({annotators['keypoints'].name})", tracks))
-    if truth is not None:
-        rows.append(("true tracks", draw_tracks(clip.rgb, truth.points.tracks, truth.points.visible)[shown]))
-    columns = [f"frame {i}" for i in clip.frame_index[shown].tolist()]
-    title = f"episode {clip.task}/{clip.episode}"
-    return strip(rows, title=title, note=caption(scores), columns=columns, cell_px=192)
+        limits = clip.inverse_depth_range if annotators["depth"].units == "1/m" else limits
+        true_depth = colour_depth(inverse[shown], truth.depth_known[shown], limits)
+        true_tracks = draw_thinned(clip.rgb, truth.points.tracks, truth.points.visible)[shown]
+        rows = [camera, depth, ("true depth", true_depth), tracks, ("true tracks", true_tracks)]
+    return SheetClip(
+        title=f"episode {clip.task}/{clip.episode}", note=f"{quality_note(quality)}\n{caption(scores)}", rows=rows
+    )
 
 
 def caption(scores: Scores) -> str:
@@ -108,4 +130,4 @@ def caption(scores: Scores) -> str:
         ("average_jaccard_moving", "moving", 100, ".0f"),
     )
     found = [f"{label} {scores[name] * factor:{style}}" for name, label, factor, style in texts if name in scores]
-    return "   ".join(found) or "no ground truth"
+    return ", ".join(found) or "no ground truth"

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Integer, UInt8
+from jaxtyping import Bool, Float, Float32, Integer
 from torch import Tensor
 
 from model import metrics
 from model.world.keypoints import select_active_tracks
+from stages.labels import Labels
 from stages.simulation.ground_truth import GroundTruth
 from stages.true_labels import TrueTracks, true_depth, true_tracks
 
@@ -23,20 +24,14 @@ Scores = dict[str, float]  # by name; what was not measured is not there
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledClip:
-    """One clip with its labels, as they lie in the stores."""
+class LabelledClip(Labels):
+    """One clip with its labels, and where it is from."""
 
     clip_id: str
     task: int
     episode: int
     split: str
-    rgb: UInt8[np.ndarray, "t h w 3"]
     frame_index: Integer[np.ndarray, " t"]
-    inverse_depth: Float[np.ndarray, "t h w"]
-    valid: Bool[np.ndarray, "t h w"]
-    inverse_depth_range: Float32[np.ndarray, " 2"]
-    tracks: Float32[np.ndarray, "t p 2"]
-    visible: Bool[np.ndarray, "t p"]
 
     @property
     def names(self) -> dict[str, str | int]:
@@ -66,18 +61,14 @@ def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
     return TrueLabels(depth_m=depth, depth_known=known, points=points)
 
 
-def score_clip(clip: LabelledClip, truth: TrueLabels | None, *, is_metric: bool) -> Scores:
-    """What can be measured of one clip: without truth, only how much the annotators know."""
-    known = {"depth_known": float(clip.valid.mean()), "points_visible": float(clip.visible[1:].mean())}
-    if truth is None:
-        return known
+def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
+    """All numbers of one clip."""
     moves = moving_points(truth.points, clip.size)
     everything = score_tracks(clip.tracks, clip.visible, truth.points, clip.size)
     moving = score_tracks(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
     still = score_tracks(*never_moving(clip), truth.points, clip.size)
     still_moving = score_tracks(*never_moving(clip), truth.points, clip.size, among=moves)
     return {
-        **known,
         **score_depth(clip.inverse_depth, clip.valid, truth.depth_m, truth.depth_known, is_metric=is_metric),
         **everything,
         **{f"{name}_moving": value for name, value in moving.items()},

@@ -108,8 +108,8 @@ def strip(
 ) -> Image8:
     """Rows of frames under each other, labels at the left, all frames scaled to `cell_px` high.
 
-    columns: a caption per frame (its time); title and note stand above, in bold and in grey. A note of several lines
-    stands below the title, else beside it.
+    columns: a caption per frame (its time); title and note stand above, in bold and in grey. A note that has or ends
+    in a line break stands below the title, else beside it.
     """
     if not rows:
         raise ValueError("a strip needs at least one row")
@@ -159,7 +159,7 @@ def _pad(image: Image8, height: int, width: int) -> Image8:
 
 def _heading(title: str, note: str) -> Image8:
     """A band with the title in bold and the note in grey; only its margin if there is neither."""
-    lines = note.split("\n") if "\n" in note else []
+    lines = note.removesuffix("\n").split("\n") if "\n" in note else []
     beside = "" if lines else note
     n_bold = _text_width(title, bold=True)
     width = 2 * MARGIN_PX + max([n_bold + 12 + _text_width(beside), *(_text_width(line) for line in lines)])

@@ -1,7 +1,7 @@
-"""How good the pseudo labels are, over a data set: the numbers of `label_scores` where episodes have ground truth.
+"""How good the pseudo labels are, over a data set: the numbers of `label_scores` where episodes have ground truth, and
+what `label_quality` found without.
 
-Only simulated ones have it (`<root>/ground_truth`), and this is the only stage that reads it. Where there is none, the
-report says so and holds what can be said without.
+Only simulated episodes have ground truth (`<root>/ground_truth`). Where there is none, the report says so.
 """
 
 import csv
@@ -14,10 +14,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stages.base import Arrays, Progress, Resources
-from stages.label_report import Annotator, draw_clip, report
+from stages.base import Progress, Resources
+from stages.label_flags import MEASURES, all_flags, flag_names, flag_summary
+from stages.label_report import draw_clip, report
 from stages.label_scores import LabelledClip, Scores, score_clip, true_labels
-from stages.pictures import contact_sheet, png_bytes, spread
+from stages.label_sheet import COLUMNS, label_sheet
+from stages.labels import LABEL_ARRAYS, Annotator, read_labels
+from stages.pictures import png_bytes, spread
 from stages.simulation.ground_truth import GroundTruth, read_ground_truth
 from storage.results import Result, ResultWriter
 from storage.rows import Rows
@@ -25,19 +28,22 @@ from storage.rows import Rows
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreLabels:
-    """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and `labels.png` to look at."""
+    """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and `labels.png` to look at.
+
+    Scores are of `max_clips`; how many clips are flagged is of all.
+    """
 
     root: str = field(metadata={"key": False})  # where the data set lies, with `ground_truth` in it or not
     max_clips: int = 64  # spread evenly over the index
-    n_pictures: int = 2
+    n_pictures: int = COLUMNS  # with their truth they fill a page
 
     name: ClassVar[str] = "label_scores"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **LABEL_ARRAYS,
         "discover": ("task", "episode", "split"),
         "clip": ("rgb", "frame_index"),
-        "depth": ("inverse_depth", "valid", "inverse_depth_range"),
-        "keypoints": ("tracks", "visible"),
+        "label_quality": (*(measure.name for measure in MEASURES), "flags"),
     }
     resources: ClassVar[Resources] = Resources(memory_gb=2.0)
 
@@ -51,38 +57,47 @@ class ScoreLabels:
         annotators = {role: Annotator.of(rows[role]) for role in ("depth", "keypoints")}
         chosen = choose_rows(rows, self.max_clips)
         shown = {chosen[i] for i in spread(len(chosen), self.n_pictures)}
-        table, strips = [], []
+        table, pictures = [], []
         for done, row in enumerate(chosen):
             clip = self._read(rows, row)
+            quality = rows["label_quality"].read(self.inputs["label_quality"], row)
             truth = truth_beside(Path(self.root), clip.task, clip.episode)
             labels = None if truth is None else true_labels(clip, truth)
-            scores = score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
-            table.append({**clip.names, **scores})
+            scores = {} if labels is None else score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
+            table.append({**clip.names, **measured(quality), **scores})
             if row in shown:
-                strips.append(draw_clip(clip, labels, scores, annotators))
+                pictures.append(draw_clip(clip, labels, scores, quality, annotators))
             progress(done + 1, len(chosen))
         means = mean_scores(table)
         n_true = sum("average_jaccard" in line for line in table)
+        n_flagged = int((all_flags(rows["label_quality"]) > 0).sum())
         write_table(out.path / "label_scores.csv", table)
-        document = {"clips": len(table), "clips_with_truth": n_true, "means": means}
+        document = {"clips": len(table), "clips_with_truth": n_true, "clips_flagged": n_flagged, "means": means}
         document |= {role: vars(annotator) for role, annotator in annotators.items()}
         (out.path / "scores.json").write_text(json.dumps(document, indent=1))
-        (out.path / "labels.md").write_text(report(means, len(table), n_true, annotators))
-        (out.path / "labels.png").write_bytes(png_bytes(contact_sheet(strips)))
-        return {"clips": float(len(table)), "clips_with_truth": float(n_true), **means}
+        page = report(means, len(table), n_true, annotators, rows["label_quality"])
+        (out.path / "labels.md").write_text(page)
+        sheet = label_sheet(pictures, title="Labels", note=flag_summary(rows["label_quality"]))
+        (out.path / "labels.png").write_bytes(png_bytes(sheet))
+        counts = {name: float(value) for name, value in document.items() if name.startswith("clips")}
+        return {**counts, **means}
 
-    def _read(self, rows: Mapping[str, Rows], row: int) -> "LabelledClip":
+    def _read(self, rows: Mapping[str, Rows], row: int) -> LabelledClip:
         index = rows["discover"].read(self.inputs["discover"], row)
-        arrays: Arrays = {}
-        for role in ("clip", "depth", "keypoints"):
-            arrays |= rows[role].read(self.inputs[role], row)
         return LabelledClip(
             clip_id=rows["clip"].clip_ids[row],
             task=int(index["task"]),
             episode=int(index["episode"]),
             split=str(index["split"]),
-            **arrays,
+            **rows["clip"].read(("frame_index",), row),
+            **vars(read_labels(rows, row)),
         )
+
+
+def measured(quality: Mapping[str, np.ndarray]) -> dict[str, float | str]:
+    """A clip's quality for the table: what was measured, and its flags by name."""
+    values = {m.name: float(quality[m.name]) for m in MEASURES if not np.isnan(quality[m.name])}
+    return {**values, "flags": " ".join(flag_names(int(quality["flags"])))}
 
 
 def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:

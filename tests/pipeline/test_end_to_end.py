@@ -17,8 +17,8 @@ from pipeline.settings import Settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROBOSCAPE = str(Path(sys.executable).with_name("roboscape"))
 STAGES = [
-    "discover", "clip", "depth", "keypoints", "label_scores", "rgb_tokenizer", "depth_tokenizer", "rgb_tokens",
-    "depth_tokens", "world_model", "evaluation",
+    "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer", "depth_tokenizer",
+    "rgb_tokens", "depth_tokens", "world_model", "evaluation",
 ]  # fmt: skip
 
 
@@ -65,14 +65,14 @@ def test_a_plan_says_what_one_parameter_changes_and_makes_nothing(home: dict[str
     lines = call(home, "run", "smoke", "--plan", "--set", "keypoints.grid=8").splitlines()
     verdicts = {line.split()[0]: line for line in lines if line.split() and line.split()[0] in STAGES}
     made = {stage for stage, line in verdicts.items() if " make " in line}
-    assert made == {"keypoints", "label_scores", "world_model", "evaluation"}
+    assert made == {"keypoints", "label_quality", "label_scores", "world_model", "evaluation"}
     assert "grid: 32 -> 8" in verdicts["keypoints"] and "input keypoints changed" in verdicts["world_model"]
     assert len(list((stores(home) / "keypoints").iterdir())) == 1
 
 
 def test_lineage_leads_from_the_evaluation_to_the_episodes(home: dict[str, str]):
     text = call(home, "lineage", "evaluation")
-    assert all(stage in text for stage in STAGES if stage != "label_scores")
+    assert all(stage in text for stage in STAGES if stage not in ("label_quality", "label_scores"))
     assert f"{home['ROBOSCAPE_HOME']}/sample" in text.replace("\n", "")
 
 

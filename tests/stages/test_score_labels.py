@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +15,17 @@ from small_stores import opened, run_stage
 from stages.base import DatasetStage
 from stages.depth import PseudoDepth
 from stages.keypoints import Keypoints, grid_queries
-from stages.label_report import Annotator, report
+from stages.label_quality import LabelQuality
+from stages.label_report import report
 from stages.label_scores import LabelledClip, score_clip, score_depth, score_tracks, true_labels
+from stages.labels import LABEL_ARRAYS, Annotator
 from stages.lucas_kanade import LucasKanade
 from stages.score_labels import ScoreLabels, mean_scores, truth_beside
 from stages.sensor_depth import SensorDepth
 from stages.simulation.ground_truth import GroundTruth, write_ground_truth
 from stages.true_labels import true_depth, true_tracks
 from storage import store
-from storage.key import content_key
+from storage.key import content_key, parameters
 from storage.results import open_writer
 from storage.spec import ArraySpec
 from storage.store import Manifest, Reject, StoreRef
@@ -30,6 +33,7 @@ from storage.store import Manifest, Reject, StoreRef
 SIDE = 32
 SIZE = (SIDE, SIDE)
 FRAMES = np.arange(T) * 2
+QUALITY = LabelQuality(max_repeated_frames=T)  # pictures made by code may be twice the same
 STAND_INS = {
     "clip": {},
     "depth": {"annotator": "sensor", "stand_in_for": "Video Depth Anything"},
@@ -196,11 +200,6 @@ def test_noise_lowers_the_scores_step_by_step(truth):
     assert found == sorted(found, reverse=True) and found[0] == 1 and found[-1] < 0.3
 
 
-def test_without_truth_only_shares_are_told(truth):
-    scores = score_clip(labelled(truth), None, is_metric=True)
-    assert set(scores) == {"depth_known", "points_visible"}
-
-
 def test_means_skip_what_was_not_measured():
     table = [{"clip": "a", "task": 3, "x": 1.0}, {"clip": "b", "task": 4, "x": 3.0, "y": 5.0}]
     assert mean_scores(table) == {"x": 2.0, "y": 5.0}
@@ -219,16 +218,27 @@ def write_store(
         ArraySpec(n, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], units, "")
         for n, a in arrays.items()
     )
-    ref = StoreRef.at(index.root, stage, f"{len(clips):04d}{len(rejected):04d}")
+    return write_arrays(index, stage, arrays, specs, rejected)
+
+
+def write_arrays(index: StoreRef, stage: str, arrays: dict, specs: tuple[ArraySpec, ...], rejected=()) -> StoreRef:
+    n = len(arrays[specs[0].name])
+    ref = StoreRef.at(index.root, stage, f"{n:04d}{len(rejected):04d}")
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs={}, specs=specs, n_clips=len(clips),
-        clips_per_shard=len(clips), index_uri=index.uri, attributes=STAND_INS[stage],
+        stage=stage, key=ref.key, kind="clips", version=1, inputs={}, specs=specs, n_clips=n, clips_per_shard=n,
+        parameters=parameters(QUALITY) if stage == QUALITY.name else {}, index_uri=index.uri,
+        attributes=STAND_INS.get(stage, {}),
     )  # fmt: skip
     store.create(ref, manifest)
     lost = [Reject(row=r, clip_id=f"clip{r:03d}", reason="test", detail="", kind="rejected") for r in rejected]
     store.commit(ref, store.write_part(ref, 0, arrays, lost, 0.0))
     store.seal(ref)
     return ref
+
+
+def measured_quality(clip: LabelledClip) -> dict[str, np.ndarray]:
+    arrays = {name: getattr(clip, name) for names in LABEL_ARRAYS.values() for name in names}
+    return QUALITY.measure(**arrays, fb_error=np.zeros(clip.visible.shape, np.float32))
 
 
 def stores(root: Path, clips: list[LabelledClip], rejected: tuple[int, ...] = ()) -> dict[str, StoreRef]:
@@ -238,8 +248,11 @@ def stores(root: Path, clips: list[LabelledClip], rejected: tuple[int, ...] = ()
     columns |= {name: [getattr(c, name) for c in clips] for name in ("task", "episode", "split")}
     pq.write_table(pa.table(columns), writer.path / "index.parquet")
     writer.finish({})
+    quality = [measured_quality(clip) for clip in clips]
+    numbers = {spec.name: np.stack([one[spec.name] for one in quality]) for spec in QUALITY.outputs}
     return {
         "discover": index,
+        "label_quality": write_arrays(index, QUALITY.name, numbers, QUALITY.outputs, rejected),
         "clip": write_store(index, "clip", clips, ("rgb", "frame_index")),
         "depth": write_store(index, "depth", clips, ("inverse_depth", "valid", "inverse_depth_range"), rejected),
         "keypoints": write_store(index, "keypoints", clips, ("tracks", "visible")),
@@ -274,7 +287,7 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
     assert result.numbers["clips"] == result.numbers["clips_with_truth"] == 2
     alone = score_clip(good, true_labels(good, truth), is_metric=True)
     lazily = score_clip(lazy, true_labels(lazy, truth), is_metric=True)
-    for name in ("average_jaccard", "average_jaccard_moving", "abs_rel", "depth_known"):
+    for name in ("average_jaccard", "average_jaccard_moving", "abs_rel"):
         mean = (alone[name] + lazily[name]) / 2
         assert result.numbers[name] == pytest.approx(mean) and document["means"][name] == pytest.approx(mean)
         assert [float(line[name]) for line in table] == pytest.approx([alone[name], lazily[name]], abs=1e-5)
@@ -284,7 +297,7 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
     assert f"| lucas-kanade, all points | {100 * result.numbers['average_jaccard']:.1f} |" in page
     assert "| if nothing moved, moving points |" in page and "| as it is |" in page
     picture = np.array(Image.open(result.file("labels.png")))
-    assert picture.ndim == 3 and picture.shape[0] > 2 * 5 * 192, "two clips of five rows"
+    assert picture.shape[0] > 5 * 112 and picture.shape[1] > 2 * 3 * 112, "two clips, side by side, of five rows"
 
 
 def test_stages_show_a_few_of_their_clips(tmp_path, truth):
@@ -300,15 +313,13 @@ def test_stages_show_a_few_of_their_clips(tmp_path, truth):
 
 def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
     result, page, document, table = score(tmp_path, [labelled(truth)])
-    assert result.numbers == {
-        "clips": 1, "clips_with_truth": 0, "depth_known": 1.0,
-        "points_visible": pytest.approx(labelled(truth).visible[1:].mean()),
-    }  # fmt: skip
+    quality = {name: float(value) for name, value in measured_quality(labelled(truth)).items() if name != "flags"}
+    del quality["fb_error_px"]  # not measured
+    assert result.numbers == {"clips": 1, "clips_with_truth": 0, "clips_flagged": 0, **quality}
     assert "0 have exact ground truth" in page and "nothing can be said here about how right the labels are" in page
     assert "AbsRel" not in page and "Jaccard" not in page
-    assert document["clips_with_truth"] == 0 and set(table[0]) == {
-        "clip", "task", "episode", "split", "depth_known", "points_visible",
-    }  # fmt: skip
+    assert document["clips_with_truth"] == 0
+    assert set(table[0]) == {"clip", "task", "episode", "split", "flags", *quality}
     assert result.file("labels.png").stat().st_size > 1000
 
 
@@ -318,6 +329,38 @@ def test_clips_with_and_without_truth_are_told_apart(tmp_path, truth):
     assert result.numbers["clips"] == 2 and result.numbers["clips_with_truth"] == 1
     assert result.numbers["average_jaccard"] == 1 and table[1]["average_jaccard"] == ""
     assert "2 clips looked at; 1 have exact ground truth" in page
+
+
+def test_quality_of_all_clips_stands_in_the_page_whether_they_are_scored_or_not(tmp_path, truth):
+    good = labelled(truth)
+    flickers = np.where(np.arange(T) % 2, 1.2, 1.0)[:, None, None].astype(np.float16)
+    bad = replace(good, inverse_depth=good.inverse_depth * flickers)
+    gone = replace(good, visible=np.zeros_like(good.visible))
+    clips = [good, replace(bad, visible=np.zeros_like(good.visible)), good, good, gone]
+    result, page, document, table = score(tmp_path, clips, rejected=(2,), max_clips=1)
+    assert document["clips_flagged"] == result.numbers["clips_flagged"] == 2 and len(table) == 1
+    assert "4 clips, 2 of them flagged: flicker 1, depth_jump 1, tracks_hidden 2." in page
+    assert f"| visible_share | {measured_share(truth) / 2:.0%} | 0% | `clip001` | 50% | 2 |" in page
+    assert re.search(r"\| flicker \| 0\.\d\d% \| \d+\.\d\d% \| `clip001` \| 2\.00% \| 1 \|", page)
+    assert "| fb_error_px | not measured |" in page
+    lines = page.splitlines()
+    most, fewer = (
+        lines.index("| 1 | `clip001` | flicker, depth_jump, tracks_hidden |"),
+        "| 4 | `clip004` | tracks_hidden |",
+    )
+    assert lines[most + 1] == fewer and "`clip002`" not in page
+
+
+def test_flags_of_a_clip_stand_in_the_table(tmp_path, truth):
+    gone = replace(labelled(truth), visible=np.zeros_like(labelled(truth).visible))
+    _, page, _, table = score(tmp_path, [labelled(truth), gone])
+    assert [line["flags"] for line in table] == ["", "tracks_hidden"]
+    assert [float(line["visible_share"]) for line in table] == pytest.approx([measured_share(truth), 0], abs=1e-5)
+    assert "flagged clip" in page and "flagged clip" not in score(tmp_path / "other", [labelled(truth)])[1]
+
+
+def measured_share(truth: GroundTruth) -> float:
+    return float(measured_quality(labelled(truth))["visible_share"])
 
 
 def test_rejected_clips_are_left_out(tmp_path, truth):
@@ -336,7 +379,7 @@ def test_no_clip_at_all_is_an_error_that_counts(tmp_path, truth):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="max_clips=0, n_pictures=2"):
+    with pytest.raises(ValueError, match="max_clips=0, n_pictures=3"):
         ScoreLabels(root="", max_clips=0)
 
 
@@ -345,11 +388,11 @@ def test_it_is_a_dataset_stage_whose_key_ignores_the_place():
     assert content_key(ScoreLabels(root="a")) == content_key(ScoreLabels(root="b"))
 
 
-def test_the_report_of_a_network_names_no_stand_in(truth):
+def test_the_report_of_a_network_names_no_stand_in(tmp_path, truth):
     clip = labelled(truth)
     means = score_clip(clip, true_labels(clip, truth), is_metric=False)
     network = {"depth": Annotator("vda-small", "relative", ""), "keypoints": Annotator("spatracker", "px", "")}
-    page = report(means, 1, 1, network)
+    page = report(means, 1, 1, network, opened(stores(tmp_path, [clip]))["label_quality"])
     assert "stand-in" not in page and "- depth: **vda-small**\n" in page
     assert "one scale and shift a clip" in page and "as it is" not in page
 
