@@ -1,8 +1,8 @@
 """The weights of 1xgpt in a model of ours with its layout, so that generation can be measured against that peer.
 
-1xgpt (the public repository 1x-technologies/1xgpt, Apache-2.0) is one branch without actions, with a position table over
-frames and cells, and no norm before time attention or after the last block. All that is known here of its names is in
-`peer_names`.
+1xgpt (the public repository 1x-technologies/1xgpt, Apache-2.0) is one branch without actions, with a position table
+over frames and cells, and no norm before time attention or after the last block. All that is known here of its names is
+in `peer_names`.
 """
 
 import math

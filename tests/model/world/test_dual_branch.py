@@ -196,8 +196,6 @@ def test_sizes_are_those_of_the_paper_for_one_branch():
         ({"d_model": 6, "n_heads": 2}, "head width 3 is odd"),
         ({"n_frames": 0}, "n_frames=0"),
         ({"grid": (0, 8)}, r"grid=\(0, 8\)"),
-        ({"time_positions": "absolute"}, "time_positions='absolute'"),
-        ({"norms": "none"}, "norms='none'"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
