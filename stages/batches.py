@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int, UInt64
@@ -141,10 +141,11 @@ class Prefetched(Generic[Batch]):
     """Batches by number, the next one made by a thread while the last one is used.
 
     A thread and not a process: gathering arrays lets other threads run, and a batch needs no trip between processes.
+    pin: in memory from which a GPU copies by itself, for batches that have a `pinned()`.
     """
 
-    def __init__(self, batch_at: Callable[[int], Batch]):
-        self.batch_at = batch_at
+    def __init__(self, batch_at: Callable[[int], Batch], *, pin: bool = False):
+        self.batch_at = (lambda i: _pinned(batch_at(i))) if pin else batch_at
         self.pool = ThreadPoolExecutor(1, "batches")
         self.ahead: tuple[int, Future[Batch]] | None = None
 
@@ -156,3 +157,7 @@ class Prefetched(Generic[Batch]):
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
+
+
+def _pinned(batch: Any) -> Any:
+    return batch.pinned() if hasattr(batch, "pinned") else batch

@@ -60,4 +60,4 @@ def running_mean(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarra
 
 
 def is_loss(name: str) -> bool:
-    return name not in ("step", "learning_rate", "grad_norm", "seconds") and not name.startswith("val/")
+    return name not in ("step", "learning_rate", "grad_norm", "seconds") and not name.startswith(("val/", "rollout/"))

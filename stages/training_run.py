@@ -1,14 +1,18 @@
 """A training inside a `DatasetStage`: losses in a table, the state saved now and then, going on after a kill.
 
-    losses.csv    one row per step: every part of the loss, learning rate, gradient norm, seconds; losses on held-out
-                  clips where they were measured, under `val/...`
-    state.pt      network, optimiser and step, from the last save; deleted when the training is done
+    losses.csv      one row per step: every part of the loss, learning rate, gradient norm, seconds; losses on held-out
+                    clips where they were measured, under `val/...`, and sample rollouts, under `rollout/...`
+    throughput.md   clips a second and share of the machine's rate, where the stage says what a clip costs
+    states/         network, optimiser and step, from the last saves; deleted when the training is done
+    tensorboard/    the table's numbers and the sample rollouts as event files, where `RunConfig.tensorboard` is set
 
 The table is saved before the state, and a resumed run drops the rows after the state's step: both always agree.
+With many workers each one has a TrainingRun; the first one measures and writes.
 """
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,15 +24,25 @@ import torch
 from torch import nn
 
 from model.checkpoint import read_header, write_whole
-from model.training import Critic, LossFn, StepReport, TrainConfig, TrainState, load_state, save_state, train
+from model.parallel import Parallel, load_whole, uncompiled
+from model.snapshots import Snapshot, Snapshots
+from model.spikes import SpikeGuard
+from model.training import Critic, LossFn, StepReport, TrainConfig, train
 from stages.base import Progress
 from stages.batches import Prefetched
 from stages.loss_plot import is_loss
+from stages.tensorboard import EventFile
+from stages.throughput import THROUGHPUT_FILE, Meter
 from storage.weights import WeightsRef
 
 LogRow = dict[str, float | int]  # "step" is an int
 
-LOG_FILE, STATE_FILE, PLOT_FILE, NOTE_FILE = "losses.csv", "state.pt", "losses.png", "training.md"
+ROLLOUTS = "rollouts"  # folder of the sample rollouts' pictures
+LOG_FILE, STATES, PLOT_FILE, NOTE_FILE = "losses.csv", "states", "losses.png", "training.md"
+
+
+# (plain network, steps done) -> numbers for the table, and a PNG if there is one to show
+Sample = Callable[[nn.Module, int], tuple[Mapping[str, float], bytes | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +50,22 @@ class RunConfig:
     """How a training is watched. Nothing here changes what is trained."""
 
     save_every: int = 50  # steps; a killed run repeats at most this many
+    keep: int = 2  # saved states; the one with the least loss on held-out clips stays beside them
     validate_every: int = 0  # steps between measurements on held-out clips; 0: before the first step and after the last
+    rollout_every: int = 0  # steps between sample rollouts of held-out clips; 0: none
+    tensorboard: bool = False
+    # A loss or gradient norm so many robust deviations above the steps before stops the training; 0 never does. Off by
+    # default: with a few clips a batch, the share of masked tokens alone makes the loss jump.
+    spike_deviations: float = 0.0
 
     def __post_init__(self):
-        if self.save_every < 1 or self.validate_every < 0:
+        if min(self.save_every, self.keep) < 1 or min(self.validate_every, self.rollout_every) < 0:
             raise ValueError(
-                f"save_every={self.save_every}, validate_every={self.validate_every}: expected 1 or more, 0 or more"
+                f"save_every={self.save_every}, keep={self.keep}, validate_every={self.validate_every}, "
+                f"rollout_every={self.rollout_every}: expected 1 or more for the first two, 0 or more for the others"
             )
+        if self.spike_deviations < 0:
+            raise ValueError(f"spike_deviations={self.spike_deviations}: expected 0 or more")
 
 
 @dataclass
@@ -58,68 +81,155 @@ class TrainingRun:
     progress: Progress
     validate: Callable[[], Mapping[str, float]]
     critic: Critic | None = None
+    parallel: Parallel = field(default_factory=Parallel)
+    meter: Meter | None = None
+    sample: Sample | None = None
     log: list[LogRow] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.workers = self.parallel.workers
+        self.device = next(self.model.parameters()).device
+        self.events: EventFile | None = None
 
     def finish(self) -> list[LogRow]:
         """Trains to the last step, from a saved state if there is one; returns the whole log, from step 0 on.
 
         The model is left in evaluation mode, with its averaged weights if the config keeps an average.
         """
-        state = self._resume()
-        if state is None:
-            self.log = [{"step": 0, **self._validated()}]
-        batches = Prefetched(self.batch_at)
+        self.snapshots = Snapshots(self.folder / STATES, workers=self.workers, keep=self.watch.keep)
+        try:
+            start = self.snapshots.latest()
+            self._resume(start)
+            self._train(start)
+        finally:
+            self.snapshots.close()
+            if self.events is not None:
+                self.events.close()
+        return self.log
+
+    def _train(self, start: Snapshot | None) -> None:
+        batches = Prefetched(self.batch_at, pin=self.device.type == "cuda")
         try:
             with seeded(self.config.seed):  # whatever drew before in this process must not matter
                 last = train(
-                    self.model, self.loss_fn, batches, self.config, state=state, on_step=self._on_step,
-                    critic=self.critic,
+                    self.model, self.loss_fn, batches, self.config, state=start, on_step=self._on_step,
+                    critic=self.critic, guard=self._guard(), parallel=self.parallel,
                 )  # fmt: skip
         finally:
             batches.close()
         if last.ema is not None:
-            self.model.load_state_dict(last.ema)
+            load_whole(self.model, last.ema)
             self.log[-1] |= self._validated()
         self._write_log()
         self.model.eval()
-        return self.log
+
+    def best(self) -> Snapshot | None:
+        """The saved state with the least loss on held-out clips, if that was measured and others came after it."""
+        found = self.snapshots.best()
+        return found if found is not None and found.step < self.config.steps else None
 
     def clean_up(self) -> None:
-        """Deletes the saved state: call when the checkpoint is written."""
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
+        """Deletes the saved states: call when the checkpoint is written."""
+        shutil.rmtree(self.folder / STATES, ignore_errors=True)
 
-    def _resume(self) -> TrainState | None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STATE_FILE
-        if not path.exists():
+    def _resume(self, start: Snapshot | None) -> None:
+        """The log up to the saved state, or its first row."""
+        if start is None:
+            self.log = [{"step": 0, **self._validated()}]
+        else:
+            self.log = [row for row in read_log(self.folder / LOG_FILE) if row["step"] <= start.step]
+        if self.watch.tensorboard and self.workers.is_first:
+            self.events = EventFile(self.folder, after_step=int(self.log[-1]["step"]))
+
+    def _guard(self) -> SpikeGuard | None:
+        """Knows the steps before a resumption, so that it judges as if there had been none."""
+        if not self.watch.spike_deviations:
             return None
-        state = load_state(path)
-        self.log = [row for row in read_log(self.folder / LOG_FILE) if row["step"] <= state.step]
-        return state
+        guard = SpikeGuard(self.watch.spike_deviations)
+        for row in self.log[1:]:
+            guard.remember({"loss": row["total"], "gradient norm": row["grad_norm"]})
+        return guard
 
     def _on_step(self, report: StepReport) -> None:
-        row = {"step": report.step, **report.losses, "learning_rate": report.learning_rate}
+        row: LogRow = {"step": report.step, **report.losses, "learning_rate": report.learning_rate}
         self.log.append(row | {"grad_norm": report.grad_norm, "seconds": report.seconds})
         last = report.step == self.config.steps
-        if last or (self.watch.validate_every and report.step % self.watch.validate_every == 0):
+        measured = last or _due(report.step, self.watch.validate_every)
+        if measured:
+            self._bring_up(report)
             self.log[-1] |= self._validated()
-            self.model.train()
-        if last or report.step % self.watch.save_every == 0:
+        if self.sample is not None and _due(report.step, self.watch.rollout_every):
+            self._bring_up(report)
+            self.log[-1] |= self._sampled(report.step)
+        if measured or report.step % self.watch.save_every == 0:
             self._write_log()
-            save_state(self.folder / STATE_FILE, report.capture())
-        self.progress(report.step, self.config.steps, f"loss {report.losses['total']:.3f}")
+            next_batch = report.step * self.config.accumulate
+            self.snapshots.save(report.state(), next_batch, metric=self.log[-1].get("val/total"))
+        if self.workers.is_first:
+            self._tell(report)
+
+    def _tell(self, report: StepReport) -> None:
+        rates = self.meter.rates(report.seconds) if self.meter else {}
+        if self.events is not None:
+            self.events.numbers(report.step, {k: v for k, v in self.log[-1].items() if k != "step"} | rates)
+        notes = [f"loss {report.losses['total']:.3f}"]
+        if self.meter is not None:
+            notes += [f"{name} {value:.3f}" for name, value in report.losses.items() if name != "total"]
+            notes += [f"{rates['clips/s']:.3g} clips/s", f"{rates['MFU']:.0%} MFU"]
+        self.progress(report.step, self.config.steps, ", ".join(notes))
+
+    def _bring_up(self, report: StepReport) -> None:
+        """The plain model to the weights that are trained, where those lie in shards."""
+        if self.parallel.shards:
+            load_whole(self.model, report.state().model)
 
     def _validated(self) -> LogRow:
-        self.model.eval()
-        return {f"val/{name}": value for name, value in self.validate().items()}
+        """By the first worker, while the others wait."""
+        found: LogRow = {}
+        if self.workers.is_first:
+            with self._for_evaluation():
+                found = {f"val/{name}": value for name, value in self.validate().items()}
+        return self.workers.from_first(found)
+
+    def _sampled(self, step: int) -> LogRow:
+        found: LogRow = {}
+        if self.workers.is_first and self.sample is not None:
+            with self._for_evaluation():
+                numbers, picture = self.sample(self.model, step)
+            found = {f"rollout/{name}": value for name, value in numbers.items()}
+            if picture is not None:
+                write_whole(self.folder / ROLLOUTS / f"step-{step:08d}.png", picture)
+            if picture is not None and self.events is not None:
+                self.events.picture(step, "rollout", picture)
+        return self.workers.from_first(found)
+
+    @contextmanager
+    def _for_evaluation(self) -> Iterator[None]:
+        """The plain model as it is to be measured; while it is trained in shards it waits on the CPU."""
+        waits_at = next(self.model.parameters()).device
+        self.model.to(self.device).eval()
+        try:
+            with uncompiled():
+                yield
+        finally:
+            self.model.to(waits_at)
 
     def _write_log(self) -> None:
+        if not self.workers.is_first:
+            return
         columns = list(dict.fromkeys(name for row in self.log for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.log)  # a float's text in Python gives the same float back
         write_whole(self.folder / LOG_FILE, text.getvalue().encode())
+        if self.meter is not None and len(self.log) > 1:
+            seconds = [row["seconds"] for row in self.log[1:]]
+            write_whole(self.folder / THROUGHPUT_FILE, self.meter.report(seconds).encode())
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def read_log(path: Path) -> list[LogRow]:
@@ -161,6 +271,11 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
         f"Started from **{card['started_from']}**{before}; trained {numbers['steps']:.0f} steps here.",
         "",
     ]
+    parts = [name.removesuffix(", first steps") for name in numbers if name.endswith(", first steps")]
+    if parts:
+        lines += ["| in training | first steps | last steps |", "|---|---|---|"]
+        lines += [f"| {p} | {numbers[f'{p}, first steps']:.4g} | {numbers[f'{p}, last steps']:.4g} |" for p in parts]
+        lines.append("")
     lines += ["| on held-out clips | before | after |", "|---|---|---|"]
     for name in (name.removesuffix(", before") for name in numbers if name.endswith(", before")):
         old, new = numbers[f"{name}, before"], numbers[f"{name}, after"]

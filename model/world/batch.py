@@ -1,10 +1,12 @@
 """What the world model is trained on: token clips with the actions and point tracks that go with them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from model.parallel import ALONE, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,17 @@ class WorldBatch:
     tracks: Float[Tensor, "b t p 2"]
     visible: Bool[Tensor, "b t p"]
     clip_ids: list[str]
+    workers: Workers = ALONE  # who share the global batch; these clips are this one's part of it
 
     def to(self, device: torch.device | str) -> "WorldBatch":
-        move = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "clip_ids"}
-        return WorldBatch(**move, clip_ids=self.clip_ids)
+        return replace(self, **{name: x.to(device, non_blocking=True) for name, x in self._tensors().items()})
+
+    def pinned(self) -> "WorldBatch":
+        """In memory from which a GPU copies while the CPU goes on."""
+        return replace(self, **{name: x.pin_memory() for name, x in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, kw_only=True)

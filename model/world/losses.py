@@ -2,7 +2,7 @@
 
 Every part comes back as (b, t), scaled so that its mean over the batch is the part's value: an entry says how much that
 frame of that clip contributes, and one normaliser, the number of predicted tokens (or seen tracks) in the whole batch,
-weighs all of them alike.
+weighs all of them alike. Where workers share a batch, that is the global one.
 """
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from model.parallel import ALONE, Workers
 from model.training import LossFn
 from model.world.attention import two_stream_view
 from model.world.batch import WorldBatch
@@ -32,20 +33,20 @@ def world_losses(
 
     A model without a depth branch has no "depth" part.
     """
-    noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator)
+    noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator, batch.workers)
     run = run_beside_clean_copy if masking.context == "clean" else run_masked_clip
     hidden = run(model, noisy, batch.actions)
     mask = noisy.hidden.flatten(2)  # never in frame 0, which is given
     cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
-    parts = {"rgb": per_frame_mean(cross_entropy, mask)}
+    parts = {"rgb": per_frame_mean(cross_entropy, mask, batch.workers)}
     if model.depth is not None and hidden.depth is not None and losses.depth:
         depth_cross_entropy = token_cross_entropy(model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask)
-        parts["depth"] = per_frame_mean(depth_cross_entropy, mask)
+        parts["depth"] = per_frame_mean(depth_cross_entropy, mask, batch.workers)
     if losses.keypoint:
-        parts["keypoint"] = keypoint_loss(hidden.rgb, batch.tracks, batch.visible, model.config.grid)
+        parts["keypoint"] = keypoint_loss(hidden.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers)
     if losses.attention:
         weight = attention_map(batch.tracks, batch.visible, model.config.grid, losses.gamma)
-        parts["attention"] = per_frame_mean(weight * cross_entropy, mask)
+        parts["attention"] = per_frame_mean(weight * cross_entropy, mask, batch.workers)
     return parts
 
 
@@ -94,12 +95,14 @@ def token_cross_entropy(
     return torch.zeros(mask.shape, device=nats.device, dtype=nats.dtype).masked_scatter(mask, nats)
 
 
-def per_frame_mean(values: Float[Tensor, "b t i"], counted: Bool[Tensor, "b t i"]) -> Float[Tensor, "b t"]:
+def per_frame_mean(
+    values: Float[Tensor, "b t i"], counted: Bool[Tensor, "b t i"], workers: Workers = ALONE
+) -> Float[Tensor, "b t"]:
     """Sum of the counted values of each frame over the mean count per frame, so the result's mean is theirs.
 
-    All zeros if nothing is counted.
+    All zeros if nothing is counted. The mean count is that of all workers' clips.
     """
-    mean_count = counted.sum() / (counted.shape[0] * counted.shape[1])
+    mean_count = workers.sum(counted.sum()) / (workers.n * counted.shape[0] * counted.shape[1])
     return torch.where(counted, values, 0.0).sum(-1) / mean_count.clamp(min=1e-6)
 
 
@@ -119,6 +122,7 @@ def keypoint_loss(
     tracks: Float[Tensor, "b t p 2"],
     visible: Bool[Tensor, "b t p"],
     grid: tuple[int, int],
+    workers: Workers = ALONE,
 ) -> Float[Tensor, "b t"]:
     """|f_t(p_t) - f_0(p_0)|² for every track and frame t >= 1: a moving point keeps its features.
 
@@ -132,7 +136,7 @@ def keypoint_loss(
     seen = visible & in_frame(tracks)
     counted = seen & seen[:, :1]
     counted = torch.cat([torch.zeros_like(counted[:, :1]), counted[:, 1:]], dim=1)
-    return per_frame_mean(distance, counted)
+    return per_frame_mean(distance, counted, workers)
 
 
 def world_loss_fn(losses: LossConfig, masking: MaskingConfig) -> LossFn:

@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from model.parallel import ALONE, Workers
 from model.world.config import FACTOR_VOCAB, MaskingConfig
 
 
@@ -27,30 +28,33 @@ def corrupt(
     depth_tokens: Int[Tensor, "b t gh gw"],
     config: MaskingConfig,
     generator: torch.Generator,
+    workers: Workers = ALONE,
 ) -> Corrupted:
     """Replace token factors at random and choose the cells to hide, the same cells in both streams.
 
     Each clip draws one replacement rate. Draws happen on the generator's device, so that a CPU generator gives the same
-    noise wherever the tokens are.
+    noise wherever the tokens are, and for the global batch of which these clips are a worker's part, so that it is the
+    same for any number of workers.
     """
-    b, device = rgb_tokens.shape[0], rgb_tokens.device
-    rate = config.max_replacement_rate * torch.rand(b, 1, 1, 1, generator=generator, device=generator.device)
+    b, t, gh, gw = rgb_tokens.shape
+    shape = (b * workers.n, t, gh, gw)
+    rate = config.max_replacement_rate * torch.rand(shape[0], 1, 1, 1, generator=generator, device=generator.device)
     return Corrupted(
-        replace_factors(rgb_tokens, rate, generator),
-        replace_factors(depth_tokens, rate, generator),
-        choose_hidden(tuple(rgb_tokens.shape), config, generator).to(device),
+        replace_factors(rgb_tokens, rate, generator, workers),
+        replace_factors(depth_tokens, rate, generator, workers),
+        workers.part(choose_hidden(shape, config, generator)).to(rgb_tokens.device),
     )
 
 
 def replace_factors(
-    ids: Int[Tensor, "b t gh gw"], rate: Tensor, generator: torch.Generator
+    ids: Int[Tensor, "b t gh gw"], rate: Float[Tensor, "n 1 1 1"], generator: torch.Generator, workers: Workers = ALONE
 ) -> Int[Tensor, "b t gh gw"]:
     """Each 9-bit factor of each token becomes, with its clip's rate, one of the 512 values at random."""
-    place = {"generator": generator, "device": generator.device}
+    shape, place = (len(rate), *ids.shape[1:]), {"generator": generator, "device": generator.device}
     factors = []
     for factor in (ids % FACTOR_VOCAB, ids // FACTOR_VOCAB):
-        wrong = torch.rand(ids.shape, **place) < rate
-        noise = torch.randint(FACTOR_VOCAB, ids.shape, dtype=ids.dtype, **place)
+        wrong = workers.part(torch.rand(shape, **place) < rate)
+        noise = workers.part(torch.randint(FACTOR_VOCAB, shape, dtype=ids.dtype, **place))
         factors.append(torch.where(wrong.to(ids.device), noise.to(ids.device), factor))
     return factors[0] + FACTOR_VOCAB * factors[1]
 

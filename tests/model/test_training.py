@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.snapshots import Snapshot, Snapshots
 from model.training import (
     Critic,
     NonFiniteLoss,
@@ -19,8 +20,6 @@ from model.training import (
     TrainConfig,
     TrainState,
     learning_rate_at,
-    load_state,
-    save_state,
     step_generator,
     train,
 )
@@ -74,6 +73,15 @@ def run(config=CONFIG, state=None, stop_after=None, net=None, critic=None, at=ba
     return reports, last
 
 
+def on_disk(folder: Path, state: TrainState) -> Snapshot:
+    snapshots = Snapshots(folder)
+    snapshots.save(state, next_batch=state.step)
+    snapshots.close()
+    snapshot = snapshots.latest()
+    assert snapshot is not None
+    return snapshot
+
+
 def assert_same(a, b):
     if isinstance(a, Tensor):
         assert torch.equal(a, b)
@@ -94,9 +102,9 @@ def test_a_stopped_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, stop_afte
     config = replace(CONFIG, accumulate=accumulate)
     whole, whole_end = run(config)
     first, middle = run(config, stop_after=stop_after)
-    save_state(tmp_path / "state.pt", middle)
+    saved = on_disk(tmp_path, middle)
     torch.manual_seed(999)  # whatever else drew meanwhile
-    rest, end = run(config, state=load_state(tmp_path / "state.pt"), net=make_net(seed=5))
+    rest, end = run(config, state=saved, net=make_net(seed=5))
     assert [r.losses for r in first + rest] == [r.losses for r in whole]
     assert [(r.step, r.learning_rate, r.grad_norm) for r in first + rest] == [
         (r.step, r.learning_rate, r.grad_norm) for r in whole
@@ -112,7 +120,8 @@ def test_a_killed_process_goes_on_bitwise(tmp_path):
         import os, signal, sys
         from pathlib import Path
         import torch
-        from model.training import TrainConfig, load_state, save_state, train
+        from model.snapshots import Snapshots
+        from model.training import TrainConfig, train
         from model.world.batch import WorldBatch
         from model.world.config import TOKEN_VOCAB, LossConfig, MaskingConfig, tiny
         from model.world.dual_branch import DualBranchWorldModel
@@ -138,11 +147,12 @@ def test_a_killed_process_goes_on_bitwise(tmp_path):
             with open(folder / "losses.txt", "a") as log:
                 log.write(f"{report.step} {report.losses!r}\\n")
             if report.step % 3 == 0:
-                save_state(folder / "state.pt", report.capture())
+                snapshots.save(report.state(), next_batch=report.step)
+                snapshots.wait()
 
-        state = load_state(folder / "state.pt") if (folder / "state.pt").exists() else None
+        snapshots = Snapshots(folder / "states")
         train(model, world_loss_fn(LossConfig(), MaskingConfig()), batch_at, TrainConfig(steps=8, warmup_steps=2),
-              state=state, on_step=on_step)
+              state=snapshots.latest(), on_step=on_step)
         """)
     )
     root = Path(__file__).parents[2]
@@ -279,8 +289,7 @@ def test_a_critic_trains_from_its_start_and_resumes_too(tmp_path):
     assert ["critic/total" in r.losses for r in whole] == [False] * 4 + [True] * 8
     assert whole[-1].losses["critic/total"] < whole[4].losses["critic/total"]
     first, middle = run(critic=make_critic(start=4), stop_after=6)
-    save_state(tmp_path / "state.pt", middle)
-    rest, end = run(critic=make_critic(start=4), state=load_state(tmp_path / "state.pt"))
+    rest, end = run(critic=make_critic(start=4), state=on_disk(tmp_path, middle))
     assert [r.losses for r in first + rest] == [r.losses for r in whole]
     assert_same(vars(end), vars(whole_end))
     plain, _ = run()
@@ -300,22 +309,6 @@ def test_a_captured_state_does_not_change_afterwards():
     train(make_net(), noisy_loss, batch_at, CONFIG, on_step=lambda report: states.append(report.capture()))
     _, third = run(stop_after=3)
     assert_same(vars(states[2]), vars(third))
-
-
-def test_a_save_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "state.pt"
-    _, state = run(stop_after=2)
-    save_state(path, state)
-    before = path.read_bytes()
-
-    def disk_full(fd):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", disk_full)
-    with pytest.raises(OSError, match="No space"):
-        save_state(path, replace(state, step=99))
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["state.pt"]
-    assert load_state(path).step == 2
 
 
 def test_noise_differs_by_seed_step_and_role():

@@ -43,7 +43,7 @@ from stages.train_world_model import (
     pick_substeps,
     track_shares,
 )
-from stages.training_run import NOTE_FILE, PLOT_FILE, STATE_FILE
+from stages.training_run import NOTE_FILE, PLOT_FILE, STATES
 from storage.results import WORK, Result
 from storage.store import StoreRef
 from storage.weights import WeightsRef
@@ -305,7 +305,7 @@ def test_a_process_killed_in_a_step_goes_on_bitwise(root, stores, trained, tmp_p
     paths = os.pathsep.join([str(repository), str(repository / "tests" / "stages")])
     dead = subprocess.run([sys.executable, script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
     assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
-    assert (Path(ref.uri.removeprefix("file://")) / WORK / STATE_FILE).exists()
+    assert (Path(ref.uri.removeprefix("file://")) / WORK / STATES).exists()
     result = attempt(stage, ref, stores)
     assert log_of(result) == log_of(trained)
     assert result.files[WORLD_MODEL_FILE] == trained.files[WORLD_MODEL_FILE]

@@ -15,11 +15,11 @@ from small_trainings import Killed, kill_at, without_seconds
 from torch import Tensor, nn
 
 from model.checkpoint import save_model
+from model.snapshots import Snapshots
 from model.training import Critic, TrainConfig
-from stages import training_run
 from stages.training_run import (
     LOG_FILE,
-    STATE_FILE,
+    STATES,
     RunConfig,
     TrainingRun,
     pick_device,
@@ -121,15 +121,15 @@ def test_a_killed_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, kills, cha
 
 
 def test_killed_between_table_and_state_the_table_loses_the_steps_that_come_again(tmp_path, monkeypatch):
-    save_state = training_run.save_state
+    save = Snapshots.save
 
-    def killed_at_four(path, state):
+    def killed_at_four(snapshots, state, *about, **more):
         if state.step == 4:
             raise Killed
-        save_state(path, state)
+        save(snapshots, state, *about, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "save_state", killed_at_four)
+        patch.setattr(Snapshots, "save", killed_at_four)
         with pytest.raises(Killed):
             new_run(tmp_path / "killed").finish()
     assert read_log(tmp_path / "killed" / LOG_FILE)[-1]["step"] == 4, "the table is ahead of the state"
@@ -174,8 +174,10 @@ def test_watching_changes_nothing_that_is_trained(tmp_path, watch):
 
 def test_the_end_is_measured_on_the_averaged_weights(tmp_path):
     run = finished(tmp_path)
-    average = torch.load(tmp_path / STATE_FILE, weights_only=True)["ema"]
-    assert all(torch.equal(value, average[name]) for name, value in run.model.state_dict().items())
+    saved, average = Snapshots(tmp_path / STATES).latest(), new_run(tmp_path / "other").model
+    assert saved is not None and saved.step == CONFIG.steps
+    saved.load_weights(average)
+    assert not any(torch.equal(a, b) for a, b in zip(run.model.parameters(), average.parameters(), strict=True))
     assert run.log[-1]["val/error"] == run.validate()["error"]
     assert not run.model.training
 
@@ -193,7 +195,7 @@ def test_every_row_holds_the_losses_and_how_they_came_about(tmp_path):
 
 def test_only_the_state_is_cleaned_up(tmp_path):
     run = finished(tmp_path)
-    assert set(os.listdir(tmp_path)) == {LOG_FILE, STATE_FILE}
+    assert set(os.listdir(tmp_path)) == {LOG_FILE, STATES}
     run.clean_up()
     run.clean_up()  # killed just after it
     assert os.listdir(tmp_path) == [LOG_FILE]
