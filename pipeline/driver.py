@@ -23,7 +23,7 @@ def drive(request: dict[str, Any], out: Console) -> None:
     settings = Settings(backend=request.get("backend") or Settings().backend)
     experiments.require_weights(request["experiment"])  # before the sample, which takes minutes
     make_sample_if_wanted(request, settings, out)
-    source = request.get("source") or str(settings.sample(request["experiment"]))
+    source = request.get("source") or str(settings.sample(experiments.sample_name(request["experiment"])))
     # Mistakes show before any wait.
     print_limits(experiments.named(request["experiment"], source, request.get("overrides") or {}), out)
     services.up(settings, lambda text: out.print(text, style="dim"))
@@ -52,7 +52,8 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
 
     config = experiments.SAMPLES.get(request["experiment"])
     if not request.get("source") and config is not None:
-        make(settings.sample(request["experiment"]), config, 0, lambda text: out.print(text, style="dim"))
+        folder = settings.sample(experiments.sample_name(request["experiment"]))
+        make(folder, config, 0, lambda text: out.print(text, style="dim"))
 
 
 def show(journal: Journal, out: Console) -> None:

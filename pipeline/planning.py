@@ -18,7 +18,7 @@ from storage.store import Manifest, StoreRef
 
 def planned(request: dict[str, Any]) -> Planner:
     settings = Settings()
-    source = request.get("source") or str(settings.sample(request["experiment"]))
+    source = request.get("source") or str(settings.sample(experiments.sample_name(request["experiment"])))
     e = experiments.named(request["experiment"], source, request.get("overrides") or {})
     return plan(e, settings.stores)
 

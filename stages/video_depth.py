@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class VideoDepthAnything:
         return self.weights.name.removesuffix(OWN)
 
     @property
-    def units(self) -> str:
+    def units(self) -> Literal["relative", "1/m"]:
         return "1/m" if self.model.metric else "relative"
 
     @property

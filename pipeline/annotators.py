@@ -1,0 +1,70 @@
+"""Trainings of small annotators on simulated episodes with exact labels: `roboscape train-annotator NAME`.
+
+The networks are the paper's annotators at another size. What they learn holds for the simulated scene only; real videos
+want the published weights (`roboscape weights list`).
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model.spatial_tracker.config import tiny as tiny_tracker
+from model.training import TrainConfig
+from model.video_depth.config import tiny as tiny_depth
+from stages.clip import Clip
+from stages.discover import Discover
+from stages.simulation.config import demo_sample
+from stages.train_spatial_tracker import TrainSpatialTracker
+from stages.train_video_depth import TrainVideoDepth
+from stages.training_run import RunConfig
+from stages.truth import Truth
+
+SIZE = 128  # px of a clip, as in the demo
+# Other seeds than the demo's and the world model's, so that nobody is measured on what an annotator has learned from.
+SAMPLE = replace(demo_sample(), n_episodes=200, seed=2000, rate_hz=4.0)
+SAMPLE_NAME = "annotators"
+NAMES = ("vda-tiny", "spatracker-tiny")  # experiments of `pipeline.experiments`
+WATCH = RunConfig(save_every=50, validate_every=250)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorTraining:
+    """The stages of such a training, in the order in which they run."""
+
+    discover: Discover
+    clip: Clip
+    truth: Truth
+    annotator: TrainVideoDepth | TrainSpatialTracker
+
+
+def vda_tiny(source: Path) -> AnnotatorTraining:
+    """Trains a small Video Depth Anything on simulated episodes. About an hour on one core."""
+    return training(
+        source,
+        TrainVideoDepth(
+            model=tiny_depth(),
+            training=TrainConfig(steps=3000, learning_rate=5e-4, warmup_steps=100, final_share=0.02),
+            watch=WATCH,
+        ),
+    )
+
+
+def spatracker_tiny(source: Path) -> AnnotatorTraining:
+    """Trains a small SpatialTracker on simulated episodes. About an hour on one core."""
+    return training(
+        source,
+        TrainSpatialTracker(
+            model=replace(tiny_tracker(), window=16),  # the whole clip in one window
+            training=TrainConfig(steps=1500, learning_rate=1e-3, warmup_steps=100, final_share=0.02),
+            points=64,
+            watch=WATCH,
+        ),
+    )
+
+
+def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> AnnotatorTraining:
+    return AnnotatorTraining(
+        discover=Discover.of(source, hop_s=1.5, val_share=0.05, test_share=0.0),
+        clip=Clip(root=str(source), size=SIZE),
+        truth=Truth.of(source, size=SIZE),
+        annotator=annotator,
+    )
