@@ -178,11 +178,12 @@ def pictures(ref: StoreRef, result: Result | None) -> list[str]:
     else:
         names = sorted(name for name in result.files if name.endswith(".png") and "/" not in name)[:PICTURES]
         found = {name: result.file(name).read_bytes() for name in names}
-    return [f"![{name}]({thumbnail(data)})" for name, data in found.items()]
+    limit = PICTURES * PICTURE_BYTES // max(1, len(found))  # one alone may take the place of all
+    return [f"![{name}]({thumbnail(data, limit)})" for name, data in found.items()]
 
 
-def thumbnail(png: bytes) -> str:
-    """A data URI of the picture's top, made smaller until it is under PICTURE_BYTES; the store has all of it."""
+def thumbnail(png: bytes, limit: int = PICTURE_BYTES) -> str:
+    """A data URI of the picture's top, made smaller until it is under `limit` bytes; the store has all of it."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     image = image.crop((0, 0, image.width, min(image.height, round(PICTURE_ASPECT * image.width))))
     width = min(PICTURE_WIDTH, image.width)
@@ -190,7 +191,7 @@ def thumbnail(png: bytes) -> str:
         small = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         small.save(out, "JPEG", quality=82)
-        if out.tell() <= PICTURE_BYTES or width < 200:
+        if out.tell() <= limit or width < 200:
             return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
         width = int(width * 0.8)
 

@@ -1,3 +1,4 @@
+import base64
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -402,7 +403,7 @@ def test_the_contact_sheet_shows_frames_depth_and_tracks_of_each_clip(made):
 
 
 def test_the_sheet_of_a_full_page_fits_the_lineage_page(made):
-    from pipeline.report import thumbnail
+    from pipeline.report import PICTURE_BYTES, PICTURES, thumbnail
 
     quality, inputs = made
     picks = [0, 1, 3, 4, 0, 1]
@@ -410,7 +411,10 @@ def test_the_sheet_of_a_full_page_fits_the_lineage_page(made):
     png = png_bytes(STAGE.preview(quality, inputs, picks))
     with Image.open(io.BytesIO(png)) as page:
         assert page.height <= 0.75 * page.width, "nothing of it is cut off"
-    assert len(thumbnail(png)) < 300_000
+    shown = thumbnail(png, PICTURES * PICTURE_BYTES)
+    assert len(shown) < 300_000
+    with Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))) as page:
+        assert page.width == 880, "as wide as the page"
 
 
 def test_many_tracks_are_thinned_evenly_and_few_are_not():
