@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from model.checkpoint import load_model
 from model.spatial_tracker.config import SpatialTrackerConfig
@@ -16,6 +16,7 @@ from model.spatial_tracker.cost import Cost, predict_cost
 from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Precision, Tracks, depth_from_inverse, track_points
 from model.spatial_tracker.published import load_published
+from model.spatial_tracker.triplane import HOLE
 from stages.base import Arrays, ClipInputs, Rejected, Resources
 from stages.keypoints import Queries, TrackEstimate
 from storage.spec import ArraySpec
@@ -162,13 +163,21 @@ def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
     return network
 
 
-def tracker_depth(arrays: Arrays, units: Literal["relative", "1/m"], floor: float) -> Float[np.ndarray, "t h w"]:
-    """Depth as the tracker wants it, 0 where it is not known. Rejected (`no_depth`) where nothing is known."""
+def tracker_depth(arrays: Arrays, units: Literal["relative", "1/m"], floor: float) -> Float32[np.ndarray, "t h w"]:
+    """Depth as the tracker wants it, 0 where it is not known.
+
+    Rejected: `no_depth` where nothing is known, `flat_depth` where all of it is at one distance.
+    """
     inverse, valid = arrays["inverse_depth"].astype(np.float32), arrays["valid"]
     known = valid & (inverse > 0)
     if not known.any():
         raise Rejected("no_depth", "no pixel has a depth: the tracker needs it to tell near from far")
     if units == "1/m":
-        return np.where(known, 1 / np.where(known, inverse, np.float32(1)), np.float32(0))
-    depth = depth_from_inverse(np.where(known, inverse, np.float32(0))[None], floor)[0]
-    return np.where(valid, depth, np.float32(0))
+        depth = np.where(known, 1 / np.where(known, inverse, np.float32(1)), np.float32(0))
+    else:
+        inverted = depth_from_inverse(np.where(known, inverse, np.float32(0))[None], floor)[0]
+        depth = np.where(valid, inverted, np.float32(0))
+    seen = depth[depth > HOLE]
+    if not seen.size or seen.min() == seen.max():
+        raise Rejected("flat_depth", "every pixel lies at one distance: the tracker needs some range of depth")
+    return depth

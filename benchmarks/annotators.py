@@ -1,0 +1,247 @@
+"""How fast the annotators run here: clips a second, share of the measured product rate, memory; and what a stage adds.
+
+    python benchmarks/annotators.py                          # tiny networks, a minute or two on a CPU
+    python benchmarks/annotators.py --networks vda-vits spatracker --batches 1 4 --precisions float32 float16
+    python benchmarks/annotators.py --stage 64               # also the Ray stages on 64 clips over their bare loops
+
+A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on them. "Of the product
+rate" is the network's counted operations a second over that of plain matrix products of the same type, measured in this
+run. Memory on a GPU is the allocator's peak, on a CPU the growth of the process, both beside what was predicted.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from model.checkpoint import save_model
+from model.spatial_tracker import config as tracker_sizes
+from model.spatial_tracker.cost import predict_cost
+from model.spatial_tracker.model import SpatialTracker
+from model.spatial_tracker.predictor import first_frame_grid, track_points
+from model.throughput import device_name, measure_peak
+from model.video_depth import config as depth_sizes
+from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
+from model.video_depth.model import VideoDepth
+from model.video_depth.video import estimate_depth, network_size
+
+FRAMES, SIDE, GRID, SUPPORT = 16, 256, 32, 36
+DEPTH = {
+    "vda-tiny": depth_sizes.tiny,
+    "vda-vits": depth_sizes.vits,
+    "vda-vitb": depth_sizes.vitb,
+    "vda-vitl": depth_sizes.vitl,
+}
+TRACKERS = {"spatracker-tiny": tracker_sizes.tiny, "spatracker": tracker_sizes.published}
+INPUT = {"vda-tiny": 140}  # px; the others take 518, as published
+NOISY = 1.3  # median over least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    network: str
+    batch: int
+    precision: Precision
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """flops and predicted: of one call on `batch` clips, and its memory in bytes."""
+
+    least_s: float
+    median_s: float
+    flops: float
+    predicted: float
+    measured: float
+
+    def line(self, setting: Setting, peak_flops: float) -> str:
+        clips_s = setting.batch / self.least_s
+        noise = " (noisy)" if self.median_s > NOISY * self.least_s else ""
+        return (
+            f"| {setting.network} | {setting.batch} | {setting.precision} | {clips_s:.3g}{noise} | "
+            f"{1e3 / clips_s / FRAMES:.1f} | {self.flops / self.least_s / peak_flops:.0%} | "
+            f"{self.measured / 1e9:.2f} / {self.predicted / 1e9:.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["vda-tiny", "spatracker-tiny"], choices=[*DEPTH, *TRACKERS])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stage", type=int, default=0, metavar="CLIPS", help="also the Ray stages, on so many clips")
+    arguments = parser.parse_args()
+    print(header(arguments.device))
+    print(
+        "| network | clips at once | precision | clips/s | ms/frame | of the product rate | GB measured / predicted |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for precision in arguments.precisions:
+        rate = measure_peak(torch.device(arguments.device), getattr(torch, precision)).flops
+        for network in arguments.networks:
+            for batch in arguments.batches:
+                setting = Setting(network=network, batch=batch, precision=precision, device=arguments.device)
+                print(measure(setting, arguments.rounds).line(setting, rate), flush=True)
+    if arguments.stage:
+        print("\n| stage, one Ray worker | in the stage | bare loop | ratio |\n|---|---|---|---|")
+        print("\n".join(stage_rows(arguments.stage)))
+
+
+def header(device: str) -> str:
+    load = os.getloadavg()[0]
+    where = device_name(torch.device(device))
+    return f"{where}; torch {torch.__version__}, Python {platform.python_version()}; load {load:.1f} at the start\n"
+
+
+def clips(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (n, FRAMES, SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def measure(setting: Setting, rounds: int) -> Figure:
+    """Runs the network as its stage does; the first call is a warm-up."""
+    work, flops, predicted = (depth_work if setting.network in DEPTH else tracker_work)(setting)
+    before = memory_now(setting.device)
+    work()
+    spent = [timed(work) for _ in range(rounds)]
+    measured = memory_peak(setting.device) - before
+    return Figure(least_s=min(spent), median_s=median(spent), flops=flops, predicted=predicted, measured=measured)
+
+
+def depth_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
+    config, input_size = DEPTH[setting.network](), INPUT.get(setting.network, 518)
+    network = VideoDepth(config).to(setting.device).eval()
+    frames, size = clips(setting.batch), network_size(SIDE, SIDE, input_size)
+    flops = setting.batch * FRAMES * flops_per_frame(config, size=size, n_frames=FRAMES)
+    predicted = peak_bytes(config, size=size, n_clips=setting.batch, n_frames=FRAMES, precision=setting.precision)
+    how = {"input_size": input_size, "windows": "direct", "precision": setting.precision}
+    return lambda: estimate_depth(network, frames, **how), flops, predicted  # type: ignore[arg-type]
+
+
+def tracker_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
+    config = TRACKERS[setting.network]()
+    network = SpatialTracker(config).to(setting.device).eval()
+    frames = clips(setting.batch)
+    depth = np.random.default_rng(1).uniform(0.5, 2, frames.shape[:-1]).astype(np.float32)
+    queries = first_frame_grid(GRID, SIDE, SIDE)
+    cost = predict_cost(config, setting.batch, FRAMES, len(queries) + SUPPORT)
+    work = lambda: track_points(network, frames, depth, queries, precision=setting.precision)  # noqa: E731
+    return work, cost.flops, cost.peak_bytes
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()  # ends with a copy to the CPU, so a GPU is done, too
+    return time.perf_counter() - began
+
+
+def memory_now(device: str) -> float:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return 0.0  # the weights are part of what is predicted
+    return memory_peak(device)
+
+
+def memory_peak(device: str) -> float:
+    """A process's peak never falls: after a larger network, a smaller one shows no growth."""
+    if device != "cpu":
+        return float(torch.cuda.max_memory_allocated())
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# -- what a stage adds -------------------------------------------------------------------------------------------------
+
+
+def stage_rows(n_clips: int) -> list[str]:
+    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on arrays in memory."""
+    import overhead
+    import ray
+
+    from pipeline import executor
+    from pipeline.run_stage import describe, output_ref, taken
+    from pipeline.worker import Job
+    from storage import store
+
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        made: dict[str, store.StoreRef] = {}
+        for stage in tiny_stages(Path(folder), n_clips):
+            inputs = taken(stage, made)
+            out = made[stage.name] = output_ref(stage, inputs, folder)
+            store.create(out, describe(stage, inputs, out))
+            if not hasattr(stage, "outputs"):
+                executor.run_dataset(stage, inputs, out, quiet)
+                continue
+            marks: list[tuple[float, int]] = []
+
+            def note(done: int, total: int, note: str = "", marks: list = marks) -> None:
+                marks.append((time.perf_counter(), done))
+
+            executor.run_ray(Job(stage=stage, inputs=inputs, out=out), store.missing_shards(out), note, 1)
+            store.seal(out)
+            if stage.name != "clip":
+                lines.append(stage_line(stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)))
+    ray.shutdown()
+    return lines
+
+
+def tiny_stages(folder: Path, n_clips: int) -> Sequence:
+    """Episodes, clips, depth and keypoints by tiny networks with random weights, four clips a shard."""
+    from overhead import make_sample
+
+    from pipeline import experiments
+    from stages.spatial_tracker import SpatialTracking
+    from stages.video_depth import VideoDepthAnything
+    from storage.weights import WeightsRef
+
+    def weights(name: str, network: torch.nn.Module, config: object) -> WeightsRef:
+        path = folder / f"{name}.safetensors"
+        save_model(path, network, config)
+        return WeightsRef.of(path, name=path.name)
+
+    depth_config, track_config = depth_sizes.tiny(), tracker_sizes.tiny()
+    torch.manual_seed(0)
+    depth = VideoDepthAnything(
+        weights=weights("vda-tiny", VideoDepth(depth_config), depth_config), model=depth_config, input_size=140,
+        windows="direct", clip_size=128,
+    )  # fmt: skip
+    tracks = SpatialTracking(
+        weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config), model=track_config,
+        depth_units="relative", backward_points=0,
+    )  # fmt: skip
+    e = experiments.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
+    assert isinstance(e, experiments.Experiment)
+    return [
+        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks)  # type: ignore[arg-type]
+    ]  # fmt: skip
+
+
+def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -> str:
+    """From the end of the first shard to that of the last: the worker's start is not counted."""
+    (first, done), (last, total) = marks[0], marks[-1]
+    a_shard = manifest.clips_per_shard
+    seconds, n = last - first, (total - done) * a_shard
+    bare = bare_s / manifest.n_clips
+    what = f"{stage.name} ({stage.annotator.name})"
+    return f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
+
+
+def quiet(done: int, total: int, note: str = "") -> None:
+    """Progress that nobody watches."""
+
+
+if __name__ == "__main__":
+    main()

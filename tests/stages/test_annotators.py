@@ -1,0 +1,168 @@
+"""Video Depth Anything and SpatialTracker in their stages: files that do not fit, clips that cannot be annotated."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from label_clips import T, still_clip
+
+from model.spatial_tracker.config import SpatialTrackerConfig
+from model.spatial_tracker.model import SpatialTracker
+from model.video_depth.config import VideoDepthConfig
+from model.video_depth.model import VideoDepth
+from stages.base import Arrays, ClipInputs, Rejected
+from stages.depth import PseudoDepth
+from stages.keypoints import Keypoints
+from stages.spatial_tracker import SpatialTracking
+from stages.video_depth import VideoDepthAnything
+from storage.errors import WeightsError
+from storage.weights import WeightsRef
+
+SIDE = 64
+DEPTH = VideoDepthConfig(
+    width=32, n_blocks=4, n_heads=2, taps=(0, 1, 2, 3), tap_widths=(32, 32, 32, 32), head_width=32, position_grid=3
+)
+TRACKER = SpatialTrackerConfig(
+    window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8), latent=8, motion=12,
+    correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1, support_layers=2, support_heads=2,
+    support_tokens=4,
+)  # fmt: skip
+
+
+def published_file(folder: Path, name: str, network: torch.nn.Module) -> WeightsRef:
+    """A pickle of tensors, as the authors publish them."""
+    torch.save(network.state_dict(), folder / name)
+    return WeightsRef.of(folder / name, name=name.partition(".")[0], licence="CC-BY-NC-4.0")
+
+
+@pytest.fixture(scope="module")
+def depth_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsRef:
+    torch.manual_seed(0)
+    return published_file(tmp_path_factory.mktemp("depth"), "vda.pth", VideoDepth(DEPTH))
+
+
+@pytest.fixture(scope="module")
+def tracker_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsRef:
+    torch.manual_seed(0)
+    return published_file(tmp_path_factory.mktemp("tracker"), "spatracker.pth", SpatialTracker(TRACKER))
+
+
+def depth_stage(weights: WeightsRef, **changes: Any) -> PseudoDepth:
+    annotator = VideoDepthAnything(weights=weights, model=DEPTH, input_size=42, windows="direct", clip_size=SIDE)
+    return PseudoDepth(annotator=replace(annotator, **changes), size=SIDE)  # type: ignore[arg-type]
+
+
+def keypoint_stage(weights: WeightsRef, **changes: Any) -> Keypoints:
+    annotator = SpatialTracking(weights=weights, model=TRACKER, depth_units="relative", n_points=9, backward_points=0)
+    return Keypoints(annotator=replace(annotator, **changes), grid=3)  # type: ignore[arg-type]
+
+
+def clip(row: int, rgb: np.ndarray) -> ClipInputs:
+    inverse = np.tile(np.linspace(0.2, 2, SIDE, dtype=np.float16), (len(rgb), SIDE, 1))
+    arrays: Arrays = {"rgb": rgb, "inverse_depth": inverse, "valid": np.ones(inverse.shape, bool)}
+    return ClipInputs(row=row, clip_id=f"clip{row}", arrays=arrays)
+
+
+def black() -> np.ndarray:
+    return np.zeros((T, SIDE, SIDE, 3), np.uint8)
+
+
+def made_by(stage: PseudoDepth | Keypoints, clips: list[ClipInputs]) -> list[Arrays | Rejected]:
+    return list(stage.start("cpu", {})(clips))
+
+
+def test_published_files_are_read_and_their_licence_is_told(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+    for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
+        with torch.inference_mode():
+            (made,) = made_by(stage, [clip(0, still_clip(SIDE))])
+        assert not isinstance(made, Rejected)
+        for spec in stage.outputs:
+            spec.check(made[spec.name], "clip0")
+        assert stage.attributes["licence"] == "CC-BY-NC-4.0"
+
+
+def test_a_file_of_another_network_names_what_differs(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+    with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this layout: "):
+        made_by(depth_stage(tracker_weights), [])
+    with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this network: "):
+        made_by(keypoint_stage(depth_weights), [])
+    with pytest.raises(ValueError, match=r"of another shape: .*expected"):
+        made_by(depth_stage(depth_weights, model=replace(DEPTH, position_grid=5)), [])
+
+
+def test_a_cut_off_or_missing_file_is_told(depth_weights: WeightsRef, tmp_path: Path):
+    whole = Path(depth_weights.path).read_bytes()
+    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"half\.pth: damaged.*fetch it again"):
+        made_by(depth_stage(WeightsRef.of(tmp_path / "half.pth")), [])
+    with pytest.raises(WeightsError, match="there is no file"):
+        made_by(depth_stage(replace(depth_weights, path=str(tmp_path / "gone.pth"))), [])
+
+
+def test_black_clips_are_rejected_and_spoil_no_other(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+    half_black = still_clip(SIDE)
+    half_black[7] = 0
+    for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
+        made = made_by(stage, [clip(0, black()), clip(1, still_clip(SIDE)), clip(2, half_black)])
+        first, second, third = made
+        assert isinstance(first, Rejected) and first.reason == "blank_frame" and "frame 0" in first.detail
+        assert not isinstance(second, Rejected)
+        assert isinstance(third, Rejected) and third.reason == "blank_frame" and "frame 7" in third.detail
+
+
+@pytest.mark.parametrize("n_frames", [15, 17])
+def test_a_clip_of_another_length_is_an_error_that_names_it(
+    depth_weights: WeightsRef, tracker_weights: WeightsRef, n_frames: int
+):
+    rgb = np.repeat(still_clip(SIDE)[:1], n_frames, axis=0)
+    for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
+        with pytest.raises(
+            ValueError, match=rf"clip clip0: {n_frames} frames, stage '{stage.name}' is set to n_frames=16"
+        ):
+            made_by(stage, [clip(0, rgb)])
+
+
+def test_networks_that_give_nan_reject_the_clip(tmp_path: Path, tracker_weights: WeightsRef):
+    torch.manual_seed(0)
+    broken = VideoDepth(DEPTH)
+    torch.nn.init.constant_(broken.head.scratch.output_conv2[2].bias, float("nan"))
+    (made,) = made_by(depth_stage(published_file(tmp_path, "nan.pth", broken)), [clip(0, still_clip(SIDE))])
+    assert isinstance(made, Rejected) and made.reason == "nan_depth" and "NaN" in made.detail
+    tracker = SpatialTracker(TRACKER)
+    torch.nn.init.constant_(tracker.updateformer.flow_head[-1].bias, float("nan"))
+    (made,) = made_by(keypoint_stage(published_file(tmp_path, "nan_t.pth", tracker)), [clip(0, still_clip(SIDE))])
+    assert isinstance(made, Rejected) and made.reason == "nan_tracks"
+
+
+def test_depth_without_any_range_is_rejected_by_the_tracker(tracker_weights: WeightsRef):
+    flat = clip(0, still_clip(SIDE))
+    flat.arrays["inverse_depth"] = np.full_like(flat.arrays["inverse_depth"], 1)
+    made = made_by(keypoint_stage(tracker_weights), [flat, clip(1, still_clip(SIDE))])
+    assert isinstance(made[0], Rejected) and made[0].reason == "flat_depth"
+    assert not isinstance(made[1], Rejected)
+
+
+def test_a_metric_network_gives_the_inverse_of_metres(tmp_path: Path):
+    torch.manual_seed(0)
+    config = replace(DEPTH, metric=True)
+    weights = published_file(tmp_path, "metric.pth", VideoDepth(config))
+    relative, metric = (depth_stage(weights, model=c) for c in (DEPTH, config))
+    assert (relative.annotator.units, metric.annotator.units) == ("relative", "1/m")
+    metres, inverse = (made_by(stage, [clip(0, still_clip(SIDE))])[0] for stage in (relative, metric))
+    assert not isinstance(metres, Rejected) and not isinstance(inverse, Rejected)
+    far = metres["inverse_depth"].astype(np.float32) > 0.06  # nearer than that counts as 5 cm
+    assert far.any()
+    np.testing.assert_allclose(
+        inverse["inverse_depth"][far], 1 / metres["inverse_depth"].astype(np.float32)[far], rtol=2e-3
+    )
+
+
+def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):
+    official, direct = (depth_stage(depth_weights, windows=w).annotator for w in ("official", "direct"))
+    assert isinstance(official, VideoDepthAnything) and isinstance(direct, VideoDepthAnything)
+    assert official.gflops_per_clip == pytest.approx(2 * direct.gflops_per_clip, rel=0.05)
+    assert official.peak_bytes > direct.peak_bytes and official.resources.memory_gb > direct.resources.memory_gb
+    assert "official windows" in official.attributes["made_by"] and "direct windows" in direct.attributes["made_by"]
