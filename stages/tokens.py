@@ -13,6 +13,7 @@ from torch import Tensor
 from model.checkpoint import load_model, read_header
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
+from model.magvit2.pieces import Precision, decode_frames, encode_frames
 from stages.base import Arrays, ClipFunction, Resources, per_clip
 from stages.images import READS, Source, images_of, picture_frames
 from stages.pictures import contact_sheet, spread, strip
@@ -29,6 +30,7 @@ class Tokens:
     source: Source
     grid: tuple[int, int]  # token rows and columns of a frame: its size over the tokenizer's cell
     n_frames: int = 16
+    precision: Precision = "float32"  # bfloat16 is faster on GPUs; bits whose number is next to 0 come out otherwise
     resources: Resources = field(
         default=Resources(cpus=1.0, memory_gb=2.0, clips_per_shard=64), metadata={"key": False}
     )
@@ -56,7 +58,7 @@ class Tokens:
 
         def tokenize(**arrays: np.ndarray) -> Arrays:
             images = images_of(self.source, {name: array[None] for name, array in arrays.items()})[0]
-            ids = to_ids(tokenizer, images)
+            ids = encode_frames(tokenizer, images, precision=self.precision)
             if tuple(ids.shape[1:]) != self.grid:
                 raise ValueError(
                     f"{self.name}: frames of {tuple(images.shape[-2:])} px give a {tuple(ids.shape[1:])} grid of "
@@ -91,20 +93,23 @@ def load_tokenizer(result: Result, source: Source) -> MagvitTokenizer:
     trained_on = read_header(path)["card"]["source"]
     if trained_on != source:
         raise ValueError(f"{result.ref} is a tokenizer of {trained_on} images, {source} was asked for")
-    return load_model(path, MagvitTokenizer, MagvitConfig)[0].requires_grad_(False)
+    network = load_model(path, MagvitTokenizer, MagvitConfig)[0].requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (a keyword torch's stubs lack)
 
 
-@torch.no_grad()
-def to_ids(tokenizer: MagvitTokenizer, images: Float[Tensor, "t c h w"]) -> Int[Tensor, "t gh gw"]:
-    """The tokens of one clip's frames: int32, in [0, 2**n_bits)."""
-    ids = tokenizer.to_ids(images.to(next(tokenizer.parameters()).device))
-    low, high = int(ids.min()), int(ids.max())
-    assert low >= 0 and high < tokenizer.config.vocabulary, (low, high, tokenizer.config.vocabulary)
-    return ids
+def decode_clips(
+    tokenizer: MagvitTokenizer, ids: Int[Tensor, "b t gh gw"], precision: Precision = "float32"
+) -> Float[Tensor, "b t c h w"]:
+    """Images in [-1, 1], on the CPU, of clips of tokens; one clip at a time, so that memory stays flat."""
+    return torch.stack([decode_frames(tokenizer, clip, precision=precision).cpu() for clip in ids])
 
 
-@torch.no_grad()
-def decode_clips(tokenizer: MagvitTokenizer, ids: Int[Tensor, "b t gh gw"]) -> Float[Tensor, "b t c h w"]:
-    """Images in [-1, 1] of clips of tokens, one clip at a time, so that memory stays flat."""
-    device = next(tokenizer.parameters()).device
-    return torch.stack([tokenizer.decode_ids(clip.to(device)).cpu() for clip in ids])
+def check_ids(ids: Int[Tensor, "b *any"], vocabulary: int, clip_ids: Sequence[str]) -> None:
+    """Raises ValueError, naming the first clip, where a token is not in [0, vocabulary): embeddings would not say."""
+    for clip, clip_id in zip(ids, clip_ids, strict=True):
+        low, high = int(clip.min()), int(clip.max())
+        if low < 0 or high >= vocabulary:
+            raise ValueError(
+                f"clip {clip_id}: tokens from {low} to {high}, expected 0 to {vocabulary - 1}: the store is damaged, "
+                "or of another tokenizer; `roboscape inspect --verify` checks it, its stage makes it anew"
+            )

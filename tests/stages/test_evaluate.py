@@ -17,11 +17,13 @@ from model.checkpoint import save_model
 from model.lpips import Lpips
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import tiny as tiny_tokenizer
+from model.magvit2.pieces import encode_frames
 from model.metrics import MAX_PSNR
 from model.world.config import SamplingConfig
 from model.world.config import tiny as tiny_world
 from model.world.dual_branch import DualBranchWorldModel
-from model.world.sampling import Tokens, rollout
+from model.world.past import Tokens
+from model.world.sampling import rollout
 from stages import rollout as generation
 from stages.base import Resources
 from stages.clip_scores import (
@@ -46,7 +48,6 @@ from stages.evaluate import Evaluate
 from stages.images import images_of
 from stages.perceptual import LpipsWeights
 from stages.rollout import draw_others
-from stages.tokens import to_ids
 from stages.train_tokenizer import TOKENIZER_FILE
 from stages.train_world_model import WORLD_MODEL_FILE
 from storage.key import parameters
@@ -83,7 +84,7 @@ def world(tmp_path_factory) -> World:
         tokenizer = MagvitTokenizer(tiny_tokenizer(patch=8)).eval()
         ref = results[f"{source}_tokenizer"] = new_result(root, f"{source}_tokenizer", [])
         seal(ref, TOKENIZER_FILE, tokenizer, tokenizer.config, {"source": source})
-        ids = np.stack([to_ids(tokenizer, clip).numpy() for clip in images_of(source, arrays[of])])
+        ids = np.stack([encode_frames(tokenizer, clip).numpy() for clip in images_of(source, arrays[of])])
         name = f"{source}_tokens"
         rows[name] = write_clips(index, name, {name: ids}, rejected=(3,), inputs={"tokenizer": ref.uri})
     results["world_model"] = add_world_model(root, results, depth_branch=True)

@@ -16,7 +16,7 @@ from model.magvit2.config import tiny as tiny_tokenizer
 from stages.base import ClipInputs, ClipStage
 from stages.batches import raw_draws
 from stages.images import READS, Source, images_of
-from stages.tokens import Tokens, colour_ids, decode_clips, load_tokenizer
+from stages.tokens import Tokens, check_ids, colour_ids, decode_clips, load_tokenizer
 from stages.train_tokenizer import TOKENIZER_FILE
 from stages.training_run import seeded
 from storage.results import Result, open_result, open_writer
@@ -111,6 +111,24 @@ def test_a_tokenizer_of_the_other_kind_of_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"{result.ref} is a tokenizer of rgb images, depth was asked for"):
         Tokens(source="depth", grid=GRID).start("cpu", {"tokenizer": result})
     assert not any(p.requires_grad for p in load_tokenizer(result, "rgb").parameters())
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**18])
+def test_a_token_that_is_none_is_an_error_that_names_its_clip(wrong):
+    ids = torch.zeros(3, 2, *GRID, dtype=torch.int32)
+    check_ids(ids, 2**18, ["a", "b", "c"])
+    ids[1, 1, 0, 0] = wrong
+    with pytest.raises(ValueError, match=rf"clip b: tokens from .*{wrong}.*, expected 0 to 262143"):
+        check_ids(ids, 2**18, ["a", "b", "c"])
+
+
+def test_precision_reaches_the_network(tmp_path):
+    result, (clip,) = tokenizer_result(tmp_path, SMALLEST, "rgb"), arrays_of("rgb", 1)
+    (exact,), (rough,) = (
+        tokenize(Tokens(source="rgb", grid=GRID, precision=p), result, clip) for p in ("float32", "bfloat16")
+    )
+    other = ((exact ^ rough)[..., None] >> np.arange(18)) & 1
+    assert 0 < other.mean() < 0.05
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
