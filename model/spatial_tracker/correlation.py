@@ -3,11 +3,12 @@
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_SAMPLED = 2**26  # numbers looked up at once: 256 MiB in float32
+MAX_PRODUCTS = 2**26  # of points with cells, made at once: 256 MiB in float32
 
 
 def sample(
@@ -33,15 +34,19 @@ def correlate(
     """Scaled products of each point's feature with those at (2 radius + 1)^2 places around it, level by level.
 
     Centres are (column, row) on the finest level; neighbours are a cell of their level apart. The row varies fastest.
+    Products are made with whole maps, some points at a time, and looked up: that is the same as looking features up
+    first, and several times as fast.
     """
     steps = torch.arange(-radius, radius + 1, dtype=centres.dtype, device=centres.device)
     offsets = torch.cartesian_prod(steps, steps)  # (k, 2): the first, the column, varies slowest
-    at_once = max(1, MAX_SAMPLED // (features[0].numel() * len(offsets)))
-    parts = []
-    for i, maps in enumerate(levels):
-        places = centres[:, :, None] / 2**i + offsets
-        pieces = zip(maps.split(at_once), places.split(at_once), features.split(at_once), strict=True)
-        parts.append(
-            torch.cat([torch.einsum("n c p k, n p c -> n p k", sample(m, q, beyond="zeros"), f) for m, q, f in pieces])
-        )
-    return torch.cat(parts, dim=-1) / math.sqrt(features.shape[-1])
+    at_once = max(1, MAX_PRODUCTS // levels[0][:, 0].numel())
+    rows = []
+    for centre, feature in zip(centres.split(at_once, dim=1), features.split(at_once, dim=1), strict=True):
+        parts = []
+        for i, maps in enumerate(levels):
+            products = rearrange(feature @ maps.flatten(2), "n p (h w) -> (n p) 1 h w", h=maps.shape[-2])
+            places = centre[:, :, None] / 2**i + offsets
+            around = sample(products, rearrange(places, "n p k i -> (n p) 1 k i"), beyond="zeros")
+            parts.append(rearrange(around, "(n p) 1 1 k -> n p k", n=len(maps)))
+        rows.append(torch.cat(parts, dim=-1))
+    return torch.cat(rows, dim=1) / math.sqrt(features.shape[-1])

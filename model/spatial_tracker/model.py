@@ -135,7 +135,7 @@ class SpatialTracker(nn.Module):
             cells[:, :, points] = next_start(made.cells[-1].detach())
             visibility[:, :, points] = next_start(made.visibility.detach())
             support, n_old = made.support.detach(), len(points)
-        return TrackerOutput(*joined(windows, t, queries), query_frames, scale, tuple(windows))
+        return TrackerOutput(*assemble(windows, t, queries), query_frames, scale, tuple(windows))
 
     def map_window(
         self,
@@ -280,7 +280,7 @@ def next_start(x: Float[Tensor, "b s *any"]) -> Float[Tensor, "b s *any"]:
     return torch.cat([x[:, half:], x[:, -1:].expand(-1, half, *x.shape[2:])], dim=1)
 
 
-def joined(
+def assemble(
     windows: list[WindowTracks], n_frames: int, queries: Float[Tensor, "b p 3"]
 ) -> tuple[Float[Tensor, "b t p 3"], Float[Tensor, "b t p"], Bool[Tensor, "t p"]]:
     """Tracks, visibility logits and coverage of a clip from its windows."""

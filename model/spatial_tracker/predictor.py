@@ -1,0 +1,180 @@
+"""Clips, their depth and query points as arrays in; tracks in clip pixels and visibility out.
+
+This is the published predictor with explicit queries: any clip is resized to the network's working size, and a grid of
+support points of the first frame is tracked along, since points are tracked better in company.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.spatial_tracker.correlation import sample
+from model.spatial_tracker.model import SpatialTracker
+from model.spatial_tracker.triplane import HOLE, depth_range
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+SUPPORT_MARGIN = 64  # the support grid keeps 1/64 of the working width from every side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """What becomes of each query point in each frame of each clip.
+
+    Frames before the windows that a point takes part in are not covered: NaN, visibility 0. This cannot happen to
+    queries in the first `window` frames.
+    """
+
+    tracks: Float32[np.ndarray, "b t p 2"]  # x, y in clip pixels, (0, 0) the centre of the top-left one
+    depth: Float32[np.ndarray, "b t p"]  # in the units of the depth given
+    visibility: Float32[np.ndarray, "b t p"]  # probability
+    visible: Bool[np.ndarray, "b t p"]  # whether that is large enough; always in the query's own frame
+
+
+def first_frame_grid(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
+    """Queries (frame 0, x, y) at the centres of grid x grid equal cells of the picture, row by row."""
+    cells = (np.arange(grid) + 0.5) / grid
+    x, y = np.meshgrid(cells * width - 0.5, cells * height - 0.5)
+    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def support_points(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
+    """Queries (frame 0, x, y) of the grid that accompanies others, row by row, in pictures of the working size."""
+    margin = width // SUPPORT_MARGIN
+    x, y = np.meshgrid(np.linspace(margin, width - margin, grid), np.linspace(margin, height - margin, grid))
+    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def depth_from_inverse(inverse_depth: Float32[np.ndarray, "b t h w"], floor: float) -> Float32[np.ndarray, "b t h w"]:
+    """Depth from relative inverse depth (larger is nearer, 0 infinitely far), in units of each clip's nearest point.
+
+    Inverse depth below the share `floor` of the clip's largest counts as that share, so that depth ends at 1/floor:
+    the network sees depth as a share of its range in the clip, all of which the sky would take up otherwise. Metric
+    depth needs nothing of this: it is used as it is, 0 where unknown.
+    Raises ValueError for a floor outside (0, 1), and for a clip with NaN, infinity or nothing above 0.
+    """
+    if not 0 < floor < 1:
+        raise ValueError(f"floor={floor}: expected a share of the clip's largest inverse depth, between 0 and 1")
+    _check_finite(inverse_depth, "inverse depth")
+    largest = inverse_depth.max(axis=(1, 2, 3), keepdims=True)
+    if not (largest > 0).all():
+        clip = int(largest.argmin())
+        raise ValueError(f"clip {clip} of {len(largest)}: inverse depth is nowhere above 0: reject this clip")
+    return largest / np.maximum(inverse_depth, np.float32(floor) * largest)
+
+
+@torch.inference_mode()
+def track_points(
+    network: SpatialTracker,
+    frames: UInt8[np.ndarray, "b t h w 3"],
+    depth: Float32[np.ndarray, "b t h w"],
+    queries: Float32[np.ndarray, "p 3"],
+    *,
+    support_grid: int = 6,
+    visible_above: float = 0.9,
+    backward: bool = False,
+    precision: Precision = "float32",
+) -> Tracks:
+    """Tracks of the same queries (frame, x px, y px) in every clip, computed where the network's weights are.
+
+    `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by `depth_from_inverse`.
+    `backward` also tracks the reversed clip, for frames that windows before late queries do not cover. `precision` is
+    that of attention; all else is float32.
+    Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, and for
+    clips not longer than half a window.
+    """
+    n_frames, height, width = frames.shape[1:4]
+    _check_queries(queries, n_frames, height, width)
+    network.config.check_length(n_frames)
+    if depth.shape != frames.shape[:4]:
+        raise ValueError(f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each pixel")
+    _check_finite(depth, "depth")
+    device = next(network.parameters()).device
+    size = (network.config.working_height, network.config.working_width)
+    video = rearrange(torch.tensor(frames, device=device), "b t h w c -> b t c h w").float()
+    video = F.interpolate(video.flatten(0, 1), size, mode="bilinear").unflatten(0, video.shape[:2])
+    z = F.interpolate(torch.tensor(depth, device=device), size, mode="nearest")
+    _check_range(z)
+
+    # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the point followed lies half a
+    # pixel of the smaller picture or less beside the one asked for, the same in all frames.
+    ratio = np.array([1, size[1] / width, size[0] / height], dtype=np.float32)
+    asked = np.concatenate([queries * ratio, support_points(support_grid, *size)])
+    found, visibility = _run(network, video, z, asked, getattr(torch, precision))
+    if backward:
+        asked[:, 0] = n_frames - 1 - asked[:, 0]
+        back = _run(network, video.flip(1), z.flip(1), asked, getattr(torch, precision))
+        missing = np.isnan(found)
+        found = np.where(missing, back[0][:, ::-1], found)
+        visibility = np.where(missing[..., 0], back[1][:, ::-1], visibility)
+
+    found, visibility = found[:, :, : len(queries)], visibility[:, :, : len(queries)]
+    visible = visibility > visible_above
+    visible[:, queries[:, 0].astype(int), np.arange(len(queries))] = True
+    return Tracks(tracks=found[..., :2] / ratio[1:], depth=found[..., 2], visibility=visibility, visible=visible)
+
+
+def _run(
+    network: SpatialTracker,
+    video: Float[Tensor, "b t 3 h w"],
+    depth: Float[Tensor, "b t h w"],
+    queries: Float32[np.ndarray, "p 3"],
+    dtype: torch.dtype,
+) -> tuple[Float32[np.ndarray, "b t p 3"], Float32[np.ndarray, "b t p"]]:
+    """Tracks (x, y in working pixels, depth) and visibility; the queries' own frames hold the queries themselves."""
+    b, p = len(video), len(queries)
+    query_frames = torch.from_numpy(queries[:, 0]).long()
+    places = torch.from_numpy(queries[:, 1:]).to(video)
+    each = torch.arange(p)
+    everywhere = repeat(places, "p i -> n p 1 i", n=depth[:, :, 0, 0].numel())
+    looked_up = sample(rearrange(depth, "b t h w -> (b t) 1 h w"), everywhere, beyond="border")
+    in_own_frame = looked_up.view(b, -1, p)[:, query_frames, each]
+    points = torch.cat([places.expand(b, p, 2), in_own_frame[..., None]], dim=-1)
+    output = network(video, depth, query_frames, points, attention_dtype=dtype)
+
+    tracks = torch.where(output.covered[..., None], output.tracks, torch.nan)
+    visibility = torch.where(output.covered, output.visibility.sigmoid(), 0.0)
+    tracks[:, query_frames, each] = points
+    return tracks.cpu().numpy(), visibility.cpu().numpy()
+
+
+def _check_queries(queries: Float32[np.ndarray, "p 3"], n_frames: int, height: int, width: int) -> None:
+    """ValueError naming the first query outside the clip. Pixels reach half a pixel around their centres."""
+    frame, x, y = queries.T
+    whole = (frame == np.floor(frame)) & (frame >= 0) & (frame < n_frames)
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    if not (whole & inside).all():
+        worst = int((whole & inside).argmin())
+        raise ValueError(
+            f"query {worst} (frame, x, y) = {tuple(queries[worst].tolist())}: expected a whole frame in "
+            f"[0, {n_frames}) and a place in the picture of {width} x {height} px"
+        )
+
+
+def _check_finite(values: Float32[np.ndarray, "b t h w"], what: str) -> None:
+    finite = np.isfinite(values).all(axis=(1, 2, 3))
+    if not finite.all():
+        clip = int(finite.argmin())
+        count = int((~np.isfinite(values[clip])).sum())
+        raise ValueError(
+            f"clip {clip} of {len(values)}: {what} is NaN or infinite in {count} pixels: reject this clip, or put 0 "
+            "where it is unknown"
+        )
+
+
+def _check_range(depth: Float[Tensor, "b t h w"]) -> None:
+    """ValueError for clips whose depth gives the planes no range."""
+    near, far, _ = depth_range(depth, 1)
+    for clip, (low, high) in enumerate(zip(near.tolist(), far.tolist(), strict=True)):
+        if not low < high:
+            found = f"nowhere above {HOLE}" if low > high else f"{low:g} everywhere"
+            raise ValueError(
+                f"clip {clip} of {len(depth)}: depth is {found}; points in space need a range of depth: reject this "
+                "clip (relative depth is to be made by depth_from_inverse)"
+            )

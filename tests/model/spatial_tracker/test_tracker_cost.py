@@ -1,0 +1,43 @@
+"""Predicted work and memory against a real run's."""
+
+from dataclasses import replace
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from tracker_cases import SMALL, clip, queries, small_tracker
+
+from model.spatial_tracker.cost import LiveBytes, predict_cost
+
+ONE_LEVEL = replace(SMALL, correlation_levels=1, motion=129)  # lookups are slow on tensors without contents
+
+
+def test_prediction_is_the_work_and_a_bound_for_the_memory_of_a_real_run():
+    network = small_tracker(config=replace(ONE_LEVEL, iterations=3))
+    (video, depth), (frames, points) = clip(b=2), queries(b=2, p=40)
+    memory, flops = LiveBytes([*network.parameters(), video, depth, points]), FlopCounterMode(display=False)
+    with torch.no_grad(), flops, memory, sdpa_kernel(SDPBackend.MATH):
+        network(video, depth, frames, points)
+    predicted = predict_cost(network.config, n_clips=2, n_frames=9, n_points=40)
+    assert predicted.flops == flops.get_total_flops()
+    assert memory.peak <= predicted.peak_bytes <= 1.5 * memory.peak
+
+
+def test_live_bytes_counts_what_is_alive_at_once_and_views_once():
+    kept = torch.zeros(100)
+    with LiveBytes([kept]) as memory:
+        first = torch.ones(1000)
+        view = first[:500]
+        del first
+        assert memory.now == 4 * 1100
+        del view
+        assert memory.now == 4 * 100
+        second = torch.ones(300) + 1  # two of them for a moment
+        assert memory.now == 4 * 400
+    assert memory.peak == 4 * 1100
+    assert second.numel() == 300
+
+
+def test_more_points_cost_more():
+    few, many = (predict_cost(ONE_LEVEL, 1, 6, n) for n in (50, 100))
+    assert many.flops > few.flops and many.peak_bytes >= few.peak_bytes
