@@ -20,7 +20,7 @@ class EventFile:
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            self.writer.add_scalar(name.replace(" ", "_"), value, step)  # it allows no spaces
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

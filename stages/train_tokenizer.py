@@ -5,6 +5,7 @@ Files of the result: `tokenizer.safetensors` (weights, config, card), `losses.cs
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from model.training import Critic, LossFn, TrainConfig
 from stages.base import Progress, Resources
 from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, raw_draws, spread, usable_rows
 from stages.images import READS, Source, images_of, moving_mask, picture_frames
+from stages.live import Live, live
 from stages.loss_plot import plot_losses
 from stages.perceptual import LpipsWeights
 from stages.pictures import contact_sheet, png_bytes, strip
@@ -141,6 +143,9 @@ class TrainTokenizer:
         write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
         run.clean_up()
         return numbers
+
+    def live(self, folder: Path) -> Live | None:
+        return live(folder, f"{self.source} tokenizer")
 
     # Data
 

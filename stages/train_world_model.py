@@ -2,14 +2,17 @@
 
 Files of the result: `world_model.safetensors` (weights, config, and a card with the statistics that normalise actions
 and the keys of the data and of the tokenizers), `losses.csv` (every part of the loss at every step), `losses.png`,
-`training.md` (what it started from), `active_tracks.csv` (how many tracks of a clip were active, and how much of their
-motion was the camera's).
+`training.md` (what it started from), `throughput.md`, `active_tracks.csv` (how many tracks of a clip were active, and
+how much of their motion was the camera's). Where `RunConfig` asks for them: `best_world_model.safetensors` (the weights
+with the least loss on held-out clips, if those are not the last), `rollouts/` and `tensorboard/`.
 """
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,18 +20,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from model.checkpoint import load_model, read_header, save_model, write_whole
+from model.parallel import ALONE, Parallel, ParallelConfig, Workers
+from model.throughput import measure_peak
 from model.training import TrainConfig, step_generator
 from model.world.batch import ActionStats, WorldBatch
-from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
-from model.world.dual_branch import DualBranchWorldModel, parameter_counts
+from model.world.config import LossConfig, MaskingConfig, SamplingConfig, WorldModelConfig
+from model.world.dual_branch import Block, DualBranchWorldModel, parameter_counts
+from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Progress, Resources
 from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, spread, usable_rows
+from stages.live import Live, live
 from stages.loss_plot import plot_losses
+from stages.sample_rollout import CLIPS, SampleRollout, decoders_of
+from stages.throughput import Meter
 from stages.training_run import (
     NOTE_FILE,
     PLOT_FILE,
+    STATES,
     RunConfig,
     TrainingRun,
     pick_device,
@@ -44,6 +54,7 @@ from storage.rows import ClipRows, Rows
 from storage.weights import WeightsRef
 
 WORLD_MODEL_FILE, ACTIVE_FILE = "world_model.safetensors", "active_tracks.csv"
+BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
 STATS_CLIPS = 4096  # action statistics and the table of active tracks look at this many clips at most
 N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
 
@@ -59,7 +70,12 @@ class TrackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainWorldModel:
-    """Trains on the `train` split and measures the same losses on clips of the `val` split."""
+    """Trains on the `train` split and measures the same losses on clips of the `val` split.
+
+    One process or several, with the same outcome but for rounding: `resources` are those of one worker, and
+    `clips_per_batch` counts the clips of all. Several `workers` are launched by the pipeline, or by torchrun, see
+    `train_distributed`.
+    """
 
     model: WorldModelConfig
     training: TrainConfig
@@ -70,6 +86,8 @@ class TrainWorldModel:
     n_val_clips: int = 16
     start_from: WeightsRef | None = None  # goes on from this checkpoint, with its action statistics
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    workers: int = field(default=1, metadata={"key": False})
+    parallel: ParallelConfig = field(default=ParallelConfig(), metadata={"key": False})
     device: str | None = field(default=None, metadata={"key": False})  # None: a GPU where there is one
     resources: Resources = field(default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False})
 
@@ -88,30 +106,79 @@ class TrainWorldModel:
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
+        """All of it in this process."""
+        return self.work(rows, out.path, progress, ALONE)
+
+    def check_workers(self, n: int) -> None:
+        """Raises ValueError if a batch cannot be shared evenly."""
+        if n < 1 or self.clips_per_batch % n:
+            raise ValueError(
+                f"{self.name}: {n} workers cannot share clips_per_batch={self.clips_per_batch} evenly; choose a "
+                "multiple of the number of workers, so that the batch stays the same for any number of them"
+            )
+
+    def work(self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers) -> dict[str, float]:
+        """One worker's part of the training. All of them see `folder`; the first one writes the result's files."""
+        self.check_workers(workers.n)
+        if numbers := workers.from_first(finished(folder)):
+            return numbers
         device = pick_device(self.device)
         model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
         used = usable_rows(rows, "train")
         stats = self.action_stats(rows["clip"], used)
-        data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used)
+        prepared = folder / PREPARED
+        data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers)
         held_out = self.held_out(rows, stats)
         run = TrainingRun(
             model=model,
             loss_fn=world_loss_fn(self.loss, self.masking),
-            batch_at=self.batches(rows, data, used),
+            batch_at=self.batches(rows, data, used, workers),
             config=self.training,
             watch=self.watch,
-            folder=out.path,
+            folder=folder,
             progress=progress,
             validate=lambda: self.validate(model, [batch.to(device) for batch in held_out]),
+            parallel=Parallel(workers=workers, config=self.parallel, block=Block),
+            meter=self.meter(rows, device, workers),
+            sample=self.sample(rows, held_out[0], device) if self.watch.rollout_every and workers.is_first else None,
         )
         log = run.finish()
         numbers = summary(log) | {"parameters": float(parameter_counts(model)["total"])}
-        save_model(out.path / WORLD_MODEL_FILE, model.cpu(), self.model, card=self.card(rows, stats, numbers))
-        write_whole(out.path / PLOT_FILE, plot_losses(log, "World model: losses"))
-        write_whole(out.path / NOTE_FILE, training_note("World model", self.start_from, numbers).encode())
-        write_whole(out.path / ACTIVE_FILE, active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)))
-        run.clean_up()
+        if workers.is_first:
+            card = self.card(rows, stats, numbers)
+            save_model(folder / WORLD_MODEL_FILE, model.cpu(), self.model, card=card)
+            write_whole(folder / PLOT_FILE, plot_losses(log, "World model: losses"))
+            write_whole(folder / NOTE_FILE, training_note("World model", self.start_from, numbers).encode())
+            write_whole(folder / ACTIVE_FILE, active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)))
+            if best := run.best():
+                best.load_weights(model)
+                save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})
+            shutil.rmtree(prepared, ignore_errors=True)
+            run.clean_up()
+        workers.wait()
         return numbers
+
+    def live(self, folder: Path) -> Live | None:
+        return live(folder, "World model")
+
+    def meter(self, rows: Mapping[str, Rows], device: torch.device, workers: Workers) -> Meter:
+        n_frames = rows["rgb_tokens"].spec("rgb_tokens").shape[0]
+        dtype = torch.bfloat16 if self.training.precision == "bfloat16" else torch.float32
+        return Meter(
+            clips_per_step=self.clips_per_batch * self.training.accumulate,
+            tokens_per_clip=n_frames * self.model.n_cells * len(self.model.branches),
+            flops_per_clip=training_flops(self.model, self.masking, n_frames),
+            n_workers=workers.n,
+            peak=measure_peak(device, dtype),
+        )
+
+    def sample(self, rows: Mapping[str, Rows], batch: WorldBatch, device: torch.device) -> SampleRollout:
+        return SampleRollout(
+            batch=batch.first(CLIPS).to(device),
+            decoders=decoders_of(rows, device),
+            seed=self.training.seed,
+            sampling=SamplingConfig(),
+        )
 
     # Data
 
@@ -139,14 +206,15 @@ class TrainWorldModel:
         }
 
     def batches(
-        self, rows: Mapping[str, Rows], data: PreparedRows, used: Int[np.ndarray, " n"]
+        self, rows: Mapping[str, Rows], data: PreparedRows, used: Int[np.ndarray, " n"], workers: Workers = ALONE
     ) -> Callable[[int], WorldBatch]:
+        """This worker's part of each global batch."""
         seed, clip_ids = self.training.seed, rows["rgb_tokens"].clip_ids
         order = BatchOrder(rows=used, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows))
 
         def batch_at(i: int) -> WorldBatch:
-            chosen = order.at(i)
-            return world_batch(data(chosen), [clip_ids[int(row)] for row in chosen])
+            chosen = order.at(i, workers.rank, workers.n)
+            return world_batch(data(chosen), [clip_ids[int(row)] for row in chosen], workers)
 
         return batch_at
 
@@ -204,10 +272,17 @@ class TrainWorldModel:
         )
 
 
+def finished(folder: Path) -> dict[str, float] | None:
+    """The numbers of a training that an attempt before ended, all but the seal: its saved states go last."""
+    if not (folder / WORLD_MODEL_FILE).exists() or (folder / STATES).exists():
+        return None
+    return read_header(folder / WORLD_MODEL_FILE)["card"]["numbers"]
+
+
 VALIDATION_ROLE = 2  # keeps its noise apart from that of training
 
 
-def world_batch(arrays: Mapping[str, np.ndarray], clip_ids: list[str]) -> WorldBatch:
+def world_batch(arrays: Mapping[str, np.ndarray], clip_ids: list[str], workers: Workers = ALONE) -> WorldBatch:
     return WorldBatch(
         rgb_tokens=torch.from_numpy(arrays["rgb_tokens"]).long(),
         depth_tokens=torch.from_numpy(arrays["depth_tokens"]).long(),
@@ -215,6 +290,7 @@ def world_batch(arrays: Mapping[str, np.ndarray], clip_ids: list[str]) -> WorldB
         tracks=torch.from_numpy(arrays["tracks"]),
         visible=torch.from_numpy(arrays["visible"]),
         clip_ids=clip_ids,
+        workers=workers,
     )
 
 

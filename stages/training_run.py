@@ -42,7 +42,7 @@ LOG_FILE, STATES, PLOT_FILE, NOTE_FILE = "losses.csv", "states", "losses.png", "
 
 
 # (plain network, steps done) -> numbers for the table, and a PNG if there is one to show
-Sample = Callable[[nn.Module, int], tuple[Mapping[str, float], bytes | None]]
+Sample = Callable[[Any, int], tuple[Mapping[str, float], bytes | None]]
 
 
 @dataclass(frozen=True, kw_only=True)

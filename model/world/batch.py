@@ -35,6 +35,11 @@ class WorldBatch:
         """In memory from which a GPU copies while the CPU goes on."""
         return replace(self, **{name: x.pin_memory() for name, x in self._tensors().items()})
 
+    def first(self, n: int) -> "WorldBatch":
+        """Its first clips."""
+        few = {name: x[:n] for name, x in self._tensors().items()}
+        return replace(self, **few, clip_ids=self.clip_ids[:n])
+
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 

@@ -48,7 +48,7 @@ from storage.results import WORK, Result
 from storage.store import StoreRef
 from storage.weights import WeightsRef
 
-FILES = {WORLD_MODEL_FILE, "losses.csv", PLOT_FILE, NOTE_FILE, ACTIVE_FILE}
+FILES = {WORLD_MODEL_FILE, "losses.csv", PLOT_FILE, NOTE_FILE, ACTIVE_FILE, "throughput.md"}
 PARTS = ("rgb", "depth", "keypoint", "attention")
 
 

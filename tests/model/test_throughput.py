@@ -1,0 +1,26 @@
+import torch
+
+from model.throughput import SIZES, device_name, measure_peak
+
+
+def test_the_rate_of_products_is_measured_and_named(monkeypatch):
+    """A clock by which each product takes a millisecond, but for the best of them, which takes a half."""
+    now, lengths = 0.0, iter([1e-3, 1e-3, 5e-4] + [1e-3] * 100)
+    calls = 0
+
+    def clock() -> float:
+        nonlocal now, calls
+        calls += 1
+        if calls % 2 == 0:
+            now += next(lengths)
+        return now
+
+    monkeypatch.setattr("time.perf_counter", clock)
+    peak = measure_peak(torch.device("cpu"), torch.float32)
+    assert round(peak.flops) == round(2 * SIZES["cpu"] ** 3 / 5e-4)
+    assert peak.what.startswith("float32 products of 512 x 512 on ")
+
+
+def test_a_real_machine_has_a_rate_and_a_name():
+    assert measure_peak(torch.device("cpu"), torch.float32).flops > 1e8
+    assert "threads" in device_name(torch.device("cpu")) and len(device_name(torch.device("cpu"))) > 12
