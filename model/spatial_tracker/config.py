@@ -76,12 +76,16 @@ class SpatialTrackerConfig:
 
 
 def published() -> SpatialTrackerConfig:
-    """`spaT_final.pth`: 33.9 M parameters in use, 384 x 512 px, windows of 12 frames, 6 iterations."""
+    """`spaT_final.pth`: 33.9 M parameters in use. 16 frames and 1060 points cost 23 TFLOP (`cost.predict_cost`)."""
     return SpatialTrackerConfig()
 
 
 def tiny() -> SpatialTrackerConfig:
-    """A network of the same kind that trains on a CPU on clips of 128 px."""
+    """A network of the same kind, of 1.8 M parameters, that trains on a CPU on clips of 128 px.
+
+    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.8 GHz Xeon they are tracked in
+    0.8 s; a training step on such a clip with 64 points takes 1.7 s.
+    """
     return SpatialTrackerConfig(
         window=8,
         iterations=4,

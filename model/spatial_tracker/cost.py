@@ -35,15 +35,18 @@ def predict_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_po
         frames, depth = torch.empty(n_clips, n_frames, 3, *size), torch.empty(n_clips, n_frames, *size)
         points = torch.empty(n_clips, n_points, 3)
     frame_of = torch.zeros(n_points, dtype=torch.long)
-    counted: list[tuple[int, int]] = []
-    for iterations in (1, 2):  # all further ones are like the second
-        flops = FlopCounterMode(display=False)
-        memory = LiveBytes([*network.parameters(), frames, depth, points])
-        with torch.no_grad(), flops, memory:
-            network(frames, depth, frame_of, points, iterations=iterations)
-        counted.append((flops.get_total_flops(), memory.peak))
-    total = [one + (config.iterations - 1) * (two - one) for one, two in zip(*counted, strict=True)]
-    return Cost(flops=total[0], peak_bytes=total[1])
+    flops: list[int] = []
+    for iterations in (1, 2):
+        counter, memory = FlopCounterMode(display=False), LiveBytes([*network.parameters(), frames, depth, points])
+        with torch.no_grad(), counter, memory:
+            output = network(frames, depth, frame_of, points, iterations=iterations)
+        flops.append(counter.get_total_flops())
+    # Further iterations are like the second, but for their positions, which are kept (twice, while they are stacked).
+    kept = 2 * sum(window.tracks[0].nbytes for window in output.windows)
+    return Cost(
+        flops=flops[0] + (config.iterations - 1) * (flops[1] - flops[0]),
+        peak_bytes=memory.peak + max(0, config.iterations - 2) * kept,
+    )
 
 
 class LiveBytes(TorchDispatchMode):

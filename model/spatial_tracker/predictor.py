@@ -85,7 +85,8 @@ def track_points(
 
     `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by `depth_from_inverse`.
     `backward` also tracks the reversed clip, for frames that windows before late queries do not cover. `precision` is
-    that of attention; all else is float32.
+    that of attention; all else is float32. With published weights the order of the queries has a say, too: see
+    `model.dealt_flags`.
     Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, and for
     clips not longer than half a window.
     """
