@@ -83,7 +83,7 @@ def published() -> SpatialTrackerConfig:
 def tiny() -> SpatialTrackerConfig:
     """A network of the same kind, of 1.8 M parameters, that trains on a CPU on clips of 128 px.
 
-    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.8 GHz Xeon they are tracked in
+    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.6 GHz Xeon they are tracked in
     0.8 s; a training step on such a clip with 64 points takes 1.7 s.
     """
     return SpatialTrackerConfig(
