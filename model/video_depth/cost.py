@@ -4,7 +4,7 @@ Memory of inference: weights and input are held throughout; on top comes the lar
 its widest point. With h x w patches, n frames of all clips, m frames per step, widths C of the encoder, c of a motion
 module and F of the fusion blocks, these tensors are alive at once:
 
-- encoder: in the last block's MLP the stream, its norm and both activations of width 4C, beside three taps;
+- encoder: in the last block's MLP its input, the stream, its norm and both activations of width 4C, beside three taps;
 - time: in a motion module's feed-forward (mostly the last one's, at 2h x 2w) activations of 8c, 4c and 4c and five
   tensors of width c, beside the four taps and two maps of width F;
 - pixels: m frames in the last fusion block (F at 8h x 8w before and after its convolution, three maps at half of that)
@@ -49,7 +49,7 @@ def peak_bytes(
     inputs = FULL * n * 3 * size[0] * size[1]
 
     tap = FULL * n * (patches + 1) * config.width
-    encoder = n * (patches + 1) * config.width * (2 * FULL + 8 * act) + (N_TAPS - 1) * tap
+    encoder = n * (patches + 1) * config.width * (3 * FULL + 8 * act) + (N_TAPS - 1) * tap
 
     coarse = -(-rows // 2) * -(-columns // 2)
     positions = (patches, coarse, patches, 4 * patches)  # of the four motion modules

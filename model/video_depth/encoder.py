@@ -104,16 +104,19 @@ class Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n s d"]]:
         """The outputs of the blocks in `config.taps`, each through the same final norm, without the class token."""
-        height, width = images.shape[-2:]
-        patches = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        x = x + self.positions(height // PATCH, width // PATCH)
-        tapped = []
+        x, tapped = self.tokens(images), []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.taps:
                 tapped.append(self.norm(x)[:, 1:])
         return tapped
+
+    def tokens(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n s d"]:
+        """The class token and the patches, each with its position."""
+        height, width = images.shape[-2:]
+        patches = self.patch_embed(images)
+        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return x + self.positions(height // PATCH, width // PATCH)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 s d"]:
         """The position table for a grid of patches, the class token's entry first.

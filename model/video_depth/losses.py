@@ -2,7 +2,7 @@
 
 Relative depth: MiDaS's scale-and-shift-invariant loss (Ranftl et al. 2020, arXiv:1907.01341, Sec. 5) and the temporal
 gradient matching of Video Depth Anything (arXiv:2501.12375, Sec. 3.2). Scale and shift are a clip's, not a frame's, so
-that a depth that breathes costs something. Metric depth: the same terms on the logarithm, with nothing to normalise.
+that a depth that breathes costs something. Metric depth: the same terms on the logarithm, with nothing to fit.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,25 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
-SMALLEST_SCALE = 1e-6  # a flat clip is not blown up
+SMALLEST_SPREAD = 1e-6  # a flat clip is not blown up
+SMALLEST_CORRELATION = 0.01  # a prediction is not turned upside down to fit
 NEAREST = 1e-2  # m, added before the logarithm: keeps it and its slope finite at 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthLossConfig:
-    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial gradients."""
+    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial gradients.
+
+    The last is ours, against depths below 0. In training from scratch a temporal weight of 10 holds moving things back
+    for long; 1 does not.
+    """
 
     point: float = 1.0
     gradient: float = 0.5
     temporal: float = 10.0
+    negative: float = 1.0
     n_scales: int = 4  # of the gradient term, each half as fine as the one before
     still: float = 0.05  # normalised change of the true depth between two frames, below which a pixel counts as still
 
@@ -42,30 +49,62 @@ def depth_loss(
 ) -> DepthLoss:
     """The training loss. `target` is inverse depth in any unit for a relative network, metres for a `metric` one.
 
-    Only valid pixels are read, so the others may be NaN. Raises ValueError for a clip without any.
+    `predicted` should be `network(frames, signed=True)`: behind the last ReLU pixels at 0 get no gradient, and as the
+    relative loss is content with any shift, training from scratch soon puts some there and stands still. The `negative`
+    term pulls depths below 0 up, so that in the end the ReLU has nothing to cut.
+
+    Only valid pixels of the target are read, so the others may be NaN. Raises ValueError for a clip without any.
     """
     if not valid.flatten(1).any(dim=1).all():
         raise ValueError(f"clips {(~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()} have no valid pixel")
-    target = torch.where(valid, target, 1.0)
-    comparable = log_depth if metric else normalised_clips
-    x, y = comparable(predicted.float(), valid), comparable(target.float(), valid)
+    predicted, target = predicted.float(), torch.where(valid, target, 1.0).float()
+    if metric:
+        x, y = log_depth(predicted), log_depth(target)
+    else:
+        y = normalised_clips(target, valid)
+        x = fitted(predicted, y, valid)
     parts = {
         "point": masked_mean((x - y).abs(), valid),
         "gradient": gradient_matching(x, y, valid, config.n_scales),
         "temporal": temporal_gradient_matching(x, y, valid, config.still),
+        "negative": F.relu(-predicted).mean(),
     }
     total = sum(getattr(config, name) * part for name, part in parts.items())
     return DepthLoss(total=torch.as_tensor(total), parts={name: part.detach() for name, part in parts.items()})
 
 
-def log_depth(depth: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
-    """Logarithm of metres: errors are relative ones, and the same for depth and its inverse. `valid` is not needed."""
-    return (depth + NEAREST).log()
+def log_depth(depth: Float[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
+    """Logarithm of metres, from 0.01 m on: errors are relative ones, and the same for depth and its inverse."""
+    return (F.relu(depth) + NEAREST).log()
 
 
 def normalised_clips(x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
     """Each clip less its median, over its mean distance from it, both over its valid pixels (as MiDaS)."""
-    return torch.stack([_normalised(clip, mask) for clip, mask in zip(x, valid, strict=True)])
+
+    def one(clip: Tensor, mask: Tensor) -> Tensor:
+        values = clip[mask]
+        centre = values.median()
+        return (clip - centre) / (values - centre).abs().mean().clamp(min=SMALLEST_SPREAD)
+
+    return torch.stack([one(clip, mask) for clip, mask in zip(x, valid, strict=True)])
+
+
+def fitted(
+    x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
+) -> Float[Tensor, "b t h w"]:
+    """Each clip of x by the scale and shift that bring it nearest to y, in least squares over its valid pixels.
+
+    This is the first of MiDaS's two ways. The other, to normalise x as y, traps a network that starts from nothing: a
+    prediction with few pixels off its median is blown up so much that no other detail can grow.
+    """
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.where(valid, values, 0.0).sum(dim=(1, 2, 3), keepdim=True) / valid.sum(dim=(1, 2, 3), keepdim=True)
+
+    x = x - mean(x)
+    x = x / mean(x.square()).clamp(min=SMALLEST_SPREAD**2).sqrt()
+    correlation = mean(x * (y - mean(y)))  # times y's spread, as x's is 1 by now
+    return mean(y) + correlation.clamp(min=SMALLEST_CORRELATION) * x
 
 
 def gradient_matching(
@@ -98,9 +137,3 @@ def temporal_gradient_matching(
 def masked_mean(x: Float[Tensor, "*axes"], mask: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
     """Mean where the mask is set, 0 if it is nowhere."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
-
-
-def _normalised(clip: Tensor, mask: Tensor) -> Tensor:
-    values = clip[mask]
-    centre = values.median()
-    return (clip - centre) / (values - centre).abs().mean().clamp(min=SMALLEST_SCALE)

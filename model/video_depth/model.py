@@ -1,5 +1,7 @@
 """The network: clips (b t c h w) of normalised frames to depth (b t h w). Follows arXiv:2501.12375, Sec. 3."""
 
+from typing import Any
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,10 +12,7 @@ from model.video_depth.temporal_head import TemporalHead
 
 
 class VideoDepth(nn.Module):
-    """Video Depth Anything. Entries have the published names, unused ones included, so that files load strictly.
-
-    `network.compile()` (torch's own method) compiles it in place; there is no graph break.
-    """
+    """Video Depth Anything. Entries have the published names, unused ones included, so that files load strictly."""
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -21,11 +20,14 @@ class VideoDepth(nn.Module):
         self.pretrained = Encoder(config)
         self.head = TemporalHead(config)
 
-    def forward(self, frames: Float[Tensor, "b t 3 h w"], *, frames_per_step: int = 4) -> Float[Tensor, "b t h w"]:
+    def forward(
+        self, frames: Float[Tensor, "b t 3 h w"], *, frames_per_step: int = 4, signed: bool = False
+    ) -> Float[Tensor, "b t h w"]:
         """Depth >= 0 of every pixel, in `config.units`; frames are as `video.normalised` makes them.
 
-        Frames of a clip see each other, clips do not. `frames_per_step` frames at a time pass the last, largest layers:
-        fewer need less memory (see `cost.peak_bytes`).
+        Frames of a clip see each other, clips do not. The last, largest layers take `frames_per_step` frames at a time:
+        fewer need less memory (see `cost.peak_bytes`). `signed`, for training, leaves out the last ReLU, which passes
+        no gradient where the depth is 0: see `losses.depth_loss`.
 
         Raises ValueError for more than 32 frames (the length of the position tables) or sides that 14 does not divide.
         """
@@ -37,5 +39,14 @@ class VideoDepth(nn.Module):
             )
         grid = self.config.grid(height, width)
         taps = self.pretrained(rearrange(frames, "b t c h w -> (b t) c h w"))
-        depth = self.head(taps, grid, n_frames, frames_per_step)
+        depth = self.head(taps, grid, n_frames, frames_per_step, signed=signed)
         return rearrange(depth, "(b t) h w -> b t h w", t=n_frames)
+
+
+def compile_blocks(network: VideoDepth, **options: Any) -> None:
+    """Compiles the encoder's blocks in place (`torch.compile`'s options), where most of the arithmetic is.
+
+    All blocks are alike, so that one graph serves them; another number of frames or input size makes another one.
+    """
+    for block in network.pretrained.blocks:
+        block.compile(dynamic=False, **options)

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.video_depth.config import VideoDepthConfig, vits
+from model.video_depth.config import VideoDepthConfig, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
 
 NAMES_SHOWN = 3  # names an error lists before it only counts
-FREE, NON_COMMERCIAL = "Apache-2.0", "CC-BY-NC-4.0"
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+LICENCES = {vits(): "Apache-2.0", vitb(): NON_COMMERCIAL, vitl(): NON_COMMERCIAL}
 
 
 def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
@@ -54,15 +55,17 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
             "Layouts are in model/video_depth/config.py (vits, vitb, vitl)"
         )
     network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    if licence(config) != FREE:
-        warnings.warn(f"{path}: weights under {licence(config)}: not for commercial use", stacklevel=2)
+    if licence(config) == NON_COMMERCIAL:
+        warnings.warn(f"{path}: weights under {NON_COMMERCIAL}: not for commercial use", stacklevel=2)
     return network.eval()
 
 
 def licence(config: VideoDepthConfig) -> str:
-    """Of the published weights with this layout, as their authors state it for the relative ones; metric files are
-    taken to follow their size."""
-    return FREE if replace(config, metric=False) == vits() else NON_COMMERCIAL
+    """Of the published weights with this layout; `unknown` for another layout.
+
+    As their authors state it for the relative ones; metric files are taken to follow their size.
+    """
+    return LICENCES.get(replace(config, metric=False), "unknown")
 
 
 def differences(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -195,16 +195,22 @@ class TemporalHead(nn.Module):
         self.scratch = Scratch(config)
 
     def forward(
-        self, taps: Sequence[Float[Tensor, "n s d"]], grid: tuple[int, int], n_frames: int, frames_per_step: int
+        self,
+        taps: Sequence[Float[Tensor, "n s d"]],
+        grid: tuple[int, int],
+        n_frames: int,
+        frames_per_step: int,
+        *,
+        signed: bool = False,
     ) -> Float[Tensor, "n h w"]:
-        """Depth of b * `n_frames` frames whose patches form `grid`.
+        """Depth of b * `n_frames` frames whose patches form `grid`; `signed`: before the last ReLU.
 
         After the last motion module frames are alone again: that part, the one at high resolution, runs on
         `frames_per_step` frames at a time. This bounds its memory and changes no number.
         """
         coarse = self.fuse_over_time(taps, grid, n_frames)
         steps = zip(*(x.split(frames_per_step) for x in (taps[0], taps[1], coarse)), strict=True)
-        return torch.cat([self.refine(first, second, path, grid) for first, second, path in steps])
+        return torch.cat([self.refine(first, second, path, grid, signed) for first, second, path in steps])
 
     def tap_map(self, i: int, tokens: Float[Tensor, "n s d"], grid: tuple[int, int]) -> Float[Tensor, "n c h w"]:
         """Tap i as a map: 4, 2, 1 and 1/2 times as fine as the patches, from the first tap to the last."""
@@ -213,7 +219,7 @@ class TemporalHead(nn.Module):
 
     def fuse_over_time(
         self, taps: Sequence[Float[Tensor, "n s d"]], grid: tuple[int, int], n_frames: int
-    ) -> Float[Tensor, "n c 2*gh 2*gw"]:
+    ) -> Float[Tensor, "n c h w"]:
         """The two coarser taps and all four motion modules; the result is twice as fine as the patches."""
         scratch, motion = self.scratch, self.motion_modules
         third = scratch.layer3_rn(motion[0](self.tap_map(2, taps[2], grid), n_frames))
@@ -225,8 +231,9 @@ class TemporalHead(nn.Module):
         self,
         first: Float[Tensor, "n s d"],
         second: Float[Tensor, "n s d"],
-        x: Float[Tensor, "n c 2*gh 2*gw"],
+        x: Float[Tensor, "n c h2 w2"],
         grid: tuple[int, int],
+        signed: bool,
     ) -> Float[Tensor, "n h w"]:
         """The two finer taps and the way up to the input's pixels, frame by frame."""
         scratch, (rows, columns) = self.scratch, grid
@@ -234,10 +241,11 @@ class TemporalHead(nn.Module):
         x = scratch.refinenet1(x, scratch.layer1_rn(self.tap_map(0, first, grid)), (8 * rows, 8 * columns))
         x = scratch.output_conv1(x)
         x = resize(x, (PATCH * rows, PATCH * columns))
+        output = scratch.output_conv2[:-1] if signed else scratch.output_conv2
         if x.is_cuda:  # the published network leaves the last two convolutions out of CUDA's mixed precision
             with torch.autocast("cuda", enabled=False):
-                return scratch.output_conv2(x.float())[:, 0]
-        return scratch.output_conv2(x)[:, 0]
+                return output(x.float())[:, 0]
+        return output(x)[:, 0]
 
 
 def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:

@@ -7,7 +7,7 @@ video's first one among them: they say how the new window's depth is to be scale
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -52,12 +52,15 @@ def estimate_depth(
     `torch.backends.cudnn.allow_tf32` is off. All b videos run together: see `cost.peak_bytes`.
 
     NaN and infinity stay where the network made them (float16 can overflow) and spread by alignment. Raises ValueError
-    for empty videos, more than 32 frames with "direct", or mixed precision without CUDA.
+    for empty videos, more than 32 frames with "direct", mixed precision without CUDA, or a choice there is not.
     """
     n_frames, height, width = frames.shape[1:4]
     device = network.pretrained.cls_token.device
     if not frames.size:
         raise ValueError(f"videos of shape {frames.shape}: expected at least one frame of at least one pixel")
+    for name, value, choices in (("windows", windows, Windows), ("precision", precision, Precision)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(get_args(choices))}")
     if windows == "direct" and n_frames > MAX_FRAMES:
         raise ValueError(
             f"a video of {n_frames} frames with windows='direct': one forward takes at most {MAX_FRAMES}; "
