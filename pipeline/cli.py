@@ -275,6 +275,44 @@ def inspect(
 
 
 @app.command()
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="A world_model.safetensors, a key, a stage or stage/key.")],
+    clip: Annotated[str, typer.Argument(help="A row number or a clip id of the clips that it was trained on.")],
+    actions: Annotated[
+        Path | None, typer.Option(help="Instead of the clip's: .npy, .csv or .json, (frames, sub-steps?, action).")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="How many, the given one included. Default: one per action.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="MaskGIT passes over a new frame.")] = 2,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; 1 draws as the model thinks.")] = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among so many likeliest values of each factor.")] = None,
+    order: Annotated[str, typer.Option(help="Which cells each pass keeps: random or confidence.")] = "random",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to. Default: one below <workspace>/generated.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU where there is one.")] = None,
+) -> None:
+    """Make a video from a clip's first frame: MP4, GIF and a strip, true frames beside predicted ones.
+
+    Actions are in the data set's units (`roboscape inspect clip` names them; AGIBOT: metres, quaternions xyzw, gripper
+    0 to 1): row t leads into frame t, row 0 belongs to the given frame. With more frames than actions the last one is
+    held. No service has to run.
+    """
+    with failures_explained():
+        from model.world.config import SamplingConfig
+        from pipeline import generate as generation
+
+        sampling = SamplingConfig(n_steps=steps, temperature=temperature, top_k=top_k, order=order)  # type: ignore[arg-type]
+        request = generation.Request(
+            checkpoint=checkpoint, clip=clip, actions=actions, frames=frames, sampling=sampling, seed=seed,
+            out=folder, device=device,
+        )  # fmt: skip
+        generation.generate(request, Settings(), out)
+
+
+@app.command()
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it, only list.")] = False,
     unused: Annotated[

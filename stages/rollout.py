@@ -6,6 +6,7 @@ a world model is for.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -53,7 +54,11 @@ class Networks:
 
 def load_networks(rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device) -> Networks:
     """Raises ValueError where the world model, the tokens and the tokenizers do not belong together."""
-    path = results["world_model"].file(WORLD_MODEL_FILE)
+    return networks_of(results["world_model"].file(WORLD_MODEL_FILE), rows, results, device)
+
+
+def networks_of(path: Path, rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device) -> Networks:
+    """The same with the world model of a file, wherever it lies."""
     world, config = load_model(path, DualBranchWorldModel, WorldModelConfig)
     card = read_header(path)["card"]
     roles = ("rgb", "depth") if config.depth_branch else ("rgb",)

@@ -1,14 +1,15 @@
-"""Held-out clips beside their free-running predictions, as a picture of strips and as an animation."""
+"""Clips beside their free-running predictions, as a picture of strips and as an animation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from stages.clip_scores import COPY, DECODED, FRAME, FREE, MODEL, MOVING, Cell, ClipVideos, Scores
-from stages.images import images_to_rgb, picture_frames
-from stages.pictures import Row, colour_depth, contact_sheet, spread, strip
+from stages.generate import GeneratedVideo
+from stages.images import Source, images_to_rgb, picture_frames
+from stages.pictures import Frames8, Image8, Row, colour_depth, contact_sheet, spread, strip
 
 FRAMES_SHOWN = 8
 DIFFERENCE_GAIN = 3  # differences are drawn this much stronger
@@ -50,22 +51,62 @@ def caption(scores: Scores) -> str:
 
 def animate(clips: Sequence[ClipVideos], rate_hz: float) -> UInt8[np.ndarray, "t h w 3"]:
     """True, predicted and predicted depth side by side, one clip after the other."""
-    frames = [frame for clip in clips for frame in animate_clip(clip, rate_hz)]
+    return pad_alike([frame for clip in clips for frame in animate_clip(clip, rate_hz)])
+
+
+def pad_alike(frames: Sequence[Image8]) -> Frames8:
     height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
     sides = [((0, height - f.shape[0]), (0, width - f.shape[1]), (0, 0)) for f in frames]
     return np.stack([np.pad(f, pad, constant_values=255) for f, pad in zip(frames, sides, strict=True)])
 
 
-def animate_clip(clip: ClipVideos, rate_hz: float) -> list[UInt8[np.ndarray, "h w 3"]]:
+def animate_clip(clip: ClipVideos, rate_hz: float) -> list[Image8]:
     videos = {"true (decoded)": images_to_rgb(clip.decoded), "predicted": images_to_rgb(clip.predicted[FREE])}
     if clip.depth is not None:
         videos["predicted depth"] = depth_colours(clip, clip.depth.predicted[FREE])
+    return side_by_side(videos, rate_hz, [clip.clip_id] * len(clip.decoded))
+
+
+def side_by_side(
+    videos: Mapping[str, UInt8[np.ndarray, "t h w 3"]], rate_hz: float, notes: Sequence[str]
+) -> list[Image8]:
+    """One picture for each frame, with its time and its note; the last one stands for a while."""
     drawn = []
-    for t in range(len(clip.decoded)):
+    for t, note in enumerate(notes):
         when = f"{t / rate_hz:4.1f} s" + (" (given)" if t == 0 else "")
         row: Row = ("", np.stack([video[t] for video in videos.values()]))
-        drawn.append(strip([row], columns=list(videos), title=when, note=clip.clip_id, cell_px=CELL_PX))
+        drawn.append(strip([row], columns=list(videos), title=when, note=note, cell_px=CELL_PX))
     return drawn + drawn[-1:] * HOLD_FRAMES
+
+
+def draw_generated(made: GeneratedVideo, rate_hz: float, note: str) -> UInt8[np.ndarray, "h w 3"]:
+    """True frames (decoded) over predicted ones, and depth likewise; white where there is no true frame."""
+    n = len(made.predicted["rgb"])
+    shown, rows = spread(n, FRAMES_SHOWN), list[Row]()
+    for source, predicted in made.predicted.items():
+        word = "" if source == "rgb" else " depth"
+        rows.append((f"true{word}\n(decoded)", true_frames(made, source)[shown]))
+        rows.append(
+            (f"predicted{word}" if source == "rgb" else "predicted\ndepth", picture_frames(source, predicted[shown]))
+        )
+    columns = [f"{t / rate_hz:.1f} s" if t else "0 s (given)" for t in shown]
+    return strip(rows, columns=columns, title=f"clip {made.clip_id}", note=note, cell_px=128)
+
+
+def animate_generated(made: GeneratedVideo, rate_hz: float) -> UInt8[np.ndarray, "t h w 3"]:
+    """True, predicted and predicted depth side by side; the note says from when on the last action is held."""
+    videos = {"true (decoded)": true_frames(made, "rgb"), "predicted": picture_frames("rgb", made.predicted["rgb"])}
+    if "depth" in made.predicted:
+        videos["predicted depth"] = picture_frames("depth", made.predicted["depth"])
+    n = len(made.predicted["rgb"])
+    notes = [made.clip_id + (", last action held" if t >= made.course.n_given else "") for t in range(n)]
+    return pad_alike(side_by_side(videos, rate_hz, notes))
+
+
+def true_frames(made: GeneratedVideo, source: Source) -> UInt8[np.ndarray, "t h w 3"]:
+    """As many as were predicted, white after the clip's own last one."""
+    n, true = len(made.predicted[source]), picture_frames(source, made.true[source])
+    return np.pad(true[:n], ((0, max(0, n - len(true))), (0, 0), (0, 0), (0, 0)), constant_values=255)
 
 
 def picture_page(clips: Sequence[ClipVideos], scores: Sequence[Scores], rate_hz: float) -> UInt8[np.ndarray, "h w 3"]:
