@@ -13,7 +13,8 @@ from pipeline.journal import start_journal
 from pipeline.settings import Settings
 
 COMMANDS = (
-    "up", "down", "sample", "run", "rerun", "status", "lineage", "ui", "inspect", "generate", "gc", "experiments", "weights",
+    "up", "down", "sample", "run", "rerun", "status", "lineage", "ui", "inspect", "generate", "gc", "experiments",
+    "weights",
 )  # fmt: skip
 
 
