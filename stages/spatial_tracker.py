@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from model.checkpoint import load_model
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.cost import Cost, predict_cost
 from model.spatial_tracker.model import SpatialTracker
@@ -19,6 +18,7 @@ from model.spatial_tracker.published import load_published
 from model.spatial_tracker.triplane import HOLE
 from stages.base import Arrays, ClipInputs, Rejected, Resources
 from stages.keypoints import Queries, TrackEstimate
+from stages.own_network import load_own
 from storage.spec import ArraySpec
 from storage.weights import WeightsRef
 
@@ -155,12 +155,7 @@ def backward_error(
 
 def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
     """The network of the published pickle, or of a file of ours. Raises ValueError where the file is of another one."""
-    if path.suffix != OWN:
-        return load_published(path, config)
-    network, found = load_model(path, SpatialTracker, SpatialTrackerConfig)
-    if found != config:
-        raise ValueError(f"{path} holds a network of {found}, the annotator asks for {config}")
-    return network
+    return load_own(path, SpatialTracker, config) if path.suffix == OWN else load_published(path, config)
 
 
 def tracker_depth(arrays: Arrays, units: Literal["relative", "1/m"], floor: float) -> Float32[np.ndarray, "t h w"]:

@@ -1,8 +1,6 @@
 """Simulated clips and their true tracks -> a small SpatialTracker (`roboscape train-annotator spatracker-tiny`).
 
-The network, and the way in which the stage `keypoints` runs it, are those of the published weights. Files of the
-result: `annotator.safetensors` (weights, config, card), `losses.csv`, `losses.png`, `training.md`, `tracks.png`
-(held-out clips).
+The network, and the way in which its stage runs it, are those of the published weights. See `train_annotator`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model import metrics
-from model.checkpoint import load_model, save_model, write_whole
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.losses import TrackerLossConfig, tracker_loss
 from model.spatial_tracker.model import SpatialTracker
@@ -25,27 +22,15 @@ from model.spatial_tracker.predictor import Tracks, track_points
 from model.training import LossFn, TrainConfig
 from stages.base import Progress, Resources
 from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
-from stages.loss_plot import plot_losses
+from stages.own_network import new_or_started
 from stages.pictures import contact_sheet, draw_tracks, png_bytes, strip
 from stages.pictures import spread as spread_frames
-from stages.train_video_depth import ANNOTATOR_FILE
-from stages.training_run import (
-    NOTE_FILE,
-    PLOT_FILE,
-    RunConfig,
-    TrainingRun,
-    pick_device,
-    seeded,
-    start_card,
-    summary,
-    training_note,
-)
-from storage.key import parameters
+from stages.train_annotator import train_annotator
+from stages.training_run import RunConfig
 from storage.results import Result, ResultWriter
 from storage.rows import Rows
 from storage.weights import WeightsRef
 
-PICTURE_FILE = "tracks.png"
 PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
 MOVING_PX = 10.0  # of a clip of 256 px: points whose true path is longer are half of a batch's
 TRUTH = ("depth_m", "depth_known", "tracks", "track_depth_m", "visible", "known")
@@ -88,46 +73,17 @@ class TrainSpatialTracker:
 
     name: ClassVar[str] = "keypoint_annotator"
     version: ClassVar[int] = 1
+    title: ClassVar[str] = "SpatialTracker"
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"discover": ("split",), "clip": ("rgb",), "truth": TRUTH}
 
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
-        model = self.build().to(pick_device(self.device))
         held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
-        run = TrainingRun(
-            model=model,
-            loss_fn=self.loss_fn(),
-            batch_at=self.batches(rows),
-            config=self.training,
-            watch=self.watch,
-            folder=out.path,
-            progress=progress,
-            validate=lambda: self.scores(model, held_out),
-        )
-        log = run.finish()
-        numbers = summary(log)
-        card = {**start_card(self.start_from), "data": fingerprint(rows), "training": self.training}
-        card |= {"loss": self.loss, "numbers": numbers}
-        save_model(out.path / ANNOTATOR_FILE, model, self.model, card=parameters(card))
-        title = "SpatialTracker, on simulated clips"
-        write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-        write_whole(out.path / PICTURE_FILE, self.picture(model, held_out))
-        write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
-        run.clean_up()
-        return numbers
+        return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> SpatialTracker:
-        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
-        if self.start_from is None:
-            with seeded(self.training.seed):
-                return SpatialTracker(self.model)
-        model, config = load_model(self.start_from.resolve(), SpatialTracker, SpatialTrackerConfig)
-        if config != self.model:
-            raise ValueError(
-                f"{self.name}: {self.start_from.name} holds a network of {config}, the stage asks for {self.model}"
-            )
-        return model
+        return new_or_started(SpatialTracker, self.model, self.start_from, self.training.seed)
 
     # Data
 

@@ -1,7 +1,6 @@
 """Simulated clips and their true depth -> a small Video Depth Anything (`roboscape train-annotator vda-tiny`).
 
-The network, and the way in which the stage `depth` runs it, are those of the published weights. Files of the result:
-`annotator.safetensors` (weights, config, card), `losses.csv`, `losses.png`, `training.md`, `depth.png` (held-out).
+The network, and the way in which its stage runs it, are those of the published weights. See `train_annotator`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model import metrics
-from model.checkpoint import load_model, save_model, write_whole
 from model.training import LossFn, TrainConfig
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
@@ -24,26 +22,15 @@ from model.video_depth.video import estimate_depth, network_size, normalised
 from stages.base import Progress, Resources
 from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
 from stages.label_scores import FARTHEST_M
-from stages.loss_plot import plot_losses
+from stages.own_network import new_or_started
 from stages.pictures import colour_depth, contact_sheet, png_bytes, strip
 from stages.pictures import spread as spread_frames
-from stages.training_run import (
-    NOTE_FILE,
-    PLOT_FILE,
-    RunConfig,
-    TrainingRun,
-    pick_device,
-    seeded,
-    start_card,
-    summary,
-    training_note,
-)
-from storage.key import parameters
+from stages.train_annotator import train_annotator
+from stages.training_run import RunConfig
 from storage.results import Result, ResultWriter
 from storage.rows import Rows
 from storage.weights import WeightsRef
 
-ANNOTATOR_FILE, PICTURE_FILE = "annotator.safetensors", "depth.png"
 PICTURE_CLIPS, PICTURE_FRAMES = 3, 6
 BRIGHTNESS = 0.25  # clips are made darker or brighter by up to this share
 
@@ -80,6 +67,7 @@ class TrainVideoDepth:
 
     name: ClassVar[str] = "depth_annotator"
     version: ClassVar[int] = 1
+    title: ClassVar[str] = "Video Depth Anything"
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "discover": ("split",),
         "clip": ("rgb",),
@@ -89,41 +77,11 @@ class TrainVideoDepth:
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
-        model = self.build().to(pick_device(self.device))
-        held_out = self.held_out(rows)
-        run = TrainingRun(
-            model=model,
-            loss_fn=self.loss_fn(),
-            batch_at=self.batches(rows),
-            config=self.training,
-            watch=self.watch,
-            folder=out.path,
-            progress=progress,
-            validate=lambda: self.scores(model, held_out),
-        )
-        log = run.finish()
-        numbers = summary(log)
-        card = {**start_card(self.start_from), "data": fingerprint(rows), "input_size": self.input_size}
-        card |= {"training": self.training, "loss": self.loss, "numbers": numbers}
-        save_model(out.path / ANNOTATOR_FILE, model, self.model, card=parameters(card))
-        title = "Video Depth Anything, on simulated clips"
-        write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-        write_whole(out.path / PICTURE_FILE, self.picture(model, held_out))
-        write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
-        run.clean_up()
-        return numbers
+        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> VideoDepth:
-        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
-        if self.start_from is None:
-            with seeded(self.training.seed):
-                return VideoDepth(self.model)
-        model, config = load_model(self.start_from.resolve(), VideoDepth, VideoDepthConfig)
-        if config != self.model:
-            raise ValueError(
-                f"{self.name}: {self.start_from.name} holds a network of {config}, the stage asks for {self.model}"
-            )
-        return model
+        return new_or_started(VideoDepth, self.model, self.start_from, self.training.seed)
 
     # Data
 
@@ -152,9 +110,6 @@ class TrainVideoDepth:
             valid=F.interpolate(valid.float(), size, mode="nearest") > 0.5,
             clip_ids=clip_ids,
         )
-
-    def held_out(self, rows: Mapping[str, Rows]) -> dict[str, np.ndarray]:
-        return read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
 
     # Loss and measurements
 

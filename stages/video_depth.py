@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from model.checkpoint import load_model
 from model.video_depth.config import MAX_FRAMES, VideoDepthConfig
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
@@ -19,6 +18,7 @@ from model.video_depth.video import INPUT_SIZE, Windows, estimate_depth, network
 from stages.base import ClipInputs, Rejected, Resources
 from stages.clip_frames import check_frames
 from stages.depth import DepthEstimate
+from stages.own_network import load_own
 from storage.weights import WeightsRef
 
 LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
@@ -132,12 +132,7 @@ class VideoDepthAnything:
 
 def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
     """The network of a published pickle, or of a file of ours. Raises ValueError where the file is of another one."""
-    if path.suffix != OWN:
-        return load_published(path, config)
-    network, found = load_model(path, VideoDepth, VideoDepthConfig)
-    if found != config:
-        raise ValueError(f"{path} holds a network of {found}, the annotator asks for {config}")
-    return network
+    return load_own(path, VideoDepth, config) if path.suffix == OWN else load_published(path, config)
 
 
 def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:

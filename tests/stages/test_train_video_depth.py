@@ -13,7 +13,8 @@ from model.training import TrainConfig
 from model.video_depth.config import VideoDepthConfig
 from stages.base import ClipInputs, Rejected
 from stages.depth import PseudoDepth
-from stages.train_video_depth import ANNOTATOR_FILE, PICTURE_FILE, TrainVideoDepth, varied
+from stages.train_annotator import ANNOTATOR_FILE
+from stages.train_video_depth import TrainVideoDepth, varied
 from stages.training_run import RunConfig
 from stages.video_depth import VideoDepthAnything
 from storage.weights import WeightsRef
@@ -36,7 +37,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 def stage(steps: int = 4, **changes: Any) -> TrainVideoDepth:
     base = TrainVideoDepth(
-        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=2e-3), input_size=INPUT,
+        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=5e-3), input_size=INPUT,
         clips_per_batch=2, frames_per_clip=4, n_val_clips=2, watch=RunConfig(save_every=2), device="cpu",
     )  # fmt: skip
     return replace(base, **changes)
@@ -44,11 +45,12 @@ def stage(steps: int = 4, **changes: Any) -> TrainVideoDepth:
 
 @pytest.fixture(scope="module")
 def trained(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    result = train_stage(tmp_path_factory.mktemp("trained"), stage(steps=40), stores)
+    result = train_stage(tmp_path_factory.mktemp("trained"), stage(steps=70), stores)
     log = log_of(result)
-    assert np.mean([row["total"] for row in log[-5:]]) < 0.8 * np.mean([row["total"] for row in log[1:6]])
-    assert log[-1]["val/AbsRel"] < log[0]["val/AbsRel"]
-    assert {ANNOTATOR_FILE, PICTURE_FILE, "losses.csv", "losses.png", "training.md"} <= set(result.files)
+    # A square's edges are finer than the network's cells, so the gradient term keeps most of its value.
+    assert np.mean([row["total"] for row in log[-5:]]) < 0.9 * np.mean([row["total"] for row in log[1:6]])
+    assert log[-1]["val/AbsRel"] < log[0]["val/AbsRel"] and log[-1]["val/delta1"] > log[0]["val/delta1"] + 0.15
+    assert {"losses.csv", "losses.png", "training.md"} <= set(result.files)
     return result.file(ANNOTATOR_FILE)
 
 
@@ -78,7 +80,7 @@ def test_its_file_annotates_clips_in_the_stage_depth(trained: Path):
 def test_a_network_of_another_layout_is_refused(trained: Path):
     weights = WeightsRef.of(trained, name="vda-tiny.safetensors")
     other = replace(TINIEST, width=64)
-    with pytest.raises(ValueError, match=r"holds a network of VideoDepthConfig\(width=32.*asks for.*width=64"):
+    with pytest.raises(ValueError, match=r"holds a network of .*\(width=32.*but .*width=64.* is asked for"):
         VideoDepthAnything(weights=weights, model=other, clip_size=SIDE).start("cpu", (SIDE, SIDE))
     with pytest.raises(ValueError, match="holds a network of"):
         stage(model=other, start_from=weights).build()

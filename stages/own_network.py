@@ -1,0 +1,32 @@
+"""Networks from files that `model.checkpoint` wrote: the one that a stage asks for, or a clear no."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from model.checkpoint import load_model
+from stages.training_run import seeded
+from storage.weights import WeightsRef
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+ConfigT = TypeVar("ConfigT")
+
+
+def load_own(path: Path, build: Callable[[ConfigT], ModuleT], config: ConfigT) -> ModuleT:
+    """The file's network, on the CPU. Raises ValueError if it was built from another config."""
+    network, found = load_model(path, build, type(config))
+    if found != config:
+        raise ValueError(f"{path} holds a network of {found}, but {config} is asked for")
+    return network
+
+
+def new_or_started(
+    build: Callable[[ConfigT], ModuleT], config: ConfigT, start_from: WeightsRef | None, seed: int
+) -> ModuleT:
+    """What a training begins with: a network with random weights of this seed, or that of `start_from`."""
+    if start_from is not None:
+        return load_own(start_from.resolve(), build, config)
+    with seeded(seed):
+        return build(config)
