@@ -12,7 +12,8 @@ module and F of the fusion blocks, these tensors are alive at once:
 
 Under mixed precision activations have two bytes, and each matrix has a copy that is kept; input, taps, norms, resized
 maps, the encoder's stream and the last two convolutions stay float32. Libraries take more for themselves (cuDNN's
-workspaces, the allocator's rounding, CUDA's context): that is not counted.
+workspaces, the allocator's rounding, CUDA's context): that is not counted. CPU runs of vits (140 to 518 px) grew the
+process by 1.2 to 1.3 times what is predicted.
 """
 
 from typing import Literal

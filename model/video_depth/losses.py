@@ -50,8 +50,8 @@ def depth_loss(
     """The training loss. `target` is inverse depth in any unit for a relative network, metres for a `metric` one.
 
     `predicted` should be `network(frames, signed=True)`: behind the last ReLU pixels at 0 get no gradient, and as the
-    relative loss is content with any shift, training from scratch soon puts some there and stands still. The `negative`
-    term pulls depths below 0 up, so that in the end the ReLU has nothing to cut.
+    relative loss is content with any shift, training from scratch often puts most of them there and stands still. The
+    `negative` term pulls depths below 0 up, so that in the end the ReLU has nothing to cut.
 
     Only valid pixels of the target are read, so the others may be NaN. Raises ValueError for a clip without any.
     """
@@ -94,8 +94,8 @@ def fitted(
 ) -> Float[Tensor, "b t h w"]:
     """Each clip of x by the scale and shift that bring it nearest to y, in least squares over its valid pixels.
 
-    This is the first of MiDaS's two ways. The other, to normalise x as y, traps a network that starts from nothing: a
-    prediction with few pixels off its median is blown up so much that no other detail can grow.
+    This is the first of MiDaS's two ways. The other, to normalise x as y, can trap a network that starts from nothing:
+    a prediction with few pixels off its median is blown up so much that no other detail can grow.
     """
 
     def mean(values: Tensor) -> Tensor:

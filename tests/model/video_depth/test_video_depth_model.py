@@ -121,7 +121,7 @@ def slow_resample(row: list[float], n: int, scale: float) -> list[float]:
     return out
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (7, 4), (2, 2), (5, 5)])
+@pytest.mark.parametrize(("rows", "columns"), [(3, 5), (7, 4), (2, 2), (5, 5), (4, 5)])
 def test_position_table_scales_with_a_tenth_of_a_patch_added(rows: int, columns: int):
     encoder = Encoder(SMALL)
     table = encoder.pos_embed.detach()[0, 1:, 7].reshape(4, 4).double()
