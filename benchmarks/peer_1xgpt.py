@@ -1,0 +1,138 @@
+"""The peer, from a checkout of 1x-technologies/1xgpt named by PEER_1XGPT: the same weights as ours, and its own loop.
+
+It runs as shipped for machines without xformers ("basic"), and with PyTorch's fused attention in xformers' place.
+"""
+
+import importlib
+import os
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from measuring import Arm, Conditions, Row, commit, take_turns
+from torch import Tensor, nn
+from world_generation import EQUAL, Plan
+from world_subjects import SEED, Subject, noise
+
+from model.world.config import TOKEN_VOCAB
+from model.world.past import Tokens
+from model.world.peer import from_peer
+
+KINDS = ("fused", "basic")
+N_LAYERS, N_HEADS, D_MODEL = 32, 8, 256  # its published 35 M model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    network: Any  # its STMaskGIT
+    attentions: Mapping[str, type[nn.Module]]  # by kind; all have the same weights
+    n_heads: int
+    commit: str
+
+    def with_attention(self, kind: str) -> "Peer":
+        for layer in self.network.modules():
+            if isinstance(layer, tuple(self.attentions.values())):
+                layer.__class__ = self.attentions[kind]
+        return self
+
+    def frame(self, window: Tensor, t: int, n_steps: int) -> Tensor:
+        """Frame t of a window of ids (b, T, 16, 16), of which it sees those before t; greedy, in random order."""
+        hidden = window.clone()
+        hidden[:, t:] = self.network.mask_token_id
+        return self.network.maskgit_generate(hidden, t, maskgit_steps=n_steps, temperature=0.0)[0]
+
+
+def load_peer(device: torch.device) -> Peer | str:
+    """The peer with random weights, or why there is none."""
+    folder = os.environ.get("PEER_1XGPT")
+    if not folder:
+        return "PEER_1XGPT names no checkout of 1xgpt"
+    stand_in_for_xformers()
+    sys.path.insert(0, folder)
+    try:
+        genie, attention, config = (
+            importlib.import_module(f"genie.{n}") for n in ("st_mask_git", "attention", "config")
+        )
+    except ImportError as error:
+        return f"the checkout of 1xgpt in {folder} does not load: {error}"
+    vars(genie)["tqdm"] = lambda steps: steps  # its progress bar takes time and lines
+    sizes = {"num_layers": N_LAYERS, "num_heads": N_HEADS, "d_model": D_MODEL}
+    network = genie.STMaskGIT(config.GenieConfig(**sizes, num_factored_vocabs=2, qk_norm=False))
+    torch.manual_seed(SEED)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+    return Peer(
+        network=network.eval().requires_grad_(False).to(device),
+        attentions={"basic": attention.BasicSelfAttention, "fused": attention.MemoryEfficientAttention},
+        n_heads=N_HEADS,
+        commit=commit(Path(folder)),
+    )
+
+
+def stand_in_for_xformers() -> None:
+    """Where xformers is not installed, its three names that the peer uses, made of PyTorch's own attention."""
+    try:
+        importlib.import_module("xformers.ops")
+    except ImportError:
+        ops = types.ModuleType("xformers.ops")
+        mask = type("LowerTriangularMask", (), {})
+        vars(ops).update(LowerTriangularMask=mask, unbind=torch.unbind, memory_efficient_attention=_attend)
+        sys.modules |= {"xformers": types.ModuleType("xformers"), "xformers.ops": ops}
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, attn_bias: object = None, scale: float | None = None) -> Tensor:
+    """(b, length, heads, e) each; the only bias that the peer has is the causal one."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=attn_bias is not None, scale=scale).transpose(1, 2)
+
+
+def against_the_peer(peer: Peer, n_steps: int, n_clips: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
+    """G1: our rollout with the peer's weights against its own loop, with the better of its two attentions."""
+    device = peer.network.pos_embed_TSC.device
+    ours = our_subject(peer, n_clips, device)
+    require_equal_tokens(ours, peer, n_steps)
+    window, t = ours.clip.rgb, 8  # every frame costs the peer the same
+    arms = {"ours": Arm(work=lambda: ours.generate(n_steps, plan.n_new), pieces=plan.n_new)}
+    for kind in KINDS:
+        arms[f"peer, {kind} attention"] = Arm(
+            work=lambda kind=kind: peer.with_attention(kind).frame(window, t, n_steps)
+        )
+    times = take_turns(arms, plan.rounds, device)
+    best = min((times[name] for name in arms if name != "ours"), key=lambda found: found.least)
+    floor = 4.0 if device.type == "cuda" else {2: 8.0}.get(n_steps, 10.0)
+    for name, found in times.items():
+        ratio = found.least / times["ours"].least
+        yield {
+            "weights": f"1xgpt {peer.commit}",
+            "steps": n_steps,
+            "clips": n_clips,
+            "way": name,
+            "a frame: least (median)": found,
+            "over ours": f"{ratio:.2f} ({found.median / times['ours'].median:.2f})",
+            "G1": f"{seen.verdict(ratio, floor, (found, times['ours']))} (at least {floor:g})" if found is best else "",
+        }
+
+
+def our_subject(peer: Peer, n_clips: int, device: torch.device) -> Subject:
+    model = from_peer(peer.network.state_dict(), peer.n_heads).requires_grad_(False).to(device)
+    config = model.config
+    ids = torch.randint(TOKEN_VOCAB, (n_clips, config.n_frames, *config.grid), generator=noise(torch.device("cpu")))
+    actions = torch.zeros(n_clips, config.n_frames, config.action_dim, device=device)
+    return Subject(name="1xgpt", model=model, clip=Tokens(ids.to(device), None), actions=actions)
+
+
+def require_equal_tokens(ours: Subject, peer: Peer, n_steps: int) -> None:
+    """Two frames from one, by both, from equal noise. Ends the benchmark if the tokens differ."""
+    made = ours.generate(n_steps, 2).rgb
+    torch.manual_seed(SEED)  # the peer draws from the global generator, of the CPU or of the GPU
+    window = ours.clip.rgb.clone()
+    for t in (1, 2):
+        window[:, t] = peer.frame(window, t, n_steps)
+    share = (made == window[:, :3]).float().mean().item()
+    if share < EQUAL:
+        raise SystemExit(f"1xgpt, {n_steps} steps: {share:.2%} of the tokens are equal; nothing is timed")

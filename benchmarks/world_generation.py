@@ -1,0 +1,164 @@
+"""Generation, timed: our way against the plain one, against the machine, with pixels, with one branch."""
+
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from measuring import Arm, Conditions, Row, settle, take_turns
+from world_subjects import Subject, flops_per_frame, subject, unfused
+
+from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.config import published
+from model.magvit2.config import tiny as tiny_tokenizer
+from model.magvit2.pieces import decode_frames
+from model.world.config import small
+from model.world.dual_branch import parameter_counts
+from model.world.past import CachedPast, Tokens, as_pair
+from model.world.sampling import compile_blocks
+
+EQUAL = 0.999  # share of tokens; two factors whose scores agree to six digits may fall either way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much to measure."""
+
+    rounds: int
+    n_new: int  # frames of a rollout
+    compiled: bool  # also with compiled blocks
+
+
+def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
+    """G2, and what compiled blocks and CUDA graphs add."""
+    require_equal_tokens(s, n_steps)
+    s = s.in_its_precision()
+    on_gpu, made = s.device.type == "cuda", s.generate(n_steps, 15)
+    arms = {"ours": Arm(work=lambda: s.generate(n_steps, plan.n_new), pieces=plan.n_new)}
+    if plan.compiled:
+        compiled = replace(s, model=deepcopy(s.model))
+        compile_blocks(compiled.model)
+        arms["ours, compiled"] = Arm(work=lambda: compiled.generate(n_steps, plan.n_new), pieces=plan.n_new)
+    if on_gpu:
+        arms["ours, CUDA graph"] = Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=True), pieces=plan.n_new)
+    arms["window"] = Arm(work=lambda: s.window_frame(made, 15, n_steps))
+    arms["window, unfused attention"] = Arm(work=unfused(lambda: s.window_frame(made, 15, n_steps)))
+    times = take_turns(arms, plan.rounds, s.device)
+    ours = min((times[name] for name in arms if name.startswith("ours")), key=lambda found: found.least)
+    floor = 4.0 if on_gpu else 9.0
+    for name, found in times.items():
+        ratio, judged = found.least / ours.least, name == "window" and n_steps == 2
+        yield {
+            "model": s.name,
+            "steps": n_steps,
+            "clips": s.n_clips,
+            "way": name,
+            "a frame: least (median)": found,
+            "frames/s": f"{s.n_clips / found.least:.3g}",
+            "over our best": f"{ratio:.2f} ({found.median / ours.median:.2f})",
+            "G2": f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})" if judged else "",
+        }
+
+
+def require_equal_tokens(s: Subject, n_steps: int) -> None:
+    """Our rollout has the tokens that the plain way gives for its frames. Ends the benchmark otherwise."""
+    made = s.generate(n_steps, 15)
+    for t in (1, 9, 15):
+        shares = equal_shares(made[t : t + 1], s.window_frame(made, t, n_steps))
+        if min(shares) < EQUAL:
+            raise SystemExit(f"{s.name}, {n_steps} steps, frame {t}: equal tokens {shares}; nothing is timed")
+
+
+def equal_shares(a: Tokens, b: Tokens) -> list[float]:
+    pairs = zip(as_pair(a), as_pair(b), strict=True)
+    return [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
+
+
+def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Plan) -> Row:
+    """G7: frames a second over what products at the measured rate would allow; on a GPU also a frame's latency."""
+    s = s.in_its_precision()
+    on_gpu, flops = s.device.type == "cuda", flops_per_frame(s.model.config, n_steps)
+    arm = Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=on_gpu), pieces=plan.n_new)
+    rate = s.n_clips / take_turns({"ours": arm}, plan.rounds, s.device)["ours"].least
+    return {
+        "model": s.name,
+        "steps": n_steps,
+        "clips": s.n_clips,
+        "GFLOP a frame": f"{flops / 1e9:.1f}",
+        "frames/s": f"{rate:.3g}",
+        "frames/s that products allow": f"{product_rate / flops:.3g}",
+        "share": f"{100 * rate * flops / product_rate:.0f} %",
+        "ms a frame, 10 / 50 / 90 %": latencies(s, n_steps, plan.n_new) if on_gpu else "not measured",
+    }
+
+
+def latencies(s: Subject, n_steps: int, n_new: int) -> str:
+    """Each frame waited for before the next one is queued."""
+    ends: list[float] = []
+
+    def wait(t: int) -> None:
+        settle(s.device)
+        ends.append(time.perf_counter())
+
+    s.generate(n_steps, n_new, graph=True, on_frame=wait)
+    between = torch.tensor(ends).double().diff()[2:] * 1e3  # the first ones warm up and capture
+    return " / ".join(f"{q:.2f}" for q in between.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist())
+
+
+def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
+    """Frames a second with their tokens alone, and with RGB pixels decoded from them."""
+    config, name = (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (published(), "published")
+    tokenizer = MagvitTokenizer(config).eval().requires_grad_(False).to(s.device)
+    tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    s = s.in_its_precision()
+    precision = "bfloat16" if s.device.type == "cuda" else "float32"
+    ids = s.generate(n_steps, 1).rgb[:, 1]
+    graph = s.device.type == "cuda"
+    arms = {
+        "tokens": Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=graph), pieces=plan.n_new * s.n_clips),
+        "pixels": Arm(work=lambda: decode_frames(tokenizer, ids, precision=precision), pieces=s.n_clips),
+    }
+    times = take_turns(arms, plan.rounds, s.device)
+    return {
+        "model": s.name,
+        "steps": n_steps,
+        "clips": s.n_clips,
+        "frames/s, tokens only": f"{1 / times['tokens'].least:.3g}",
+        "decoder": f"{name}, {config.downscale * s.model.config.grid[0]} px",
+        "to decode a frame": times["pixels"],
+        "frames/s with RGB pixels": f"{1 / (times['tokens'].least + times['pixels'].least):.3g}",
+    }
+
+
+def two_branches_against_one(device: torch.device, n_clips: int, plan: Plan, seen: Conditions) -> Row:
+    """G3: two branches of 16 layers against one of 32, which has about as many parameters."""
+    two = subject("two", small(n_layers=16, action_conditioning="add"), device, n_clips).in_its_precision()
+    one = subject("one", small(action_conditioning="add", depth_branch=False), device, n_clips).in_its_precision()
+    work = {s.name: Arm(work=lambda s=s: s.generate(2, plan.n_new), pieces=plan.n_new) for s in (two, one)}
+    times = take_turns(work, plan.rounds, device)
+    ratio, ceiling = times["two"].least / times["one"].least, 1.15 if device.type == "cuda" else 1.10
+    return {
+        "parameters": " / ".join(f"{parameter_counts(s.model)['total'] / 1e6:.1f} M" for s in (two, one)),
+        "a frame, two": times["two"],
+        "a frame, one": times["one"],
+        "ratio": f"{ratio:.2f} ({times['two'].median / times['one'].median:.2f})",
+        "G3": f"{seen.verdict(1 / ratio, 1 / ceiling, times.values())} (at most {ceiling:g})",
+    }
+
+
+def cache_memory(s: Subject) -> Row:
+    """G13: the cache's bytes against the formula: keys and values of a window and one frame."""
+    s = s.in_its_precision()
+    c = s.model.config
+    cache = CachedPast(s.model, s.actions).cache
+    found = sum(x.nbytes for block in cache for part in block.values() for x in (part.keys, part.values))
+    formula = 2 * c.n_layers * len(c.branches) * s.n_clips * (c.n_frames + 1) * c.n_cells * c.d_model
+    formula *= s.model.rgb.head.weight.itemsize
+    return {
+        "model": s.name,
+        "clips": s.n_clips,
+        "cache": f"{found / 1e6:.1f} MB",
+        "formula": f"{formula / 1e6:.1f} MB",
+        "G13": "holds" if abs(found / formula - 1) <= 0.05 else "missed",
+    }

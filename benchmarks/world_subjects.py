@@ -1,0 +1,119 @@
+"""What the benchmarks of the world model run: models with random weights, clips with random tokens, and two ways to
+generate from them.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from measuring import Arm, take_turns
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.world import config as sizes
+from model.world.config import TOKEN_VOCAB, SamplingConfig, WorldModelConfig
+from model.world.dual_branch import DualBranchWorldModel, Hidden
+from model.world.past import Tokens, as_pair
+from model.world.sampling import draw_orders, fill, rollout
+
+SIZES = {"tiny": sizes.tiny, "small": sizes.small, "medium": sizes.medium, "large": sizes.large}
+WINDOW = 16  # frames
+SEED = 0
+
+
+def noise(device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model with a window of frames and actions to generate from; greedy, in random order."""
+
+    name: str
+    model: DualBranchWorldModel
+    clip: Tokens
+    actions: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.actions.device
+
+    @property
+    def n_clips(self) -> int:
+        return len(self.actions)
+
+    def generate(
+        self, n_steps: int, n_new: int, *, graph: bool = False, on_frame: Callable[[int], None] | None = None
+    ) -> Tokens:
+        """Frame 0 and `n_new` after it, our way; actions start over after a window of them."""
+        actions = self.actions[:, torch.arange(1 + n_new, device=self.device) % WINDOW]
+        config, start = SamplingConfig(n_steps=n_steps), self.clip[:1]
+        return rollout(self.model, start, actions, config, noise(self.device), cuda_graph=graph, on_frame=on_frame)
+
+    def window_frame(self, made: Tokens, t: int, n_steps: int) -> Tokens:
+        """Frame t after those in `made`, the plain way: the whole window in every pass, nothing kept.
+
+        Frames after t are hidden. The noise is that which `generate` has for this frame.
+        """
+        later = torch.arange(WINDOW, device=self.device).view(1, WINDOW, 1, 1) > t
+        config, generator, cells = SamplingConfig(n_steps=n_steps), noise(self.device), (self.n_clips, 1)
+        for _ in range(t):
+            orders = draw_orders(config, (*cells, self.model.config.n_cells), generator, self.device)
+
+        def predict(new: Tokens, hidden: torch.Tensor) -> Hidden:
+            window = made[:t].then(new).then(self.clip[t + 1 :])
+            unknown = later.expand_as(window.rgb).clone()
+            unknown[:, t : t + 1] = hidden
+            return self.model(*as_pair(window), self.actions, unknown)[t : t + 1]
+
+        with torch.no_grad():
+            return fill(self.model, predict, self.clip[:1], config, orders, generator)
+
+    def in_its_precision(self) -> "Subject":
+        """Weights in bfloat16 on a GPU."""
+        return replace(self, model=deepcopy(self.model).bfloat16()) if self.device.type == "cuda" else self
+
+
+def subject(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Subject:
+    torch.manual_seed(SEED)
+    model = DualBranchWorldModel(config).eval().requires_grad_(False)
+    for weight in model.parameters():  # also those that start at 0, or whole blocks would do nothing
+        torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+    rgb, depth = torch.randint(TOKEN_VOCAB, (2, n_clips, WINDOW, *config.grid)).to(device)
+    clip = Tokens(rgb, depth if config.depth_branch else None)
+    actions = torch.randn(n_clips, WINDOW, config.action_dim).to(device)
+    return Subject(name=name, model=model.to(device), clip=clip, actions=actions)
+
+
+def unfused(work: Callable[[], object]) -> Callable[[], object]:
+    """The same with attention multiplied out, as without a fused kernel."""
+
+    def run() -> object:
+        with sdpa_kernel(SDPBackend.MATH):
+            return work()
+
+    return run
+
+
+def limits(d_model: int, device: torch.device) -> tuple[float, float]:
+    """FLOP/s of a product of the model's shapes, in its precision, and bytes/s read and written by a copy."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    x, w = torch.randn(4096, d_model).to(device, dtype), torch.randn(d_model, 4 * d_model).to(device, dtype)
+    source = torch.zeros(1 << 28 if device.type == "cuda" else 1 << 25, device=device)
+    target = torch.empty_like(source)
+    arms = {"product": Arm(work=lambda: x @ w), "copy": Arm(work=lambda: target.copy_(source))}
+    times = take_turns(arms, 20, device)
+    return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times["copy"].least
+
+
+def flops_per_frame(config: WorldModelConfig, n_steps: int) -> int:
+    """Of generating one frame of one clip with the cache, counted on shapes alone."""
+    with torch.device("meta"):
+        model = DualBranchWorldModel(config)
+        rgb, depth = torch.zeros(2, 1, 1, *config.grid, dtype=torch.long)
+        actions = torch.zeros(1, 2, config.action_dim)
+    start = Tokens(rgb, depth if config.depth_branch else None)
+    with FlopCounterMode(display=False) as counter:
+        rollout(model, start, actions, SamplingConfig(n_steps=n_steps), torch.Generator())
+    return counter.get_total_flops()
