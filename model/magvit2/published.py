@@ -4,7 +4,6 @@ A published file also holds the loss networks, an exponential moving average and
 `decoder.*` are taken. 1X's tokens come from the raw weights, TencentARC's code runs the average: the caller says which.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
+from model.published import differences, read_tensors, shapes_of
 
 Weights = Literal["raw", "ema"]
-
-NAMES_SHOWN = 3  # names an error lists before it only counts
 
 
 def load_published(path: str | Path, config: MagvitConfig, weights: Weights) -> MagvitTokenizer:
@@ -26,13 +24,7 @@ def load_published(path: str | Path, config: MagvitConfig, weights: Weights) -> 
     `weights="raw"` for 1X's `magvit2.ckpt`, `"ema"` for TencentARC's files. Nothing but tensors is unpickled.
     Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config`.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: holds more than tensors, so it is not read (weights_only=True): {error}. If you trust its "
-            "source, save torch.load(path, weights_only=False)['state_dict'] to a new file once and use that"
-        ) from error
+    content = read_tensors(path, mmap=True)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(
@@ -54,23 +46,11 @@ def published_state(state: Mapping[str, Tensor], config: MagvitConfig, weights: 
     Raises ValueError naming the first entries that are missing, left over or of another shape.
     """
     with torch.device("meta"):
-        wanted = {name: tuple(value.shape) for name, value in MagvitTokenizer(config).state_dict().items()}
+        wanted = shapes_of(MagvitTokenizer(config).state_dict())
     sources = {name: name if weights == "raw" else ema_name(name) for name in wanted}
     parts = ("encoder.", "decoder.") if weights == "raw" else ("model_ema.encoder", "model_ema.decoder")
-    present = {name: tuple(value.shape) for name, value in state.items() if name.startswith(parts)}
-    expected = {source: wanted[name] for name, source in sources.items()}
-    complaints = [
-        *_listed("missing", [name for name in expected if name not in present]),
-        *_listed("not in this layout", [name for name in present if name not in expected]),
-        *_listed(
-            "of another shape",
-            [
-                f"{name} {present[name]}, expected {shape}"
-                for name, shape in expected.items()
-                if name in present and present[name] != shape
-            ],
-        ),
-    ]
+    present = {name: value for name, value in state.items() if name.startswith(parts)}
+    complaints = differences(shapes_of(present), {source: wanted[name] for name, source in sources.items()})
     if complaints:
         raise ValueError(
             f"the {weights} weights do not fit {config}: {'; '.join(complaints)}. "
@@ -83,10 +63,3 @@ def published_state(state: Mapping[str, Tensor], config: MagvitConfig, weights: 
 def ema_name(name: str) -> str:
     """Where a parameter's moving average stands in a published file: its name without dots."""
     return "model_ema." + name.replace(".", "")
-
-
-def _listed(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return [f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"]

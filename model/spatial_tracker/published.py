@@ -3,7 +3,6 @@
 Its weights are CC-BY-NC 4.0. It also holds parts of the training that inference never used; they are left out.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.published import differences, read_tensors, shapes_of
 from model.spatial_tracker.config import SpatialTrackerConfig, published
 from model.spatial_tracker.model import SpatialTracker
 
 UNUSED = ("updateformer.RigidProj.", "updateformer.Proj.", "updateformer.se3_dec.", "embedProj.")
 WRAPPERS = ("model", "state_dict")
-NAMES_SHOWN = 3  # names an error lists before it only counts
 
 
 def load_published(
@@ -29,13 +28,7 @@ def load_published(
     Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config`.
     """
     config = config or published()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: not a checkpoint of tensors only, so it is not read (weights_only=True): {error}. If you trust "
-            "its source, save the state dict of torch.load(path, weights_only=False) to a new file once and use that"
-        ) from error
+    content = read_tensors(path)
     try:
         chosen = published_state(unwrapped(content), config, ignore=ignore)
     except ValueError as error:
@@ -73,31 +66,15 @@ def published_state(
     Raises ValueError naming the first entries that are missing, left over or of another shape.
     """
     with torch.device("meta"):
-        expected = {name: tuple(value.shape) for name, value in SpatialTracker(config).state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items() if not name.startswith(UNUSED + ignore)}
-    differing = [
-        f"{name} {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    complaints = [
-        *_listed("missing", [name for name in expected if name not in found]),
-        *_listed("not in this network", [name for name in found if name not in expected]),
-        *_listed("of another shape", differing),
-    ]
+        expected = shapes_of(SpatialTracker(config).state_dict())
+    used = {name: value for name, value in state.items() if not name.startswith(UNUSED + ignore)}
+    complaints = differences(shapes_of(used), expected)
     if complaints:
         raise ValueError(
             f"the entries do not fit {config}: {'; '.join(complaints)}. Sizes are in model/spatial_tracker/config.py; "
             "leftovers that the network has no use for can be named in `ignore`"
         )
     return {name: state[name].detach().to(torch.float32, copy=True) for name in expected}
-
-
-def _listed(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return [f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"]
 
 
 def _described(content: Any) -> str:

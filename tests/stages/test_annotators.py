@@ -85,7 +85,7 @@ def test_published_files_are_read_and_their_licence_is_told(depth_weights: Weigh
 
 
 def test_a_file_of_another_network_names_what_differs(depth_weights: WeightsRef, tracker_weights: WeightsRef):
-    with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this layout: "):
+    with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this network: "):
         made_by(depth_stage(tracker_weights), [])
     with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this network: "):
         made_by(keypoint_stage(depth_weights), [])
@@ -96,7 +96,7 @@ def test_a_file_of_another_network_names_what_differs(depth_weights: WeightsRef,
 def test_a_cut_off_or_missing_file_is_told(depth_weights: WeightsRef, tmp_path: Path):
     whole = Path(depth_weights.path).read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.pth: damaged.*fetch it again"):
+    with pytest.raises(ValueError, match=r"half\.pth: damaged.*Fetch it again"):
         made_by(depth_stage(WeightsRef.of(tmp_path / "half.pth")), [])
     with pytest.raises(WeightsError, match="there is no file"):
         made_by(depth_stage(replace(depth_weights, path=str(tmp_path / "gone.pth"))), [])

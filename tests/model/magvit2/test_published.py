@@ -84,7 +84,7 @@ def test_names_the_first_differing_entries():
         published_state(state, SMALL, "raw")
     for part in (
         "missing: encoder.conv_in.weight;",
-        "not in this layout: decoder.extra.weight;",
+        "not in this network: decoder.extra.weight;",
         "of another shape: decoder.conv_in.bias (3,), expected (16,)",
     ):
         assert part in str(error.value)
@@ -100,7 +100,7 @@ def test_absent_averages_and_the_other_layout_are_refused():
     with pytest.raises(ValueError, match=r"ema weights do not fit .* missing: model_ema\.encoderconv_inweight"):
         published_state(state, SMALL, "ema")
     plain = MagvitConfig(base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1)
-    with pytest.raises(ValueError, match=r"not in this layout: decoder\.adaptive\.0\.gamma\.weight"):
+    with pytest.raises(ValueError, match=r"not in this network: decoder\.adaptive\.0\.gamma\.weight"):
         published_state(state, plain, "raw")
 
 
@@ -113,7 +113,7 @@ class Surprise:
 
 def test_files_with_more_than_tensors_are_not_unpickled(tmp_path: Path):
     torch.save({"state_dict": small_checkpoint(), "hyper_parameters": Surprise()}, tmp_path / "x.ckpt")
-    with pytest.raises(ValueError, match=r"x\.ckpt: holds more than tensors, so it is not read"):
+    with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or holds more than tensors, which is not read"):
         load_published(tmp_path / "x.ckpt", SMALL, "raw")
 
 

@@ -117,7 +117,7 @@ class Surprise:
 
 def test_files_with_more_than_tensors_are_not_unpickled(tmp_path: Path):
     torch.save({"model": small_file(), "args": Surprise()}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth: not a checkpoint of tensors only, so it is not read"):
+    with pytest.raises(ValueError, match=r"x\.pth: damaged, or holds more than tensors, which is not read"):
         load_published(tmp_path / "x.pth", SMALL)
 
 

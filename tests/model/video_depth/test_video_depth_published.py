@@ -9,10 +9,11 @@ import pytest
 import torch
 from vda_small import SMALL, lively
 
+from model.published import differences
 from model.video_depth import published
 from model.video_depth.config import VideoDepthConfig, tiny, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
-from model.video_depth.published import NON_COMMERCIAL, differences, licence, load_published
+from model.video_depth.published import NON_COMMERCIAL, licence, load_published
 
 SPEC = Path(__file__).resolve().parents[4] / "shared" / "spec"
 SIZES = {
@@ -80,7 +81,7 @@ def test_half_precision_files_become_float32(tmp_path: Path):
     [
         ({"pretrained.mask_token": None}, r"missing: pretrained\.mask_token\. Layouts"),  # unused, but strict is strict
         ({"head.scratch.refinenet4.resConfUnit1.conv1.bias": None}, r"missing: head\.scratch\.refinenet4"),
-        ({"head.scratch.stem_transpose.weight": torch.zeros(1)}, "not in this layout: head.scratch.stem_transpose"),
+        ({"head.scratch.stem_transpose.weight": torch.zeros(1)}, "not in this network: head.scratch.stem_transpose"),
         (
             {"pretrained.norm.bias": torch.zeros(7)},
             r"of another shape: pretrained\.norm\.bias \(7,\), expected \(64,\)",

@@ -1,0 +1,59 @@
+"""What all loaders of published checkpoints share: the tensors of a pickle, and what keeps them from being loaded."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMES_SHOWN = 3  # names an error lists before it only counts
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
+    """The content of a checkpoint, on the CPU. Raises ValueError if it is damaged or holds more than tensors.
+
+    `mmap` leaves what is not looked at on disk: for files that hold much that nobody wants.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): {_reason(error)} Fetch it "
+            "again; if it is whole and you trust its source, save the state dict of torch.load(path, "
+            "weights_only=False) to a new file once and use that"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The line of torch's long message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "Unsupported" in line), lines[0])
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def differences(found: Shapes, expected: Shapes) -> list[str]:
+    """The first entries that are missing, left over, or of another shape; empty if all fit."""
+    reshaped = [
+        f"{name} {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    return [
+        *_listed("missing", [name for name in expected if name not in found]),
+        *_listed("not in this network", [name for name in found if name not in expected]),
+        *_listed("of another shape", reshaped),
+    ]
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return [f"{what}: {', '.join(names[:NAMES_SHOWN])}{more}"]
