@@ -33,10 +33,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     call(environment, "down")
 
 
-def call(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+def call(environment: dict[str, str], *arguments: str, code: int = 0, stream: str = "stdout") -> str:
     done = subprocess.run([ROBOSCAPE, *arguments], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return getattr(done, stream)
 
 
 def states(environment: dict[str, str]) -> dict[str, str]:
@@ -111,6 +111,18 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(home: dict[str, str]):
     assert not (half.parent / "complete.json").exists()
     call(home, "run", "smoke")
     assert states(home) == dict.fromkeys(STAGES, "cached")
+
+
+def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
+    settings = ("annotator.training.steps=2", "annotator.n_val_clips=2", "discover.val_share=0.34", "truth.points=64")
+    options = [word for setting in settings for word in ("--set", setting)]
+    text = call(home, "train-annotator", "vda-tiny", "--source", f"{home['ROBOSCAPE_HOME']}/sample-smoke", *options)
+    expected = ["discover", "clip", "truth", "depth_annotator"]
+    assert states(home) == dict.fromkeys(expected, "completed")
+    assert "held_out.png" in text
+    (file,) = (stores(home) / "depth_annotator").glob("*/files/annotator.safetensors")
+    assert "truth" in call(home, "lineage", str(file))
+    assert "no annotator 'vda-huge'" in call(home, "train-annotator", "vda-huge", code=2, stream="stderr")
 
 
 def test_services_are_known_and_end(home: dict[str, str]):
