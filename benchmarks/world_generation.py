@@ -39,8 +39,10 @@ def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions
     if plan.compiled:
         compiled = replace(s, model=deepcopy(s.model))
         compile_blocks(compiled.model)
+        require_equal(compiled.generate(n_steps, 15), made, f"{s.name}, {n_steps} steps, compiled blocks")
         arms["ours, compiled"] = Arm(work=lambda: compiled.generate(n_steps, plan.n_new), pieces=plan.n_new)
     if on_gpu:
+        require_equal(s.generate(n_steps, 15, graph=True), made, f"{s.name}, {n_steps} steps, CUDA graph")
         arms["ours, CUDA graph"] = Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=True), pieces=plan.n_new)
     arms["window"] = Arm(work=lambda: s.window_frame(made, 15, n_steps))
     arms["window, unfused attention"] = Arm(work=unfused(lambda: s.window_frame(made, 15, n_steps)))
@@ -62,17 +64,18 @@ def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions
 
 
 def require_equal_tokens(s: Subject, n_steps: int) -> None:
-    """Our rollout has the tokens that the plain way gives for its frames. Ends the benchmark otherwise."""
+    """Our rollout has the tokens that the plain way gives for its frames, in float32."""
     made = s.generate(n_steps, 15)
     for t in (1, 9, 15):
-        shares = equal_shares(made[t : t + 1], s.window_frame(made, t, n_steps))
-        if min(shares) < EQUAL:
-            raise SystemExit(f"{s.name}, {n_steps} steps, frame {t}: equal tokens {shares}; nothing is timed")
+        require_equal(made[t : t + 1], s.window_frame(made, t, n_steps), f"{s.name}, {n_steps} steps, frame {t}")
 
 
-def equal_shares(a: Tokens, b: Tokens) -> list[float]:
+def require_equal(a: Tokens, b: Tokens, what: str) -> None:
+    """Ends the benchmark where two ways give other tokens."""
     pairs = zip(as_pair(a), as_pair(b), strict=True)
-    return [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
+    shares = [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
+    if min(shares) < EQUAL:
+        raise SystemExit(f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; nothing is timed")
 
 
 def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Plan) -> Row:

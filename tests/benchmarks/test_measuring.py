@@ -1,0 +1,74 @@
+"""The rules of measuring, and that the benchmark of the world model refuses what is not equal."""
+
+import os
+
+import pytest
+import torch
+import world_generation
+from measuring import NOISY, Arm, Conditions, Times, table, take_turns
+from world_generation import Plan, against_the_plain_way, cache_memory, require_equal_tokens
+from world_subjects import Subject, flops_per_frame, subject
+
+from model.world.config import tiny
+from model.world.past import Tokens
+
+CPU = torch.device("cpu")
+EVEN, UNEVEN = Times(1.0, 1.1), Times(1.0, NOISY + 0.1)
+
+
+@pytest.fixture
+def quiet(monkeypatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
+
+
+def small_subject() -> Subject:
+    return subject("tiny", tiny(n_layers=1, n_heads=1, d_model=16, d_action=8, grid=(2, 3)), CPU, 2)
+
+
+def test_arms_take_turns_after_a_warm_up():
+    order = []
+    arms = {name: Arm(work=lambda name=name: order.append(name), pieces=2) for name in "ab"}
+    times = take_turns(arms, 3, CPU)
+    assert "".join(order) == "abababab" and all(0 <= t.least <= t.median for t in times.values())
+
+
+def test_times_are_of_one_piece():
+    assert Times.of([3.0, 1.0, 2.0], pieces=2) == Times(0.5, 1.0)
+
+
+def test_a_verdict_needs_even_times(quiet):
+    seen = Conditions(CPU)
+    assert seen.verdict(10, 9, [EVEN, EVEN]) == "holds" and seen.verdict(8.9, 9, [EVEN]) == "missed"
+    assert seen.verdict(10, 9, [EVEN, UNEVEN]) == "noisy"
+
+
+def test_a_verdict_needs_a_quiet_machine(quiet, monkeypatch):
+    """A load that was too high once in the run spoils what follows: nobody knows what it hit."""
+    seen, cores = Conditions(CPU), os.cpu_count() or 1
+    monkeypatch.setattr(os, "getloadavg", lambda: (cores + 0.6, 0.0, 0.0))
+    assert seen.verdict(10, 9, [EVEN]) == "noisy"
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+    assert seen.verdict(10, 9, [EVEN]) == "noisy" and f"load up to {cores + 0.6:.1f}" in str(seen)
+
+
+def test_tables_are_markdown():
+    assert table("T", [{"a": 1, "b": "x"}, {"a": 2}]) == "\n## T\n\n| a | b |\n| --- | --- |\n| 1 | x |\n| 2 |  |"
+
+
+def test_generation_is_compared_in_every_way(quiet):
+    s, seen = small_subject(), Conditions(CPU)
+    rows = list(against_the_plain_way(s, 2, Plan(rounds=1, n_new=2, compiled=False), seen))
+    assert [row["way"] for row in rows] == ["ours", "window", "window, unfused attention"]
+    assert rows[0]["over our best"] == "1.00 (1.00)" and str(rows[1]["G2"]).endswith("(at least 9)")
+    assert cache_memory(s)["G13"] == "holds"
+    assert flops_per_frame(s.model.config, 4) > flops_per_frame(s.model.config, 2) > 0
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_nothing_is_timed_where_tokens_differ(n_steps, monkeypatch):
+    s = small_subject()
+    require_equal_tokens(s, n_steps)
+    wrong = Tokens(torch.zeros(2, 1, 2, 3, dtype=torch.long), torch.zeros(2, 1, 2, 3, dtype=torch.long))
+    monkeypatch.setattr(world_generation.Subject, "window_frame", lambda *arguments: wrong)
+    with pytest.raises(SystemExit, match=r"frame 1: .* of the tokens are equal, expected 99.9%; nothing is timed"):
+        require_equal_tokens(s, n_steps)
