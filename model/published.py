@@ -22,8 +22,8 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): {_reason(error)} Fetch it "
-            "again; if it is whole and you trust its source, save the state dict of torch.load(path, "
+            f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): {_reason(error)} "
+            "Fetch it again; if it is whole and you trust its source, save the state dict of torch.load(path, "
             "weights_only=False) to a new file once and use that"
         ) from error
 

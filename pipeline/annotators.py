@@ -10,6 +10,7 @@ from pathlib import Path
 from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training import TrainConfig
 from model.video_depth.config import tiny as tiny_depth
+from model.video_depth.losses import DepthLossConfig
 from stages.clip import Clip
 from stages.discover import Discover
 from stages.simulation.config import demo_sample
@@ -41,7 +42,8 @@ def vda_tiny(source: Path) -> AnnotatorTraining:
     return training(
         source,
         TrainVideoDepth(
-            model=tiny_depth(),
+            model=tiny_depth(metric=True),
+            loss=DepthLossConfig(temporal=1.0),  # the paper's 10 is for a network that knows pictures already
             training=TrainConfig(steps=3000, learning_rate=5e-4, warmup_steps=100, final_share=0.02),
             watch=WATCH,
         ),

@@ -115,7 +115,10 @@ class TrainVideoDepth:
 
     def loss_fn(self) -> LossFn:
         def loss(model: VideoDepth, batch: DepthBatch, noise: torch.Generator) -> dict[str, Tensor]:
-            found = depth_loss(model(batch.frames), batch.target, batch.valid, self.loss, metric=self.model.metric)
+            # Without the last ReLU, or pixels that fall below 0 early would stay there.
+            n_frames = batch.frames.shape[0] * batch.frames.shape[1]
+            depth = model(batch.frames, signed=True, frames_per_step=n_frames)
+            found = depth_loss(depth, batch.target, batch.valid, self.loss, metric=self.model.metric)
             return {"total": found.total, **found.parts}
 
         return loss

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from model.video_depth.config import MAX_FRAMES, VideoDepthConfig
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
-from model.video_depth.model import VideoDepth
+from model.video_depth.model import VideoDepth, compile_blocks
 from model.video_depth.published import load_published
 from model.video_depth.video import INPUT_SIZE, Windows, estimate_depth, network_size
 from stages.base import ClipInputs, Rejected, Resources
@@ -43,6 +43,7 @@ class VideoDepthAnything:
     n_frames: int = 16
     clip_size: int = 256  # px, as in stage `clip`
     min_contrast: float = 2.0  # see `check_frames`
+    compile: bool = field(default=False, metadata={"key": False})  # the encoder's blocks, by torch.compile
     clips_per_call: int = field(default=1, metadata={"key": False})
     gpus: float = field(default=0.0, metadata={"key": False})
     cpus: float = field(default=1.0, metadata={"key": False})
@@ -109,6 +110,8 @@ class VideoDepthAnything:
         self, device: str, size: tuple[int, int]
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
         network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        if self.compile:
+            compile_blocks(network)
 
         def estimate(clips: Sequence[ClipInputs]) -> list[DepthEstimate | Rejected]:
             made: dict[int, DepthEstimate | Rejected] = {}
