@@ -66,7 +66,7 @@ def trained(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert np.mean([row["position"] for row in log[-10:]]) < 0.75 * np.mean([row["position"] for row in log[1:11]])
     scores = {"val/average Jaccard", "val/average Jaccard moving", "val/if still", "val/if still moving"}
     assert scores <= log[-1].keys() and log[-1]["val/if still moving"] < log[-1]["val/if still"]
-    assert {"losses.csv", "losses.png", "training.md"} <= set(result.files)
+    assert {ANNOTATOR_FILE, "held_out.png", "losses.csv", "losses.png", "training.md"} <= set(result.files)
     return result.file(ANNOTATOR_FILE)
 
 

@@ -20,7 +20,14 @@ from stages.video_depth import VideoDepthAnything
 from storage.weights import WeightsRef
 
 TINIEST = VideoDepthConfig(
-    width=32, n_blocks=4, n_heads=2, taps=(0, 1, 2, 3), tap_widths=(32, 32, 32, 32), head_width=32, position_grid=3
+    width=32,
+    n_blocks=4,
+    n_heads=2,
+    taps=(0, 1, 2, 3),
+    tap_widths=(32, 32, 32, 32),
+    head_width=32,
+    position_grid=3,
+    metric=True,
 )
 INPUT = 42  # px: 3 x 3 patches
 
@@ -37,7 +44,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 def stage(steps: int = 4, **changes: Any) -> TrainVideoDepth:
     base = TrainVideoDepth(
-        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=5e-3), input_size=INPUT,
+        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=3e-3), input_size=INPUT,
         clips_per_batch=2, frames_per_clip=4, n_val_clips=2, watch=RunConfig(save_every=2), device="cpu",
     )  # fmt: skip
     return replace(base, **changes)
@@ -45,12 +52,12 @@ def stage(steps: int = 4, **changes: Any) -> TrainVideoDepth:
 
 @pytest.fixture(scope="module")
 def trained(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    result = train_stage(tmp_path_factory.mktemp("trained"), stage(steps=70), stores)
+    result = train_stage(tmp_path_factory.mktemp("trained"), stage(steps=40), stores)
     log = log_of(result)
-    # A square's edges are finer than the network's cells, so the gradient term keeps most of its value.
-    assert np.mean([row["total"] for row in log[-5:]]) < 0.9 * np.mean([row["total"] for row in log[1:6]])
+    assert np.mean([row["total"] for row in log[-5:]]) < 0.75 * np.mean([row["total"] for row in log[1:6]])
     assert log[-1]["val/AbsRel"] < log[0]["val/AbsRel"] and log[-1]["val/delta1"] > log[0]["val/delta1"] + 0.15
-    assert {"losses.csv", "losses.png", "training.md"} <= set(result.files)
+    assert log[-1]["val/delta1 in metres"] > log[0]["val/delta1 in metres"] + 0.25
+    assert {ANNOTATOR_FILE, "held_out.png", "losses.csv", "losses.png", "training.md"} <= set(result.files)
     return result.file(ANNOTATOR_FILE)
 
 
@@ -86,9 +93,10 @@ def test_a_network_of_another_layout_is_refused(trained: Path):
         stage(model=other, start_from=weights).build()
 
 
-def test_a_metric_network_is_scored_in_metres_too(stores: Stores, tmp_path: Path):
-    log = log_of(train_stage(tmp_path, stage(steps=2, model=replace(TINIEST, metric=True)), stores))
-    assert {"val/AbsRel", "val/AbsRel in metres", "val/delta1"} <= log[-1].keys()
+def test_a_relative_network_is_trained_and_scored_without_a_unit(stores: Stores, tmp_path: Path):
+    log = log_of(train_stage(tmp_path, stage(steps=2, model=replace(TINIEST, metric=False)), stores))
+    assert {"val/AbsRel", "val/delta1"} <= log[-1].keys() and "val/AbsRel in metres" not in log[-1]
+    assert np.isfinite(log[-1]["total"])
 
 
 def test_clips_are_varied_as_their_draws_say():
