@@ -154,7 +154,7 @@ class Spread:
         if parallel.shards:
             _shard(self.loss, self.blocks, bf16)
         elif parallel.workers.n > 1:
-            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
 
     def accumulating(self, more_to_come: bool) -> AbstractContextManager[None]:
         """Around all but the last batch of a step: gradients stay with their worker. (Shards are summed each time,

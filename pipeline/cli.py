@@ -198,6 +198,22 @@ def train_annotator(
         start(dict(experiment=name, source=source or "", overrides=parse_overrides(set_), backend=backend))
 
 
+@app.command("train-spec")
+def train_spec(
+    path: Annotated[Path, typer.Argument(help="The file to write, such as training.json.")],
+    experiment: Annotated[str, typer.Option(help="A named configuration.")] = "demo",
+    source: Source = None,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Write what `torchrun -m stages.train_distributed` trains: the world model from an experiment's stores."""
+    from pipeline.training_group import write_spec
+
+    with failures_explained():
+        request = {"experiment": experiment, "source": source or "", "overrides": parse_overrides(set_)}
+        spec = write_spec(request, path)
+        out.print(f"torchrun --standalone --nproc-per-node {spec.stage.workers} -m stages.train_distributed {path}")
+
+
 def start(request: dict[str, Any]) -> None:
     """Services up, the sample made if the experiment wants it, the flow run, the results shown."""
     from pipeline.driver import drive

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -13,10 +14,13 @@ ARTIFACT_EVERY_S = 2.0
 
 
 class StageProgress:
-    """Given to a stage as its `progress`; a context manager around the stage's work."""
+    """Given to a stage as its `progress`; a context manager around the stage's work.
 
-    def __init__(self, name: str):
-        self.name = name
+    follow: called with every report, for what else shall be kept up to date.
+    """
+
+    def __init__(self, name: str, follow: Callable[[], None] | None = None):
+        self.name, self.follow = name, follow
         self.bar = Progress(
             TextColumn("[bold]{task.description:<17}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -42,6 +46,8 @@ class StageProgress:
         if now - self.started > ARTIFACT_AFTER_S and (now - self.sent > ARTIFACT_EVERY_S or done == total):
             self.sent = now
             self.send(100.0 * done / max(total, 1), note)
+        if self.follow is not None:
+            self.follow()
 
     def send(self, percent: float, note: str) -> None:
         """Reports to Prefect where there is a task run; a server that does not answer must not stop the work."""

@@ -15,6 +15,7 @@ from prefect.states import Completed
 from pipeline import executor, report
 from pipeline.executor import Outcome, StageFailed
 from pipeline.journal import Journal
+from pipeline.live_page import live_page
 from pipeline.progress import StageProgress
 from pipeline.provenance import (
     NON_COMMERCIAL,
@@ -24,6 +25,7 @@ from pipeline.provenance import (
     run_with,
     weights_of,
 )
+from pipeline.training_group import run_group, working_folder
 from pipeline.worker import Job
 from stages.base import ClipStage
 from stages.pictures import png_bytes
@@ -170,10 +172,13 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
 
 def make(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
     """Runs what is missing on the chosen backend and seals the output."""
-    with StageProgress(stage.name) as progress:
+    with StageProgress(stage.name, live_page(stage, working_folder(out))) as progress:
         if not hasattr(stage, "outputs"):
-            run = executor.run_dataset_ray if context.backend == "ray" else executor.run_dataset
-            numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
+            if getattr(stage, "workers", 1) > 1:
+                numbers = run_group(stage, inputs, out, progress, context.backend)
+            else:
+                run = executor.run_dataset_ray if context.backend == "ray" else executor.run_dataset
+                numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
             return ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:NOTE_NUMBERS])
         outcome = make_clips(stage, inputs, out, context, progress)  # type: ignore[arg-type]
         summary = store.seal(out)

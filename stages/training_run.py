@@ -158,7 +158,7 @@ class TrainingRun:
         if measured:
             self._bring_up(report)
             self.log[-1] |= self._validated()
-        if self.sample is not None and _due(report.step, self.watch.rollout_every):
+        if _due(report.step, self.watch.rollout_every):
             self._bring_up(report)
             self.log[-1] |= self._sampled(report.step)
         if measured or report.step % self.watch.save_every == 0:
@@ -192,6 +192,7 @@ class TrainingRun:
         return self.workers.from_first(found)
 
     def _sampled(self, step: int) -> LogRow:
+        """By the first worker, who alone need have a `sample`."""
         found: LogRow = {}
         if self.workers.is_first and self.sample is not None:
             with self._for_evaluation():

@@ -1,8 +1,11 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from machinery import Machinery
+
+sys.path.append(str(Path(__file__).parents[1] / "stages"))  # the small stores and trainings of its tests
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""The workers of a training as processes of this machine, with the environment that torchrun would give them.
+
+torchrun itself restarts its workers after any error. Here the exit codes are looked at, so that only a killed process
+is a reason to go on.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
+
+from pipeline.training_group import POLL_S, WorkerDied, every, raise_recorded
+from stages.train_distributed import TrainingSpec
+
+FAILURES = "failures"  # folder of the notes of errors
+LOOK_S = 0.1  # between looks at the processes
+GRACE_S = 5.0  # for an error of the others to be noted after one process has ended
+TAIL_LINES = 15
+
+
+def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
+    """Runs `spec.stage.workers` processes to their end.
+
+    Raises WorkerDied if one was killed, StageFailed with a worker's own error. None of them is left running.
+    """
+    with TemporaryDirectory(prefix="roboscape-training-") as name:
+        folder = Path(name)
+        (folder / "training.json").write_text(spec.to_json())
+        # The meeting point is here, on a port that the system chose: no race for a free one.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        logs = [(folder / f"worker-{rank}.log").open("w+") for rank in range(spec.stage.workers)]
+        processes = [start(rank, spec.stage.workers, store.port, folder, log) for rank, log in enumerate(logs)]
+        try:
+            wait_for(processes, every(POLL_S, watch))
+            judge(processes, logs, folder)
+        finally:
+            for process in processes:
+                end(process)
+            for log in logs:
+                log.close()
+
+
+def start(rank: int, n: int, port: int, folder: Path, log: IO[str]) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that Ctrl-C here is not a kill there; it ends with this process anyway."""
+    environment = os.environ | {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "stages.train_distributed", str(folder / "training.json")]
+    command += ["--failures", str(folder / FAILURES), "--parent", str(os.getpid())]
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(processes: list[subprocess.Popen[bytes]], watch: Callable[[], None]) -> None:
+    """Until all have ended, or the first one that ended badly and, soon after, those that noticed it."""
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):
+            break
+        watch()
+        time.sleep(LOOK_S)
+    until = time.monotonic() + GRACE_S
+    while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        time.sleep(LOOK_S)
+
+
+def judge(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]], folder: Path) -> None:
+    killed = [rank for rank, process in enumerate(processes) if (process.poll() or 0) < 0]
+    if killed:
+        number = -(processes[killed[0]].poll() or 0)
+        raise WorkerDied(f"worker {killed[0]} was ended by {signal.Signals(number).name}\n{tail(logs[killed[0]])}")
+    raise_recorded(folder / FAILURES)
+    for rank, process in enumerate(processes):
+        if process.poll() != 0:
+            raise WorkerDied(f"worker {rank} ended with code {process.poll()}\n{tail(logs[rank])}")
+
+
+def tail(log: IO[str]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().splitlines()[-TAIL_LINES:])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
