@@ -59,7 +59,7 @@ def test_generation_is_compared_in_every_way(quiet):
     s, seen = small_subject(), Conditions(CPU)
     rows = list(against_the_plain_way(s, 2, Plan(rounds=1, n_new=2, compiled=False), seen))
     assert [row["way"] for row in rows] == ["ours", "window", "window, unfused attention"]
-    assert rows[0]["over our best"] == "1.00 (1.00)" and str(rows[1]["G2"]).endswith("(at least 9)")
+    assert rows[0]["over ours"] == "1.00 (1.00)" and str(rows[1]["G2"]).endswith("(at least 9)")
     assert cache_memory(s)["G13"] == "holds"
     assert flops_per_frame(s.model.config, 4) > flops_per_frame(s.model.config, 2) > 0
 
