@@ -13,6 +13,7 @@ from model.world.config import tiny
 from model.world.past import Tokens
 
 CPU = torch.device("cpu")
+PLAN = Plan(rounds=1, n_new=2, compiled=False)
 EVEN, UNEVEN = Times(1.0, 1.1), Times(1.0, NOISY + 0.1)
 
 
@@ -57,7 +58,7 @@ def test_tables_are_markdown():
 
 def test_generation_is_compared_in_every_way(quiet):
     s, seen = small_subject(), Conditions(CPU)
-    rows = list(against_the_plain_way(s, 2, Plan(rounds=1, n_new=2, compiled=False), seen))
+    rows = list(against_the_plain_way(s, 2, PLAN, seen))
     assert [row["way"] for row in rows] == ["ours", "window", "window, unfused attention"]
     assert rows[0]["over ours"] == "1.00 (1.00)" and str(rows[1]["G2"]).endswith("(at least 9)")
     assert cache_memory(s)["G13"] == "holds"
@@ -67,8 +68,8 @@ def test_generation_is_compared_in_every_way(quiet):
 @pytest.mark.parametrize("n_steps", [1, 4])
 def test_nothing_is_timed_where_tokens_differ(n_steps, monkeypatch):
     s = small_subject()
-    require_equal_tokens(s, n_steps)
+    require_equal_tokens(s, n_steps, PLAN)
     wrong = Tokens(torch.zeros(2, 1, 2, 3, dtype=torch.long), torch.zeros(2, 1, 2, 3, dtype=torch.long))
     monkeypatch.setattr(world_generation.Subject, "window_frame", lambda *arguments: wrong)
     with pytest.raises(SystemExit, match=r"frame 1: .* of the tokens are equal, expected 99.9%; nothing is timed"):
-        require_equal_tokens(s, n_steps)
+        require_equal_tokens(s, n_steps, PLAN)
