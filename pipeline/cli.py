@@ -293,7 +293,7 @@ def inspect(
 @app.command()
 def generate(
     checkpoint: Annotated[str, typer.Argument(help="A world_model.safetensors, a key, a stage or stage/key.")],
-    clip: Annotated[str, typer.Argument(help="A row number or a clip id of the clips that it was trained on.")],
+    clip: Annotated[str, typer.Argument(help="A row number or a clip id, of the clips that its card names.")],
     actions: Annotated[
         Path | None, typer.Option(help="Instead of the clip's: .npy, .csv or .json, (frames, sub-steps?, action).")
     ] = None,
@@ -312,9 +312,8 @@ def generate(
 ) -> None:
     """Make a video from a clip's first frame: MP4, GIF and a strip, true frames beside predicted ones.
 
-    Actions are in the data set's units (`roboscape inspect clip` names them; AGIBOT: metres, quaternions xyzw, gripper
-    0 to 1): row t leads into frame t, row 0 belongs to the given frame. With more frames than actions the last one is
-    held. No service has to run.
+    Actions are in the data set's units (AGIBOT: metres, quaternions xyzw, gripper 0 to 1); row t leads into frame t,
+    row 0 belongs to the given frame. Past the last action it is held. No service has to run.
     """
     with failures_explained():
         from model.world.config import SamplingConfig
