@@ -60,6 +60,13 @@ class Experiment:
     evaluation: Evaluate
 
 
+WATCH = RunConfig(save_every=25, tensorboard=True)
+# Of days on GPUs. A step far outside of all before it is worth a look; in batches of a few clips it would be chance.
+WATCH_LONG = RunConfig(
+    save_every=500, validate_every=2000, rollout_every=2000, tensorboard=True, spike_deviations=20.0
+)  # fmt: skip
+
+
 def from_scratch(
     source: Path,
     *,
@@ -71,6 +78,7 @@ def from_scratch(
     hop_s: float = 0.5,
     val_share: float = 0.05,
     clips_per_batch: int = 8,
+    watch: RunConfig = WATCH,
     cpus: float = 2.0,
     gpus: float = 0.0,
 ) -> Experiment:
@@ -101,7 +109,7 @@ def from_scratch(
             model=replace(world_model, grid=grid),
             training=world_training,
             clips_per_batch=clips_per_batch,
-            watch=RunConfig(save_every=25),
+            watch=watch,
             resources=resources,
         ),
         evaluation=Evaluate(resources=resources),
@@ -161,7 +169,8 @@ def sensor_labels(source: Path) -> Experiment:
         tokenizer=one_x(),
         tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4),
         world_model=small(),
-        world_training=TrainConfig(steps=200_000),
+        world_training=TrainConfig(steps=200_000, precision="bfloat16"),
+        watch=WATCH_LONG,
         cpus=4.0,
         gpus=1.0,
     )

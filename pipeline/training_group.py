@@ -63,12 +63,15 @@ def run_group(
 def write_spec(request: dict[str, Any], path: Path) -> TrainingSpec:
     """For `torchrun -m stages.train_distributed`: the world model's training of an experiment, its store created.
 
-    Raises StageFailed if the stages before it are not complete.
+    Raises LookupError if the experiment trains none, StageFailed if the stages before it are not complete.
     """
     from pipeline.planning import planned
     from pipeline.run_stage import describe
 
-    stage, inputs, out = planned(request).planned["world_model"]
+    stages = planned(request).planned
+    if "world_model" not in stages:
+        raise LookupError(f"experiment '{request['experiment']}' trains no world model; it has {', '.join(stages)}")
+    stage, inputs, out = stages["world_model"]
     missing = [str(ref) for ref in inputs.values() if not store.is_complete(ref)]
     if missing:
         raise StageFailed(f"the training needs {', '.join(missing)}, not complete: run the stages before it first")

@@ -239,4 +239,7 @@ def test_a_spec_for_torchrun_names_the_stores_and_makes_the_result_ready(root, s
     planned["world_model"] = (stage, unmade, out)
     with pytest.raises(StageFailed, match="needs clip/0123456789abcdef, not complete"):
         write_spec({}, tmp_path / "other.json")
+    del planned["world_model"]
+    with pytest.raises(LookupError, match="experiment 'vda-tiny' trains no world model"):
+        write_spec({"experiment": "vda-tiny"}, tmp_path / "other.json")
     assert not (tmp_path / "other.json").exists()
