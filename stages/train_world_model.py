@@ -31,6 +31,7 @@ from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Progress, Resources
 from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, spread, usable_rows
+from stages.label_flags import unflagged
 from stages.live import Live, live
 from stages.loss_plot import plot_losses
 from stages.sample_rollout import CLIPS, SampleRollout, decoders_of
@@ -64,7 +65,7 @@ class TrackConfig:
     """Which tracks the losses look at; K and the camera option are open in the paper."""
 
     n_active: int = 64  # K
-    min_motion: float = 0.03  # of the frame's side, over a clip; 0 is the paper's rule
+    min_motion: float = 0.03  # how far a track gets in the clip, of the frame's side; 0 is the paper's rule
     compensate_camera: bool = False  # for cameras that move: ranks tracks by their motion relative to the background
 
 
@@ -84,6 +85,7 @@ class TrainWorldModel:
     tracks: TrackConfig = TrackConfig()
     clips_per_batch: int = 8
     n_val_clips: int = 16
+    drop_flagged: bool = True  # leaves out clips that stage `label_quality` finds fault with
     start_from: WeightsRef | None = None  # goes on from this checkpoint, with its action statistics
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     workers: int = field(default=1, metadata={"key": False})
@@ -91,7 +93,7 @@ class TrainWorldModel:
     device: str | None = field(default=None, metadata={"key": False})  # None: a GPU where there is one
     resources: Resources = field(default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False})
 
-    name, version = "world_model", 1
+    name, version = "world_model", 2
 
     @property
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
@@ -101,6 +103,7 @@ class TrainWorldModel:
             "depth_tokens": ("depth_tokens",),
             "keypoints": ("tracks", "visible"),
             "clip": ("rgb", "actions"),
+            **({"label_quality": ("flags",)} if self.drop_flagged else {}),
         }
 
     def run(
@@ -124,7 +127,7 @@ class TrainWorldModel:
             return numbers
         device = pick_device(self.device)
         model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
-        used = usable_rows(rows, "train")
+        used = self.rows_of(rows, "train")
         stats = self.action_stats(rows["clip"], used)
         prepared = folder / PREPARED
         data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers)
@@ -182,6 +185,17 @@ class TrainWorldModel:
 
     # Data
 
+    def rows_of(self, rows: Mapping[str, Rows], split: str) -> Int[np.ndarray, " n"]:
+        """Those that may be used. Raises ValueError, with the counts, if there are none."""
+        usable = usable_rows(rows, split)
+        kept = usable[unflagged(rows["label_quality"], usable)] if self.drop_flagged else usable
+        if len(kept) == 0:
+            raise ValueError(
+                f"all {len(usable)} clips of split {split} are flagged: the page of label_scores says by what. Raise "
+                "that limit of stage label_quality, or set world_model.drop_flagged=false"
+            )
+        return kept
+
     def prepare(
         self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
     ) -> dict[str, np.ndarray]:
@@ -219,7 +233,7 @@ class TrainWorldModel:
         return batch_at
 
     def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
-        chosen, clip_ids = spread(usable_rows(rows, "val"), self.n_val_clips), rows["rgb_tokens"].clip_ids
+        chosen, clip_ids = spread(self.rows_of(rows, "val"), self.n_val_clips), rows["rgb_tokens"].clip_ids
         parts = [chosen[i : i + self.clips_per_batch] for i in range(0, len(chosen), self.clips_per_batch)]
         return [world_batch(self.prepare(rows, stats, part), [clip_ids[int(row)] for row in part]) for part in parts]
 

@@ -37,6 +37,8 @@ def make_stores(root: Path) -> Stores:
     stores = {"discover": index}
     for name, of_clip in arrays.items():
         stores[name] = write_clips(index, name, of_clip, rejected=(REJECTED,))
+    flags = {"flags": np.zeros(len(SPLITS), np.uint8)}
+    stores["label_quality"] = write_clips(index, "label_quality", flags, rejected=(REJECTED,))
     for i, source in enumerate(("rgb", "depth")):
         ids = np.random.default_rng(i).integers(0, 2**18, (len(SPLITS), 16, *GRID)).astype(np.int32)
         made_by = {"tokenizer": StoreRef.at(str(root), f"{source}_tokenizer", f"0123456789abcde{i}").uri}

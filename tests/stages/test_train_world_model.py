@@ -17,6 +17,7 @@ from small_stores import new_result, opened, square_clips, write_clips, write_in
 from small_trainings import (
     FEW,
     GRID,
+    SPLITS,
     TRAIN_IDS,
     VAL_IDS,
     WORLD,
@@ -45,6 +46,7 @@ from stages.train_world_model import (
 )
 from stages.training_run import NOTE_FILE, PLOT_FILE, STATES
 from storage.results import WORK, Result
+from storage.rows import Rows
 from storage.store import StoreRef
 from storage.weights import WeightsRef
 
@@ -114,6 +116,20 @@ def test_the_card_says_what_the_weights_need_and_come_from(trained, stores):
     assert found["loss"]["gamma"] == 5.0 and found["masking"]["context"] == "masked"
     assert found["tracks"] == {"n_active": 8, "min_motion": 0.03, "compensate_camera": False}
     assert found["numbers"] == trained.numbers
+
+
+def test_flagged_clips_are_left_out_unless_they_are_wanted(tmp_path, stores):
+    def flagged(*rows: int) -> dict[str, Rows]:
+        flags = np.isin(np.arange(len(SPLITS)), rows).astype(np.uint8) * 4
+        quality = write_clips(stores["discover"], "label_quality", {"flags": flags}, rejected=(REJECTED,))
+        return opened(rows_of(world_stage(), stores) | {"label_quality": quality})
+
+    assert world_stage().rows_of(flagged(0, 7), "train").tolist() == [2, 5, 6]
+    assert world_stage().rows_of(flagged(0, 7), "val").tolist() == [1]
+    assert world_stage(drop_flagged=False).rows_of(flagged(0, 7), "train").tolist() == [0, 2, 5, 6]
+    assert "label_quality" not in world_stage(drop_flagged=False).inputs
+    with pytest.raises(ValueError, match=r"all 2 clips of split val are flagged.*drop_flagged=false"):
+        world_stage().rows_of(flagged(1, 7), "val")
 
 
 def test_losses_csv_holds_every_part_at_every_step(trained):
