@@ -17,6 +17,7 @@ from small_stores import new_result, opened, square_clips, write_clips, write_in
 from small_trainings import (
     FEW,
     GRID,
+    REJECTED,
     SPLITS,
     TRAIN_IDS,
     VAL_IDS,
