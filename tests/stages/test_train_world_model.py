@@ -121,7 +121,7 @@ def test_the_card_says_what_the_weights_need_and_come_from(trained, stores):
 
 def test_flagged_clips_are_left_out_unless_they_are_wanted(tmp_path, stores):
     def flagged(*rows: int) -> dict[str, Rows]:
-        flags = np.isin(np.arange(len(SPLITS)), rows).astype(np.uint8) * 4
+        flags = np.where(np.isin(np.arange(len(SPLITS)), rows), np.arange(1, 9), 0).astype(np.uint8)
         quality = write_clips(stores["discover"], "label_quality", {"flags": flags}, rejected=(REJECTED,))
         return opened(rows_of(world_stage(), stores) | {"label_quality": quality})
 
