@@ -111,11 +111,12 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """What `training.train` is told about its processes. block: the repeated module, treated one by one."""
+    """What `training.train` is told about its processes and its network."""
 
     workers: Workers = ALONE
     config: ParallelConfig = field(default_factory=ParallelConfig)
-    block: type[nn.Module] | None = None
+    block: type[nn.Module] | None = None  # the repeated module: sharded, compiled and recomputed one by one
+    all_trained: bool = True  # False: some weights get no gradient, as with a part of the loss left out
 
     @property
     def shards(self) -> bool:
@@ -154,7 +155,9 @@ class Spread:
         if parallel.shards:
             _shard(self.loss, self.blocks, bf16)
         elif parallel.workers.n > 1:
-            self.loss = DistributedDataParallel(self.loss, gradient_as_bucket_view=True)
+            self.loss = DistributedDataParallel(
+                self.loss, gradient_as_bucket_view=True, find_unused_parameters=not parallel.all_trained
+            )
 
     def accumulating(self, more_to_come: bool) -> AbstractContextManager[None]:
         """Around all but the last batch of a step: gradients stay with their worker. (Shards are summed each time,

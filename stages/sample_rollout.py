@@ -56,7 +56,7 @@ class SampleRollout:
                 found, wanted = (decode_clips(self.decoders[source], ids) for ids in (predicted, expected))
                 numbers[f"{source} psnr"] = frame_psnr(found, wanted)[:, 1:].mean().item()
                 strips += [self.draw(source, i, found[i], wanted[i], step) for i in range(len(batch.clip_ids))]
-        return numbers, png_bytes(contact_sheet(strips)) if strips else None
+        return numbers, png_bytes(contact_sheet(strips, columns=len(batch.clip_ids))) if strips else None
 
     def draw(
         self, source: Source, i: int, found: Float[Tensor, "t c h w"], wanted: Float[Tensor, "t c h w"], step: int

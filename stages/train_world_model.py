@@ -141,7 +141,12 @@ class TrainWorldModel:
             folder=folder,
             progress=progress,
             validate=lambda: self.validate(model, [batch.to(device) for batch in held_out]),
-            parallel=Parallel(workers=workers, config=self.parallel, block=Block),
+            parallel=Parallel(
+                workers=workers,
+                config=self.parallel,
+                block=Block,
+                all_trained=self.loss.depth > 0 or not self.model.depth_branch,
+            ),
             meter=self.meter(rows, device, workers),
             sample=self.sample(rows, held_out[0], device) if self.watch.rollout_every and workers.is_first else None,
         )

@@ -36,15 +36,16 @@ def world_losses(
     noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator, batch.workers)
     run = run_beside_clean_copy if masking.context == "clean" else run_masked_clip
     hidden = run(model, noisy, batch.actions)
-    mask = noisy.hidden.flatten(2)  # never in frame 0, which is given
+    mask = noisy.hidden.flatten(2)  # M, the tokens to predict; never in frame 0, which is given
+    # L_rgb = -1/|M| Σ_M log p(z_rgb), and L_depth likewise
     cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
     parts = {"rgb": per_frame_mean(cross_entropy, mask, batch.workers)}
     if model.depth is not None and hidden.depth is not None and losses.depth:
         depth_cross_entropy = token_cross_entropy(model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask)
         parts["depth"] = per_frame_mean(depth_cross_entropy, mask, batch.workers)
-    if losses.keypoint:
+    if losses.keypoint:  # L_keypoint = 1/|K T| Σ_k Σ_t |f_t(p_k) - f_0(p_k)|²
         parts["keypoint"] = keypoint_loss(hidden.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers)
-    if losses.attention:
+    if losses.attention:  # L_attention = -1/|M| Σ_M A log p(z_rgb), with A = γ under a track and 1 elsewhere
         weight = attention_map(batch.tracks, batch.visible, model.config.grid, losses.gamma)
         parts["attention"] = per_frame_mean(weight * cross_entropy, mask, batch.workers)
     return parts

@@ -76,7 +76,7 @@ def assert_alike(found: Curve, expected: Curve, tolerance: float) -> None:
 def test_two_workers_train_as_one_does(folder, run: Run):
     """Losses, gradient norms, final and averaged weights. From a saved state too, of another kind and number."""
     curve, weights = two_workers(folder, run.name)
-    alone, expected = perform(Run(name="alone", config=run.config, masking=run.masking), folder)
+    alone, expected = perform(Run(name="alone", config=run.config, masking=run.masking, losses=run.losses), folder)
     if run.stop:
         alone, expected = alone[:STOP], {}
     if run.from_snapshot:

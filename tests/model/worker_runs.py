@@ -24,7 +24,8 @@ from model.world.losses import world_loss_fn
 CLIPS, FRAMES, GRID, POINTS = 4, 5, (3, 4), 6  # of a global batch
 CONFIG = TrainConfig(steps=6, learning_rate=3e-3, warmup_steps=2, ema=0.9, weight_decay=0.1, seed=3)
 STOP = 3  # runs that are stopped are stopped after this step
-DDP, FSDP, MASKED = ParallelConfig(), ParallelConfig(strategy="fsdp"), MaskingConfig()
+DDP, FSDP, MASKED, ALL = ParallelConfig(), ParallelConfig(strategy="fsdp"), MaskingConfig(), LossConfig()
+NO_DEPTH = LossConfig(depth=0.0)  # leaves the depth branch's head without a gradient
 
 Curve = list[dict[str, float]]
 
@@ -35,6 +36,7 @@ class Run:
     parallel: ParallelConfig = DDP
     config: TrainConfig = CONFIG
     masking: MaskingConfig = MASKED
+    losses: LossConfig = ALL
     from_snapshot: str = ""  # of the run of that name
     stop: bool = False  # after STOP, with its state saved
 
@@ -46,6 +48,8 @@ TOGETHER = [
     Run(name="ddp, accumulated", config=replace(CONFIG, accumulate=2)),
     Run(name="fsdp, accumulated", config=replace(CONFIG, accumulate=2), parallel=FSDP),
     Run(name="ddp, clean context", masking=MaskingConfig(context="clean")),
+    Run(name="ddp, no depth loss", losses=NO_DEPTH),
+    Run(name="fsdp, no depth loss", losses=NO_DEPTH, parallel=FSDP),
     Run(name="ddp, bfloat16", config=replace(CONFIG, precision="bfloat16")),
     Run(name="fsdp, bfloat16", config=replace(CONFIG, precision="bfloat16"), parallel=FSDP),
     Run(name="ddp, stopped", stop=True),
@@ -95,8 +99,8 @@ def perform(run: Run, folder: Path, workers: Workers = ALONE) -> tuple[Curve, di
             snapshots.close()
             raise Stopped
 
-    parallel = Parallel(workers=workers, config=run.parallel, block=Block)
-    loss_fn = world_loss_fn(LossConfig(), run.masking)
+    parallel = Parallel(workers=workers, config=run.parallel, block=Block, all_trained=run.losses.depth > 0)
+    loss_fn = world_loss_fn(run.losses, run.masking)
     try:
         end = train(
             model, loss_fn, lambda i: part_of(global_batch(i), workers), run.config, state=start, on_step=on_step,

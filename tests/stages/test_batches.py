@@ -40,6 +40,20 @@ def test_order_depends_on_seed_and_data_and_on_nothing_else(n, step):
     assert not np.array_equal(reference, order(n, 30, fingerprint="other data").at(step))
 
 
+@given(n=sizes, numbers=st.lists(st.sampled_from([1, 2, 3, 4, 6, 12]), min_size=1, max_size=30), step=st.integers(0, 9))
+def test_stopped_and_resumed_by_other_numbers_of_ranks_no_row_is_repeated_or_skipped(n, numbers, step):
+    """In the middle of an epoch, too: batch after batch, each by another number of ranks."""
+    whole = order(n, 12)
+    seen = np.concatenate([whole.at(i) for i in range(step)] + [
+        np.stack([whole.at(step + i, rank, n_ranks) for rank in range(n_ranks)], axis=1).ravel()
+        for i, n_ranks in enumerate(numbers)
+    ])  # fmt: skip
+    for epoch in range(len(seen) // n):
+        assert sorted(seen[epoch * n : (epoch + 1) * n]) == sorted(whole.rows)
+    rest = seen[len(seen) // n * n :]
+    assert len(set(rest)) == len(rest)
+
+
 def test_permutation_is_fixed_for_all_time():
     # Resuming on another machine needs this; a changed value would silently repeat and skip clips.
     assert permutation(8, "data", 0, 0).tolist() == [1, 5, 4, 2, 0, 3, 6, 7]
