@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import save_model
 from model.snapshots import Snapshots
-from model.training import Critic, TrainConfig
+from model.training import Critic, LossSpike, TrainConfig, train
 from stages.training_run import (
     LOG_FILE,
     STATES,
@@ -174,10 +174,12 @@ def test_watching_changes_nothing_that_is_trained(tmp_path, watch):
 
 def test_the_end_is_measured_on_the_averaged_weights(tmp_path):
     run = finished(tmp_path)
-    saved, average = Snapshots(tmp_path / STATES).latest(), new_run(tmp_path / "other").model
-    assert saved is not None and saved.step == CONFIG.steps
-    saved.load_weights(average)
-    assert not any(torch.equal(a, b) for a, b in zip(run.model.parameters(), average.parameters(), strict=True))
+    other = new_run(tmp_path / "other")
+    with seeded(CONFIG.seed):
+        average = train(other.model, loss_fn, batch_at, CONFIG).ema
+    assert average is not None
+    assert all(torch.equal(value, average[name]) for name, value in run.model.state_dict().items())
+    assert not any(torch.equal(a, b) for a, b in zip(run.model.parameters(), other.model.parameters(), strict=True))
     assert run.log[-1]["val/error"] == run.validate()["error"]
     assert not run.model.training
 
@@ -279,7 +281,26 @@ def test_the_device_is_the_one_asked_for():
     assert pick_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("wrong", [{"save_every": 0}, {"validate_every": -1}])
+def test_a_spike_stops_before_the_step_and_is_judged_alike_after_a_resumption(tmp_path):
+    """Step 64's batch is broken. The limit is the same whether the steps before it ran in this process or another."""
+    config = replace(CONFIG, steps=70, learning_rate=1e-3)
+
+    def broken(model: nn.Module, batch: Points, noise: torch.Generator) -> dict[str, Tensor]:
+        scale = 1e6 if batch.clip_ids == ["clip64"] else 1.0
+        return {name: scale * value for name, value in loss_fn(model, batch, noise).items()}
+
+    changes = {"config": config, "loss_fn": broken, "watch": RunConfig(save_every=20, spike_deviations=15.0)}
+    errors = []
+    for folder, kills in ((tmp_path / "whole", ()), (tmp_path / "killed", (61,))):
+        with pytest.raises(LossSpike, match=r"step 64: .* deviations above the median .*clips clip64\.") as error:
+            finished(folder, kills, **changes)
+        errors.append(str(error.value))
+        assert Snapshots(folder / STATES).latest().step == 60
+    assert errors[0] == errors[1]
+    finished(tmp_path / "off", **(changes | {"watch": RunConfig()}))
+
+
+@pytest.mark.parametrize("wrong", [{"save_every": 0}, {"keep": 0}, {"validate_every": -1}, {"spike_deviations": -1.0}])
 def test_impossible_watching_is_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         RunConfig(**wrong)
