@@ -7,6 +7,7 @@ see the same global batches: rank r of w takes every w-th element.
 import hashlib
 import json
 import shutil
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class PreparedRows:
 
     `prepare` takes row numbers and gives arrays with one entry per row, each made from its own row only. What is kept
     lies clip by clip, so that one clip is one read: in memory up to `cache_bytes`, above that (and for many workers,
-    who share the work and the pages) in a file in `folder`, which a later attempt finds again.
+    who share the pages and, on one machine, the work) in a file in `folder`, which a later attempt finds again.
     """
 
     def __init__(
@@ -152,10 +153,11 @@ class PreparedRows:
             if workers.is_first:
                 done.unlink(missing_ok=True)
                 np.memmap(path, self.clip, "w+", shape=len(self.rows))
-            workers.wait()
-            kept = np.memmap(path, self.clip, "r+", shape=len(self.rows))
-            self._read(kept, workers.rank, workers.n)
-            kept.flush()
+            together = len(set(workers.gather(socket.gethostname()))) == 1
+            if together or workers.is_first:  # a network's file system may mix up what two machines map at once
+                kept = np.memmap(path, self.clip, "r+", shape=len(self.rows))
+                self._read(kept, *((workers.rank, workers.n) if together else (0, 1)))
+                kept.flush()
             workers.wait()
             if workers.is_first:
                 write_whole(done, recipe.encode())

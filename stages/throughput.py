@@ -37,6 +37,10 @@ class Meter:
         gpu = torch.cuda.is_available()
         memory = torch.cuda.max_memory_allocated() if gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
+        stated = []
+        if sheet := self.peak.data_sheet:
+            share = rates["MFU"] * self.peak.flops / sheet
+            stated = [f"| MFU of the data sheet's {sheet / 1e12:.0f} TFLOP/s | {share:.1%} |"]
         return "\n".join(
             [
                 "# Throughput",
@@ -52,6 +56,7 @@ class Meter:
                 f"| operations | {self.flops_per_clip / 1e9:.4g} GFLOP a clip, forward and backward |",
                 f"| MFU | {rates['MFU']:.1%} of {workers} x {self.peak.flops / 1e9:.4g} GFLOP/s |",
                 f"| measured rate | {self.peak.what}, in this run |",
+                *stated,
                 f"| most memory of the first worker | {memory / 1e9:.3g} GB{' of the GPU' if gpu else ''} |",
                 "",
             ]

@@ -24,3 +24,11 @@ def test_the_rate_of_products_is_measured_and_named(monkeypatch):
 def test_a_real_machine_has_a_rate_and_a_name():
     assert measure_peak(torch.device("cpu"), torch.float32).flops > 1e8
     assert "threads" in device_name(torch.device("cpu")) and len(device_name(torch.device("cpu"))) > 12
+
+
+def test_a_data_sheet_is_for_the_precision_and_the_card_that_it_names(monkeypatch):
+    cpu = torch.device("cpu")
+    assert measure_peak(cpu, torch.bfloat16).data_sheet is None
+    monkeypatch.setattr("model.throughput.device_name", lambda device: "NVIDIA H200")
+    assert measure_peak(cpu, torch.bfloat16).data_sheet == 989e12
+    assert measure_peak(cpu, torch.float32).data_sheet is None

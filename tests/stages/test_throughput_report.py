@@ -22,4 +22,7 @@ def test_the_report_is_of_the_median_step_after_the_warm_up():
     assert "Median of 18 steps, 1 worker, 8 clips a step" in text
     for line in ("| step | 500 ms |", "| clips a second | 16 |", "| MFU | 32.0% of 1 worker x 100 GFLOP/s |"):
         assert line in text
+    assert "data sheet" not in text
+    known = meter(peak=Peak(flops=1e11, what="products", data_sheet=2e11))
+    assert "| MFU of the data sheet's 0 TFLOP/s | 16.0% |" in known.report([0.5])
     assert "products, in this run" in text and "2 workers x 100" in meter(n_workers=2).report([0.5])
