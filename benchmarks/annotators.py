@@ -225,7 +225,7 @@ def tiny_stages(folder: Path, n_clips: int) -> Sequence:
     e = experiments.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
     assert isinstance(e, experiments.Experiment)
     return [
-        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks)  # type: ignore[arg-type]
+        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks, grid=16)  # type: ignore[arg-type]
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -380,6 +381,8 @@ def agrees(question: str) -> bool:
 
 def main() -> None:
     apply_environment(Settings())
+    # Prefect says so at import, also to commands that only look, such as `run --plan` where nothing ran yet.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     app()
 
 
