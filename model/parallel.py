@@ -74,16 +74,20 @@ class Workers:
 ALONE = Workers()
 
 
-def join() -> Workers:
+def join(device: str | None = None) -> Workers:
     """Meets the other processes, if the environment says that there are any; sets this process's GPU.
 
-    A group that exists already (Ray Train makes one) is used as it is.
+    A group that exists already (Ray Train makes one) is used as it is. `device="cpu"` leaves GPUs alone. Raises
+    ValueError if this machine has GPUs, but not one for each of its workers.
     """
     if not dist.is_initialized():
         if "WORLD_SIZE" not in os.environ:
             return ALONE
-        on_gpus = torch.cuda.is_available()
+        on_gpus = torch.cuda.is_available() and device != "cpu"
         if on_gpus:
+            here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+            if here > gpus:
+                raise ValueError(f"{here} workers on a machine with {gpus} GPUs: use {gpus}, or device='cpu' for all")
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
     return Workers(dist.get_rank(), dist.get_world_size())

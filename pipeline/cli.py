@@ -188,7 +188,7 @@ def train_annotator(
 ) -> None:
     """Train a small annotator on simulated episodes, whose depth and tracks are known exactly.
 
-    About an hour on two cores, minutes on a GPU (--set annotator.device=cuda). Interrupted, the same command goes on
+    About an hour on one core; a GPU is used where there is one. Interrupted, the same command goes on
     from its last saved step. Ends by printing where the weights, their scores on held-out clips and pictures lie.
     """
     from pipeline.annotators import NAMES

@@ -13,7 +13,7 @@ from storage.results import open_result
 from storage.store import StoreRef
 
 VERDICT = "metrics.md"
-SHOWN = (".md", ".png", ".gif", ".mp4")
+SHOWN = (".md", ".png", ".gif", ".mp4", ".safetensors")
 
 
 def drive(request: dict[str, Any], out: Console) -> None:

@@ -234,7 +234,19 @@ def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment | ann
         raise FileNotFoundError(
             f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
         )
-    return override(EXPERIMENTS[name](Path(source).absolute()), overrides)
+    e = override(EXPERIMENTS[name](Path(source).absolute()), overrides)
+    if isinstance(e, Experiment):
+        check_units(e)
+    return e
+
+
+def check_units(e: Experiment) -> None:
+    """Raises ValueError if the tracker takes depth for something else than it is."""
+    taken, given = getattr(e.keypoints.annotator, "depth_units", None), e.depth.annotator.units
+    if taken is not None and taken != given:
+        raise ValueError(
+            f"keypoints.annotator.depth_units={taken!r}, but depth.annotator gives {given!r}: set the former to that"
+        )
 
 
 def require_weights(name: str) -> None:

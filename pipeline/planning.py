@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import experiments
-from pipeline.flow import STAGES, Planner, plan
+from pipeline.flow import Planner, plan
 from pipeline.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.report import flatten
 from pipeline.run_stage import recipe
@@ -25,9 +25,13 @@ def planned(request: dict[str, Any]) -> Planner:
 
 def stages_after(request: dict[str, Any], stage: str, and_after: bool) -> list[str]:
     """The stage, and with `and_after` all that is made from it. Raises LookupError if there is no such stage."""
-    if stage not in STAGES:
-        raise LookupError(f"no stage '{stage}'; the stages are: {', '.join(STAGES)}")
-    return planned(request).after(stage) if and_after else [stage]
+    there = planned(request)
+    if stage not in there.planned:
+        raise LookupError(
+            f"no stage '{stage}' in experiment '{request['experiment']}'; the stages are: {', '.join(there.planned)}. "
+            "--run chooses a run of another one"
+        )
+    return there.after(stage) if and_after else [stage]
 
 
 def print_plan(request: dict[str, Any], out: Console) -> None:

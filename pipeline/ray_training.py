@@ -4,13 +4,16 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.executor import StageFailed, room_for
 from pipeline.training_group import POLL_S, WorkerDied, raise_recorded, working_folder
 from stages.train_distributed import TrainingSpec
+from stages.working_files import STOP_FILE
 
+STOP_S = 60.0  # for workers to end their step and see that they are told to stop
 RUNS = "ray-train"  # folder of Ray Train's own records, in the store; deleted when the workers have ended
 
 
@@ -47,8 +50,10 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
             failure_config=ray.train.FailureConfig(max_failures=0),
         ),
     )  # fmt: skip
+    stop = working_folder(spec.out) / STOP_FILE
+    stop.unlink(missing_ok=True)
     try:
-        fit_watched(trainer, watch)
+        fit_watched(trainer, watch, stop)
     except ray.train.WorkerGroupError as error:
         judge(error, folder)
     finally:
@@ -60,16 +65,21 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from model.parallel import join
     from stages.train_distributed import record_failure, train_together
 
-    workers = join()
+    workers, spec = join(), TrainingSpec.from_json(config["spec"])
+    if not spec.stage.resources.gpus:  # Ray has reserved none, though the machine may have some
+        spec = replace(spec, stage=replace(spec.stage, device="cpu"))
     try:
-        train_together(TrainingSpec.from_json(config["spec"]), workers)
+        train_together(spec, workers)
     except Exception as error:
         record_failure(Path(config["failures"]) / f"{workers.rank}.json", error)
         raise
 
 
-def fit_watched(trainer: Any, watch: Callable[[], None]) -> None:
-    """`trainer.fit()`, in a thread, so that progress can be told meanwhile."""
+def fit_watched(trainer: Any, watch: Callable[[], None], stop: Path) -> None:
+    """`trainer.fit()`, in a thread, so that progress can be told meanwhile.
+
+    Where that ends early (Ctrl-C), the file `stop` tells the workers to end, too: they would hold the store and GPUs.
+    """
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -80,9 +90,15 @@ def fit_watched(trainer: Any, watch: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    while thread.is_alive():
-        watch()
-        thread.join(POLL_S)
+    try:
+        while thread.is_alive():
+            watch()
+            thread.join(POLL_S)
+    except BaseException:
+        if stop.parent.exists():
+            stop.touch()
+        thread.join(STOP_S)
+        raise
     if failure:
         raise failure[0]
 

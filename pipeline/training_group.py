@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pipeline.executor import StageFailed
 from stages.base import Progress
-from stages.train_distributed import PROGRESS_FILE, TrainingSpec
+from stages.train_distributed import TrainingSpec
 from stages.training_run import STATES
+from stages.working_files import PROGRESS_FILE
 from storage import store
 from storage.files import open_files
 from storage.records import cache_folder

@@ -1,6 +1,17 @@
-"""Whether an annotator can work with a clip's frames at all."""
+"""What annotators need to know of clips ahead, and whether they can work with one's frames at all."""
+
+from dataclasses import fields, replace
+from typing import TypeVar
 
 from stages.base import ClipInputs, Rejected
+
+AnnotatorT = TypeVar("AnnotatorT")
+
+
+def informed(annotator: AnnotatorT, **facts: int) -> AnnotatorT:
+    """The annotator with those of its stage's facts (sizes, numbers of points) that it has a field for."""
+    names = {f.name for f in fields(annotator)}  # type: ignore[arg-type]
+    return replace(annotator, **{name: value for name, value in facts.items() if name in names})  # type: ignore[type-var]
 
 
 def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: str) -> None:

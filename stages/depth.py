@@ -7,12 +7,14 @@ one is another value of one field.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, UInt8
 
 from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.clip_frames import informed
 from stages.pictures import Row, colour_depth, contact_sheet, spread, strip
 from storage.results import Result
 from storage.rows import Rows
@@ -79,6 +81,10 @@ class PseudoDepth:
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
         return self.annotator.inputs
 
+    @cached_property
+    def informed(self) -> DepthAnnotator:
+        return informed(self.annotator, n_frames=self.n_frames, clip_size=self.size)
+
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
         units, axes, shape = self.annotator.units, ("t", "h", "w"), (self.n_frames, self.size, self.size)
@@ -92,14 +98,14 @@ class PseudoDepth:
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {"annotator": self.annotator.name, "units": self.annotator.units, **self.annotator.attributes}
+        return {"annotator": self.annotator.name, "units": self.annotator.units, **self.informed.attributes}
 
     @property
     def resources(self) -> Resources:
-        return self.annotator.resources
+        return self.informed.resources
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        estimate = self.annotator.start(device, (self.size, self.size))
+        estimate = self.informed.start(device, (self.size, self.size))
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             return [self.finish(estimated) for estimated in estimate(clips)]

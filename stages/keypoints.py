@@ -6,13 +6,14 @@ annotator has in common: queries, arrays in the store, checks, and the depth und
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, UInt8
 
 from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
-from stages.clip_frames import check_frames
+from stages.clip_frames import check_frames, informed
 from stages.pictures import contact_sheet, draw_tracks, spread, strip
 from storage.results import Result
 from storage.rows import Rows
@@ -81,6 +82,10 @@ class Keypoints:
         if self.grid < 1 or self.n_frames < 2:
             raise ValueError(f"grid={self.grid}, n_frames={self.n_frames}: expected 1 or more points and 2 frames")
 
+    @cached_property
+    def informed(self) -> KeypointAnnotator:
+        return informed(self.annotator, n_frames=self.n_frames, n_points=self.grid**2)
+
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
         t, p = self.n_frames, self.grid**2
@@ -99,14 +104,14 @@ class Keypoints:
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {"annotator": self.annotator.name, **self.annotator.attributes}
+        return {"annotator": self.annotator.name, **self.informed.attributes}
 
     @property
     def resources(self) -> Resources:
-        return self.annotator.resources
+        return self.informed.resources
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        track = self.annotator.start(device)
+        track = self.informed.start(device)
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             made: dict[int, Arrays | Rejected] = {}

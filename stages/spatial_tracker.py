@@ -44,8 +44,8 @@ class SpatialTracking:
     visible_above: float = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
     backward_points: int = 64  # 0: no forward-backward error
-    n_frames: int = 16
-    n_points: int = 1024  # for the cost told ahead of a run; the stage gives its own grid
+    n_frames: int = field(default=16, metadata={"key": False})  # this and the next: as the stage has them, for the
+    n_points: int = field(default=1024, metadata={"key": False})  # cost told ahead of a run
     clips_per_call: int = field(default=1, metadata={"key": False})
     gpus: float = field(default=0.0, metadata={"key": False})
     cpus: float = field(default=1.0, metadata={"key": False})

@@ -20,6 +20,7 @@ from stages.training_run import (
     PLOT_FILE,
     RunConfig,
     TrainingRun,
+    finished,
     pick_device,
     start_card,
     summary,
@@ -74,6 +75,8 @@ def train_annotator(
     stage: AnnotatorTrainer, rows: Mapping[str, Rows], held_out: Clips, out: ResultWriter, progress: Progress
 ) -> dict[str, float]:
     """Trains, measures the held-out clips before and after, and leaves the files; returns the report's numbers."""
+    if numbers := finished(out.path, ANNOTATOR_FILE):
+        return numbers
     model = stage.build().to(pick_device(stage.device))
     run = TrainingRun(
         model=model,
@@ -87,7 +90,8 @@ def train_annotator(
     )
     log = run.finish()
     numbers = summary(log)
-    card = {**start_card(stage.start_from), "data": fingerprint(rows), "stage": stage, "numbers": numbers}
+    card = {**start_card(stage.start_from), "data": fingerprint(rows), "training": stage.training, "stage": stage}
+    card["numbers"] = numbers
     save_model(out.path / ANNOTATOR_FILE, model, stage.model, card=parameters(card))
     title = f"{stage.title}, on simulated clips"
     write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))

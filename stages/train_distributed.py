@@ -25,13 +25,12 @@ import torch
 from model.checkpoint import from_plain, write_whole
 from model.parallel import Workers, join, leave
 from stages.train_world_model import TrainWorldModel
+from stages.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from storage.results import open_writer
 from storage.rows import open_rows
 from storage.store import StoreRef, is_complete
 
-PROGRESS_FILE = "progress.json"  # in the working folder, while a training runs: steps done, of how many, a note
 PROGRESS_EVERY_S = 0.2
-MEETING_FILE = ".meeting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,6 @@ def train_together(spec: TrainingSpec, workers: Workers) -> None:
         rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
         progress = ProgressFile(folder, workers)
         numbers = spec.stage.work(rows, folder, progress, workers)
-        progress.remove()
         if writer:
             writer.finish(numbers)
         workers.wait()
@@ -95,6 +93,10 @@ def meet_at(folder: Path | None, workers: Workers) -> Path:
     return place
 
 
+class Stopped(RuntimeError):
+    """The training ends because it was told to; the next start goes on from its last saved state."""
+
+
 class ProgressFile:
     """The stage's progress, for whoever started the processes."""
 
@@ -102,15 +104,13 @@ class ProgressFile:
         self.path, self.active, self.written = folder / PROGRESS_FILE, workers.is_first, 0.0
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
+        if self.active and self.path.with_name(STOP_FILE).exists():
+            raise Stopped("whoever started this training asked it to end")
         if self.active and (done == total or time.monotonic() - self.written > PROGRESS_EVERY_S):
             self.written = time.monotonic()
-            partial = self.path.with_suffix(".partial")  # renamed, but not flushed: nobody needs it after a power cut
+            partial = self.path.with_name(PARTIAL_FILE)  # renamed, but not flushed: nobody needs it after a power cut
             partial.write_text(json.dumps([done, total, note]))
             os.replace(partial, self.path)
-
-    def remove(self) -> None:
-        if self.active:
-            self.path.unlink(missing_ok=True)
 
 
 def leave_with(parent: int) -> None:
@@ -142,7 +142,7 @@ def main() -> None:
         print(f"{spec.out.uri} is complete; nothing to do")
         return
     try:
-        train_together(spec, join())
+        train_together(spec, join(spec.stage.device))
     except Exception as error:
         if arguments.failures:
             record_failure(arguments.failures / f"{os.environ.get('RANK', '0')}.json", error)

@@ -34,6 +34,7 @@ from stages.training_run import (
     PLOT_FILE,
     RunConfig,
     TrainingRun,
+    finished,
     pick_device,
     seeded,
     start_card,
@@ -117,6 +118,8 @@ class TrainTokenizer:
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
+        if numbers := finished(out.path, TOKENIZER_FILE):
+            return numbers
         device = pick_device(self.device)
         model = self.build().to(device)
         perceptual = self.lpips.load(device) if self.lpips else None

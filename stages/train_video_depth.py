@@ -27,6 +27,7 @@ from stages.pictures import colour_depth, contact_sheet, png_bytes, strip
 from stages.pictures import spread as spread_frames
 from stages.train_annotator import train_annotator
 from stages.training_run import RunConfig
+from stages.video_depth import to_estimate
 from storage.results import Result, ResultWriter
 from storage.rows import Rows
 from storage.weights import WeightsRef
@@ -124,12 +125,11 @@ class TrainVideoDepth:
         return loss
 
     def estimate(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> Float[np.ndarray, "b t h w"]:
-        """Inverse depth of whole clips, as the stage `depth` would have it."""
+        """Inverse depth of whole clips, each in one forward, as the stage `depth` has it with windows="direct"."""
         found = [
             estimate_depth(model, clip[None], input_size=self.input_size, windows="direct")[0] for clip in clips["rgb"]
         ]
-        depth = np.stack(found)
-        return 1 / np.maximum(depth, np.float32(1e-2)) if self.model.metric else depth
+        return np.stack([to_estimate(depth, self.model.metric).inverse_depth for depth in found])
 
     def scores(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
         """AbsRel and δ1 after one scale and shift a clip, and without (metric networks only)."""

@@ -39,15 +39,16 @@ from stages.throughput import Meter
 from stages.training_run import (
     NOTE_FILE,
     PLOT_FILE,
-    STATES,
     RunConfig,
     TrainingRun,
+    finished,
     pick_device,
     seeded,
     start_card,
     summary,
     training_note,
 )
+from stages.working_files import remove_working_files
 from storage.key import parameters
 from storage.records import StoreRef
 from storage.results import Result, ResultWriter
@@ -123,7 +124,9 @@ class TrainWorldModel:
     def work(self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers) -> dict[str, float]:
         """One worker's part of the training. All of them see `folder`; the first one writes the result's files."""
         self.check_workers(workers.n)
-        if numbers := workers.from_first(finished(folder)):
+        if numbers := workers.from_first(finished(folder, WORLD_MODEL_FILE) if workers.is_first else None):
+            if workers.is_first:
+                remove_working_files(folder)
             return numbers
         device = pick_device(self.device)
         model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
@@ -162,6 +165,7 @@ class TrainWorldModel:
                 best.load_weights(model)
                 save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})
             shutil.rmtree(prepared, ignore_errors=True)
+            remove_working_files(folder)
             run.clean_up()
         workers.wait()
         return numbers
@@ -289,13 +293,6 @@ class TrainWorldModel:
                 "numbers": numbers,
             }
         )
-
-
-def finished(folder: Path) -> dict[str, float] | None:
-    """The numbers of a training that an attempt before ended, all but the seal: its saved states go last."""
-    if not (folder / WORLD_MODEL_FILE).exists() or (folder / STATES).exists():
-        return None
-    return read_header(folder / WORLD_MODEL_FILE)["card"]["numbers"]
 
 
 VALIDATION_ROLE = 2  # keeps its noise apart from that of training

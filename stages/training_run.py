@@ -129,8 +129,8 @@ class TrainingRun:
         return found if found is not None and found.step < self.config.steps else None
 
     def clean_up(self) -> None:
-        """Deletes the saved states: call when the checkpoint is written."""
-        shutil.rmtree(self.folder / STATES, ignore_errors=True)
+        """Deletes the saved states: call when everything else is written. A kill after it leaves it `finished`."""
+        drop_states(self.folder)
 
     def _resume(self, start: Snapshot | None) -> None:
         """The log up to the saved state, or its first row."""
@@ -231,6 +231,23 @@ class TrainingRun:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def finished(folder: Path, checkpoint: str) -> dict[str, float] | None:
+    """The numbers of a training that an attempt before ended, all but the seal: its saved states go last."""
+    if not (folder / checkpoint).exists() or (folder / STATES).exists():
+        return None
+    drop_states(folder)
+    return read_header(folder / checkpoint)["card"]["numbers"]
+
+
+def drop_states(folder: Path) -> None:
+    """Renamed first: states that are half deleted must not pass for those of a training that goes on."""
+    gone = folder / f"{STATES}.gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if (folder / STATES).exists():
+        (folder / STATES).rename(gone)
+        shutil.rmtree(gone)
 
 
 def read_log(path: Path) -> list[LogRow]:

@@ -14,7 +14,7 @@ from model.video_depth.config import MAX_FRAMES, VideoDepthConfig
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth, compile_blocks
 from model.video_depth.published import load_published
-from model.video_depth.video import INPUT_SIZE, Windows, estimate_depth, network_size
+from model.video_depth.video import INPUT_SIZE, STEP, Windows, estimate_depth, network_size
 from stages.base import ClipInputs, Rejected, Resources
 from stages.clip_frames import check_frames
 from stages.depth import DepthEstimate
@@ -41,7 +41,7 @@ class VideoDepthAnything:
     windows: Windows = "official"
     precision: Precision = "float32"
     n_frames: int = 16
-    clip_size: int = 256  # px, as in stage `clip`
+    clip_size: int = field(default=256, metadata={"key": False})  # px, as the stage has it, for the cost
     min_contrast: float = 2.0  # see `check_frames`
     compile: bool = field(default=False, metadata={"key": False})  # the encoder's blocks, by torch.compile
     clips_per_call: int = field(default=1, metadata={"key": False})
@@ -69,7 +69,7 @@ class VideoDepthAnything:
             "licence": self.weights.licence or "not known",
             "made_by": f"Video Depth Anything, {run}",
             "network_output": self.model.units,
-            "alignment": aligned if self.windows == "official" and self.n_frames > MAX_FRAMES else "one window a clip",
+            "alignment": aligned if self.windows == "official" and self.n_frames > STEP else "one window a clip",
             "expected_cost": cost,
         }
 
@@ -96,7 +96,7 @@ class VideoDepthAnything:
     @cached_property
     def gflops_per_clip(self) -> float:
         per_frame = flops_per_frame(self.model, size=self.input_shape, n_frames=self.frames_run)
-        n_windows = 1 if self.windows == "direct" else -(-self.n_frames // 22)
+        n_windows = 1 if self.windows == "direct" else -(-self.n_frames // STEP)
         return n_windows * self.frames_run * per_frame / 1e9
 
     @property

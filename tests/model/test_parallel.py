@@ -161,6 +161,15 @@ def test_recomputed_activations_change_nothing_and_save_memory():
 def test_alone_there_is_nobody_to_meet(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join() == ALONE
+
+
+def test_more_workers_than_gpus_are_refused_before_they_meet(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"2 workers on a machine with 1 GPUs: use 1, or device='cpu' for all"):
+        join()
     x = torch.arange(3)
     assert ALONE.part(x) is x and ALONE.sum(x) is x and ALONE.mean(x) is x
     assert ALONE.gather("a") == ["a"] and ALONE.from_first("a") == "a"

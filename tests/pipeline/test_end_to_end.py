@@ -122,6 +122,9 @@ def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
     assert "held_out.png" in text
     (file,) = (stores(home) / "depth_annotator").glob("*/files/annotator.safetensors")
     assert "truth" in call(home, "lineage", str(file))
+    assert "annotator.safetensors" in text
+    refusal = call(home, "rerun", "world_model", code=2, stream="stderr")
+    assert "no stage 'world_model' in experiment 'vda-tiny'; the stages are: discover, clip, truth" in refusal
     assert "no annotator 'vda-huge'" in call(home, "train-annotator", "vda-huge", code=2, stream="stderr")
 
 

@@ -22,6 +22,7 @@ from stages.training_run import (
     STATES,
     RunConfig,
     TrainingRun,
+    finished,
     pick_device,
     read_log,
     seeded,
@@ -304,3 +305,18 @@ def test_a_spike_stops_before_the_step_and_is_judged_alike_after_a_resumption(tm
 def test_impossible_watching_is_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         RunConfig(**wrong)
+
+
+def test_a_training_killed_while_its_states_were_deleted_is_finished(tmp_path):
+    save_model(tmp_path / "net.safetensors", nn.Linear(2, 2), Layout(), card={"numbers": {"steps": 3.0}})
+    (tmp_path / STATES / "step-00000003").mkdir(parents=True)
+    assert finished(tmp_path, "net.safetensors") is None, "states are there: it may have more to write"
+    (tmp_path / STATES).rename(tmp_path / f"{STATES}.gone")
+    assert finished(tmp_path, "net.safetensors") == {"steps": 3.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"], "what was half deleted is gone"
+    assert finished(tmp_path, "other.safetensors") is None
+
+
+@dataclass(frozen=True)
+class Layout:
+    width: int = 2
