@@ -22,7 +22,6 @@ from stages.training_run import (
     STATES,
     RunConfig,
     TrainingRun,
-    finished,
     pick_device,
     read_log,
     seeded,
@@ -30,6 +29,7 @@ from stages.training_run import (
     summary,
     training_note,
 )
+from stages.training_run import finished as ended_before
 from storage.weights import WeightsRef
 
 CONFIG = TrainConfig(steps=7, learning_rate=0.05, warmup_steps=2, ema=0.9)
@@ -307,14 +307,14 @@ def test_impossible_watching_is_refused(wrong):
         RunConfig(**wrong)
 
 
-def test_a_training_killed_while_its_states_were_deleted_is_finished(tmp_path):
+def test_a_training_killed_while_its_states_were_deleted_is_ended_before(tmp_path):
     save_model(tmp_path / "net.safetensors", nn.Linear(2, 2), Layout(), card={"numbers": {"steps": 3.0}})
     (tmp_path / STATES / "step-00000003").mkdir(parents=True)
-    assert finished(tmp_path, "net.safetensors") is None, "states are there: it may have more to write"
+    assert ended_before(tmp_path, "net.safetensors") is None, "states are there: it may have more to write"
     (tmp_path / STATES).rename(tmp_path / f"{STATES}.gone")
-    assert finished(tmp_path, "net.safetensors") == {"steps": 3.0}
+    assert ended_before(tmp_path, "net.safetensors") == {"steps": 3.0}
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"], "what was half deleted is gone"
-    assert finished(tmp_path, "other.safetensors") is None
+    assert ended_before(tmp_path, "other.safetensors") is None
 
 
 @dataclass(frozen=True)
