@@ -231,9 +231,8 @@ def tiny_stages(folder: Path, n_clips: int) -> Sequence:
 
 def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -> str:
     """From the end of the first shard to that of the last: the worker's start is not counted."""
-    (first, done), (last, total) = marks[0], marks[-1]
-    a_shard = manifest.clips_per_shard
-    seconds, n = last - first, (total - done) * a_shard
+    (first, done), (last, _) = marks[0], marks[-1]
+    seconds, n = last - first, manifest.n_clips - done * manifest.clips_per_shard
     bare = bare_s / manifest.n_clips
     what = f"{stage.name} ({stage.annotator.name})"
     return f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
