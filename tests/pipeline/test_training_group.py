@@ -55,13 +55,11 @@ def children(name: str) -> list[int]:
     """Processes of this one that run the named program, at any depth."""
     lines = subprocess.check_output(["ps", "-eo", "pid=,ppid=,args="], text=True).splitlines()
     table = [(int(pid), int(parent), args) for pid, parent, args in (line.split(None, 2) for line in lines)]
-    ours, found = {os.getpid()}, []
-    for pid, parent, args in sorted(table):
-        if parent in ours:
-            ours.add(pid)
-            if name in args:
-                found.append(pid)
-    return found
+    ours, more = {os.getpid()}, True
+    while more:  # process ids begin anew at some time, so a child's may be the smaller one
+        more = {pid for pid, parent, _ in table if parent in ours} - ours
+        ours |= more
+    return [pid for pid, _, args in table if pid in ours and name in args]
 
 
 def random_step() -> int:

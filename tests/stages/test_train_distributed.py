@@ -25,6 +25,7 @@ from stages.train_distributed import (
 )
 from stages.train_world_model import WORLD_MODEL_FILE, TrainWorldModel
 from stages.training_run import RunConfig
+from stages.working_files import remove_working_files
 from storage.errors import StoreConflict
 from storage.results import Result, open_result
 from storage.weights import WeightsRef
@@ -129,7 +130,7 @@ def test_progress_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
         now += 0.07
         found = json.loads((tmp_path / PROGRESS_FILE).read_text())
         assert found == [10, 10, "loss 10"] if step == 10 else 0 <= step - found[0] <= 3
-    progress.remove()
+    remove_working_files(tmp_path)
     ProgressFile(tmp_path, Workers(1, 2))(1, 10)
     assert not list(tmp_path.iterdir())
 
