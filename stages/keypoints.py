@@ -27,7 +27,7 @@ class TrackEstimate:
     """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
 
     extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far, in px, tracking forward
-    and back again ends from the start; 0 where it did not.
+    and back again ends apart; 0 or NaN where it did not.
     """
 
     tracks: Float32[np.ndarray, "t p 2"]

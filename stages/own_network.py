@@ -14,19 +14,19 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 ConfigT = TypeVar("ConfigT")
 
 
-def load_own(path: Path, build: Callable[[ConfigT], ModuleT], config: ConfigT) -> ModuleT:
-    """The file's network, on the CPU. Raises ValueError if it was built from another config."""
+def load_own(path: Path, build: Callable[[ConfigT], ModuleT], config: ConfigT, stage: str) -> ModuleT:
+    """The file's network, on the CPU. Raises ValueError, naming the stage, if it was built from another config."""
     network, found = load_model(path, build, type(config))
     if found != config:
-        raise ValueError(f"{path} holds a network of {found}, but {config} is asked for")
+        raise ValueError(f"{stage}: {path} holds a network of {found}, the stage asks for {config}")
     return network
 
 
 def new_or_started(
-    build: Callable[[ConfigT], ModuleT], config: ConfigT, start_from: WeightsRef | None, seed: int
+    build: Callable[[ConfigT], ModuleT], config: ConfigT, start_from: WeightsRef | None, seed: int, stage: str
 ) -> ModuleT:
     """What a training begins with: a network with random weights of this seed, or that of `start_from`."""
     if start_from is not None:
-        return load_own(start_from.resolve(), build, config)
+        return load_own(start_from.resolve(), build, config, stage)
     with seeded(seed):
         return build(config)

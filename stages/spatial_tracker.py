@@ -155,7 +155,7 @@ def backward_error(
 
 def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
     """The network of the published pickle, or of a file of ours. Raises ValueError where the file is of another one."""
-    return load_own(path, SpatialTracker, config) if path.suffix == OWN else load_published(path, config)
+    return load_own(path, SpatialTracker, config, "keypoints") if path.suffix == OWN else load_published(path, config)
 
 
 def tracker_depth(arrays: Arrays, units: Literal["relative", "1/m"], floor: float) -> Float32[np.ndarray, "t h w"]:

@@ -83,7 +83,7 @@ class TrainSpatialTracker:
         return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> SpatialTracker:
-        return new_or_started(SpatialTracker, self.model, self.start_from, self.training.seed)
+        return new_or_started(SpatialTracker, self.model, self.start_from, self.training.seed, self.name)
 
     # Data
 

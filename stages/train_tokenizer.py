@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.checkpoint import load_model, save_model, write_whole
+from model.checkpoint import save_model, write_whole
 from model.lpips import Lpips
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
@@ -27,6 +27,7 @@ from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, raw_dr
 from stages.images import READS, Source, images_of, moving_mask, picture_frames
 from stages.live import Live, live
 from stages.loss_plot import plot_losses
+from stages.own_network import new_or_started
 from stages.perceptual import LpipsWeights
 from stages.pictures import contact_sheet, png_bytes, strip
 from stages.training_run import (
@@ -197,14 +198,9 @@ class TrainTokenizer:
 
     def build(self) -> MagvitTokenizer:
         """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
-        if self.start_from is None:
-            with seeded(self.training.seed):
-                return MagvitTokenizer(self.model)
-        path = self.start_from.resolve()
-        model, config = load_model(path, MagvitTokenizer, MagvitConfig)
-        if config != self.model:
-            raise ValueError(f"{self.name}: {path} holds a network of {config}, the stage asks for {self.model}")
-        model.encoder.requires_grad_(self.part == "all")
+        model = new_or_started(MagvitTokenizer, self.model, self.start_from, self.training.seed, self.name)
+        if self.start_from is not None:
+            model.encoder.requires_grad_(self.part == "all")
         return model
 
     def critic(self, model: MagvitTokenizer, device: torch.device) -> Critic | None:

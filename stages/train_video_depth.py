@@ -82,7 +82,7 @@ class TrainVideoDepth:
         return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> VideoDepth:
-        return new_or_started(VideoDepth, self.model, self.start_from, self.training.seed)
+        return new_or_started(VideoDepth, self.model, self.start_from, self.training.seed, self.name)
 
     # Data
 

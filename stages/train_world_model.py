@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from model.checkpoint import load_model, read_header, save_model, write_whole
+from model.checkpoint import read_header, save_model, write_whole
 from model.parallel import ALONE, Parallel, ParallelConfig, Workers
 from model.throughput import measure_peak
 from model.training import TrainConfig, step_generator
@@ -34,6 +34,7 @@ from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, spread
 from stages.label_flags import unflagged
 from stages.live import Live, live
 from stages.loss_plot import plot_losses
+from stages.own_network import new_or_started
 from stages.sample_rollout import CLIPS, SampleRollout, decoders_of
 from stages.throughput import Meter
 from stages.training_run import (
@@ -43,7 +44,6 @@ from stages.training_run import (
     TrainingRun,
     finished,
     pick_device,
-    seeded,
     start_card,
     summary,
     training_note,
@@ -257,14 +257,7 @@ class TrainWorldModel:
 
     def build(self) -> DualBranchWorldModel:
         """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
-        if self.start_from is None:
-            with seeded(self.training.seed):
-                return DualBranchWorldModel(self.model)
-        path = self.start_from.resolve()
-        model, config = load_model(path, DualBranchWorldModel, WorldModelConfig)
-        if config != self.model:
-            raise ValueError(f"{self.name}: {path} holds a network of {config}, the stage asks for {self.model}")
-        return model
+        return new_or_started(DualBranchWorldModel, self.model, self.start_from, self.training.seed, self.name)
 
     @torch.no_grad()
     def validate(self, model: DualBranchWorldModel, batches: list[WorldBatch]) -> dict[str, float]:

@@ -135,7 +135,7 @@ class VideoDepthAnything:
 
 def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
     """The network of a published pickle, or of a file of ours. Raises ValueError where the file is of another one."""
-    return load_own(path, VideoDepth, config) if path.suffix == OWN else load_published(path, config)
+    return load_own(path, VideoDepth, config, "depth") if path.suffix == OWN else load_published(path, config)
 
 
 def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:

@@ -87,7 +87,7 @@ def test_its_file_annotates_clips_in_the_stage_depth(trained: Path):
 def test_a_network_of_another_layout_is_refused(trained: Path):
     weights = WeightsRef.of(trained, name="vda-tiny.safetensors")
     other = replace(TINIEST, width=64)
-    with pytest.raises(ValueError, match=r"holds a network of .*\(width=32.*but .*width=64.* is asked for"):
+    with pytest.raises(ValueError, match=r"holds a network of .*\(width=32.*the stage asks for .*width=64"):
         VideoDepthAnything(weights=weights, model=other, clip_size=SIDE).start("cpu", (SIDE, SIDE))
     with pytest.raises(ValueError, match="holds a network of"):
         stage(model=other, start_from=weights).build()
