@@ -18,7 +18,7 @@ from model.checkpoint import load_model, read_header
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.training import step_generator
 from model.world.batch import ActionStats
-from model.world.config import TOKEN_VOCAB, SamplingConfig, WorldModelConfig
+from model.world.config import SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
 from model.world.past import Tokens
 from model.world.sampling import rollout, teacher_forced
@@ -26,7 +26,7 @@ from stages.batches import raw_draws
 from stages.clip_scores import FREE, TEACHER, ClipDepth, ClipVideos
 from stages.depth import image_to_depth
 from stages.images import rgb_to_images
-from stages.tokens import check_ids, decode_clips, load_tokenizer
+from stages.tokens import decode_clips, load_tokenizer, read_ids
 from stages.train_world_model import WORLD_MODEL_FILE, card_stats, tokenizer_keys, world_actions
 from storage.results import Result
 from storage.rows import Rows
@@ -170,9 +170,7 @@ def read_tokens(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"], network
     """The true tokens of these rows; raises ValueError, naming the clip, where one is none of the model's."""
 
     def read(name: str) -> Int[Tensor, "b t gh gw"]:
-        ids = torch.from_numpy(rows[name].gather(name, chosen)).long()
-        check_ids(ids, TOKEN_VOCAB, [rows[name].clip_ids[int(row)] for row in chosen])
-        return ids.to(networks.device)
+        return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
 
     return Tokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
 

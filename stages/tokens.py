@@ -14,6 +14,7 @@ from model.checkpoint import load_model, read_header
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 from model.magvit2.pieces import Precision, decode_frames, encode_frames
+from model.world.config import TOKEN_VOCAB
 from stages.base import Arrays, ClipFunction, Resources, per_clip
 from stages.images import READS, Source, images_of, picture_frames
 from stages.pictures import contact_sheet, spread, strip
@@ -102,6 +103,13 @@ def decode_clips(
 ) -> Float[Tensor, "b t c h w"]:
     """Images in [-1, 1], on the CPU, of clips of tokens; one clip at a time, so that memory stays flat."""
     return torch.stack([decode_frames(tokenizer, clip, precision=precision).cpu() for clip in ids])
+
+
+def read_ids(tokens: Rows, name: str, chosen: Int[np.ndarray, " b"]) -> Integer[np.ndarray, "b t gh gw"]:
+    """The stored tokens of these rows; raises ValueError, naming the clip, where one is none of the world model's."""
+    ids = tokens.gather(name, chosen)
+    check_ids(torch.from_numpy(ids), TOKEN_VOCAB, [tokens.clip_ids[int(row)] for row in chosen])
+    return ids
 
 
 def check_ids(ids: Int[Tensor, "b *any"], vocabulary: int, clip_ids: Sequence[str]) -> None:

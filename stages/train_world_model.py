@@ -37,6 +37,7 @@ from stages.loss_plot import plot_losses
 from stages.own_network import new_or_started
 from stages.sample_rollout import CLIPS, SampleRollout, decoders_of
 from stages.throughput import Meter
+from stages.tokens import read_ids
 from stages.training_run import (
     NOTE_FILE,
     PLOT_FILE,
@@ -219,8 +220,8 @@ class TrainWorldModel:
             min_motion=self.tracks.min_motion,
         )
         return {
-            "rgb_tokens": rows["rgb_tokens"].gather("rgb_tokens", chosen),
-            "depth_tokens": rows["depth_tokens"].gather("depth_tokens", chosen),
+            "rgb_tokens": read_ids(rows["rgb_tokens"], "rgb_tokens", chosen),
+            "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", chosen),
             "actions": world_actions(rows["clip"], chosen, self.model.action_substeps, stats).numpy(),
             "tracks": active.tracks.numpy(),
             "visible": active.visible.numpy(),

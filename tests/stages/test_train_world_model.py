@@ -375,6 +375,16 @@ def test_a_loss_that_is_no_number_names_the_clip(root, stores, start):
         train_stage(root, world_stage(start_from=start, clips_per_batch=1), broken)
 
 
+@pytest.mark.parametrize("wrong", [-1, 2**18])
+def test_a_token_that_is_none_names_the_clip_before_any_step(root, stores, wrong):
+    """An embedding would read some other row for -1, and a GPU would only say that it fell over."""
+    ids = np.random.default_rng(0).integers(0, 2**18, (len(SPLITS), 16, *GRID)).astype(np.int32)
+    ids[5, 7, 0, 0] = wrong
+    damaged = with_store(root, stores, "depth_tokens", {"depth_tokens": ids})
+    with pytest.raises(ValueError, match=rf"clip clip005: tokens from .*{wrong}.*, expected 0 to 262143"):
+        train_stage(root, world_stage(), damaged)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
