@@ -90,10 +90,15 @@ def token_cross_entropy(
 
     Logits are made for masked tokens only: about a third of all.
     """
-    logits = branch.logits(hidden[mask]).float()  # (m, 2, 512)
+    logits = at_least_float32(branch.logits(hidden[mask]))  # (m, 2, 512)
     factors = split_factors(tokens[mask])
     nats = F.cross_entropy(logits.flatten(0, 1), factors.flatten(), reduction="none").unflatten(0, (-1, 2)).sum(-1)
     return torch.zeros(mask.shape, device=nats.device, dtype=nats.dtype).masked_scatter(mask, nats)
+
+
+def at_least_float32(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """A half precision network's numbers, made ready to be summed."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def per_frame_mean(
@@ -133,7 +138,7 @@ def keypoint_loss(
     """
     cells = cells_of(tracks, grid)[..., None].expand(-1, -1, -1, features.shape[-1])
     along = features.gather(2, cells)  # (b, t, p, d)
-    distance = (along - along[:, :1].detach()).float().square().sum(-1)
+    distance = at_least_float32(along - along[:, :1].detach()).square().sum(-1)
     seen = visible & in_frame(tracks)
     counted = seen & seen[:, :1]
     counted = torch.cat([torch.zeros_like(counted[:, :1]), counted[:, 1:]], dim=1)

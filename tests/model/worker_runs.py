@@ -87,8 +87,18 @@ class Stopped(Exception):
 
 
 def perform(run: Run, folder: Path, workers: Workers = ALONE) -> tuple[Curve, dict[str, torch.Tensor]]:
-    """What every step reported, and the final averaged weights, whole."""
-    model, curve = build(), Curve()
+    """What every step reported, and the final and averaged weights, whole.
+
+    In float64 but for autocast's runs: Adam divides each gradient by its size, so that the rounding of the smallest
+    ones would show in the weights.
+    """
+    exact = run.config.precision == "float32"
+    model, curve = build().double() if exact else build(), Curve()
+
+    def batch_at(i: int) -> WorldBatch:
+        batch = part_of(global_batch(i), workers)
+        return replace(batch, actions=batch.actions.double(), tracks=batch.tracks.double()) if exact else batch
+
     start = Snapshots(folder / run.from_snapshot, workers=workers).latest() if run.from_snapshot else None
     snapshots = Snapshots(folder / run.name, workers=workers) if run.stop else None
 
@@ -103,8 +113,7 @@ def perform(run: Run, folder: Path, workers: Workers = ALONE) -> tuple[Curve, di
     loss_fn = world_loss_fn(run.losses, run.masking)
     try:
         end = train(
-            model, loss_fn, lambda i: part_of(global_batch(i), workers), run.config, state=start, on_step=on_step,
-            parallel=parallel,
+            model, loss_fn, batch_at, run.config, state=start, on_step=on_step, parallel=parallel
         )  # fmt: skip
     except Stopped:
         return curve, {}
