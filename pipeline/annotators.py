@@ -1,7 +1,7 @@
-"""Trainings of small annotators on simulated episodes with exact labels: `roboscape train-annotator NAME`.
+"""The paper's annotators in small: their training on simulated episodes with exact labels, and their use as annotators.
 
-The networks are the paper's annotators at another size. What they learn holds for the simulated scene only; real videos
-want the published weights (`roboscape weights list`).
+`roboscape train-annotator NAME` trains one, `roboscape run demo-pseudo-labels` uses both. What they learn holds for the
+simulated scene only; real videos want the published weights (`roboscape weights list`).
 """
 
 from dataclasses import dataclass, replace
@@ -14,16 +14,20 @@ from model.video_depth.losses import DepthLossConfig
 from stages.clip import Clip
 from stages.discover import Discover
 from stages.simulation.config import demo_sample
+from stages.spatial_tracker import SpatialTracking
 from stages.train_spatial_tracker import TrainSpatialTracker
 from stages.train_video_depth import TrainVideoDepth
 from stages.training_run import RunConfig
 from stages.truth import Truth
+from stages.video_depth import VideoDepthAnything
+from storage.weights import WeightsRef
 
 SIZE = 128  # px of a clip, as in the demo
 # Other seeds than the demo's and the world model's, so that nobody is measured on what an annotator has learned from.
 SAMPLE = replace(demo_sample(), n_episodes=200, seed=2000, rate_hz=4.0)
-SAMPLE_NAME = "annotators"
-NAMES = ("vda-tiny", "spatracker-tiny")  # experiments of `pipeline.experiments`
+NAMES = ("vda-tiny", "spatracker-tiny")  # experiments of `pipeline.experiments`, and files of `model/weights`
+DEPTH_MODEL, DEPTH_INPUT = tiny_depth(metric=True), 140  # px
+TRACK_MODEL = replace(tiny_tracker(), window=16)  # the whole clip in one window
 WATCH = RunConfig(save_every=50, validate_every=250)
 
 
@@ -42,7 +46,8 @@ def vda_tiny(source: Path) -> AnnotatorTraining:
     return training(
         source,
         TrainVideoDepth(
-            model=tiny_depth(metric=True),
+            model=DEPTH_MODEL,
+            input_size=DEPTH_INPUT,
             loss=DepthLossConfig(temporal=1.0),  # the paper's 10 is for a network that knows pictures already
             training=TrainConfig(steps=3000, learning_rate=5e-4, warmup_steps=100, final_share=0.02),
             watch=WATCH,
@@ -55,7 +60,7 @@ def spatracker_tiny(source: Path) -> AnnotatorTraining:
     return training(
         source,
         TrainSpatialTracker(
-            model=replace(tiny_tracker(), window=16),  # the whole clip in one window
+            model=TRACK_MODEL,
             training=TrainConfig(steps=1500, learning_rate=1e-3, warmup_steps=100, final_share=0.02),
             points=64,
             watch=WATCH,
@@ -70,3 +75,15 @@ def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> 
         truth=Truth.of(source, size=SIZE),
         annotator=annotator,
     )
+
+
+def small_depth(weights: WeightsRef) -> VideoDepthAnything:
+    """Uses what `vda_tiny` has trained, as it was trained."""
+    return VideoDepthAnything(
+        weights=weights, model=DEPTH_MODEL, input_size=DEPTH_INPUT, windows="direct", clip_size=SIZE
+    )
+
+
+def small_tracks(weights: WeightsRef, n_points: int) -> SpatialTracking:
+    """Uses what `spatracker_tiny` has trained, on the depth of `small_depth`."""
+    return SpatialTracking(weights=weights, model=TRACK_MODEL, depth_units="1/m", n_points=n_points)

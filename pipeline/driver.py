@@ -50,10 +50,9 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
     from pipeline import experiments
     from pipeline.sample import make
 
-    config = experiments.SAMPLES.get(request["experiment"])
-    if not request.get("source") and config is not None:
-        folder = settings.sample(experiments.sample_name(request["experiment"]))
-        make(folder, config, 0, lambda text: out.print(text, style="dim"))
+    name = experiments.sample_name(request["experiment"])
+    if not request.get("source") and name in experiments.SAMPLES:
+        make(settings.sample(name), experiments.SAMPLES[name], 0, lambda text: out.print(text, style="dim"))
 
 
 def show(journal: Journal, out: Console) -> None:

@@ -39,6 +39,7 @@ from stages.video_depth import VideoDepthAnything
 from storage.published_weights import published, require
 from storage.weights import WeightsRef
 
+DEMO_GRID = 16  # points a side that a network tracks on a CPU: it takes seconds a clip, a 32x32 grid ten
 DEPTH_WEIGHTS, TRACK_WEIGHTS = "vda-vits", "spatracker"  # the paper's annotators, by their published weights
 
 
@@ -120,7 +121,7 @@ def pretrain(source: Path) -> Experiment:
     """Makes the shipped weights, from random ones, on simulated episodes of its own. Hours on 2 cores."""
     return from_scratch(
         source,
-        size=128,
+        size=annotators.SIZE,
         tokenizer=tiny_tokenizer(patch=16),
         tokenizer_training=TrainConfig(steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02),
         world_model=tiny_world_model(),
@@ -142,6 +143,18 @@ def demo(source: Path) -> Experiment:
         rgb_tokenizer=replace(e.rgb_tokenizer, start_from=weights("rgb_tokenizer"), **tokenizer),
         depth_tokenizer=replace(e.depth_tokenizer, start_from=weights("depth_tokenizer"), **tokenizer),
         world_model=replace(e.world_model, start_from=weights("world_model"), training=polish),
+    )
+
+
+def demo_pseudo_labels(source: Path) -> Experiment:
+    """The demo with the paper's annotators, small ones by shipped weights, in place of the stand-ins."""
+    e = demo(source)
+    depth = annotators.small_depth(weights("vda-tiny"))
+    tracks = annotators.small_tracks(weights("spatracker-tiny"), n_points=DEMO_GRID**2)
+    return replace(
+        e,
+        depth=replace(e.depth, annotator=depth),  # type: ignore[arg-type]  (its ClassVars)
+        keypoints=replace(e.keypoints, annotator=tracks, grid=DEMO_GRID),  # type: ignore[arg-type]
     )
 
 
@@ -194,9 +207,19 @@ def weights(name: str) -> WeightsRef:
     return WeightsRef.of(shipped(name), name=f"{name}.safetensors", licence="Apache-2.0")
 
 
-Name = Literal["demo", "smoke", "pretrain", "pseudo-labels", "sensor-labels", "vda-tiny", "spatracker-tiny"]
+Name = Literal[
+    "demo",
+    "demo-pseudo-labels",
+    "smoke",
+    "pretrain",
+    "pseudo-labels",
+    "sensor-labels",
+    "vda-tiny",
+    "spatracker-tiny",
+]
 EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotators.AnnotatorTraining]] = {
     "demo": demo,
+    "demo-pseudo-labels": demo_pseudo_labels,
     "smoke": smoke,
     "pretrain": pretrain,
     "pseudo-labels": pseudo_labels,
@@ -210,17 +233,18 @@ SAMPLES: dict[str, SampleConfig] = {
     # Other seeds than the demo's, so that nothing the demo evaluates on was seen in pretraining. At 4 Hz every frame
     # that a clip at 2 Hz can start on is there, and rendering is the cost.
     "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
-    "vda-tiny": annotators.SAMPLE,
-    "spatracker-tiny": annotators.SAMPLE,
+    "annotators": annotators.SAMPLE,
 }
+# Experiments on the sample of another name; the others have one of their own name, or none.
+SHARED_SAMPLES = {"demo-pseudo-labels": "demo", **dict.fromkeys(annotators.NAMES, "annotators")}
 # Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
 WEIGHTS: dict[str, tuple[str, ...]] = {"pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS)}
 assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
 
 
 def sample_name(experiment: str) -> str:
-    """Of the simulated episodes that it runs on when no others are given; both annotators learn from the same ones."""
-    return annotators.SAMPLE_NAME if SAMPLES.get(experiment) is annotators.SAMPLE else experiment
+    """Of the simulated episodes that it runs on when no others are given; experiments may share some."""
+    return SHARED_SAMPLES.get(experiment, experiment)
 
 
 def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment | annotators.AnnotatorTraining:

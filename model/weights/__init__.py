@@ -10,6 +10,6 @@ def shipped(name: str) -> Path:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         there = sorted(p.stem for p in FOLDER.glob("*.safetensors"))
-        how = "`roboscape run pretrain`, then `python -m pipeline.ship_weights`, makes them"
+        how = f"{FOLDER / 'README.md'} says which commands make them"
         raise FileNotFoundError(f"no shipped weights '{name}'; there are {there}. {how}")
     return path
