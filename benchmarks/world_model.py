@@ -75,14 +75,27 @@ def generate(arguments: argparse.Namespace, rates: dict[str, float], device: tor
 
 
 def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions) -> None:
-    n_clips, rounds = arguments.training_clips, arguments.rounds
-    rows = [row for name in arguments.training for row in training(name, n_clips, rates[name], rounds, device, seen)]
+    rounds = arguments.rounds
+    rows = [
+        row
+        for name in arguments.training
+        for row in training(name, clips_of_a_batch(arguments, name), rates[name], rounds, device, seen)
+    ]
     if rows:
         print(table("Training step", rows), flush=True)
     if rows and device.type == "cuda":
         print(f"\nThe allocator's peak: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
     elif "small" in arguments.training:
         print(table("Memory of training", [peak_memory("small", both) for both in (False, True)]), flush=True)
+
+
+def clips_of_a_batch(arguments: argparse.Namespace, name: str) -> int:
+    """On a CPU one clip is enough to fill it, and four of `small` with unfused attention need more than 20 GB."""
+    if arguments.training_clips:
+        return arguments.training_clips
+    if torch.device(arguments.device).type == "cuda":
+        return 16
+    return 4 if name == "tiny" else 1
 
 
 def parse() -> argparse.Namespace:
@@ -92,7 +105,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--training", nargs="*", choices=SIZES, help="that train; on a CPU tiny alone unless asked")
     parser.add_argument("--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT passes a frame")
     parser.add_argument("--clips", type=int, default=1, help="generated at once")
-    parser.add_argument("--training-clips", type=int, help="of a batch; 4 on a CPU, 16 on a GPU")
+    parser.add_argument("--training-clips", type=int, help="of a batch; 16 on a GPU, else 4 of tiny, 1 of others")
     parser.add_argument("--frames", type=int, help="of a rollout; 3 on a CPU, 128 on a GPU: each costs the same")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
@@ -103,7 +116,6 @@ def parse() -> argparse.Namespace:
     found.sizes = usual if found.sizes is None else found.sizes
     found.training = (usual if on_gpu else ["tiny"]) if found.training is None else found.training
     found.frames = found.frames or (128 if on_gpu else 3)
-    found.training_clips = found.training_clips or (16 if on_gpu else 4)
     return found
 
 

@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,34 @@ def test_killed_ray_workers_go_on_by_themselves(root, stores, ray_cluster, monke
     assert len(kills) == 1
     assert_same_training(open_result(out), train_stage(root, replace(stage, workers=1), stores))
     assert not (working_folder(out).parent / "ray-train").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "name"), [("serial", "stages.train_distributed"), ("ray", "RayTrainWorker")])
+def test_interrupted_the_workers_end_and_the_next_run_goes_on(root, stores, ray_cluster, monkeypatch, backend, name):
+    """Ctrl-C, as the main thread gets it: nobody trains on, or holds the store, behind the user's back."""
+    monkeypatch.setattr(ray_training, "POLL_S", 0.05)
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
+    stage = two_workers(n_val_clips=3 if backend == "ray" else 4)  # results of their own
+    inputs, out = created(stage, stores, root)
+    pressed: list[int] = []
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if not pressed and done >= 12:
+            assert len(children(name)) == 2
+            pressed.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_group(stage, inputs, out, progress, backend)
+    assert pressed and not store.is_complete(out)
+    deadline = time.monotonic() + 20
+    while children(name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children(name) == []
+    assert 5 <= last_saved(out) < STEPS
+    run_group(stage, inputs, out, lambda *_: None, backend)
+    assert_same_training(open_result(out), train_stage(root, replace(stage, workers=1), stores))
 
 
 @pytest.mark.slow
