@@ -75,7 +75,9 @@ def generate(arguments: argparse.Namespace, rates: dict[str, float], device: tor
 
 
 def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions) -> None:
-    rounds = arguments.rounds
+    rounds, on_gpu = arguments.rounds, device.type == "cuda"
+    if "small" in arguments.training and not on_gpu:  # first: this process has not taken any for trainings yet
+        print(table("Memory of training", [peak_memory("small", both) for both in (False, True)]), flush=True)
     rows = [
         row
         for name in arguments.training
@@ -83,10 +85,8 @@ def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.
     ]
     if rows:
         print(table("Training step", rows), flush=True)
-    if rows and device.type == "cuda":
+    if rows and on_gpu:
         print(f"\nThe allocator's peak: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
-    elif "small" in arguments.training:
-        print(table("Memory of training", [peak_memory("small", both) for both in (False, True)]), flush=True)
 
 
 def clips_of_a_batch(arguments: argparse.Namespace, name: str) -> int:
