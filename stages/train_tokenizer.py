@@ -124,7 +124,7 @@ class TrainTokenizer:
         device = pick_device(self.device)
         model = self.build().to(device)
         perceptual = self.lpips.load(device) if self.lpips else None
-        held_out = self.held_out(rows).to(device)
+        held_out = held_out_frames(self.source, rows, self.n_val_clips).to(device)
         run = TrainingRun(
             model=model,
             loss_fn=self.loss_fn(perceptual, critic := self.critic(model, device)),
@@ -153,16 +153,10 @@ class TrainTokenizer:
 
     # Data
 
-    def read(self, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """Arrays of whole clips and where they move."""
-        arrays = gather(store, READS[self.source][1], rows)
-        moving = torch.stack([moving_mask(clip) for clip in images_of(self.source, arrays)])
-        return arrays | {"moving": moving.numpy()}
-
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TokenizerBatch]:
         """Batch i: some clips in the data set's order, and of each some frames drawn at random."""
         store, usable = rows[READS[self.source][0]], usable_rows(rows, "train")
-        data = PreparedRows(lambda chosen: self.read(store, chosen), usable)
+        data = PreparedRows(lambda chosen: read_clips(self.source, store, chosen), usable)
         seed = self.training.seed
         order = BatchOrder(rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows))
 
@@ -180,19 +174,7 @@ class TrainTokenizer:
         frames = np.sort(np.argsort(draws, axis=1)[:, :n_frames], axis=1)
         clips = np.arange(b)[:, None]
         per_frame = {name: a[clips, frames] for name, a in arrays.items() if name != "inverse_depth_range"}
-        images = images_of(self.source, {**arrays, **per_frame})
-        return TokenizerBatch(
-            images=rearrange(images, "b t c h w -> (b t) c h w"),
-            moving=rearrange(torch.from_numpy(per_frame["moving"]), "b t h w -> (b t) h w"),
-            number=number,
-            clip_ids=clip_ids,
-        )
-
-    def held_out(self, rows: Mapping[str, Rows]) -> TokenizerBatch:
-        """All frames of some clips of the `val` split."""
-        store, chosen = rows[READS[self.source][0]], spread(usable_rows(rows, "val"), self.n_val_clips)
-        arrays = self.read(store, chosen)
-        return self.batch(arrays, 0, [store.clip_ids[int(row)] for row in chosen], arrays["moving"].shape[1])
+        return frames_of(self.source, {**arrays, **per_frame}, clip_ids, number)
 
     # Networks and losses
 
@@ -232,6 +214,28 @@ class TrainTokenizer:
             return {"total": found.total, **found.parts}
 
         return loss
+
+
+def read_clips(source: Source, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """Arrays of whole clips and where they move."""
+    arrays = gather(store, READS[source][1], rows)
+    moving = torch.stack([moving_mask(clip) for clip in images_of(source, arrays)])
+    return arrays | {"moving": moving.numpy()}
+
+
+def frames_of(source: Source, arrays: Mapping[str, np.ndarray], clip_ids: list[str], number: int = 0) -> TokenizerBatch:
+    return TokenizerBatch(
+        images=rearrange(images_of(source, dict(arrays)), "b t c h w -> (b t) c h w"),
+        moving=rearrange(torch.from_numpy(arrays["moving"]), "b t h w -> (b t) h w"),
+        number=number,
+        clip_ids=clip_ids,
+    )
+
+
+def held_out_frames(source: Source, rows: Mapping[str, Rows], n_clips: int) -> TokenizerBatch:
+    """All frames of some clips of the `val` split."""
+    store, chosen = rows[READS[source][0]], spread(usable_rows(rows, "val"), n_clips)
+    return frames_of(source, read_clips(source, store, chosen), [store.clip_ids[int(row)] for row in chosen])
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from model.magvit2.losses import TokenizerLossConfig
 from model.training import NonFiniteLoss, TrainConfig
 from stages.images import images_of, moving_mask
 from stages.perceptual import LpipsWeights
-from stages.train_tokenizer import TOKENIZER_FILE, AdversaryConfig, TokenizerBatch, scores
+from stages.train_tokenizer import TOKENIZER_FILE, AdversaryConfig, TokenizerBatch, held_out_frames, scores
 from stages.training_run import NOTE_FILE, PLOT_FILE, seeded
 from storage.results import Result
 from storage.weights import WeightsRef
@@ -79,7 +79,7 @@ def test_it_leaves_a_checkpoint_tables_and_pictures(trained, stores):
 def test_its_numbers_are_those_of_its_checkpoint(trained, stores):
     """The reported scores are those of the saved network on whole clips of `val`."""
     stage = tokenizer_stage()
-    held_out = stage.held_out(opened(rows_of(stage, stores)))
+    held_out = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips)
     after = {f"val/{name}, after": value for name, value in scores(network(trained), held_out).items()}
     with seeded(0):
         before = scores(MagvitTokenizer(TOKENIZER).eval(), held_out)
@@ -159,7 +159,7 @@ def test_part_decoder_leaves_the_encoder_and_so_the_tokens_as_they_were(root, st
         assert torch.equal(after.encoder.state_dict()[name], value), name
     pairs = zip(before.decoder.parameters(), after.decoder.parameters(), strict=True)
     assert not any(torch.equal(a, b) for a, b in pairs)
-    images = stage.held_out(opened(rows_of(stage, stores))).images
+    images = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips).images
     assert torch.equal(before.to_ids(images), after.to_ids(images))
 
 
@@ -187,7 +187,7 @@ def test_it_trains_on_train_and_measures_on_val(stores):
     rows = opened(rows_of(stage, stores))
     batch_at = stage.batches(rows)
     assert {clip_id for i in range(20) for clip_id in batch_at(i).clip_ids} == TRAIN_IDS
-    assert set(stage.held_out(rows).clip_ids) == VAL_IDS
+    assert set(held_out_frames(stage.source, rows, stage.n_val_clips).clip_ids) == VAL_IDS
 
 
 @pytest.mark.parametrize("source", ["rgb", "depth"])
@@ -214,7 +214,7 @@ def test_a_batch_holds_drawn_frames_of_the_clips_that_it_names(tmp_path, source)
 
 def test_held_out_clips_are_whole(stores):
     stage = tokenizer_stage()
-    batch = stage.held_out(opened(rows_of(stage, stores)))
+    batch = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips)
     rgb = square_clips(8)["clip"]["rgb"][[1, 7]]
     assert torch.equal(batch.images, rearrange(images_of("rgb", {"rgb": rgb}), "b t c h w -> (b t) c h w"))
 
