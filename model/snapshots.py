@@ -60,8 +60,10 @@ class Snapshot:
         return self.step
 
     def load_weights(self, module: nn.Module) -> None:
-        """Sets a plain module to the weights as they were (not their average); for one process by itself."""
-        self._read(dict(tensors_of({"model": module.state_dict()})), ALONE)
+        """Sets a plain module to the averaged weights, or to those themselves where no average is kept; for one process
+        by itself."""
+        averaged = any(name.startswith("ema.") for name in self._names())
+        self._read(dict(tensors_of({"ema" if averaged else "model": module.state_dict()})), ALONE)
 
     def _names(self) -> set[str]:
         return set(FileSystemReader(self.folder).read_metadata().state_dict_metadata)
@@ -89,7 +91,7 @@ class Snapshots:
     def save(self, state: TrainState, next_batch: int, metric: float | None = None) -> None:
         """Copies the state and begins to write it; waits for the one before to be written.
 
-        metric: of the weights as they are, less is better. Raises what went wrong with the state before.
+        metric: of the weights that `load_weights` gives, less is better. Raises what went wrong with the state before.
         """
         self.wait()
         final = self.folder / f"step-{state.step:08d}"

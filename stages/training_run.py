@@ -8,6 +8,8 @@
 
 The table is saved before the state, and a resumed run drops the rows after the state's step: both always agree.
 With many workers each one has a TrainingRun; the first one measures and writes.
+
+Where the config keeps an average of the weights, the average is what is measured, sampled and left.
 """
 
 import csv
@@ -119,7 +121,6 @@ class TrainingRun:
             batches.close()
         if last.ema is not None:
             load_whole(self.model, last.ema)
-            self.log[-1] |= self._validated()
         self._write_log()
         self.model.eval()
 
@@ -155,12 +156,11 @@ class TrainingRun:
         self.log.append(row | {"grad_norm": report.grad_norm, "seconds": report.seconds})
         last = report.step == self.config.steps
         measured = last or _due(report.step, self.watch.validate_every)
-        if measured:
-            self._bring_up(report)
-            self.log[-1] |= self._validated()
-        if _due(report.step, self.watch.rollout_every):
-            self._bring_up(report)
-            self.log[-1] |= self._sampled(report.step)
+        sampled = _due(report.step, self.watch.rollout_every)
+        if measured or sampled:
+            with self._to_be_left(report):
+                self.log[-1] |= self._validated() if measured else {}
+                self.log[-1] |= self._sampled(report.step) if sampled else {}
         if measured or report.step % self.watch.save_every == 0:
             self._write_log()
             next_batch = report.step * self.config.accumulate
@@ -178,10 +178,26 @@ class TrainingRun:
             notes += [f"{rates['clips/s']:.3g} clips/s", f"{rates['MFU']:.0%} MFU"]
         self.progress(report.step, self.config.steps, ", ".join(notes))
 
-    def _bring_up(self, report: StepReport) -> None:
-        """The plain model to the weights that are trained, where those lie in shards."""
+    @contextmanager
+    def _to_be_left(self, report: StepReport) -> Iterator[None]:
+        """The plain model with the weights that the training would leave now: those trained, or their average.
+
+        Where the weights lie in shards, the plain model is another than the one that is trained. Otherwise it is the
+        same, and gets its own weights back, bit for bit.
+        """
+        state = report.state()
         if self.parallel.shards:
-            load_whole(self.model, report.state().model)
+            load_whole(self.model, state.ema or state.model)
+            yield
+        elif state.ema is None or not self.workers.is_first:
+            yield
+        else:
+            trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+            load_whole(self.model, state.ema)
+            try:
+                yield
+            finally:
+                load_whole(self.model, trained)
 
     def _validated(self) -> LogRow:
         """By the first worker, while the others wait."""

@@ -57,14 +57,17 @@ def test_a_state_comes_back_into_the_tensors_that_are_there(tmp_path):
 
 
 def test_weights_alone_come_back_into_a_plain_module(tmp_path):
-    net = nn.Linear(2, 3)
-    found = Snapshots(tmp_path)
-    found.save(state(2, model=dict(net.state_dict())), next_batch=2)
-    found.close()
-    other, snapshot = nn.Linear(2, 3), Snapshots(tmp_path).latest()
-    assert snapshot is not None
-    snapshot.load_weights(other)
-    assert torch.equal(other.weight, net.weight) and torch.equal(other.bias, net.bias)
+    """Their average, if one is kept."""
+    net, average, other = (nn.Linear(2, 3) for _ in range(3))
+    weights, averaged = dict(net.state_dict()), dict(average.state_dict())
+    for step, ema, expected in ((2, None, net), (3, averaged, average)):
+        found = Snapshots(tmp_path)
+        found.save(state(step, model=weights, ema=ema), next_batch=step)
+        found.close()
+        snapshot = found.latest()
+        assert snapshot is not None and snapshot.step == step
+        snapshot.load_weights(other)
+        assert torch.equal(other.weight, expected.weight) and torch.equal(other.bias, expected.bias)
 
 
 def test_the_newest_and_the_best_stay(tmp_path):

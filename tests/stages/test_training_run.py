@@ -185,6 +185,34 @@ def test_the_end_is_measured_on_the_averaged_weights(tmp_path):
     assert not run.model.training
 
 
+def test_what_is_measured_sampled_and_best_is_the_average(tmp_path):
+    """At every step, not at the end only; each step's average is taken from a training that nobody watches."""
+    averages: list[dict[str, Tensor]] = []
+    with seeded(CONFIG.seed):
+        other = new_run(tmp_path / "other")
+        train(
+            other.model, loss_fn, batch_at, CONFIG, on_step=lambda report: averages.append(report.capture().ema or {})
+        )
+
+    def measured(model: nn.Module) -> float:
+        with torch.no_grad():
+            return error(model, batch_at(10**6).x).item()
+
+    run = new_run(tmp_path / "run", watch=RunConfig(save_every=1, keep=1, validate_every=1, rollout_every=1))
+    run.validate = lambda: {"total": -measured(run.model)}  # less is better: the first step's state stays
+    run.sample = lambda model, step: ({"error": measured(model)}, None)
+    run.finish()
+    for average, row in zip(averages, run.log[1:], strict=True):
+        other.model.load_state_dict(average)
+        expected = measured(other.model.eval())
+        assert (row["val/total"], row["rollout/error"]) == (-expected, expected), f"step {row['step']}"
+    best = run.best()
+    assert best is not None
+    best.load_weights(run.model)
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, averages[best.step - 1][name]), name
+
+
 def test_every_row_holds_the_losses_and_how_they_came_about(tmp_path):
     run = finished(tmp_path, critic=True)
     for row in run.log[1:]:
