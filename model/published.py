@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 NAMES_SHOWN = 3  # names an error lists before it only counts
+BYTES_SHOWN = 24  # of a file that is no checkpoint
+BEGINNINGS = (b"PK", b"\x80")  # of what torch.save writes: a zip archive, before version 1.6 bare pickles
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -20,18 +22,25 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: torch's reader takes what a damaged file says for what it is
         raise ValueError(
-            f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): {_reason(error)} "
-            "Fetch it again; if it is whole and you trust its source, save the state dict of torch.load(path, "
-            "weights_only=False) to a new file once and use that"
+            f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): "
+            f"{_reason(path, error)}. Fetch it again; if it is whole and you trust its source, save the state dict of "
+            "torch.load(path, weights_only=False) to a new file once and use that"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """The line of torch's long message that says what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "Unsupported" in line), lines[0])
+def _reason(path: str | Path, error: Exception) -> str:
+    """What the file begins with if no checkpoint does, else the line of torch's long message that says what is wrong."""
+    with open(path, "rb") as file:
+        start = file.read(BYTES_SHOWN)
+    if not start.startswith(BEGINNINGS):
+        return f"it begins with {start!r}, as no checkpoint does" if start else "it is empty"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
+    line = next((line for line in lines if "Unsupported" in line), lines[0]).rstrip(".")
+    return line if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}, {line}"
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
