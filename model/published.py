@@ -33,7 +33,7 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    """What the file begins with if no checkpoint does, else the line of torch's long message that says what is wrong."""
+    """What the file begins with if no checkpoint does, else the line of torch's long message that tells most."""
     with open(path, "rb") as file:
         start = file.read(BYTES_SHOWN)
     if not start.startswith(BEGINNINGS):
@@ -45,6 +45,17 @@ def _reason(path: str | Path, error: Exception) -> str:
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises ValueError naming the first entry with NaN or infinity: what a network makes of it is no number either."""
+    for name, value in state.items():
+        bad = 0 if torch.isfinite(value).all() else int((~torch.isfinite(value)).sum())
+        if bad:
+            raise ValueError(
+                f"{where}: {name} has {bad} of {value.numel()} values that are NaN or infinite: damaged, or of a "
+                "training that diverged; fetch or make it again"
+            )
 
 
 def differences(found: Shapes, expected: Shapes) -> list[str]:

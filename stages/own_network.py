@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from model.checkpoint import load_model
+from model.published import check_finite
 from stages.training_run import seeded
 from storage.weights import WeightsRef
 
@@ -15,10 +16,14 @@ ConfigT = TypeVar("ConfigT")
 
 
 def load_own(path: Path, build: Callable[[ConfigT], ModuleT], config: ConfigT, stage: str) -> ModuleT:
-    """The file's network, on the CPU. Raises ValueError, naming the stage, if it was built from another config."""
+    """The file's network, on the CPU.
+
+    Raises ValueError, naming the stage, if it was built from another config or has entries that are not finite.
+    """
     network, found = load_model(path, build, type(config))
     if found != config:
         raise ValueError(f"{stage}: {path} holds a network of {found}, the stage asks for {config}")
+    check_finite(network.state_dict(), f"{stage}: {path}")
     return network
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.published import differences, read_tensors, shapes_of
+from model.published import check_finite, differences, read_tensors, shapes_of
 from model.spatial_tracker.config import SpatialTrackerConfig, published
 from model.spatial_tracker.model import SpatialTracker
 
@@ -25,7 +25,7 @@ def load_published(
 
     `config` is `published()` unless given; `replace(published(), window=8)` fits the same file. Entries that start
     with one of `ignore` are left out, as those in `UNUSED` are. Nothing but tensors is unpickled.
-    Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config`.
+    Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config` or not finite.
     """
     config = config or published()
     content = read_tensors(path)
@@ -33,6 +33,7 @@ def load_published(
         chosen = published_state(unwrapped(content), config, ignore=ignore)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    check_finite(chosen, str(path))
     with torch.device("meta"):
         network = SpatialTracker(config)
     network.load_state_dict(chosen, assign=True)

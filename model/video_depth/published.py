@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.published import differences, read_tensors, shapes_of
+from model.published import check_finite, differences, read_tensors, shapes_of
 from model.video_depth.config import VideoDepthConfig, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
 
@@ -24,8 +24,8 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
     """The network of a published file, on the CPU and in evaluation mode. Nothing but tensors is unpickled.
 
     Warns where the weights' licence forbids commercial use, of the weights and perhaps of what is made with them.
-    Raises ValueError if the file is not such a checkpoint, if its entries are not those of `config`, or if `config`
-    contradicts a published name on whether depth is metric (the contents do not tell).
+    Raises ValueError if the file is not such a checkpoint, if its entries are not finite or not those of `config`, or
+    if `config` contradicts a published name on whether depth is metric (the contents do not tell).
     """
     path = Path(path)
     named = re.fullmatch(r"(metric_)?video_depth_anything_vit[sbl]\.pth", path.name)
@@ -45,7 +45,9 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
             f"{path}: its weights do not fit {config}: {'; '.join(complaints)}. "
             "Layouts are in model/video_depth/config.py (vits, vitb, vitl)"
         )
-    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    weights = {name: value.float() for name, value in state.items()}
+    check_finite(weights, str(path))
+    network.load_state_dict(weights, assign=True)
     if licence(config) == NON_COMMERCIAL:
         warnings.warn(f"{path}: weights under {NON_COMMERCIAL}: not for commercial use", stacklevel=2)
     return network.eval()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.published import read_tensors
+from model.published import check_finite, read_tensors
 
 REFUSED = r"x\.pth: damaged, or holds more than tensors.*Fetch it again"
 
@@ -78,3 +78,12 @@ def test_files_that_cannot_be_opened_say_so_themselves(tmp_path: Path):
         read_tensors(tmp_path / "gone.pth")
     with pytest.raises(IsADirectoryError):
         read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_first_entry_that_is_not_finite_is_named(bad: float):
+    state = {"a": torch.ones(2), "n": torch.tensor(3), "b": torch.ones(2, 3), "c": torch.full((2,), bad)}
+    check_finite({name: state[name] for name in "anb"}, "x.pth")
+    state["b"][1, 2] = bad
+    with pytest.raises(ValueError, match=r"x\.pth: b has 1 of 6 values that are NaN or infinite: .* make it again"):
+        check_finite(state, "x.pth")

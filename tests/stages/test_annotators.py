@@ -9,6 +9,7 @@ import pytest
 import torch
 from label_clips import T, still_clip
 
+from model.checkpoint import save_model
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.model import SpatialTracker
 from model.video_depth.config import VideoDepthConfig
@@ -125,15 +126,37 @@ def test_a_clip_of_another_length_is_an_error_that_names_it(
             made_by(stage, [clip(0, rgb)])
 
 
-def test_networks_that_give_nan_reject_the_clip(tmp_path: Path, tracker_weights: WeightsRef):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_before_any_clip(tmp_path: Path, bad: float):
+    """Published or ours: every clip would be rejected for what is wrong with the file."""
+    depth, tracker = VideoDepth(DEPTH), SpatialTracker(TRACKER)
+    with torch.no_grad():
+        depth.head.scratch.output_conv2[2].bias[0] = bad
+        tracker.updateformer.flow_head[-1].bias[1] = bad
+    for network, config, stage, name in (
+        (depth, DEPTH, depth_stage, "head.scratch.output_conv2.2.bias"),
+        (tracker, TRACKER, keypoint_stage, r"updateformer.flow_head.\d.bias"),
+    ):
+        with pytest.raises(ValueError, match=rf"x\.pth: {name} has 1 of \d+ values that are NaN or infinite"):
+            made_by(stage(published_file(tmp_path, "x.pth", network)), [])
+        save_model(tmp_path / "own.safetensors", network, config)
+        own = WeightsRef.of(tmp_path / "own.safetensors")
+        with pytest.raises(ValueError, match=rf"own\.safetensors: {name} has 1 of \d+ values that are NaN"):
+            made_by(stage(own), [])
+
+
+def test_networks_that_give_no_numbers_reject_the_clip(tmp_path: Path, tracker_weights: WeightsRef):
+    """Weights as large as float32 goes: all of them finite, what is made of them is not."""
     torch.manual_seed(0)
-    broken = VideoDepth(DEPTH)
-    torch.nn.init.constant_(broken.head.scratch.output_conv2[2].bias, float("nan"))
-    (made,) = made_by(depth_stage(published_file(tmp_path, "nan.pth", broken)), [clip(0, still_clip(SIDE))])
+    broken, largest = VideoDepth(DEPTH), torch.finfo(torch.float32).max
+    torch.nn.init.constant_(broken.head.scratch.output_conv2[2].weight, largest)
+    torch.nn.init.constant_(broken.head.scratch.output_conv2[2].bias, largest)
+    (made,) = made_by(depth_stage(published_file(tmp_path, "large.pth", broken)), [clip(0, still_clip(SIDE))])
     assert isinstance(made, Rejected) and made.reason == "nan_depth" and "NaN" in made.detail
     tracker = SpatialTracker(TRACKER)
-    torch.nn.init.constant_(tracker.updateformer.flow_head[-1].bias, float("nan"))
-    (made,) = made_by(keypoint_stage(published_file(tmp_path, "nan_t.pth", tracker)), [clip(0, still_clip(SIDE))])
+    torch.nn.init.constant_(tracker.updateformer.flow_head[-1].weight, largest)
+    torch.nn.init.constant_(tracker.updateformer.flow_head[-1].bias, largest)
+    (made,) = made_by(keypoint_stage(published_file(tmp_path, "large_t.pth", tracker)), [clip(0, still_clip(SIDE))])
     assert isinstance(made, Rejected) and made.reason == "nan_tracks"
 
 
