@@ -139,6 +139,10 @@ def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
 
 
 def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
-    """The network's output as inverse depth. NaN stays, and rejects the clip later."""
+    """The network's output as inverse depth. What is not finite becomes NaN, and rejects the clip later.
+
+    So does infinite metric depth: its inverse, 0, would count as known.
+    """
     inverse = 1 / np.maximum(depth, np.float32(NEAREST_M)) if metric else depth
-    return DepthEstimate(inverse_depth=inverse, valid=np.ones(depth.shape, bool))
+    known = np.where(np.isfinite(depth), inverse, np.float32(np.nan))
+    return DepthEstimate(inverse_depth=known, valid=np.ones(depth.shape, bool))

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from label_clips import T, still_clip
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.checkpoint import save_model
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.model import SpatialTracker
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
+from model.video_depth.video import estimate_depth
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.depth import PseudoDepth
 from stages.keypoints import Keypoints
 from stages.spatial_tracker import SpatialTracking
-from stages.video_depth import VideoDepthAnything
+from stages.video_depth import VideoDepthAnything, to_estimate
 from storage.errors import WeightsError
 from storage.weights import WeightsRef
 
@@ -181,6 +183,31 @@ def test_a_metric_network_gives_the_inverse_of_metres(tmp_path: Path):
     np.testing.assert_allclose(
         inverse["inverse_depth"][far], 1 / metres["inverse_depth"].astype(np.float32)[far], rtol=2e-3
     )
+
+
+@pytest.mark.parametrize("metric", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_depth_that_is_no_number_rejects_the_clip(depth_weights: WeightsRef, metric: bool, bad: float):
+    depth = np.linspace(0, 3, 2 * SIDE * SIDE, dtype=np.float32).reshape(2, SIDE, SIDE)
+    sound = to_estimate(depth, metric)
+    assert np.isfinite(sound.inverse_depth).all() and sound.valid.all()
+    depth[1, 5, 7] = bad
+    estimate = to_estimate(depth, metric)
+    assert np.isnan(estimate.inverse_depth[1, 5, 7]) and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
+    rejected = depth_stage(depth_weights).finish(estimate)
+    assert isinstance(rejected, Rejected) and rejected.reason == "nan_depth" and rejected.detail.startswith("1 of ")
+
+
+@pytest.mark.parametrize(("windows", "n_frames"), [("official", 16), ("official", 45), ("direct", 16)])
+def test_the_cost_told_of_depth_is_what_is_counted(depth_weights: WeightsRef, windows: Any, n_frames: int):
+    annotator = depth_stage(depth_weights, windows=windows, n_frames=n_frames).annotator
+    assert isinstance(annotator, VideoDepthAnything)
+    frames = np.zeros((1, n_frames, SIDE, SIDE, 3), np.uint8)
+    with FlopCounterMode(display=False) as counter:
+        estimate_depth(VideoDepth(DEPTH), frames, input_size=42, windows=windows)
+    counted = counter.get_total_flops() / 1e9
+    assert annotator.gflops_per_clip == pytest.approx(counted, rel=0.02)  # the CPU's fused attention is not counted
+    assert f"{annotator.gflops_per_clip:.0f} GFLOP a clip" in annotator.attributes["expected_cost"]
 
 
 def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):
