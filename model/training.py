@@ -128,7 +128,7 @@ class StepReport:
 
 
 class TrainingStopped(RuntimeError):
-    """A step went wrong and was not taken: the weights are those of the step before."""
+    """A step went wrong and was not taken: the weights are those of the step before, or the critic's alone are."""
 
 
 class NonFiniteLoss(TrainingStopped):
@@ -200,6 +200,9 @@ def step_generator(seed: int, index: int, role: int = 0, device: torch.device | 
     return torch.Generator(device).manual_seed(int(mixed))
 
 
+FIRST_ROLE, CRITIC_ROLE = 0, 1  # of a learner, which keeps the noise of the two apart
+
+
 class _Learner:
     """A network with its optimizer."""
 
@@ -267,10 +270,16 @@ class _Learner:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.workers.gather(", ".join(clip_id for batch in batches for clip_id in batch.clip_ids))
         kind, what = (LossSpike, f"{why}; ") if finite else (NonFiniteLoss, "")
+        whose, weights, rate = "", "The weights are those of the step before.", "learning_rate"
+        if self.role == CRITIC_ROLE:
+            whose, rate = "the critic's ", "the critic's learning_rate"
+            weights = (
+                "Its weights are those of the step before; the first network has taken this step already, so only a "
+                "saved state has both as they belong together."
+            )
         raise kind(
-            f"step {step}: {what}loss {means}, gradient norm {grad_norm}; clips {', '.join(parts)}. The "
-            "weights are those of the step before. Look at these clips, or lower learning_rate, and go on from a saved "
-            "state."
+            f"step {step}: {what}{whose}loss {means}, gradient norm {grad_norm}; clips {', '.join(parts)}. {weights} "
+            f"Look at these clips, or lower {rate}."
         )
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
@@ -292,10 +301,10 @@ class _Run:
         if critic is not None and parallel.workers.n > 1:
             raise ValueError(f"{parallel.workers.n} workers and a critic: its first network's loss needs both at once")
         self.config, self.guard, self.parallel, self.step = config, guard, parallel, 0
-        self.learner = _Learner(model, loss_fn, config.learning_rate, config, parallel, role=0)
+        self.learner = _Learner(model, loss_fn, config.learning_rate, config, parallel, FIRST_ROLE)
         self.rival, self.rival_start = None, 0
         if critic is not None:
-            self.rival = _Learner(critic.module, critic.loss_fn, critic.learning_rate, config, parallel, role=1)
+            self.rival = _Learner(critic.module, critic.loss_fn, critic.learning_rate, config, parallel, CRITIC_ROLE)
             self.rival_start = critic.start
         weights = self.learner.module.state_dict()
         self.ema = {name: value.clone() for name, value in weights.items()} if config.ema else None
@@ -361,10 +370,12 @@ class _Run:
 @torch.no_grad()
 def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: float) -> None:
     for name, value in average.items():
-        if value.is_floating_point():
-            value.lerp_(latest[name], 1 - decay)
-        else:
+        if not value.is_floating_point():  # a counter
             value.copy_(latest[name])
+    moving = [name for name, value in average.items() if value.is_floating_point()]
+    for in_shards in (True, False):  # one call takes tensors of one kind
+        if names := [name for name in moving if isinstance(average[name], DTensor) == in_shards]:
+            torch._foreach_lerp_([average[n] for n in names], [latest[n] for n in names], 1 - decay)
 
 
 def check_alike(step: int, saved: Container[str], live: Container[str]) -> None:

@@ -296,6 +296,24 @@ def test_a_critic_trains_from_its_start_and_resumes_too(tmp_path):
     assert [r.losses["total"] for r in plain[:4]] == [r.losses["total"] for r in whole[:4]]
 
 
+def test_a_critic_that_is_no_number_says_whose_weights_are_of_which_step():
+    first, critic, seen = make_net(), make_critic(), []
+
+    def broken(judge, batch, generator):
+        seen.append({name: value.clone() for name, value in (*first.named_parameters(), *judge.named_parameters())})
+        return {"total": judge(batch.y).mean() * (math.nan if len(seen) == 4 else 1.0)}
+
+    message = (
+        r"step 3: the critic's loss .*nan.*; clips clip-3-0, .* Its weights are those of the step before; the first "
+        r"network has taken this step already, .* lower the critic's learning_rate\."
+    )
+    with pytest.raises(NonFiniteLoss, match=message):
+        run(net=first, critic=replace(critic, loss_fn=broken))
+    assert not any(torch.equal(seen[3][name], seen[2][name]) for name in seen[3]), "both moved before"
+    assert all(torch.equal(value, seen[3][name]) for name, value in critic.module.named_parameters())
+    assert all(torch.equal(value, seen[3][name]) for name, value in first.named_parameters())
+
+
 def test_a_state_of_another_kind_is_refused():
     _, state = run(stop_after=2)
     with pytest.raises(ValueError, match="saved state of step 2 has averaged weights"):
