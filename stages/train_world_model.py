@@ -22,7 +22,7 @@ from torch import Tensor
 from model.checkpoint import read_header, save_model, write_whole
 from model.parallel import ALONE, Parallel, ParallelConfig, Workers
 from model.throughput import measure_peak
-from model.training import TrainConfig, step_generator
+from model.training import TrainConfig, TrainingStopped, step_generator
 from model.world.batch import ActionStats, WorldBatch
 from model.world.config import LossConfig, MaskingConfig, SamplingConfig, WorldModelConfig
 from model.world.dual_branch import Block, DualBranchWorldModel, parameter_counts
@@ -59,6 +59,11 @@ from storage.weights import WeightsRef
 WORLD_MODEL_FILE, ACTIVE_FILE = "world_model.safetensors", "active_tracks.csv"
 BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
 STATS_CLIPS = 4096  # action statistics and the table of active tracks look at this many clips at most
+# What a training that was stopped by its own numbers is to be told: its rate is part of its key.
+GO_ON = (
+    "Another learning_rate makes another result, whose training starts anew: to go on from a saved state of this one, "
+    "write it as a checkpoint with `roboscape checkpoint` and set world_model.start_from to that file."
+)
 N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
 
 
@@ -154,7 +159,10 @@ class TrainWorldModel:
             meter=self.meter(rows, device, workers),
             sample=self.sample(rows, held_out[0], device) if self.watch.rollout_every and workers.is_first else None,
         )
-        log = run.finish()
+        try:
+            log = run.finish()
+        except TrainingStopped as stopped:
+            raise type(stopped)(f"{stopped} {GO_ON}") from stopped
         numbers = summary(log) | {"parameters": float(parameter_counts(model)["total"])}
         if workers.is_first:
             card = self.card(rows, stats, numbers)

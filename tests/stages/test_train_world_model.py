@@ -371,7 +371,8 @@ def test_a_loss_that_is_no_number_names_the_clip(root, stores, start):
     arrays = square_clips(8)["clip"]
     arrays["actions"][5, 7] = 1e38
     broken = with_store(root, stores, "clip", arrays)
-    with pytest.raises(NonFiniteLoss, match=r"step \d: loss .*(nan|inf).*; clips clip005\."):
+    message = r"step \d: loss .*(nan|inf).*; clips clip005\. .*`roboscape checkpoint` and set world_model\.start_from"
+    with pytest.raises(NonFiniteLoss, match=message):
         train_stage(root, world_stage(start_from=start, clips_per_batch=1), broken)
 
 
