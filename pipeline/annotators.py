@@ -6,6 +6,7 @@ simulated scene only; real videos want the published weights (`roboscape weights
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training import TrainConfig
@@ -84,6 +85,6 @@ def small_depth(weights: WeightsRef) -> VideoDepthAnything:
     )
 
 
-def small_tracks(weights: WeightsRef, n_points: int) -> SpatialTracking:
-    """Uses what `spatracker_tiny` has trained, on the depth of `small_depth`."""
-    return SpatialTracking(weights=weights, model=TRACK_MODEL, depth_units="1/m", n_points=n_points)
+def small_tracks(weights: WeightsRef, depth_units: Literal["relative", "1/m"], n_points: int) -> SpatialTracking:
+    """Uses what `spatracker_tiny` has trained; it has seen metric depth only."""
+    return SpatialTracking(weights=weights, model=TRACK_MODEL, depth_units=depth_units, n_points=n_points)

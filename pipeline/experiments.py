@@ -10,13 +10,10 @@ from typing import Any, Literal, get_args
 
 from model.magvit2.config import MagvitConfig, one_x
 from model.magvit2.config import tiny as tiny_tokenizer
-from model.spatial_tracker.config import published as tracker
 from model.training import TrainConfig
-from model.video_depth.config import vits
-from model.weights import shipped
-from model.world.config import WorldModelConfig, small
+from model.world.config import WorldModelConfig, paper_small, small
 from model.world.config import tiny as tiny_world_model
-from pipeline import annotators
+from pipeline import annotators, choices
 from pipeline.overrides import override
 from pipeline.settings import Settings
 from stages.base import Resources
@@ -26,21 +23,19 @@ from stages.discover import Discover
 from stages.evaluate import Evaluate
 from stages.keypoints import Keypoints
 from stages.label_quality import LabelQuality
-from stages.lucas_kanade import LucasKanade
+from stages.published_tokenizer import PublishedTokenizer
 from stages.score_labels import ScoreLabels
-from stages.sensor_depth import SensorDepth
 from stages.simulation.config import SampleConfig, demo_sample
 from stages.spatial_tracker import SpatialTracking
 from stages.tokens import Tokens
-from stages.train_tokenizer import TrainTokenizer
+from stages.train_tokenizer import AdversaryConfig, TrainTokenizer
 from stages.train_world_model import TrainWorldModel
 from stages.training_run import RunConfig
-from stages.video_depth import VideoDepthAnything
-from storage.published_weights import published, require
-from storage.weights import WeightsRef
+from storage.published_weights import require
 
 DEMO_GRID = 16  # points a side that a network tracks on a CPU: it takes seconds a clip, a 32x32 grid ten
-DEPTH_WEIGHTS, TRACK_WEIGHTS = "vda-vits", "spatracker"  # the paper's annotators, by their published weights
+# By their published weights; see `pipeline.choices`.
+DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS = "vda-vits", "spatracker", "magvit2-1x"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +48,8 @@ class Experiment:
     keypoints: Keypoints
     label_quality: LabelQuality
     label_scores: ScoreLabels
-    rgb_tokenizer: TrainTokenizer
-    depth_tokenizer: TrainTokenizer
+    rgb_tokenizer: TrainTokenizer | PublishedTokenizer
+    depth_tokenizer: TrainTokenizer | PublishedTokenizer
     rgb_tokens: Tokens
     depth_tokens: Tokens
     world_model: TrainWorldModel
@@ -98,8 +93,8 @@ def from_scratch(
     return Experiment(
         discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
         clip=Clip(root=str(source), size=size),
-        depth=PseudoDepth(annotator=SensorDepth(root=str(source)), size=size),  # type: ignore[arg-type]  (its ClassVars)
-        keypoints=Keypoints(annotator=LucasKanade()),  # type: ignore[arg-type]
+        depth=PseudoDepth(annotator=choices.depth_annotator("sensor", str(source), size, gpus / 2), size=size),
+        keypoints=Keypoints(annotator=choices.keypoint_annotator("lucas-kanade", "1/m", 32**2, gpus / 2)),
         label_quality=LabelQuality(),
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
@@ -140,22 +135,17 @@ def demo(source: Path) -> Experiment:
     tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
     return replace(
         e,
-        rgb_tokenizer=replace(e.rgb_tokenizer, start_from=weights("rgb_tokenizer"), **tokenizer),
-        depth_tokenizer=replace(e.depth_tokenizer, start_from=weights("depth_tokenizer"), **tokenizer),
-        world_model=replace(e.world_model, start_from=weights("world_model"), training=polish),
+        rgb_tokenizer=replace(e.rgb_tokenizer, start_from=choices.shipped_weights("rgb_tokenizer"), **tokenizer),
+        depth_tokenizer=replace(e.depth_tokenizer, start_from=choices.shipped_weights("depth_tokenizer"), **tokenizer),
+        world_model=replace(e.world_model, start_from=choices.shipped_weights("world_model"), training=polish),
     )
 
 
 def demo_pseudo_labels(source: Path) -> Experiment:
     """The demo with the paper's annotators, small ones by shipped weights, in place of the stand-ins."""
     e = demo(source)
-    depth = annotators.small_depth(weights("vda-tiny"))
-    tracks = annotators.small_tracks(weights("spatracker-tiny"), n_points=DEMO_GRID**2)
-    return replace(
-        e,
-        depth=replace(e.depth, annotator=depth),  # type: ignore[arg-type]  (its ClassVars)
-        keypoints=replace(e.keypoints, annotator=tracks, grid=DEMO_GRID),  # type: ignore[arg-type]
-    )
+    e = replace(e, keypoints=replace(e.keypoints, grid=DEMO_GRID))
+    return choose(choose(e, "depth.annotator", "vda-tiny"), "keypoints.annotator", "spatracker-tiny")
 
 
 def smoke(source: Path) -> Experiment:
@@ -176,35 +166,62 @@ def smoke(source: Path) -> Experiment:
 
 def sensor_labels(source: Path) -> Experiment:
     """AGIBOT-World at 256 px, published sizes, labels by the stand-ins: for GPUs and a cluster."""
-    return from_scratch(
+    e = from_scratch(
         source,
         size=256,
         tokenizer=one_x(),
-        tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4),
+        tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4, ema=0.999),
         world_model=small(),
         world_training=TrainConfig(steps=200_000, precision="bfloat16"),
         watch=WATCH_LONG,
         cpus=4.0,
         gpus=1.0,
     )
+    judge = AdversaryConfig()  # MAGVIT-2's patch discriminator, from `adversarial_start` on
+    return replace(
+        e,
+        rgb_tokenizer=replace(e.rgb_tokenizer, adversary=judge),
+        depth_tokenizer=replace(e.depth_tokenizer, adversary=judge),
+        rgb_tokens=replace(e.rgb_tokens, precision="bfloat16"),
+        depth_tokens=replace(e.depth_tokens, precision="bfloat16"),
+    )
 
 
 def pseudo_labels(source: Path) -> Experiment:
     """The same with the paper's annotators, Video Depth Anything and SpatialTracker, by published weights."""
-    folder, e = Settings().weights, sensor_labels(source)
-    depth = VideoDepthAnything(weights=published(DEPTH_WEIGHTS, folder), model=vits(), gpus=0.5)
-    tracks = SpatialTracking(
-        weights=published(TRACK_WEIGHTS, folder), model=tracker(), depth_units=depth.units, gpus=0.5
-    )
-    return replace(
-        e,
-        depth=replace(e.depth, annotator=depth),  # type: ignore[arg-type]  (its ClassVars)
-        keypoints=replace(e.keypoints, annotator=tracks),  # type: ignore[arg-type]
-    )
+    e = choose(sensor_labels(source), "depth.annotator", DEPTH_WEIGHTS)
+    return choose(e, "keypoints.annotator", TRACK_WEIGHTS)
 
 
-def weights(name: str) -> WeightsRef:
-    return WeightsRef.of(shipped(name), name=f"{name}.safetensors", licence="Apache-2.0")
+def paper(source: Path) -> Experiment:
+    """The paper's own path: its annotators and 1X's MAGVIT-2 by published weights, actions added to the tokens."""
+    e = pseudo_labels(source)
+    for tokenizer in ("rgb_tokenizer", "depth_tokenizer"):
+        e = choose(e, tokenizer, TOKENIZER_WEIGHTS)
+    return replace(e, world_model=replace(e.world_model, model=paper_small()))
+
+
+def choose(e: Experiment, role: str, name: str) -> Experiment:
+    """The experiment with another maker of labels or tokens; ROLES are the roles. A tracker keeps step with the depth.
+
+    Raises ValueError naming what there is, WeightsError if the weights are missing.
+    """
+    gpus = getattr(e.depth.annotator, "gpus", 0.0) or e.world_model.resources.gpus / 2
+    if role == "depth.annotator":
+        made = choices.depth_annotator(name, e.clip.root, e.clip.size, gpus)
+        e = replace(e, depth=replace(e.depth, annotator=made))
+        tracker = e.keypoints.annotator
+        if isinstance(tracker, SpatialTracking):
+            tracker = replace(tracker, depth_units=made.units)
+        return replace(e, keypoints=replace(e.keypoints, annotator=tracker))
+    if role == "keypoints.annotator":
+        tracks = choices.keypoint_annotator(name, e.depth.annotator.units, e.keypoints.grid**2, gpus)
+        return replace(e, keypoints=replace(e.keypoints, annotator=tracks))
+    old = getattr(e, role)
+    return replace(e, **{role: choices.tokenizer(name, old.source, old.resources)})
+
+
+ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")
 
 
 Name = Literal[
@@ -214,6 +231,7 @@ Name = Literal[
     "pretrain",
     "pseudo-labels",
     "sensor-labels",
+    "paper",
     "vda-tiny",
     "spatracker-tiny",
 ]
@@ -224,6 +242,7 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotators.AnnotatorTrainin
     "pretrain": pretrain,
     "pseudo-labels": pseudo_labels,
     "sensor-labels": sensor_labels,
+    "paper": paper,
     "vda-tiny": annotators.vda_tiny,
     "spatracker-tiny": annotators.spatracker_tiny,
 }
@@ -238,7 +257,10 @@ SAMPLES: dict[str, SampleConfig] = {
 # Experiments on the sample of another name; the others have one of their own name, or none.
 SHARED_SAMPLES = {"demo-pseudo-labels": "demo", **dict.fromkeys(annotators.NAMES, "annotators")}
 # Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
-WEIGHTS: dict[str, tuple[str, ...]] = {"pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS)}
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),
+    "paper": (DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS),
+}
 assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
 
 
@@ -258,7 +280,13 @@ def named(name: str, source: str, overrides: dict[str, Any]) -> Experiment | ann
         raise FileNotFoundError(
             f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
         )
-    e = override(EXPERIMENTS[name](Path(source).absolute()), overrides)
+    e = EXPERIMENTS[name](Path(source).absolute())
+    chosen = {role: overrides[role] for role in ROLES if isinstance(overrides.get(role), str)}
+    if isinstance(e, Experiment):
+        for role, maker in chosen.items():
+            e = choose(e, role, maker)
+        overrides = {path: value for path, value in overrides.items() if path not in chosen}
+    e = override(e, overrides)
     if isinstance(e, Experiment):
         check_units(e)
     return e

@@ -8,7 +8,7 @@ one is another value of one field.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, UInt8
@@ -47,7 +47,7 @@ class DepthAnnotator(Protocol):
     def version(self) -> int: ...
 
     @property
-    def units(self) -> str: ...
+    def units(self) -> Literal["relative", "1/m"]: ...
 
     @property
     def inputs(self) -> Mapping[str, tuple[str, ...]]: ...  # of the roles `discover` and `clip`

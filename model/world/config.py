@@ -83,6 +83,14 @@ def large(**changes) -> WorldModelConfig:
     return replace(WorldModelConfig(n_layers=32, n_heads=16, d_model=1024), **changes)
 
 
+def paper_small(**changes) -> WorldModelConfig:
+    """The smallest network as the paper describes it: one linear map of the action added to every token (Sec. 3.2).
+
+    It names no way to tell frames apart; ours for it is one learned vector a frame, which ends at 16 frames.
+    """
+    return replace(small(action_conditioning="add", time_positions="learned"), **changes)
+
+
 def tiny(**changes) -> WorldModelConfig:
     """For two CPU cores; ours, not the paper's."""
     return replace(WorldModelConfig(n_layers=4, n_heads=4, d_model=128, d_action=64, grid=(8, 8)), **changes)
