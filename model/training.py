@@ -375,7 +375,9 @@ def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: 
     moving = [name for name, value in average.items() if value.is_floating_point()]
     for in_shards in (True, False):  # one call takes tensors of one kind
         if names := [name for name in moving if isinstance(average[name], DTensor) == in_shards]:
-            torch._foreach_lerp_([average[n] for n in names], [latest[n] for n in names], 1 - decay)
+            torch._foreach_lerp_(  # type: ignore[reportPrivateImportUsage]
+                [average[n] for n in names], [latest[n] for n in names], 1 - decay
+            )
 
 
 def check_alike(step: int, saved: Container[str], live: Container[str]) -> None:

@@ -71,14 +71,21 @@ def wait_for(processes: list[subprocess.Popen[bytes]], watch: Callable[[], None]
 
 
 def judge(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]], folder: Path) -> None:
-    killed = [rank for rank, process in enumerate(processes) if (process.poll() or 0) < 0]
-    if killed:
-        number = -(processes[killed[0]].poll() or 0)
-        raise WorkerDied(f"worker {killed[0]} was ended by {signal.Signals(number).name}\n{tail(logs[killed[0]])}")
-    raise_recorded(folder / FAILURES)
-    for rank, process in enumerate(processes):
-        if process.poll() != 0:
-            raise WorkerDied(f"worker {rank} ended with code {process.poll()}\n{tail(logs[rank])}")
+    """Tells a death from an error of the training's own. One worker's death makes the others fail, with errors that
+    they note; but an abort may also be torch's answer to another one's error."""
+    codes = {rank: process.poll() for rank, process in enumerate(processes)}
+    killed = {rank: signal.Signals(-code) for rank, code in codes.items() if code is not None and code < 0}
+    if not killed:
+        raise_recorded(folder / FAILURES)
+    elif set(killed.values()) == {signal.SIGABRT}:
+        raise_recorded(
+            folder / FAILURES, own_of=[rank for rank, code in codes.items() if code is not None and code > 0]
+        )
+    for rank, number in killed.items():
+        raise WorkerDied(f"worker {rank} was ended by {number.name}\n{tail(logs[rank])}")
+    for rank, code in codes.items():
+        if code != 0:
+            raise WorkerDied(f"worker {rank} ended with code {code}\n{tail(logs[rank])}")
 
 
 def tail(log: IO[str]) -> str:

@@ -6,8 +6,9 @@ training goes on from its last saved state, from an error of its own, which woul
 """
 
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from storage.store import StoreRef
 
 TRIES = 3  # starts of the workers with no newer saved state in between
 POLL_S = 1.0
+ABSENCE = re.compile(r"gloo|nccl", re.IGNORECASE)  # named by the errors of those who wait for a worker that is gone
 
 # (spec, called again and again while the workers run) -> returns when all are done
 Launch = Callable[[TrainingSpec, Callable[[], None]], None]
@@ -111,9 +113,14 @@ def last_saved(out: StoreRef) -> int:
     return max(steps, default=-1)
 
 
-def raise_recorded(failures: Path) -> None:
-    """Raises the first error that a worker noted there, if one did. (Later ones come from its absence.)"""
+def raise_recorded(failures: Path, own_of: Container[int] | None = None) -> None:
+    """Raises the first error that a worker noted there, if one did. (Later ones come from its absence.)
+
+    With `own_of`, only one of these workers', and none that tells of another worker's absence.
+    """
     notes = [(json.loads(path.read_text()), path.stem) for path in failures.glob("*.json")]
+    if own_of is not None:
+        notes = [(note, rank) for note, rank in notes if int(rank) in own_of and not ABSENCE.search(note["message"])]
     if notes:
         note, rank = min(notes, key=lambda pair: pair[0]["at"])
         raise StageFailed(f"worker {rank}: {note['type']}: {note['message']}\n{note['trace']}")
