@@ -56,11 +56,17 @@ class TrainingSpec:
         )
 
 
-def train_together(spec: TrainingSpec, workers: Workers) -> None:
-    """One worker's part, from the stores to the sealed result, which the first worker writes."""
+def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = False) -> None:
+    """One worker's part, from the stores to the sealed result, which the first worker writes.
+
+    clear_stop: a stop file that lies there is a former training's. (Ray's launcher removes that by itself, and may have
+    put a new one when its workers come here.)
+    """
     torch.set_num_threads(max(1, int(spec.stage.resources.cpus)))
     writer = open_writer(spec.out) if workers.is_first else None
     try:
+        if writer and clear_stop:
+            (writer.path / STOP_FILE).unlink(missing_ok=True)
         folder = meet_at(writer.path if writer else None, workers)
         rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
         progress = ProgressFile(folder, workers)
@@ -142,7 +148,7 @@ def main() -> None:
         print(f"{spec.out.uri} is complete; nothing to do")
         return
     try:
-        train_together(spec, join(spec.stage.device))
+        train_together(spec, join(spec.stage.device), clear_stop=True)
     except Exception as error:
         if arguments.failures:
             record_failure(arguments.failures / f"{os.environ.get('RANK', '0')}.json", error)

@@ -17,6 +17,7 @@ from stages import train_distributed
 from stages.train_distributed import (
     PROGRESS_FILE,
     ProgressFile,
+    Stopped,
     TrainingSpec,
     leave_with,
     meet_at,
@@ -25,9 +26,9 @@ from stages.train_distributed import (
 )
 from stages.train_world_model import WORLD_MODEL_FILE, TrainWorldModel
 from stages.training_run import RunConfig
-from stages.working_files import remove_working_files
+from stages.working_files import STOP_FILE, remove_working_files
 from storage.errors import StoreConflict
-from storage.results import Result, open_result
+from storage.results import WORK, Result, open_result
 from storage.weights import WeightsRef
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -102,6 +103,20 @@ def test_torchrun_makes_what_one_process_makes(root, stores, tmp_path, strategy,
     monkeypatch.setattr(sys, "argv", ["train_distributed", str(tmp_path / "training.json")])
     train_distributed.main()
     assert "is complete; nothing to do" in capsys.readouterr().out
+
+
+def test_a_stop_that_another_start_left_ends_nothing(root, stores, tmp_path, monkeypatch):
+    """Ctrl-C of a training on Ray leaves one; it goes on with torchrun. Ray's own workers obey what they find."""
+    spec = new_spec(root, stores, world_stage(), "stopped")
+    work = Path(spec.out.uri.removeprefix("file://")) / WORK
+    work.mkdir()
+    (work / STOP_FILE).touch()
+    with pytest.raises(Stopped):
+        train_together(spec, ALONE)
+    (tmp_path / "training.json").write_text(spec.to_json())
+    monkeypatch.setattr(sys, "argv", ["train_distributed", str(tmp_path / "training.json")])
+    train_distributed.main()
+    assert open_result(spec.out).numbers["steps"] == 5
 
 
 @dataclass(frozen=True)
