@@ -16,6 +16,7 @@ from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Precision, Tracks, depth_from_inverse, track_points
 from model.spatial_tracker.published import load_published
 from model.spatial_tracker.triplane import HOLE
+from stages.annotator_settings import check_choice, check_share
 from stages.base import Arrays, ClipInputs, Rejected, Resources
 from stages.keypoints import Queries, TrackEstimate
 from stages.own_network import load_own
@@ -24,6 +25,7 @@ from storage.weights import WeightsRef
 
 LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
 SUPPORT_POINTS = 36  # that are tracked beside those asked for
+DepthUnits = Literal["relative", "1/m"]
 OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
 
 
@@ -35,11 +37,13 @@ class SpatialTracking:
     floor, a share of the clip's largest, since its zero lies anywhere. `backward_points` of the points, spread over the
     grid, are tracked back from where they were last seen: how far that ends from the way there is the
     forward-backward error, at about that share of the cost.
+
+    Raises ValueError for settings with which no clip could be made.
     """
 
     weights: WeightsRef
     model: SpatialTrackerConfig
-    depth_units: Literal["relative", "1/m"]
+    depth_units: DepthUnits
     inverse_floor: float = 0.05
     visible_above: float = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
@@ -50,6 +54,22 @@ class SpatialTracking:
     gpus: float = field(default=0.0, metadata={"key": False})
     cpus: float = field(default=1.0, metadata={"key": False})
     version: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_choice(who, "depth_units", self.depth_units, DepthUnits)
+        check_choice(who, "precision", self.precision, Precision)
+        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        if not 0 < self.inverse_floor < 1:
+            raise ValueError(f"{who}: inverse_floor={self.inverse_floor:g}, expected a share between 0 and 1")
+        if not 0 <= self.visible_above <= 1:
+            raise ValueError(f"{who}: visible_above={self.visible_above:g}, expected a probability in [0, 1]")
+        if self.backward_points < 0:
+            raise ValueError(f"{who}: backward_points={self.backward_points}, expected 0 (none) or more")
+        try:
+            self.model.check_length(self.n_frames)
+        except ValueError as error:
+            raise ValueError(f"{who}: n_frames={self.n_frames}, model.window={self.model.window}: {error}") from error
 
     @property
     def name(self) -> str:
@@ -158,7 +178,7 @@ def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
     return load_own(path, SpatialTracker, config, "keypoints") if path.suffix == OWN else load_published(path, config)
 
 
-def tracker_depth(arrays: Arrays, units: Literal["relative", "1/m"], floor: float) -> Float32[np.ndarray, "t h w"]:
+def tracker_depth(arrays: Arrays, units: DepthUnits, floor: float) -> Float32[np.ndarray, "t h w"]:
     """Depth as the tracker wants it, 0 where it is not known.
 
     Rejected: `no_depth` where nothing is known, `flat_depth` where all of it is at one distance.

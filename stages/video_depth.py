@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from model.video_depth.config import MAX_FRAMES, VideoDepthConfig
+from model.video_depth.config import MAX_FRAMES, PATCH, VideoDepthConfig
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth, compile_blocks
 from model.video_depth.published import load_published
 from model.video_depth.video import INPUT_SIZE, STEP, Windows, estimate_depth, network_size
+from stages.annotator_settings import check_choice, check_share
 from stages.base import ClipInputs, Rejected, Resources
 from stages.clip_frames import check_frames
 from stages.depth import DepthEstimate
@@ -33,6 +34,8 @@ class VideoDepthAnything:
     windows: `official` pads a clip of 16 frames to 32, which costs twice as much and gives other numbers than `direct`,
     one forward of the clip as it is. Both stand in the store. A relative network gives inverse depth up to scale and
     shift; a metric one gives metres, whose inverse is stored.
+
+    Raises ValueError for settings with which no clip could be made.
     """
 
     weights: WeightsRef
@@ -50,6 +53,23 @@ class VideoDepthAnything:
     version: int = field(default=1, init=False)
 
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"clip": ("rgb",)}
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_choice(who, "windows", self.windows, Windows)
+        check_choice(who, "precision", self.precision, Precision)
+        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        if self.input_size < PATCH or self.input_size % PATCH:
+            above = max(1, -(-self.input_size // PATCH)) * PATCH
+            raise ValueError(
+                f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, the side of a patch, such as "
+                f"{above}"
+            )
+        if self.n_frames < 1 or (self.windows == "direct" and self.n_frames > MAX_FRAMES):
+            raise ValueError(
+                f"{who}: n_frames={self.n_frames} with windows={self.windows}, expected 1 or more, and with direct at "
+                f"most {MAX_FRAMES}, the length of one forward: take windows=official"
+            )
 
     @property
     def name(self) -> str:

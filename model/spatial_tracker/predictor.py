@@ -5,7 +5,7 @@ support points of the first frame is tracked along, since points are tracked bet
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -87,10 +87,12 @@ def track_points(
     `backward` also tracks the reversed clip, for frames that windows before late queries do not cover. `precision` is
     that of attention; all else is float32. With published weights the order of the queries has a say, too: see
     `model.dealt_flags`.
-    Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, and for
-    clips not longer than half a window.
+    Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, for clips
+    not longer than half a window, and for a precision that there is not.
     """
     n_frames, height, width = frames.shape[1:4]
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
     _check_queries(queries, n_frames, height, width)
     network.config.check_length(n_frames)
     if depth.shape != frames.shape[:4]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from model.spatial_tracker.model import SpatialTracker
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
+from pipeline.overrides import override
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.depth import PseudoDepth
 from stages.keypoints import Keypoints
@@ -208,6 +210,59 @@ def test_the_cost_told_of_depth_is_what_is_counted(depth_weights: WeightsRef, wi
     counted = counter.get_total_flops() / 1e9
     assert annotator.gflops_per_clip == pytest.approx(counted, rel=0.02)  # the CPU's fused attention is not counted
     assert f"{annotator.gflops_per_clip:.0f} GFLOP a clip" in annotator.attributes["expected_cost"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp16"}, "VideoDepthAnything: precision='fp16', expected one of float32, bfloat16, float16"),
+        ({"windows": "offical"}, "windows='offical', expected one of official, direct"),
+        ({"input_size": 0}, "input_size=0, expected a multiple of 14, the side of a patch, such as 14"),
+        ({"input_size": 500}, "input_size=500, expected a multiple of 14, the side of a patch, such as 504"),
+        ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
+        ({"n_frames": 33}, "n_frames=33 with windows=direct, .* at most 32, .* take windows=official"),
+        ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
+        ({"precision": "float16"}, "precision='float16' with gpus=0, but half precision is for GPUs: set gpus first"),
+    ],
+)
+def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
+    depth_weights: WeightsRef, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
+    stage = depth_stage(depth_weights)
+    with pytest.raises(ValueError, match=message):
+        depth_stage(depth_weights, **settings)
+    with pytest.raises(ValueError, match=message):  # as `--set depth.annotator.precision=fp16` has it
+        override(stage, {f"annotator.{name}": value for name, value in settings.items()})
+    override(stage, {"annotator.gpus": 0.5, "annotator.precision": "float16", "annotator.input_size": 518})
+    override(stage, {"annotator.windows": "official", "annotator.n_frames": 33})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp16"}, "SpatialTracking: precision='fp16', expected one of float32, float16, bfloat16"),
+        ({"depth_units": "m"}, "depth_units='m', expected one of relative, 1/m"),
+        ({"inverse_floor": 0.0}, "inverse_floor=0, expected a share between 0 and 1"),
+        ({"inverse_floor": 1.0}, "inverse_floor=1, expected"),
+        ({"visible_above": 1.5}, r"visible_above=1.5, expected a probability in \[0, 1\]"),
+        ({"visible_above": float("nan")}, "visible_above=nan, expected"),
+        ({"backward_points": -1}, r"backward_points=-1, expected 0 \(none\) or more"),
+        ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
+        ({"model.window": 32}, "n_frames=16, model.window=32: clip of 16 frames: more than half a window of 32"),
+        ({"n_frames": 8}, "n_frames=8, model.window=16: clip of 8 frames: more than half a window of 16"),
+        ({"precision": "bfloat16"}, "precision='bfloat16' with gpus=0, but half precision is for GPUs"),
+    ],
+)
+def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
+    tracker_weights: WeightsRef, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    stage = keypoint_stage(tracker_weights)
+    with pytest.raises(ValueError, match=message):
+        override(stage, {f"annotator.{name}": value for name, value in settings.items()})
+    override(stage, {"annotator.gpus": 0.5, "annotator.precision": "bfloat16", "annotator.visible_above": 1})
+    override(stage, {"annotator.n_frames": 9, "annotator.model.window": 8})
 
 
 def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):

@@ -161,6 +161,14 @@ def test_depth_that_lifts_nothing_is_refused():
             track_points(network, frames, depth.astype(np.float32), queries)
 
 
+def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
+    frames, depth = arrays()
+    for precision in ("fp16", "float64", "nn"):  # torch has the last two
+        with pytest.raises(ValueError, match=f"precision='{precision}': expected one of float32, float16, bfloat16"):
+            track_points(small_tracker(), frames, depth, first_frame_grid(2, 64, 64), precision=precision)  # type: ignore[arg-type]
+
+
 def test_clips_of_another_length_or_shape_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
     frames, depth = arrays()
