@@ -120,17 +120,13 @@ class Snapshots:
 
     def latest(self) -> Snapshot | None:
         """The newest complete state; the same for all workers."""
-        found = self._complete()
+        found = saved_states(self.folder)
         name = self.workers.from_first(found[-1].folder.name if found else None)
         return Snapshot(self.folder / name, self.workers) if name else None
 
     def best(self) -> Snapshot | None:
         """The one with the least metric, if any was measured. For one worker by itself."""
-        measured = [snapshot for snapshot in self._complete() if snapshot.about["metric"] is not None]
-        return min(measured, key=lambda snapshot: snapshot.about["metric"], default=None)
-
-    def _complete(self) -> list[Snapshot]:
-        return [Snapshot(path) for path in sorted(self.folder.iterdir()) if NAME.fullmatch(path.name)]
+        return best_of(saved_states(self.folder))
 
     def _publish(self, written: Future, partial: Path, final: Path, about: Mapping[str, Any]) -> None:
         written.result()  # the first worker's ends when all workers' files are there
@@ -142,9 +138,20 @@ class Snapshots:
         os.rename(partial, final)
         _sync(self.folder)
         best = self.best()
-        for old in self._complete()[: -self.keep]:
+        for old in saved_states(self.folder)[: -self.keep]:
             if best is None or old.folder != best.folder:
                 _discard(old.folder)
+
+
+def saved_states(folder: Path) -> list[Snapshot]:
+    """The complete ones, oldest first. Looks only: a training may be writing there, and drop one at any time."""
+    return [Snapshot(path) for path in sorted(folder.glob("step-*")) if NAME.fullmatch(path.name)]
+
+
+def best_of(states: list[Snapshot]) -> Snapshot | None:
+    """The one with the least metric, if any was measured."""
+    measured = [snapshot for snapshot in states if snapshot.about["metric"] is not None]
+    return min(measured, key=lambda snapshot: snapshot.about["metric"], default=None)
 
 
 def _discard(folder: Path) -> None:

@@ -215,6 +215,25 @@ def train_spec(
         out.print(f"torchrun --standalone --nproc-per-node {spec.stage.workers} -m stages.train_distributed {path}")
 
 
+@app.command()
+def checkpoint(
+    path: Annotated[Path, typer.Argument(help="The file to write, such as now.safetensors.")],
+    training: Annotated[str, typer.Option(help="Its store: a key, a stage or stage/key.")] = "world_model",
+    best: Annotated[
+        bool, typer.Option("--best", help="The state with the least held-out loss, not the newest.")
+    ] = False,
+) -> None:
+    """Write the newest saved state of a running or stopped training of the world model as a checkpoint.
+
+    `roboscape generate FILE CLIP` shows what it has learned so far. `--set world_model.start_from=FILE` trains on from
+    its weights in a new result: at another learning rate, say, after a loss that was no number.
+    """
+    from pipeline.saved_state import write_checkpoint
+
+    with failures_explained():
+        out.print(write_checkpoint(training, path, Settings().stores, best), markup=False)
+
+
 def start(request: dict[str, Any]) -> None:
     """Services up, the sample made if the experiment wants it, the flow run, the results shown."""
     from pipeline.driver import drive
@@ -228,7 +247,7 @@ def experiments() -> None:
     from pipeline.experiments import descriptions
 
     for name, text in descriptions().items():
-        out.print(f"[bold]{name:<16}[/bold] {text}")
+        out.print(f"[bold]{name:<19}[/bold] {text}")
 
 
 @app.command()

@@ -49,7 +49,7 @@ from stages.training_run import (
     summary,
     training_note,
 )
-from stages.working_files import remove_working_files
+from stages.working_files import leave_card, remove_working_files
 from storage.key import parameters
 from storage.records import StoreRef
 from storage.results import Result, ResultWriter
@@ -138,6 +138,8 @@ class TrainWorldModel:
         model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
         used = self.rows_of(rows, "train")
         stats = self.action_stats(rows["clip"], used)
+        if workers.is_first:
+            leave_card(folder, self.model, self.card(rows, stats, {}))
         prepared = folder / PREPARED
         data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers)
         held_out = self.held_out(rows, stats)

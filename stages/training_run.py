@@ -291,7 +291,8 @@ def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
     if start_from is None:
         return {"started_from": "random weights", "steps_before": 0}
     before = read_header(start_from.resolve())["card"]
-    steps = before.get("steps_before", 0) + before.get("training", {}).get("steps", 0)
+    taken = before.get("state", {}).get("step", before.get("training", {}).get("steps", 0))
+    steps = before.get("steps_before", 0) + taken
     return {"started_from": f"{start_from.name} (SHA-256 {start_from.sha256})", "steps_before": steps}
 
 

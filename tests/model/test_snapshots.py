@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from model import snapshots as module
-from model.snapshots import ABOUT, Snapshots
+from model.snapshots import ABOUT, Snapshots, saved_states
 from model.training import TrainState
 
 
@@ -141,7 +141,7 @@ def test_half_deleted_states_do_not_count(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             found.wait()
     assert shutil.rmtree is rmtree
-    assert [snapshot.step for snapshot in Snapshots(tmp_path)._complete()] == [2, 3]
+    assert [snapshot.step for snapshot in saved_states(tmp_path)] == [2, 3]
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):
