@@ -89,8 +89,19 @@ class SpatialTracking:
 
     @cached_property
     def cost(self) -> Cost:
-        """Of one call, known before it is made."""
-        return predict_cost(self.model, self.clips_per_call, self.n_frames, self.n_points + SUPPORT_POINTS)
+        """Of one call, known before it is made: all points forward, then clip by clip some of them backward."""
+        there = predict_cost(self.model, self.clips_per_call, self.n_frames, self.n_points + SUPPORT_POINTS)
+        n_back = len(self.tracked_back(self.n_points))
+        if not n_back:
+            return there
+        back = predict_cost(self.model, 1, self.n_frames, n_back + SUPPORT_POINTS)
+        return Cost(
+            flops=there.flops + self.clips_per_call * back.flops, peak_bytes=max(there.peak_bytes, back.peak_bytes)
+        )
+
+    def tracked_back(self, n_points: int) -> np.ndarray:
+        """Which of the points, spread over the grid."""
+        return np.unique(np.linspace(0, n_points - 1, self.backward_points).round().astype(int))
 
     @property
     def resources(self) -> Resources:
@@ -141,7 +152,7 @@ class SpatialTracking:
         estimates = []
         for i in range(len(frames)):
             error = np.full(found.visible[i].shape, np.nan, np.float32)
-            chosen = np.unique(np.linspace(0, len(queries) - 1, self.backward_points).round().astype(int))
+            chosen = self.tracked_back(len(queries))
             if len(chosen):
                 error[:, chosen] = backward_error(network, frames[i], depth[i], found, i, chosen, how)
             extras = {"visibility": found.visibility[i], "track_depth": found.depth[i], "fb_error": error}

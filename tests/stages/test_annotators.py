@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from label_clips import T, still_clip
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.checkpoint import save_model
@@ -263,6 +264,18 @@ def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
         override(stage, {f"annotator.{name}": value for name, value in settings.items()})
     override(stage, {"annotator.gpus": 0.5, "annotator.precision": "bfloat16", "annotator.visible_above": 1})
     override(stage, {"annotator.n_frames": 9, "annotator.model.window": 8})
+
+
+@pytest.mark.parametrize("backward_points", [0, 4, 64])
+def test_the_cost_told_of_tracks_is_what_is_counted(tracker_weights: WeightsRef, backward_points: int):
+    """Points that are tracked back again included, at most as many as there are."""
+    stage = keypoint_stage(tracker_weights, backward_points=backward_points, clips_per_call=2)
+    track = stage.start("cpu", {})
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # fused attention is not counted
+        track([clip(i, still_clip(SIDE)) for i in range(2)])
+    annotator = stage.informed
+    assert isinstance(annotator, SpatialTracking)
+    assert annotator.cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):
