@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.deaths import Deaths
 from pipeline.worker import WORKER_DIED, Job, Worker, limit_threads
 from stages.base import DatasetStage, Progress, Resources
 from storage import store
@@ -22,7 +23,6 @@ MAX_DEATHS = 2  # workers that a shard may end before its clips are tried one by
 MAX_DEATHS_IN_ROW = 10  # with no shard finished in between: then it is not the clips
 DEADLY_CLIPS = 3  # so many may end their workers and be rejected, also where that is more than max_error_share
 HOPELESS = 20  # errors after which a stage that has too many of them does not try the rest
-DATASET_TRIES = 3  # of a DatasetStage whose worker dies; it goes on from its working folder
 POLL_S = 1.0
 SHARDS_IN_FLIGHT = 2  # per worker: one being made, one waiting, so that memory stays flat and no worker idles
 
@@ -333,22 +333,30 @@ def run_dataset(
 def run_dataset_ray(
     stage: DatasetStage, inputs: dict[str, StoreRef], out: StoreRef, progress: Progress
 ) -> dict[str, float]:
-    """The same on a Ray worker with the stage's resources (a GPU node, say), asked for its progress every second."""
+    """The same on a Ray worker with the stage's resources (a GPU node, say), asked for its progress every second.
+
+    A worker that dies is replaced, and goes on from the working folder. Raises StageFailed if that does not help.
+    """
     import ray
     from ray.exceptions import RayActorError
 
     room_for(stage.name, stage.resources)
-    for attempt in range(DATASET_TRIES):
+    deaths = Deaths(out)
+    while True:
         options: dict[str, Any] = {**actor_options(stage.resources), "max_concurrency": 2}
         worker: Any = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
         try:
             return watched(worker, progress)
         except RayActorError as error:
-            if attempt + 1 == DATASET_TRIES or "creation task" in str(error):
-                raise StageFailed(f"stage '{stage.name}': its worker died {attempt + 1} times: {error}") from error
+            if "creation task" in str(error):
+                raise StageFailed(f"stage '{stage.name}': its worker could not start.\n{error}") from error
+            if not deaths.one_more():
+                raise StageFailed(
+                    f"stage '{stage.name}': its worker was {deaths}. Too little memory (it has {stage.resources}), or "
+                    f"a broken library or driver? The last death: {error}"
+                ) from error
         finally:
             ray.kill(worker)
-    raise AssertionError("unreachable")
 
 
 def watched(worker: Any, progress: Progress) -> dict[str, float]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.deaths import working_folder
 from pipeline.executor import StageFailed, room_for
-from pipeline.training_group import POLL_S, WorkerDied, raise_recorded, working_folder
+from pipeline.training_group import POLL_S, WorkerDied, raise_recorded
 from stages.train_distributed import TrainingSpec
 from stages.working_files import STOP_FILE
 

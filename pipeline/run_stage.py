@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from pipeline import executor, report
+from pipeline.deaths import working_folder
 from pipeline.executor import Outcome, StageFailed
 from pipeline.journal import Journal
 from pipeline.live_page import live_page
@@ -25,7 +26,7 @@ from pipeline.provenance import (
     run_with,
     weights_of,
 )
-from pipeline.training_group import run_group, working_folder
+from pipeline.training_group import run_group
 from pipeline.worker import Job
 from stages.base import ClipStage
 from stages.pictures import png_bytes

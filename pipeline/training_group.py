@@ -12,18 +12,15 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.deaths import Deaths, working_folder
 from pipeline.executor import StageFailed
 from stages.base import Progress
 from stages.train_distributed import TrainingSpec
-from stages.training_run import STATES
 from stages.working_files import PROGRESS_FILE
 from storage import store
-from storage.files import open_files
-from storage.records import cache_folder
-from storage.results import WORK, open_result
+from storage.results import open_result
 from storage.store import StoreRef
 
-TRIES = 3  # starts of the workers with no newer saved state in between
 POLL_S = 1.0
 ABSENCE = re.compile(r"gloo|nccl", re.IGNORECASE)  # named by the errors of those who wait for a worker that is gone
 
@@ -44,18 +41,15 @@ def run_group(
     """
     stage.check_workers(stage.workers)
     launch, spec = launcher(backend), TrainingSpec(stage=stage, inputs=inputs, out=out)
-    deaths, saved = 0, last_saved(out)
+    deaths = Deaths(out)
     while not store.is_complete(out):
         try:
             launch(spec, lambda: pass_on(out, progress))
         except WorkerDied as death:
-            now = last_saved(out)
-            deaths, saved = (1, now) if now > saved else (deaths + 1, now)
-            if deaths >= TRIES:
+            if not deaths.one_more():
                 raise StageFailed(
-                    f"stage '{stage.name}': its workers were started {deaths} times and died before a newer state than "
-                    f"that of step {saved} was saved. Too little memory (each has {stage.resources}), or a broken "
-                    f"library or driver? The last death: {death}"
+                    f"stage '{stage.name}': its workers were {deaths}. Too little memory (each has {stage.resources}), "
+                    f"or a broken library or driver? The last death: {death}"
                 ) from death
         else:
             if not store.is_complete(out):
@@ -92,11 +86,6 @@ def launcher(backend: Literal["ray", "serial"]) -> Launch:
     return launch
 
 
-def working_folder(out: StoreRef) -> Path:
-    """Where the first worker writes, as seen from here; in an object store's case only if it is on this machine."""
-    return Path(open_files(out.uri).local("") or cache_folder(out)) / WORK
-
-
 def pass_on(out: StoreRef, progress: Progress) -> None:
     """Tells how far the workers are, if that can be seen from here."""
     try:
@@ -104,13 +93,6 @@ def pass_on(out: StoreRef, progress: Progress) -> None:
     except (OSError, ValueError):
         return
     progress(done, total, note)
-
-
-def last_saved(out: StoreRef) -> int:
-    """The step of the newest saved state; -1 if there is none."""
-    states = working_folder(out) / STATES
-    steps = [int(path.name.removeprefix("step-")) for path in states.glob("step-*") if not path.suffix]
-    return max(steps, default=-1)
 
 
 def raise_recorded(failures: Path, own_of: Container[int] | None = None) -> None:

@@ -15,10 +15,11 @@ import pytest
 from small_trainings import FEW, Stores, log_of, make_stores, rows_of, train_stage, world_stage
 
 from pipeline import executor, processes, ray_training, run_stage, training_group
+from pipeline.deaths import last_saved, working_folder
 from pipeline.executor import StageFailed
 from pipeline.journal import start_journal
 from pipeline.run_stage import RunContext, describe, output_ref
-from pipeline.training_group import WorkerDied, last_saved, pass_on, run_group, working_folder, write_spec
+from pipeline.training_group import WorkerDied, pass_on, run_group, write_spec
 from stages.base import Resources
 from stages.train_distributed import TrainingSpec
 from stages.train_world_model import TrainWorldModel
@@ -192,7 +193,7 @@ def test_workers_that_die_without_getting_on_end_the_stage(root, stores, monkeyp
     launch, calls = deadly(99, [], out)
     monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
     with pytest.raises(
-        StageFailed, match=r"started 3 times and died before a newer state than that of step -1.*SIGKILL"
+        StageFailed, match=r"its workers were started 3 times and died before any state was saved\. .*SIGKILL"
     ):
         run_group(stage, inputs, out, lambda *_: None, "serial")
     assert len(calls) == 3
@@ -205,6 +206,31 @@ def test_workers_that_die_but_get_on_are_started_again_and_again(root, stores, m
     monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
     assert run_group(stage, inputs, out, lambda *_: None, "serial") == {"steps": 3.0}
     assert len(calls) == 10
+
+
+@pytest.mark.parametrize(("saved_steps", "starts"), [([], 3), ([5, 10, 15, 20], 6)])
+def test_a_ray_training_of_one_worker_is_started_again_while_it_gets_on(tmp_path, monkeypatch, saved_steps, starts):
+    """Its third death with no newer state in between is the last."""
+    import ray
+    from ray.exceptions import RayActorError
+
+    out = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef")
+    started, last = [], (saved_steps or [None])[-1]
+
+    def dies(worker, progress):
+        if saved_steps:
+            (working_folder(out) / STATES / f"step-{saved_steps.pop(0):08d}").mkdir(parents=True)
+        raise RayActorError
+
+    actor = SimpleNamespace(remote=lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: actor)
+    monkeypatch.setattr(ray, "kill", lambda worker: None)
+    monkeypatch.setattr(executor, "room_for", lambda *_: 1)
+    monkeypatch.setattr(executor, "watched", dies)
+    since = "any state" if last is None else f"a newer state than that of step {last}"
+    with pytest.raises(StageFailed, match=f"its worker was started 3 times and died before {since} was saved"):
+        executor.run_dataset_ray(two_workers(workers=1), {}, out, lambda *_: None)
+    assert len(started) == starts
 
 
 def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(root, stores, monkeypatch):
