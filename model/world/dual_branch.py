@@ -202,8 +202,16 @@ class DualBranchWorldModel(nn.Module):
                 f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was made for "
                 f"{c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with `action_substeps`"
             )
-        if view is None and c.time_positions != "rotary" and tokens.shape[1] > c.n_frames:
-            raise ValueError(f"{tokens.shape[1]} frames, but learned time positions end at {c.n_frames}; use 'rotary'")
+        if view is None:
+            self.check_length(tokens.shape[1])
+
+    def check_length(self, n_frames: int) -> None:
+        """Raises ValueError for clips that have no time positions; for callers who bring a `view` of their own."""
+        c = self.config
+        if c.time_positions != "rotary" and n_frames > c.n_frames:
+            raise ValueError(
+                f"{n_frames} frames, but {c.time_positions} time positions end at {c.n_frames}; use 'rotary'"
+            )
 
 
 def _init_weights(module: nn.Module) -> None:

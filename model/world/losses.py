@@ -64,6 +64,7 @@ def run_beside_clean_copy(
     Wrong tokens are in both. Returns the states of frame 0 and of the frames with hidden cells.
     """
     n = noisy.rgb.shape[1] - 1
+    model.check_length(n + 1)
 
     def twice(x: Tensor) -> Tensor:
         return torch.cat([x[:, :-1], x[:, 1:]], dim=1)

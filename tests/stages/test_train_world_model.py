@@ -36,8 +36,8 @@ from model.training import NonFiniteLoss, TrainConfig
 from model.world.batch import ActionStats
 from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
-from stages.batches import PreparedRows
 from stages.clip_times import substep_rows
+from stages.prepared_rows import PreparedRows
 from stages.train_world_model import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -386,6 +386,7 @@ def test_a_token_that_is_none_names_the_clip_before_any_step(root, stores, wrong
         train_stage(root, world_stage(), damaged)
 
 
+@pytest.mark.parametrize("context", ["masked", "clean"])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -394,9 +395,10 @@ def test_a_token_that_is_none_names_the_clip_before_any_step(root, stores, wrong
         ({"n_frames": 8, "time_positions": "learned"}, "16 frames, but learned time positions end at 8"),
     ],
 )
-def test_a_model_of_other_sizes_than_the_data_is_refused(root, stores, changes, message):
+def test_a_model_of_other_sizes_than_the_data_is_refused(root, stores, changes, message, context):
+    stage = world_stage(model=replace(WORLD, **changes), masking=MaskingConfig(context=context))
     with pytest.raises(ValueError, match=message):
-        train_stage(root, world_stage(model=replace(WORLD, **changes)), stores)
+        train_stage(root, stage, stores)
 
 
 def test_no_held_out_clip_is_an_error_before_any_step(tmp_path):
