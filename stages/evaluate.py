@@ -50,7 +50,7 @@ class Evaluate:
     resources: Resources = field(default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False})
 
     name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 2  # 2: cells hidden again after a pass are rounded up
+    version: ClassVar[int] = 3  # 2: cells hidden again after a pass are rounded up; 3: without float's noise
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "discover": ("split",),
         "clip": ("rgb", "actions"),

@@ -47,9 +47,7 @@ def rollout(
     n_frames, n_prompt = actions.shape[1], prompt.rgb.shape[1]
     if not 1 <= n_prompt < n_frames:
         raise ValueError(f"{n_prompt} prompt frames and {n_frames} actions: expected 1 or more, and fewer than actions")
-    positions = model.config.time_positions
-    if positions != "rotary" and n_frames > model.config.n_frames:
-        raise ValueError(f"{n_frames} frames, but {positions} time positions end at {model.config.n_frames}")
+    model.check_length(n_frames)
     if cuda_graph and not (use_cache and actions.is_cuda):
         raise ValueError(f"cuda_graph: expected a model on a GPU and its cache, found {actions.device}, {use_cache=}")
     actions = actions.to(model.rgb.head.weight.dtype)
@@ -79,6 +77,7 @@ def teacher_forced(
     earlier frames and itself.
     """
     b, n = len(clip.rgb), clip.rgb.shape[1] - 1
+    model.check_length(n + 1)
     both = two_stream_view(n, model.config.n_frames, clip.rgb.device)
     assert both.mask is not None
     cache, slots = model.new_cache(b, 2 * n), torch.arange(2 * n, device=clip.rgb.device)
@@ -126,10 +125,15 @@ def fill(
             if depth is not None and depth_logits is not None:
                 score = score + log_probability(depth_logits, depth.flatten(2))
         score = score.masked_fill(~hidden.flatten(2), math.inf)  # kept cells stay kept
-        n_again = math.ceil(model.config.n_cells * math.cos(math.pi / 2 * i / config.n_steps))
+        n_again = n_hidden_after(i, config.n_steps, model.config.n_cells)
         again = score.topk(n_again, dim=-1, largest=False).indices
         hidden = torch.zeros_like(hidden.flatten(2)).scatter_(-1, again, True).view_as(hidden)
     return tokens
+
+
+def n_hidden_after(i: int, n_steps: int, n_cells: int) -> int:
+    """n_cells cos(πi/2n), rounded up; of a cosine that is a half exactly, which floating point makes a little more."""
+    return math.ceil(round(n_cells * math.cos(math.pi / 2 * i / n_steps), 9))
 
 
 def draw_orders(

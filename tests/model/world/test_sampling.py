@@ -1,4 +1,6 @@
 import math
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import pytest
 import torch
@@ -7,7 +9,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.world.config import SamplingConfig, small
 from model.world.dual_branch import DualBranchWorldModel, Hidden
 from model.world.past import CachedPast, RecomputedPast, Tokens
-from model.world.sampling import draw, draw_orders, fill, log_probability, rollout, teacher_forced
+from model.world.sampling import (
+    draw,
+    draw_orders,
+    fill,
+    log_probability,
+    n_hidden_after,
+    rollout,
+    teacher_forced,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -248,6 +258,25 @@ class Watch:
         return self.predict(tokens, hidden)
 
 
+def exact_cosine(angle: Fraction) -> Decimal:
+    """Of so many right angles, to 50 digits: 60 degrees are a half (no other angle but 0 and 90 has a rational one)."""
+    if angle == Fraction(2, 3):
+        return Decimal(1) / 2
+    pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+    x = pi / 2 * angle.numerator / angle.denominator
+    return sum((Decimal((-1) ** k) * x ** (2 * k) / math.factorial(2 * k) for k in range(30)), Decimal(0))
+
+
+@pytest.mark.parametrize("n_cells", [12, 80, 256, 1024])
+def test_the_schedule_is_exact(n_cells):
+    with localcontext(prec=50):
+        for n in range(2, 26):
+            for i in range(1, n):
+                exact = math.ceil(n_cells * exact_cosine(Fraction(i, n)))
+                assert n_hidden_after(i, n, n_cells) == exact, f"after pass {i} of {n}"
+    assert n_hidden_after(2, 3, n_cells) == n_cells // 2
+
+
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
     model, batch = make_model(), make_batch()
@@ -315,6 +344,11 @@ def test_impossible_requests_are_refused(make_model, make_batch):
             make_batch(t=6).actions,
             SamplingConfig(),
             generator(),
+        )
+    longer = make_batch(t=6)
+    with pytest.raises(ValueError, match="6 frames, but table time positions end at 5; use 'rotary'"):
+        teacher_forced(
+            make_model(time_positions="table"), prompt_of(longer, 6), longer.actions, SamplingConfig(), generator()
         )
     with pytest.raises(ValueError, match="cuda_graph: expected a model on a GPU"):
         rollout(model, prompt_of(batch, 1), batch.actions, SamplingConfig(), generator(), cuda_graph=True)
