@@ -27,6 +27,7 @@ from stages.train_world_model import WORLD_MODEL_FILE
 from stages.training_run import pick_device
 from storage import store
 from storage.action_file import read_actions
+from storage.key import content_key
 from storage.results import open_result
 from storage.rows import Rows, open_rows
 from storage.store import StoreRef
@@ -76,8 +77,9 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
             bar.update(task, completed=done, total=total, note=note)
 
         made = generate_video(networks, rows, row, course, request.sampling, request.seed, progress)
-    folder = request.out or settings.home / "generated" / f"{path.stem}-{file_digest(path)[:8]}-row{row}"
-    write(made, folder, record(request, path, card, made, row, rows), rate_of(rows["clip"]))
+    about = record(request, path, card, made, row, rows)
+    folder = request.out or settings.home / "generated" / folder_name(path, about)
+    write(made, folder, about, rate_of(rows["clip"]))
     tell(made, folder, rows, row, console)
     return folder
 
@@ -154,6 +156,13 @@ def record(
         "seed": request.seed,
         "psnr": made.psnr,
     }
+
+
+def folder_name(checkpoint: Path, about: Mapping[str, Any]) -> str:
+    """Another one for each checkpoint, clip, actions, number of frames, sampling and seed."""
+    actions = about["actions"] and about["actions"]["sha256"]
+    how = content_key({"actions": actions, **{name: about[name] for name in ("frames", "sampling", "seed")}})
+    return f"{checkpoint.stem}-{about['checkpoint']['sha256'][:8]}-row{about['clip']['row']}-{how[:8]}"
 
 
 def split_of(rows: Mapping[str, Rows], row: int) -> str:

@@ -78,6 +78,29 @@ def test_a_checkpoint_has_many_names(generate, world, tmp_path):
     assert len(made) == 1
 
 
+def test_another_request_never_overwrites_a_video(world, tmp_path, monkeypatch):
+    """Without --out: a folder for each checkpoint, clip, actions, number of frames, sampling and seed."""
+    home = world.root / "generated"
+    monkeypatch.setenv("ROBOSCAPE_HOME", str(world.root))
+    own = opened({"clip": world.rows["clip"]})["clip"].read(["actions"], 1)["actions"]
+    for i, name in enumerate(("mine.npy", "same.npy", "other.npy")):
+        np.save(tmp_path / name, own[:3] + (0.1 if i == 2 else 0))
+    requests = [
+        ("1",), ("2",), ("1", "--seed", "1"), ("1", "--steps", "1"), ("1", "--frames", "4"),
+        ("1", "--actions", "mine.npy"), ("1", "--actions", "other.npy"),
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for request in (*requests, ("1", "--frames", "3"), ("1", "--actions", "same.npy")):
+        frames = () if "--frames" in request else ("--frames", "3")
+        found = CliRunner().invoke(app, ["generate", "world_model", *request, *frames, "--device", "cpu"])
+        assert found.exit_code == 0, found.output
+    names = sorted(path.name for path in home.iterdir())
+    assert len(names) == len(requests), "the last two requests are made before"
+    rows = [name.split("-")[2] for name in names]
+    assert rows == ["row1"] * (len(requests) - 1) + ["row2"]
+    assert all(json.loads((home / name / "rollout.json").read_text())["frames"] in (3, 4) for name in names)
+
+
 def test_actions_of_ones_own(generate, world, tmp_path):
     own = opened({"clip": world.rows["clip"]})["clip"].read(["actions"], 1)["actions"]
     np.save(tmp_path / "actions.npy", own[:6])
