@@ -45,6 +45,8 @@ TOGETHER = [
     Run(name="ddp"),
     Run(name="fsdp", parallel=FSDP),
     Run(name="fsdp, recomputed", parallel=replace(FSDP, checkpoint_activations=True)),
+    Run(name="ddp, compiled", parallel=replace(DDP, compile=True)),
+    Run(name="fsdp, compiled, recomputed", parallel=replace(FSDP, compile=True, checkpoint_activations=True)),
     Run(name="ddp, accumulated", config=replace(CONFIG, accumulate=2)),
     Run(name="fsdp, accumulated", config=replace(CONFIG, accumulate=2), parallel=FSDP),
     Run(name="ddp, clean context", masking=MaskingConfig(context="clean")),
@@ -123,8 +125,14 @@ def perform(run: Run, folder: Path, workers: Workers = ALONE) -> tuple[Curve, di
     return curve, {f"final.{name}": value for name, value in final.items()} | dict(model.state_dict())
 
 
+def without_code() -> None:
+    """Compiles by a backend that makes none: the graphs are what is looked at."""
+    torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+
+
 def together(folder: Path) -> None:
     """Makes every run of `TOGETHER`; writes what each worker saw and the weights."""
+    without_code()
     workers = join()
     found = {run.name: perform(run, folder, workers) for run in TOGETHER}
     curves = workers.gather({name: curve for name, (curve, _) in found.items()})
@@ -135,8 +143,8 @@ def together(folder: Path) -> None:
 
 
 def compiled(path: Path) -> None:
-    """Runs with compiled blocks. By a backend that makes no code: the graphs are what is looked at."""
-    torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    """Runs with compiled blocks."""
+    without_code()
     found: dict = {}
     for name in ("plain", "recomputed"):
         torch.compiler.reset()
