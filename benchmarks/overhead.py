@@ -92,7 +92,7 @@ def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
     from storage.store import StoreRef
 
     worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
-                                                                    output_key(stage, inputs))), "cpu")  # fmt: skip
+                                                                    output_key(stage, inputs))))  # fmt: skip
     rows = [row for row in range(len(worker.clip_ids)) if worker.upstream_reject(row) is None]
     spent, step = 0.0, stage.resources.clips_per_call
     for i in range(0, len(rows), step):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.deaths import Deaths
+from pipeline.placement import amounts_of, lacking, less
 from pipeline.worker import WORKER_DIED, Job, Worker, limit_threads
-from stages.base import DatasetStage, Progress, Resources
+from stages.base import DatasetStage, Progress
 from storage import store
 from storage.errors import StoreError
 from storage.results import open_result, open_writer
@@ -93,14 +94,12 @@ class Outcome:
             )
 
 
-def run_serial(
-    job: Job, shards: Sequence[int], progress: Progress, device: str = "cpu", allowed_errors: float = float("inf")
-) -> Outcome:
+def run_serial(job: Job, shards: Sequence[int], progress: Progress, allowed_errors: float = float("inf")) -> Outcome:
     """One shard after the other, in this process: what a laptop without Ray, a debugger and the tests use."""
     outcome = Outcome()
     if not shards:
         return outcome
-    worker = Worker(job, device)
+    worker = Worker(job)
     for i, shard in enumerate(shards):
         try:
             outcome.take(job.out, worker.make_shard(shard))
@@ -128,7 +127,7 @@ def run_ray(
     """
     outcome = Outcome()
     if shards:
-        fit = room_for(job.stage.name, job.stage.resources)
+        fit = room_for(job.stage)
         pool = ActorPool(job, min(n_workers or fit, fit, len(shards)), stall_s, allowed_errors)
         try:
             pool.run(shards, outcome, progress)
@@ -137,22 +136,21 @@ def run_ray(
     return outcome
 
 
-def room_for(stage: str, resources: Resources) -> int:
+def room_for(stage: Any) -> int:
     """How many workers of a stage the cluster's nodes hold, each for itself.
 
     Raises StageFailed if no node holds even one: Ray would wait for ever for such a node to appear.
     """
     import ray
 
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory_gb * 1e9}
-    needed = {name: amount for name, amount in needed.items() if amount}
+    needed = amounts_of(stage.resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fit = sum(min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items()) for node in nodes)
     if not fit:
         have = [{name: round(node.get(name, 0.0), 1) for name in needed} for node in nodes]
         raise StageFailed(
-            f"stage '{stage}': no Ray node has room for one worker. It needs {needed}; the nodes have {have}. "
-            f"Add such a node, or ask for less: --set {stage}.resources..."
+            f"stage '{stage.name}': no Ray node has room for one worker. It needs {needed}; the nodes have {have}. "
+            f"Add such a node. {less(stage, lacking(stage.resources, nodes))}".rstrip()
         )
     return fit
 
@@ -176,7 +174,6 @@ class ActorPool:
         self.ray, self.job, self.n_workers = ray, job, n_workers
         self.stall_s, self.allowed_errors = stall_s, allowed_errors
         self.remote = ray.remote(**actor_options(job.stage.resources))(Worker)
-        self.device = "cuda" if job.stage.resources.gpus else "cpu"
         self.actors: list[Any] = []
         self.pending: dict[Any, tuple[Any, int]] = {}  # object ref -> (actor, shard), in order of submission
         self.deaths: dict[int, int] = {}
@@ -211,7 +208,7 @@ class ActorPool:
         """Keeps each worker supplied, with few shards in flight."""
         busy = len({id(actor) for actor, _ in self.pending.values()})
         while len(self.actors) < min(self.n_workers, len(self.queue) + busy):
-            self.actors.append(self.remote.remote(self.job, self.device))
+            self.actors.append(self.remote.remote(self.job))
         for _ in range(SHARDS_IN_FLIGHT):
             for actor in self.actors:
                 held = sum(a is actor for a, _ in self.pending.values())
@@ -273,7 +270,7 @@ class ActorPool:
 
     def one_actor(self) -> Any:
         if not self.actors:
-            self.actors = [self.remote.remote(self.job, self.device)]
+            self.actors = [self.remote.remote(self.job)]
         return self.actors[0]
 
     def survives(self, row: int) -> bool:
@@ -340,7 +337,7 @@ def run_dataset_ray(
     import ray
     from ray.exceptions import RayActorError
 
-    room_for(stage.name, stage.resources)
+    room_for(stage)
     deaths = Deaths(out)
     while True:
         options: dict[str, Any] = {**actor_options(stage.resources), "max_concurrency": 2}

@@ -27,7 +27,7 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     stage = spec.stage
-    fit = room_for(stage.name, stage.resources)
+    fit = room_for(stage)
     if fit < stage.workers:
         raise StageFailed(
             f"stage '{stage.name}': the Ray cluster has room for {fit} workers of {stage.resources}, {stage.workers} "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.placement import pick_device
 from stages.base import Arrays, ClipInputs, ClipStage, Rejected
 from storage import store
 from storage.results import Result, open_result
@@ -50,12 +51,12 @@ def limit_threads(cpus: float) -> None:
 
 
 class Worker:
-    def __init__(self, job: Job, device: str):
+    def __init__(self, job: Job):
         self.job, self.stage = job, job.stage
         self.rows = job.open_rows()
         self.manifest = store.read_manifest(job.out)
         self.clip_ids = next(iter(self.rows.values())).clip_ids
-        self.function = self.stage.start(device, job.open_results())
+        self.function = self.stage.start(pick_device(self.stage), job.open_results())
         limit_threads(self.stage.resources.cpus)
 
     def process_id(self) -> int:

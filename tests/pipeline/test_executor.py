@@ -1,6 +1,7 @@
 """What the executors promise: equal arrays everywhere, nothing finished is lost, no clip can stop a stage for ever."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from toys import Brightness, Frames, N
 
 from pipeline.executor import StageFailed
 from pipeline.run_stage import output_ref
+from stages.base import Resources
+from stages.tokens import Tokens
 from storage import store
 from storage.rows import open_rows
 
@@ -146,11 +149,11 @@ def test_when_most_clips_end_their_worker_the_stage_fails_and_rejects_nobody(ray
 @pytest.mark.slow
 def test_a_stage_that_fits_no_node_says_so_at_once(ray_cluster: None):
     from pipeline.executor import room_for
-    from stages.base import Resources
 
-    assert room_for("clip", Resources(cpus=0.5)) == 4
-    with pytest.raises(StageFailed, match=r"stage 'world_model': no Ray node has room.*'GPU': 1.0"):
-        room_for("world_model", Resources(cpus=1.0, gpus=1.0))
+    assert room_for(SimpleNamespace(name="clip", resources=Resources(cpus=0.5))) == 4
+    tokens = Tokens(source="rgb", grid=(8, 8), resources=Resources(cpus=1.0, gpus=1.0))
+    with pytest.raises(StageFailed, match=r"'rgb_tokens': no Ray node has room.*'GPU': 1.0.*rgb_tokens.*gpus=0$"):
+        room_for(tokens)
 
 
 def test_a_stage_whose_every_clip_raises_stops_early(machinery: Machinery, monkeypatch: pytest.MonkeyPatch):

@@ -341,7 +341,7 @@ def run(root: Path, clips: list[Clip], rejected: tuple[int, ...] = ()) -> tuple[
         clips_per_shard=2, index_uri=index.uri,
     )  # fmt: skip
     store.create(out, manifest)
-    worker = Worker(Job(stage=STAGE, inputs=refs, out=out), "cpu")
+    worker = Worker(Job(stage=STAGE, inputs=refs, out=out))
     for shard in range(manifest.n_shards):
         store.commit(out, worker.make_shard(shard))
     store.seal(out)
