@@ -28,7 +28,8 @@ from model.training import TrainConfig
 from model.world.batch import WorldBatch
 from model.world.config import MaskingConfig, small, tiny
 from model.world.flops import training_flops
-from stages.batches import Prefetched, PreparedRows, usable_rows
+from stages.batches import Prefetched, usable_rows
+from stages.prepared_rows import PreparedRows
 from stages.train_world_model import TrainWorldModel
 from storage import store
 from storage.results import open_writer

@@ -5,27 +5,18 @@ see the same global batches: rank r of w takes every w-th element.
 """
 
 import hashlib
-import json
-import shutil
-import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from model.checkpoint import write_whole
-from model.parallel import ALONE, Workers
 from storage.rows import Rows
 
 Batch = TypeVar("Batch")
-
-CACHE_BYTES = 1 << 30  # prepared clips up to this size are kept in memory
-READ_ROWS = 32  # rows prepared at once while the cache is filled
 
 
 def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]:
@@ -109,71 +100,6 @@ class BatchOrder:
             here = epochs == epoch
             order[here] = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))[within[here]]
         return self.rows[order]
-
-
-class PreparedRows:
-    """`prepare` applied to rows: once to all of them and kept, where there is room, else batch by batch.
-
-    `prepare` takes row numbers and gives arrays with one entry per row, each made from its own row only. What is kept
-    lies clip by clip, so that one clip is one read: in memory up to `cache_bytes`, above that (and for many workers,
-    who share the pages and, on one machine, the work) in a file in `folder`, which a later attempt finds again.
-    """
-
-    def __init__(
-        self,
-        prepare: Callable[[Int[np.ndarray, " n"]], Mapping[str, np.ndarray]],
-        rows: Int[np.ndarray, " n"],
-        cache_bytes: int = CACHE_BYTES,
-        *,
-        folder: Path | None = None,
-        workers: Workers = ALONE,
-    ):
-        self.prepare, self.rows, self.workers = prepare, np.sort(rows), workers
-        first = prepare(self.rows[:1])
-        self.clip = np.dtype([(name, one.dtype, one.shape[1:]) for name, one in first.items()], align=True)
-        n_bytes = len(rows) * self.clip.itemsize
-        self.kept: np.ndarray | None = None
-        if n_bytes <= cache_bytes and (workers.n == 1 or folder is None):
-            self.kept = np.empty(len(rows), self.clip)
-            self._read(self.kept)
-        elif folder is not None and workers.from_first(has_room(folder, n_bytes)):
-            self.kept = self._read_into_file(folder)
-
-    def _read(self, kept: np.ndarray, rank: int = 0, n_ranks: int = 1) -> None:
-        """Fills every n-th run of rows."""
-        for start in range(rank * READ_ROWS, len(self.rows), n_ranks * READ_ROWS):
-            part = self.prepare(self.rows[start : start + READ_ROWS])
-            for name in self.clip.names or ():
-                kept[name][start : start + READ_ROWS] = part[name]
-
-    def _read_into_file(self, folder: Path) -> np.ndarray:
-        path, done, workers = folder / "clips", folder / "complete.json", self.workers
-        recipe = json.dumps([str(self.clip), hashlib.sha256(self.rows.tobytes()).hexdigest()])
-        if not workers.from_first(done.exists() and done.read_text() == recipe):
-            if workers.is_first:
-                done.unlink(missing_ok=True)
-                np.memmap(path, self.clip, "w+", shape=len(self.rows))
-            together = len(set(workers.gather(socket.gethostname()))) == 1
-            if together or workers.is_first:  # a network's file system may mix up what two machines map at once
-                kept = np.memmap(path, self.clip, "r+", shape=len(self.rows))
-                self._read(kept, *((workers.rank, workers.n) if together else (0, 1)))
-                kept.flush()
-            workers.wait()
-            if workers.is_first:
-                write_whole(done, recipe.encode())
-        return np.memmap(path, self.clip, "r", shape=len(self.rows))
-
-    def __call__(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        if self.kept is None:
-            return dict(self.prepare(rows))
-        places = np.searchsorted(self.rows, rows)
-        return {name: np.asarray(self.kept[name][places]) for name in self.clip.names or ()}
-
-
-def has_room(folder: Path, n_bytes: int) -> bool:
-    """Whether the folder's disk holds this much and half as much again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(folder).free > 1.5 * n_bytes
 
 
 class Prefetched(Generic[Batch]):

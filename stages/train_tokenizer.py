@@ -23,13 +23,14 @@ from model.magvit2.losses import TokenizerLossConfig, code_perplexity, discrimin
 from model.metrics import frame_psnr
 from model.training import Critic, LossFn, TrainConfig
 from stages.base import Progress, Resources
-from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
 from stages.images import READS, Source, images_of, moving_mask, picture_frames
 from stages.live import Live, live
 from stages.loss_plot import plot_losses
 from stages.own_network import new_or_started
 from stages.perceptual import LpipsWeights
 from stages.pictures import contact_sheet, png_bytes, strip
+from stages.prepared_rows import PreparedRows
 from stages.training_run import (
     NOTE_FILE,
     PLOT_FILE,

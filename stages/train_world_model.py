@@ -30,11 +30,12 @@ from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Progress, Resources
-from stages.batches import BatchOrder, PreparedRows, fingerprint, gather, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, spread, usable_rows
 from stages.label_flags import unflagged
 from stages.live import Live, live
 from stages.loss_plot import plot_losses
 from stages.own_network import new_or_started
+from stages.prepared_rows import PreparedRows
 from stages.sample_rollout import CLIPS, SampleRollout, decoders_of
 from stages.throughput import Meter
 from stages.tokens import read_ids
@@ -141,7 +142,10 @@ class TrainWorldModel:
         if workers.is_first:
             leave_card(folder, self.model, self.card(rows, stats, {}))
         prepared = folder / PREPARED
-        data = PreparedRows(lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers)
+        data = PreparedRows(
+            lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers,
+            told=lambda done, total: progress(0, self.training.steps, f"preparing clips: {done} of {total}"),
+        )  # fmt: skip
         held_out = self.held_out(rows, stats)
         run = TrainingRun(
             model=model,
@@ -165,7 +169,7 @@ class TrainWorldModel:
             log = run.finish()
         except TrainingStopped as stopped:
             raise type(stopped)(f"{stopped} {GO_ON}") from stopped
-        numbers = summary(log) | {"parameters": float(parameter_counts(model)["total"])}
+        numbers = summary(log) | parameter_numbers(model)
         if workers.is_first:
             card = self.card(rows, stats, numbers)
             save_model(folder / WORLD_MODEL_FILE, model.cpu(), self.model, card=card)
@@ -297,6 +301,13 @@ class TrainWorldModel:
                 "numbers": numbers,
             }
         )
+
+
+def parameter_numbers(model: DualBranchWorldModel) -> dict[str, float]:
+    """Of the whole network, of each branch and of the maps that fuse them."""
+    counts = parameter_counts(model)
+    parts = {f"parameters, {name}": float(counts[name]) for name in ("rgb", "depth", "fusion")}
+    return {"parameters": float(counts["total"]), **parts}
 
 
 VALIDATION_ROLE = 2  # keeps its noise apart from that of training

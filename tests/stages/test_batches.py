@@ -1,13 +1,10 @@
-import shutil
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_stores import opened, square_clips, write_clips, write_index
 
-from stages.batches import BatchOrder, Prefetched, PreparedRows, fingerprint, gather, permutation, spread, usable_rows
+from stages.batches import BatchOrder, Prefetched, fingerprint, gather, permutation, spread, usable_rows
 
 sizes = st.integers(1, 40)
 
@@ -67,71 +64,6 @@ def test_a_global_batch_that_ranks_cannot_share_is_refused():
 def test_no_rows_is_an_error():
     with pytest.raises(ValueError, match="no row is left"):
         BatchOrder(rows=np.array([], np.int64), batch_size=1, seed=0, fingerprint="")
-
-
-@given(rows=st.lists(st.integers(0, 99), min_size=1, unique=True), data=st.data())
-def test_prepared_rows_are_the_same_kept_or_not(rows, data):
-    values = np.arange(100) ** 2
-
-    def prepare(chosen):
-        return {"value": values[chosen], "pair": np.stack([chosen, -chosen], axis=1)}
-
-    usable = np.array(rows)
-    asked = np.array(data.draw(st.lists(st.sampled_from(rows), min_size=1)))
-    kept, lazy = PreparedRows(prepare, usable), PreparedRows(prepare, usable, cache_bytes=0)
-    assert kept.kept is not None and lazy.kept is None
-    for name, expected in prepare(asked).items():
-        np.testing.assert_array_equal(kept(asked)[name], expected)
-        np.testing.assert_array_equal(lazy(asked)[name], expected)
-
-
-def squares(chosen):
-    return {"odd": chosen[:, None] % np.array([2, 3, 5]) == 1, "square": chosen.astype(np.float64) ** 2}
-
-
-def test_prepared_rows_in_a_file_are_the_same_and_are_found_again(tmp_path):
-    """Above the size that memory is taken for. Entries of odd sizes lie at addresses that torch can read."""
-    rows, calls = np.arange(0, 300, 3), []
-
-    def prepare(chosen):
-        calls.extend(chosen)
-        return squares(chosen)
-
-    asked = np.array([297, 0, 33, 33])
-    filed = PreparedRows(prepare, rows, cache_bytes=100, folder=tmp_path)
-    assert isinstance(filed.kept, np.memmap)
-    for name, expected in squares(asked).items():
-        found = filed(asked)[name]
-        np.testing.assert_array_equal(found, expected)
-        torch.from_numpy(found).sum()
-    assert sorted(calls) == [0, *rows]  # the first row twice: once to know the sizes
-    again = PreparedRows(prepare, rows, cache_bytes=100, folder=tmp_path)
-    np.testing.assert_array_equal(again(asked)["square"], filed(asked)["square"])
-    assert len(calls) == len(rows) + 2
-
-
-def test_a_file_of_other_rows_or_half_a_file_is_made_anew(tmp_path):
-    PreparedRows(squares, np.arange(40), cache_bytes=0, folder=tmp_path)
-    other = PreparedRows(squares, np.arange(5, 45), cache_bytes=0, folder=tmp_path)
-    np.testing.assert_array_equal(other(np.array([44]))["square"], [44.0**2])
-
-    def killed(chosen):
-        if chosen[0] > 40:
-            raise KeyboardInterrupt
-        return squares(chosen)
-
-    with pytest.raises(KeyboardInterrupt):
-        PreparedRows(killed, np.arange(80), cache_bytes=0, folder=tmp_path)
-    whole = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
-    np.testing.assert_array_equal(whole(np.arange(80))["square"], np.arange(80.0) ** 2)
-
-
-def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    lazy = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
-    assert lazy.kept is None and not list(tmp_path.iterdir())
-    np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
 
 
 def test_prefetched_batches_come_in_the_order_asked_for():

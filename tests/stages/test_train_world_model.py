@@ -98,7 +98,12 @@ def test_it_leaves_a_checkpoint_tables_and_a_picture(trained, stores):
         assert picture.width > 600 and len(set(picture.convert("L").tobytes())) > 16
     model = network(trained)
     assert model.config == WORLD
-    assert trained.numbers["parameters"] == parameter_counts(model)["total"]
+    counts, page = parameter_counts(model), trained.file(NOTE_FILE).read_text()
+    assert trained.numbers["parameters"] == counts["total"]
+    assert f"| parameters | {counts['total']:,} |" in page
+    for part in ("rgb", "depth", "fusion"):
+        assert trained.numbers[f"parameters, {part}"] == counts[part] > 0
+        assert f"| {part} | {counts[part]:,} |" in page
     assert trained.numbers["steps"] == 5
 
 
@@ -358,12 +363,18 @@ def test_weights_of_another_layout_or_kind_are_refused(root, stores, start, tmp_
 
 
 def test_it_learns_the_few_clips_it_is_given(root, stores):
-    ids = np.broadcast_to(np.arange(16, dtype=np.int32).reshape(1, 1, *GRID) * 999, (8, 16, *GRID))
-    easy = with_store(root, stores, "rgb_tokens", {"rgb_tokens": ids})
+    """All four parts of the loss fall, and the page says so. Keypoints weigh more than by default, which is little."""
+    ids, easy = np.broadcast_to(np.arange(16, dtype=np.int32).reshape(1, 1, *GRID) * 999, (8, 16, *GRID)), stores
+    for name in ("rgb_tokens", "depth_tokens"):
+        easy = with_store(root, easy, name, {name: ids})
     many = TrainConfig(steps=40, learning_rate=1e-2, warmup_steps=5, final_share=0.1)
-    numbers = train_stage(root, world_stage(training=many), easy).numbers
-    assert numbers["rgb, last steps"] < 0.5 * numbers["rgb, first steps"]
-    assert numbers["val/rgb, after"] < 0.5 * numbers["val/rgb, before"]
+    result = train_stage(root, world_stage(training=many, loss=LossConfig(keypoint=0.3)), easy)
+    numbers, page = result.numbers, result.file(NOTE_FILE).read_text()
+    for part in ("total", *PARTS):
+        first, last = numbers[f"{part}, first steps"], numbers[f"{part}, last steps"]
+        before, after = numbers[f"val/{part}, before"], numbers[f"val/{part}, after"]
+        assert last < 0.5 * first and after < 0.5 * before, part
+        assert f"| {part} | {first:.4g} | {last:.4g} |" in page and f"| {part} | {before:.4g} | {after:.4g} |" in page
 
 
 def test_a_loss_that_is_no_number_names_the_clip(root, stores, start):
