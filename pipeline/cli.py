@@ -378,14 +378,15 @@ def fetch_weights(
 ) -> None:
     """Download published weights into the weights folder and check their SHA-256; check those that are there.
 
-    A download that was cut off goes on where it stopped. Exit code 1 if a file has to be got by hand.
+    All names are tried. A download that was cut off goes on where it stopped. Exit code 1 if a file was not got, or has
+    to be got by hand.
     """
-    from pipeline.weights import fetch
+    from pipeline.weights import fetch_all
 
     settings = Settings()
     with failures_explained():
-        got = [fetch(name, settings.weights, settings.hub, out, yes=yes, confirm=agrees) for name in names]
-    if not all(got):
+        missing = fetch_all(names, settings.weights, settings.hub, out, err, yes=yes, confirm=agrees)
+    if missing:
         raise typer.Exit(FAILED)
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from storage.download import Downloaded, download
+from storage.errors import StoreError
 from storage.published_weights import (
     DIGITS,
     PUBLISHED,
@@ -80,6 +81,30 @@ def entry(weights: PublishedWeights, record: WeightsRecord | None, folder: Path)
         "present": path.is_file(),
         "noted": asdict(record) if record else None,
     }
+
+
+def fetch_all(
+    names: list[str], folder: Path, hub: str, out: Console, err: Console, *, yes: bool, confirm: Callable[[str], bool]
+) -> list[str]:
+    """Fetches one after the other, whatever becomes of those before; returns the names that were not got.
+
+    Raises LookupError for an unknown name, before anything is fetched.
+    """
+    for name in names:
+        find_published(name)
+    missing = []
+    for name in dict.fromkeys(names):
+        try:
+            got = fetch(name, folder, hub, out, yes=yes, confirm=confirm)
+        except (StoreError, OSError) as error:
+            err.print("[red]Failed:[/red]", end=" ")
+            err.print(str(error), markup=False)
+            got = False
+        if not got:
+            missing.append(name)
+    if missing and len(names) > 1:
+        out.print(f"Not fetched: {', '.join(missing)}.")
+    return missing
 
 
 def fetch(

@@ -108,6 +108,15 @@ def test_an_unknown_name_lists_the_known(folder: Path):
     assert all(weights.name in told for weights in PUBLISHED)
 
 
+def test_one_file_that_cannot_be_had_keeps_no_other_away(hub: FileServer, folder: Path):
+    told = roboscape("weights", "fetch", "vda-vits", "spatracker", "magvit2-tencent", "--yes", code=FAILED)
+    assert "published is" in told and "There is no direct link" in told and f"SHA-256 {SHA256}, as its" in told
+    assert told.endswith("Not fetched: vda-vits, spatracker.") and sorted(read_records(folder)) == ["magvit2-tencent"]
+    n = len(hub.requests)
+    roboscape("weights", "fetch", "vda-vits", "vda-vitx", code=USAGE)
+    assert len(hub.requests) == n
+
+
 def test_interrupted_it_goes_on_later(hub: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupt(self, done: int, total: int | None) -> None:
         if done == total:
