@@ -306,6 +306,12 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
         f"Started from **{card['started_from']}**{before}; trained {numbers['steps']:.0f} steps here.",
         "",
     ]
+    counts = {name: count for name, count in numbers.items() if name.startswith("parameters")}
+    if counts:
+        whole, *of_parts = counts.items()
+        lines += [f"| {whole[0]} | {whole[1]:,.0f} |", "|---|---|"]
+        lines += [f"| {name.removeprefix('parameters, ')} | {count:,.0f} |" for name, count in of_parts]
+        lines.append("")
     parts = [name.removesuffix(", first steps") for name in numbers if name.endswith(", first steps")]
     if parts:
         lines += ["| in training | first steps | last steps |", "|---|---|---|"]
