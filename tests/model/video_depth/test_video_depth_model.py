@@ -11,7 +11,7 @@ import torch
 from golden_weights import sinusoid_table
 from torch import Tensor
 from torch.testing import assert_close
-from vda_small import SMALL, lively
+from vda_small import SMALL, lively, timeless
 
 from model.checkpoint import load_model, save_model
 from model.video_depth import temporal_head
@@ -74,6 +74,20 @@ def test_before_training_frames_are_alone_so_that_still_video_is_still():
         assert_close(network(frames[:, i : i + 1])[:, 0], depth[:, i], atol=1e-6, rtol=0)
     still = network(frames[:, :1].expand(-1, 5, -1, -1, -1))
     assert_close(still, still[:, :1].expand_as(still), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_frames", [2, 5, 32])
+def test_still_video_is_still_once_frames_have_no_number(n_frames: int):
+    """Attention among equal frames gives what one of them has: the motion modules work, and mix no clips or places."""
+    stills = exact_clips(t=1).expand(-1, n_frames, -1, -1, -1)
+    numbered = exact_network()(stills)
+    assert (numbered - numbered[:, :1]).abs().max() > 1e-2
+    network = timeless(exact_network())
+    depth = network(stills)
+    assert_close(depth, network(stills[:, :1]).expand_as(depth), **EXACT)
+    moving = network(exact_clips(t=2))
+    assert (moving - network(exact_clips(t=2)[:, :1])).abs().max() > 1e-2  # frames that differ do matter
 
 
 def test_a_new_network_answers_about_one_and_every_used_weight_gets_a_gradient():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from vda_small import SMALL, lively
+from vda_small import SMALL, lively, timeless
 
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
@@ -164,6 +164,15 @@ def test_still_video_gives_still_depth_where_frames_are_alone(windows):
     frames = np.repeat(videos(1, side=20), 30, axis=1)
     depth = estimate_depth(VideoDepth(SMALL).eval(), frames, input_size=28, windows=windows)
     assert depth.std() > 0 and np.abs(depth - depth[:, :1]).max() < 1e-5
+
+
+@pytest.mark.parametrize("windows", ["official", "direct"])
+def test_still_video_gives_still_depth_where_frames_have_no_number(windows):
+    """The same with motion modules that work: an error in them, in padding or in alignment would move something."""
+    frames = np.repeat(videos(1, b=2, side=20), 30, axis=1)
+    depth = estimate_depth(timeless(lively()), frames, input_size=28, windows=windows)
+    assert np.abs(depth - depth[:, :1]).max() < 1e-5
+    assert np.ptp(estimate_depth(lively(), frames, input_size=28, windows=windows), axis=1).max() > 1e-2
 
 
 def test_direct_is_one_forward_of_just_these_frames():

@@ -7,6 +7,7 @@ from golden_weights import load_fixture, with_golden_weights
 
 from model.video_depth.config import VideoDepthConfig, vits
 from model.video_depth.model import VideoDepth
+from model.video_depth.temporal_head import PositionTable
 
 SMALL = VideoDepthConfig(
     width=64, n_blocks=4, n_heads=2, taps=(0, 1, 2, 3), tap_widths=(32, 32, 32, 32), head_width=32, position_grid=4
@@ -19,6 +20,14 @@ def lively(config: VideoDepthConfig = SMALL) -> VideoDepth:
     with torch.device("meta"):  # no time spent on weights that are replaced at once
         network = VideoDepth(config)
     return with_golden_weights(network.to_empty(device="cpu"), OPEN_RELU)
+
+
+def timeless(network: VideoDepth) -> VideoDepth:
+    """The network itself, its motion modules no longer told which frame is which: then still video has still depth."""
+    for module in network.head.motion_modules.modules():
+        if isinstance(module, PositionTable):
+            module.pe.zero_()
+    return network
 
 
 def references() -> dict:
