@@ -180,11 +180,14 @@ class TrainTokenizer:
     # Networks and losses
 
     def build(self) -> MagvitTokenizer:
-        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
+        """A new network, or that of `start_from`; raises ValueError if that one has another layout.
+
+        Its weights lie in memory as convolutions on GPUs like them.
+        """
         model = new_or_started(MagvitTokenizer, self.model, self.start_from, self.training.seed, self.name)
         if self.start_from is not None:
             model.encoder.requires_grad_(self.part == "all")
-        return model
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stubs lack it)
 
     def critic(self, model: MagvitTokenizer, device: torch.device) -> Critic | None:
         if self.adversary is None:

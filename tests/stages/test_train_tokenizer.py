@@ -28,7 +28,14 @@ from model.magvit2.losses import TokenizerLossConfig
 from model.training import NonFiniteLoss, TrainConfig
 from stages.images import images_of, moving_mask
 from stages.perceptual import LpipsWeights
-from stages.train_tokenizer import TOKENIZER_FILE, AdversaryConfig, TokenizerBatch, held_out_frames, scores
+from stages.train_tokenizer import (
+    TOKENIZER_FILE,
+    AdversaryConfig,
+    TokenizerBatch,
+    TrainTokenizer,
+    held_out_frames,
+    scores,
+)
 from stages.training_run import NOTE_FILE, PLOT_FILE, seeded
 from storage.results import Result
 from storage.weights import WeightsRef
@@ -149,6 +156,16 @@ def test_a_perceptual_loss_is_counted_where_its_weights_are(root, stores, tmp_pa
     plain = log_of(train_stage(root, tokenizer_stage(training=few), stores))[1]
     assert row["perceptual"] > 0
     assert row["total"] == pytest.approx(plain["total"] + row["perceptual"], rel=1e-5)
+
+
+def test_channels_last_is_how_weights_lie_and_nothing_else(root, stores, trained, monkeypatch):
+    kernels = [weight for weight in tokenizer_stage().build().parameters() if weight.ndim == 4]
+    assert kernels and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+    build = TrainTokenizer.build
+    monkeypatch.setattr(TrainTokenizer, "build", lambda stage: build(stage).to(memory_format=torch.contiguous_format))
+    plain = train_stage(root, tokenizer_stage(), stores, run="contiguous")
+    for row, expected in zip(log_of(trained), log_of(plain), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4), f"step {row['step']}"
 
 
 def test_part_decoder_leaves_the_encoder_and_so_the_tokens_as_they_were(root, stores, start, trained):
