@@ -26,8 +26,8 @@ FB_ERROR = "fb_error"
 class TrackEstimate:
     """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
 
-    extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far, in px, tracking forward
-    and back again ends apart; 0 or NaN where it did not.
+    extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far tracking forward and
+    back again end apart, in px for each frame on the way; 0 or NaN where it did not.
     """
 
     tracks: Float32[np.ndarray, "t p 2"]

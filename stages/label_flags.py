@@ -81,14 +81,13 @@ MEASURES = (
         limit="min_visible_share",
     ),
     Measure(
-        name="fb_error_px",
-        about="median distance from the start after tracking forward and back again, of visible points that were "
-        "followed; NaN where the annotator measured none",
+        name="fb_error",
+        about="how far forward tracking and back again end apart for each frame on the way, as a share of the "
+        "picture's longer side: median of visible points that were followed; NaN where the annotator measured none",
         short="f-b",
         flag="fb_error",
-        limit="max_fb_error_px",
-        units="px",
-        text="{:.2f} px",
+        limit="max_fb_error",
+        text="{:.2%}",
         can_lack=True,
     ),
     Measure(

@@ -46,7 +46,7 @@ class LabelQuality:
     min_depth_range: float = 0.1  # 0.81
     min_depth_known: float = 0.8  # 0.98
     min_visible_share: float = 0.5  # 0.67
-    max_fb_error_px: float = 0.5  # 0.29, of the clip's own pixels
+    max_fb_error: float = 0.004  # 0.0023: 0.29 px of 128
     max_repeated_frames: int = 0  # 0
     still_levels: float = 3.0
     still_window_px: int = 5
@@ -55,7 +55,7 @@ class LabelQuality:
     repeat_levels: float = 0.1  # mean change of a picture, of 255, up to which it is the one before; a pause has 0.18
 
     name: ClassVar[str] = "label_quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **LABEL_ARRAYS,
         "keypoints": (*LABEL_ARRAYS["keypoints"], "fb_error"),
@@ -102,7 +102,7 @@ class LabelQuality:
             "depth_range": (high - low) / max(abs(low), abs(high)),
             "depth_known": float(clip.valid.mean()),
             "visible_share": float(shown[1:].mean()),
-            "fb_error_px": median_fb_error(fb_error, clip.visible),
+            "fb_error": median_fb_error(fb_error, clip.visible) / max(clip.rgb.shape[1:3]),
             "repeated_frames": float(repeated.sum()),
         }
 

@@ -53,7 +53,7 @@ class SpatialTracking:
     clips_per_call: int = field(default=1, metadata={"key": False})
     gpus: float = field(default=0.0, metadata={"key": False})
     cpus: float = field(default=1.0, metadata={"key": False})
-    version: int = field(default=1, init=False)
+    version: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
         who = type(self).__name__
@@ -113,11 +113,12 @@ class SpatialTracking:
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
         axes, shape = ("t", "p"), (n_frames, n_points)
         unit = "m" if self.depth_units == "1/m" else "of the clip's nearest point"
-        back = "distance between the way there and the way back; NaN where not measured, hidden points among them"
+        back = "distance between the way there and the way back, for each frame since the way back began; NaN where "
+        back += "not measured, hidden points among them"
         return (
             ArraySpec("visibility", "float32", axes, shape, "1", "probability that the point is seen", "zstd"),
             ArraySpec("track_depth", "float32", axes, shape, unit, "of the point, by the tracker", "zstd"),
-            ArraySpec("fb_error", "float32", axes, shape, "px", back, "zstd", fill=np.nan),
+            ArraySpec("fb_error", "float32", axes, shape, "px per frame", back, "zstd", fill=np.nan),
         )
 
     def start(self, device: str) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
@@ -169,7 +170,8 @@ def backward_error(
     chosen: np.ndarray,
     how: Mapping[str, object],
 ) -> Float32[np.ndarray, "t i"]:
-    """Pixels between these points' tracks and those that start where each was last seen and run back in time.
+    """Pixels between these points' tracks and those that start where each was last seen and run back in time, for each
+    frame on that way: so a long way counts no more than a short one, and optical flow's steps measure the same.
 
     NaN in frames where the point is hidden, and for points that are never seen after the first frame.
     """
@@ -179,8 +181,9 @@ def backward_error(
     start = np.concatenate([(n_frames - 1 - last)[:, None], there[last, np.arange(len(chosen))]], axis=1)
     inside = np.clip(start, 0, [n_frames - 1, frames.shape[2] - 1, frames.shape[1] - 1]).astype(np.float32)
     back = track_points(network, frames[None, ::-1].copy(), depth[None, ::-1].copy(), inside, **how)  # type: ignore[arg-type]
-    error = np.linalg.norm(back.tracks[0, ::-1] - there, axis=-1)
-    counted = seen & (np.arange(n_frames)[:, None] <= last) & (last > 0)
+    way = last - np.arange(n_frames)[:, None]  # frames
+    error = np.linalg.norm(back.tracks[0, ::-1] - there, axis=-1) / np.maximum(way, 1)
+    counted = seen & (way >= 0) & (last > 0)
     return np.where(counted, error, np.nan).astype(np.float32)
 
 

@@ -235,13 +235,13 @@ def test_a_point_outside_the_frame_is_not_visible_whatever_the_annotator_says():
 
 def test_fb_error_is_of_points_that_are_seen_and_were_followed():
     clip = good_clip()
-    assert measured(clip)[0]["fb_error_px"] == pytest.approx(0.1), "zeros stand for points that stayed"
+    assert measured(clip)[0]["fb_error"] == pytest.approx(0.1 / SIDE), "zeros stand for points that stayed"
     clip["visible"][:, 1] = False
     clip["fb_error"][:, 1] = 9
-    assert measured(clip)[0]["fb_error_px"] == pytest.approx(0.1)
+    assert measured(clip)[0]["fb_error"] == pytest.approx(0.1 / SIDE)
     clip["fb_error"] = np.where(clip["fb_error"] > 0, np.float32(0.8), np.float32(0))
     found, flags = measured(clip)
-    assert found["fb_error_px"] == pytest.approx(0.8) and flags == ["fb_error"]
+    assert found["fb_error"] == pytest.approx(0.8 / SIDE) and flags == ["fb_error"]
 
 
 @pytest.mark.parametrize("nothing", [np.nan, 0.0])
@@ -249,7 +249,7 @@ def test_where_no_fb_error_was_measured_there_is_none(nothing: float):
     clip = good_clip()
     clip["fb_error"][:] = nothing
     found, flags = measured(clip)
-    assert np.isnan(found["fb_error_px"]) and not flags
+    assert np.isnan(found["fb_error"]) and not flags
 
 
 def test_a_frozen_picture_is_flagged():
@@ -279,7 +279,7 @@ def test_a_still_scene_is_no_frozen_one():
 
 VALUES = {
     "flicker": 0.001, "flicker_peak": 0.002, "depth_range": 0.8, "depth_known": 0.98, "visible_share": 0.9,
-    "fb_error_px": 0.2, "repeated_frames": 0.0,
+    "fb_error": 0.002, "repeated_frames": 0.0,
 }  # fmt: skip
 
 
@@ -319,7 +319,7 @@ def test_golden_numbers():
     clip = noisy_depth(good_clip(seed=3), 0.02)
     clip["visible"][4:, 5:20] = False
     found, flags = measured(clip)
-    golden = [0.020221, 0.020607, 0.75, 1.0, 0.8125, 0.1, 0.0]
+    golden = [0.020221, 0.020607, 0.75, 1.0, 0.8125, 0.1 / SIDE, 0.0]
     np.testing.assert_allclose([found[m.name] for m in MEASURES], golden, rtol=2e-4)
     assert flags == ["flicker"]
 
@@ -375,14 +375,14 @@ def test_numbers_are_read_as_they_were_measured(made):
     values, _ = measured(noisy_depth(good_clip(1), 0.2))
     found = quality.read([m.name for m in MEASURES], 1)
     assert {name: float(value) for name, value in found.items()} == values
-    assert np.isnan(quality.gather("fb_error_px", np.array([3]))).all(), "not measured is data"
+    assert np.isnan(quality.gather("fb_error", np.array([3]))).all(), "not measured is data"
 
 
 def test_the_store_says_what_its_bits_mean(made):
     about = made[0].spec("flags").about
     for bit, flag in enumerate(FLAGS):
         assert f"{1 << bit} {flag}" in about
-    assert made[0].spec("fb_error_px").units == "px" and made[0].spec("flags").fill == NO_FLAGS
+    assert made[0].spec("fb_error").units == "1" and made[0].spec("flags").fill == NO_FLAGS
 
 
 # -- the contact sheet -------------------------------------------------------------------------------------------------

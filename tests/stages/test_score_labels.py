@@ -314,7 +314,7 @@ def test_stages_show_a_few_of_their_clips(tmp_path, truth):
 def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
     result, page, document, table = score(tmp_path, [labelled(truth)])
     quality = {name: float(value) for name, value in measured_quality(labelled(truth)).items() if name != "flags"}
-    del quality["fb_error_px"]  # not measured
+    del quality["fb_error"]  # not measured
     assert result.numbers == {"clips": 1, "clips_with_truth": 0, "clips_flagged": 0, **quality}
     assert "0 have exact ground truth" in page and "nothing can be said here about how right the labels are" in page
     assert "AbsRel" not in page and "Jaccard" not in page
@@ -342,7 +342,7 @@ def test_quality_of_all_clips_stands_in_the_page_whether_they_are_scored_or_not(
     assert "4 clips, 2 of them flagged: flicker 1, depth_jump 1, tracks_hidden 2." in page
     assert f"| visible_share | {measured_share(truth) / 2:.0%} | 0% | `clip001` | 50% | 2 |" in page
     assert re.search(r"\| flicker \| 0\.\d\d% \| \d+\.\d\d% \| `clip001` \| 2\.00% \| 1 \|", page)
-    assert "| fb_error_px | not measured |" in page
+    assert "| fb_error | not measured |" in page
     lines = page.splitlines()
     most, fewer = (
         lines.index("| 1 | `clip001` | flicker, depth_jump, tracks_hidden |"),

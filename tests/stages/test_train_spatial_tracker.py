@@ -10,10 +10,13 @@ from small_stores import SIDE, P, T, square_clips, write_clips, write_index
 from small_trainings import SPLITS, Stores, log_of, train_stage
 
 from model.spatial_tracker.config import SpatialTrackerConfig
+from model.spatial_tracker.model import SpatialTracker
+from model.spatial_tracker.predictor import Tracks
 from model.training import TrainConfig
+from stages import spatial_tracker
 from stages.base import ClipInputs, Rejected
 from stages.keypoints import Keypoints
-from stages.spatial_tracker import SpatialTracking, tracker_depth
+from stages.spatial_tracker import SpatialTracking, backward_error, tracker_depth
 from stages.train_annotator import ANNOTATOR_FILE
 from stages.train_spatial_tracker import TrainSpatialTracker, mirrored, pick_points
 from stages.training_run import RunConfig
@@ -127,6 +130,30 @@ def test_the_way_back_is_that_of_the_reversed_clip(trained: Path):
     last = T - 1 - seen[::-1].argmax(axis=0)
     ends = error[last, np.arange(16)]
     np.testing.assert_allclose(ends[np.isfinite(ends)], 0, atol=1e-4)  # the way back starts where the way there ended
+
+
+def test_the_error_of_the_way_back_is_told_for_each_frame_of_it(monkeypatch: pytest.MonkeyPatch):
+    """A tracker that drifts by 0.3 px a frame has that error everywhere, however long the way."""
+    n, drift = 6, 0.3
+    there = np.zeros((n, 2, 2), np.float32)
+    seen = np.ones((n, 2), bool)
+    seen[4:, 1] = False
+    sure = seen[None].astype(np.float32)
+    found = Tracks(tracks=there[None], visible=seen[None], visibility=sure, depth=there[None, ..., 0])
+    last = np.array([n - 1, 3])
+
+    def drifting(network, frames, depth, queries, **how) -> Tracks:
+        assert queries[:, 0].tolist() == (n - 1 - last).tolist(), "each starts where it was last seen"
+        steps = np.arange(n)[:, None] - (n - 1 - last)  # of the reversed clip
+        tracks = np.stack([np.maximum(steps, 0) * drift, np.zeros(steps.shape)], axis=-1)
+        return replace(found, tracks=tracks[None].astype(np.float32))
+
+    monkeypatch.setattr(spatial_tracker, "track_points", drifting)
+    frames, depth = np.zeros((n, 8, 8, 3), np.uint8), np.ones((n, 8, 8), np.float32)
+    error = backward_error(SpatialTracker(TINIEST), frames, depth, found, 0, np.arange(2), {})
+    np.testing.assert_allclose(error[:5, 0], drift, rtol=1e-5)
+    np.testing.assert_allclose(error[:3, 1], drift, rtol=1e-5)
+    assert error[5, 0] == error[3, 1] == 0 and np.isnan(error[4:, 1]).all()
 
 
 def test_depth_is_given_as_the_tracker_wants_it():
