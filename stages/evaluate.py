@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from model.checkpoint import write_whole
+from model.magvit2.pieces import Precision
 from model.world.config import SamplingConfig
 from stages.base import Progress, Resources
 from stages.batches import spread, usable_rows
@@ -46,6 +47,7 @@ class Evaluate:
     n_pictures: int = 3
     rate_hz: float = 2.0  # of the clips; for the times beside the pictures
     lpips: LpipsWeights | None = None
+    precision: Precision = "float32"  # of world model and tokenizers; bfloat16 is for GPUs, and rounds what is scored
     device: str | None = field(default=None, metadata={"key": False})  # None: a GPU where there is one
     resources: Resources = field(default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False})
 
@@ -68,6 +70,8 @@ class Evaluate:
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more; rate_hz={self.rate_hz}: "
                 "above 0"
             )
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
 
     def run(
         self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
@@ -75,7 +79,7 @@ class Evaluate:
         usable = usable_rows(rows, self.split)
         chosen = spread(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
-        networks = load_networks(rows, results, pick_device(self.device))
+        networks = load_networks(rows, results, pick_device(self.device), self.precision)
         per_clip, shown = self.score(networks, rows, chosen, others, progress)
         means = mean_scores(per_clip)
         numbers = report_numbers(means, len(chosen))
@@ -125,7 +129,9 @@ class Evaluate:
             has_depth=networks.has_depth,
             depth_annotator=by,
             depth_units=annotator.units,
-            sampling=f"{how.n_steps} passes a frame, temperature {how.temperature:g}, {how.order} order",
+            sampling=(
+                f"{how.n_steps} passes a frame, temperature {how.temperature:g}, {how.order} order, {self.precision}"
+            ),
             seed=self.seed,
         )
 

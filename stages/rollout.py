@@ -5,7 +5,7 @@ a world model is for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.checkpoint import load_model, read_header
 from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.pieces import Precision
 from model.training import step_generator
 from model.world.batch import ActionStats
 from model.world.config import SamplingConfig, WorldModelConfig
@@ -42,6 +43,7 @@ class Networks:
     stats: ActionStats
     rgb_tokenizer: MagvitTokenizer
     depth_tokenizer: MagvitTokenizer | None
+    precision: Precision = "float32"
 
     @property
     def device(self) -> torch.device:
@@ -52,9 +54,12 @@ class Networks:
         return self.depth_tokenizer is not None
 
 
-def load_networks(rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device) -> Networks:
+def load_networks(
+    rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device, precision: Precision = "float32"
+) -> Networks:
     """Raises ValueError where the world model, the tokens and the tokenizers do not belong together."""
-    return networks_of(results["world_model"].file(WORLD_MODEL_FILE), rows, results, device)
+    networks = networks_of(results["world_model"].file(WORLD_MODEL_FILE), rows, results, device)
+    return replace(networks, precision=precision)
 
 
 def networks_of(path: Path, rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device) -> Networks:
@@ -147,11 +152,15 @@ def predicted_videos(
 
     true = read_tokens(rows, chosen, networks)
     other_actions = None if others is None else actions_of(others)
-    made = generate(networks.world, true, actions_of(chosen), other_actions, sampling, seed, number)
+    with torch.autocast(networks.device.type, torch.bfloat16, enabled=networks.precision == "bfloat16"):
+        made = generate(networks.world, true, actions_of(chosen), other_actions, sampling, seed, number)
     camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
-    decoded = decode_clips(networks.rgb_tokenizer, true.rgb)
-    predicted = {name: decode_clips(networks.rgb_tokenizer, t.rgb) for name, t in made.by_protocol.items()}
-    other = None if made.other_actions is None else decode_clips(networks.rgb_tokenizer, made.other_actions.rgb)
+
+    def decode(tokens: Tokens) -> Float[Tensor, "b t c h w"]:
+        return decode_clips(networks.rgb_tokenizer, tokens.rgb, networks.precision)
+
+    decoded, predicted = decode(true), {name: decode(tokens) for name, tokens in made.by_protocol.items()}
+    other = None if made.other_actions is None else decode(made.other_actions)
     depths = decoded_depths(networks, rows, chosen, true, made) if networks.has_depth else [None] * len(chosen)
     return [
         ClipVideos(
@@ -183,7 +192,7 @@ def decoded_depths(
 
     def undo(tokens: Tokens) -> Float[Tensor, "b t h w"]:
         assert networks.depth_tokenizer is not None and tokens.depth is not None
-        images = decode_clips(networks.depth_tokenizer, tokens.depth)
+        images = decode_clips(networks.depth_tokenizer, tokens.depth, networks.precision)
         gray = rearrange(images, "b t c h w -> c b t h w").mean(0)
         return torch.from_numpy(image_to_depth(gray.numpy(), limits))
 

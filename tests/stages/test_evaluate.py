@@ -17,6 +17,7 @@ from model.metrics import MAX_PSNR
 from model.world.config import SamplingConfig
 from model.world.past import Tokens
 from model.world.sampling import rollout
+from stages import evaluate as evaluation
 from stages import rollout as generation
 from stages.base import Resources
 from stages.clip_scores import (
@@ -366,6 +367,29 @@ def test_progress_is_told(world, without_pictures):
     )
     writer.close()
     assert told[0] == (0, 2) and told[-1] == (2, 2)
+
+
+def test_bfloat16_is_that_of_all_networks_and_of_no_score(world, evaluated, without_pictures, monkeypatch):
+    casts: dict[str, set[bool]] = {"generate": set(), "score_clip": set()}
+
+    def watched(module, name: str):
+        plain = getattr(module, name)
+
+        def call(*arguments):
+            casts[name].add(torch.is_autocast_enabled("cpu"))
+            return plain(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    watched(generation, "generate")
+    watched(evaluation, "score_clip")
+    result = world.evaluate(precision="bfloat16")
+    assert casts == {"generate": {True}, "score_clip": {False}}
+    for name in ("tokenizer_psnr", "abs_rel_tokenizer"):  # of the true tokens: decoding alone
+        rounded, exact = result.numbers[name], evaluated.numbers[name]
+        assert rounded != exact and rounded == pytest.approx(exact, rel=0.02)
+    assert "bfloat16" in result.file("metrics.md").read_text()
+    assert ", float32, seed" in evaluated.file("metrics.md").read_text()
 
 
 def test_lpips_weights_fill_the_column(world, tmp_path, without_pictures):
