@@ -4,6 +4,8 @@ This is the published predictor with explicit queries: any clip is resized to th
 support points of the first frame is tracked along, since points are tracked better in company.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -85,8 +87,8 @@ def track_points(
 
     `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by `depth_from_inverse`.
     `backward` also tracks the reversed clip, for frames that windows before late queries do not cover. `precision` is
-    that of attention; all else is float32. With published weights the order of the queries has a say, too: see
-    `model.dealt_flags`.
+    that of attention; all else is float32, also on GPUs (see `full_float32`). With published weights the order of the
+    queries has a say, too: see `model.dealt_flags`.
     Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, for clips
     not longer than half a window, and for a precision that there is not.
     """
@@ -109,10 +111,12 @@ def track_points(
     # pixel of the smaller picture or less beside the one asked for, the same in all frames.
     ratio = np.array([1, size[1] / width, size[0] / height], dtype=np.float32)
     asked = np.concatenate([queries * ratio, support_points(support_grid, *size)])
-    found, visibility = _run(network, video, z, asked, getattr(torch, precision))
+    with full_float32(device):
+        found, visibility = _run(network, video, z, asked, getattr(torch, precision))
     if backward:
         asked[:, 0] = n_frames - 1 - asked[:, 0]
-        back = _run(network, video.flip(1), z.flip(1), asked, getattr(torch, precision))
+        with full_float32(device):
+            back = _run(network, video.flip(1), z.flip(1), asked, getattr(torch, precision))
         missing = np.isnan(found)
         found = np.where(missing, back[0][:, ::-1], found)
         visibility = np.where(missing[..., 0], back[1][:, ::-1], visibility)
@@ -121,6 +125,25 @@ def track_points(
     visible = visibility > visible_above
     visible[:, queries[:, 0].astype(int), np.arange(len(queries))] = True
     return Tracks(tracks=found[..., :2] / ratio[1:], depth=found[..., 2], visibility=visibility, visible=visible)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """CUDA's convolutions of float32 without TF32, their default, which keeps 10 bits of a number's 23.
+
+    A point's motion is coded by waves of up to 969 radians a cell, so that rounding a position makes it another code.
+    Matrix products are as the process has them: by default without TF32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _run(

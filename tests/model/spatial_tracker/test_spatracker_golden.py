@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.spatial_tracker.config import published
 from model.spatial_tracker.model import SpatialTracker, TrackerOutput
-from model.spatial_tracker.predictor import support_points, track_points
+from model.spatial_tracker.predictor import Precision, Tracks, support_points, track_points
 
 CHANGES = {  # without these, refinement amplifies rounding
     "updateformer.flow_head.4.weight": lambda value: 0.02 * value,
@@ -126,18 +126,52 @@ def test_four_iterations_over_windows_of_8(golden: dict[str, np.ndarray], weight
     check(run(network_with(weights, window=8), golden, 4), golden, "it4_window8")
 
 
-def test_predictor(golden: dict[str, np.ndarray], weights: dict[str, Tensor]):
+def predicted(golden: dict[str, np.ndarray], weights: dict[str, Tensor], device: str, precision: Precision) -> Tracks:
+    """By the whole predictor; points of the result are in the fixture's order."""
     height, width = golden["predictor_interp_shape"].tolist()
-    network = network_with(weights, working_height=height, working_width=width)
+    network = network_with(weights, working_height=height, working_width=width).to(device)
     queries, (source_height, source_width) = golden["queries"], golden["frames"].shape[1:3]
     assert (golden["predictor_first_frame"] == queries[:, 0]).all()
     support = support_points(6, height, width) * np.array([1, source_width / width, source_height / height], np.float32)
     everything = np.concatenate([queries, support])  # as `track_points` does, here to put them into an order
     index = in_order(everything[:, 0], ORDER_WITH_SUPPORT)
-    made = track_points(network, golden["frames"][None], golden["depth"][None], everything[index], support_grid=0)
+    clip, depth = golden["frames"][None], golden["depth"][None]
+    made = track_points(network, clip, depth, everything[index], support_grid=0, precision=precision)
     own = np.argsort(index)[: len(queries)]
-    error = np.abs(made.tracks[0, :, own].swapaxes(0, 1) - golden["predictor_tracks_f32"][..., :2])
+    return Tracks(
+        tracks=made.tracks[:, :, own],
+        depth=made.depth[:, :, own],
+        visibility=made.visibility[:, :, own],
+        visible=made.visible[:, :, own],
+    )
+
+
+def test_predictor(golden: dict[str, np.ndarray], weights: dict[str, Tensor]):
+    made = predicted(golden, weights, "cpu", "float32")
+    error = np.abs(made.tracks[0] - golden["predictor_tracks_f32"][..., :2])
     assert error.max() < 6e-4
     assert error.mean() < 6e-5
-    assert np.abs(made.depth[0][:, own] - golden["predictor_tracks_f32"][..., 2]).max() < 2e-5
-    assert (made.visible[0][:, own] != golden["predictor_visible"]).sum() <= 3
+    assert np.abs(made.depth[0] - golden["predictor_tracks_f32"][..., 2]).max() < 2e-5
+    assert (made.visible[0] != golden["predictor_visible"]).sum() <= 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    ("precision", "highest", "mean"),
+    [("float32", 6e-4, 6e-5), ("float16", 3.4e-3, 3.2e-4), ("bfloat16", 2.8e-2, 2.6e-3)],
+)
+def test_predictor_on_a_gpu(
+    golden: dict[str, np.ndarray],
+    weights: dict[str, Tensor],
+    precision: Precision,
+    highest: float,
+    mean: float,
+    other_flags: int,
+):
+    """Bars of half precision are twice what it makes on a CPU; TF32 is on here, and must not reach the network."""
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    made = predicted(golden, weights, "cuda", precision)
+    error = np.abs(made.tracks[0] - golden["predictor_tracks_f32"][..., :2])
+    assert error.max() < highest and error.mean() < mean, (error.max(), error.mean())
+    assert (made.visible[0] != golden["predictor_visible"]).sum() <= other_flags

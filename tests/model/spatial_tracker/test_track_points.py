@@ -1,5 +1,8 @@
 """The predictor: queries, depth, sizes, flags, the reversed clip, and what is refused."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -7,10 +10,12 @@ import torch
 from einops import rearrange
 from tracker_cases import clip, small_tracker
 
+from model.spatial_tracker import predictor
 from model.spatial_tracker.predictor import (
     Tracks,
     depth_from_inverse,
     first_frame_grid,
+    full_float32,
     support_points,
     track_points,
 )
@@ -159,6 +164,37 @@ def test_depth_that_lifts_nothing_is_refused():
             depth[1] = row
         with pytest.raises(ValueError, match=f"clip 1 of 2: {message}"):
             track_points(network, frames, depth.astype(np.float32), queries)
+
+
+@pytest.fixture
+def convolutions() -> Iterator[Any]:
+    """CUDA's setting for them, which is there without a device, too; afterwards as it was."""
+    setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = setting.fp32_precision
+    yield setting
+    setting.fp32_precision = before
+
+
+@pytest.mark.parametrize("before", ["tf32", "ieee"])
+def test_tf32_is_off_on_cuda_and_afterwards_as_before(convolutions: Any, before: str):
+    convolutions.fp32_precision = before
+    with full_float32(torch.device("cuda")):
+        assert convolutions.fp32_precision == "ieee"
+    with pytest.raises(KeyError), full_float32(torch.device("cuda", 1)):
+        raise KeyError
+    assert convolutions.fp32_precision == before
+    with full_float32(torch.device("cpu")):
+        assert convolutions.fp32_precision == before
+
+
+def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pytest.MonkeyPatch):
+    frames, depth = arrays()
+    network, inside = small_tracker(), []
+    monkeypatch.setattr(predictor, "full_float32", lambda device: full_float32(torch.device("cuda")))  # as if on one
+    network.register_forward_pre_hook(lambda *_: inside.append(convolutions.fp32_precision))
+    convolutions.fp32_precision = "tf32"
+    track_points(network, frames, depth, first_frame_grid(2, 64, 64), backward=True)
+    assert inside == ["ieee", "ieee"]
 
 
 def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
