@@ -6,7 +6,7 @@ from rich.console import Console
 
 from pipeline import services
 from pipeline.journal import Journal, journals
-from pipeline.provenance import non_commercial, non_commercial_text, weights_of
+from pipeline.provenance import costs_of, non_commercial, non_commercial_text, weights_of
 from pipeline.settings import Settings
 from storage import store
 from storage.results import open_result
@@ -40,7 +40,9 @@ def drive(request: dict[str, Any], out: Console) -> None:
 
 
 def print_limits(e: Any, out: Console) -> None:
-    """What the licences of the experiment's weights forbid, before anything is made with them."""
+    """What its networks need, and what the licences of their weights forbid, before anything is made with them."""
+    for cost in costs_of(vars(e).values()):
+        out.print(cost, style="dim", markup=False)
     if text := non_commercial_text(non_commercial(weights_of(e))):
         out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 

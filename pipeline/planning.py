@@ -7,7 +7,7 @@ from rich.table import Table
 
 from pipeline import experiments
 from pipeline.flow import Planner, plan
-from pipeline.provenance import non_commercial, non_commercial_text, weights_of
+from pipeline.provenance import costs_of, non_commercial, non_commercial_text, weights_of
 from pipeline.report import flatten
 from pipeline.run_stage import recipe
 from pipeline.settings import Settings
@@ -44,6 +44,8 @@ def print_plan(request: dict[str, Any], out: Console) -> None:
         do, why = verdict(recipe(stage, inputs), inputs, ref, known)
         table.add_row(name, ref.key, do, why)
     out.print(table)
+    for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
+        out.print(cost, style="dim", markup=False)
     used = [weights for stage, _, _ in planner.planned.values() for weights in weights_of(stage)]
     if text := non_commercial_text(non_commercial(used)):
         out.print(f"[yellow]Non-commercial:[/yellow] {text}")

@@ -42,6 +42,13 @@ def code_version() -> dict[str, str]:
     return code
 
 
+def costs_of(stages: Iterable[Any]) -> list[str]:
+    """What the annotators among these stages will take, one line each, as they tell it ahead."""
+    annotators = [(stage.name, stage.annotator) for stage in stages if hasattr(stage, "annotator")]
+    annotators = [(name, a, getattr(a, "attributes", {}).get("expected_cost")) for name, a in annotators]
+    return [f"{name} by {a.name}: {cost}" for name, a, cost in annotators if cost]
+
+
 def weights_of(stage: Any) -> list[dict[str, str]]:
     """Name, digest and licence of every weights file named in a stage's fields, at any depth."""
     found: list[dict[str, str]] = []

@@ -1,15 +1,19 @@
 """Who makes labels and tokens, by name, on the command line and in experiments."""
 
+import io
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from model.magvit2.config import one_x, tencent
 from model.spatial_tracker.config import published as tracker
 from model.video_depth.config import vitl, vits
 from model.world.config import paper_small
 from pipeline import choices, experiments
+from pipeline.driver import print_limits
 from pipeline.experiments import Experiment
 from stages.published_tokenizer import PublishedTokenizer
 from stages.spatial_tracker import SpatialTracking
@@ -50,6 +54,17 @@ def test_the_experiments_differ_in_who_makes_the_labels(weights: Path, tree: Pat
     assert isinstance(depth, VideoDepthAnything) and isinstance(tracks, SpatialTracking)
     assert (depth.name, depth.model, depth.gpus) == ("vda-vits", vits(), 0.5)
     assert (tracks.name, tracks.model, tracks.depth_units) == ("spatracker", tracker(), "relative")
+
+
+def test_what_networks_need_is_told_before_a_run(weights: Path, tree: Path):
+    text = io.StringIO()
+    print_limits(named("pseudo-labels", tree), Console(file=text, width=200))
+    lines = text.getvalue().splitlines()
+    assert re.fullmatch(r"depth by vda-vits: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[0])
+    assert re.fullmatch(r"keypoints by spatracker: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[1])
+    assert lines[2].startswith("Non-commercial: made with spatracker")
+    print_limits(named("demo", tree), Console(file=(nothing := io.StringIO())))
+    assert nothing.getvalue() == ""
 
 
 def test_the_papers_experiment_takes_its_tokenizer_and_its_network(weights: Path, tree: Path):
