@@ -2,7 +2,7 @@
 
     python benchmarks/annotators.py                          # tiny networks, a minute or two on a CPU
     python benchmarks/annotators.py --networks vda-vits spatracker --batches 1 4 --precisions float32 float16
-    python benchmarks/annotators.py --stage 64               # also the Ray stages on 64 clips over their bare loops
+    python benchmarks/annotators.py --stage 96               # also the Ray stages on 96 clips over their bare loops
 
 A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on them. "Of the product
 rate" is the network's counted operations a second over that of plain matrix products of the same type, measured in this
@@ -97,7 +97,7 @@ def main() -> None:
                 print(measure(setting, arguments.rounds).line(setting, rate), flush=True)
     if arguments.stage:
         print("\n| stage, one Ray worker | in the stage | bare loop | ratio |\n|---|---|---|---|")
-        print("\n".join(stage_rows(arguments.stage)))
+        print("\n".join(stage_rows(arguments.stage, arguments.device)))
 
 
 def header(device: str) -> str:
@@ -164,8 +164,11 @@ def memory_peak(device: str) -> float:
 # -- what a stage adds -------------------------------------------------------------------------------------------------
 
 
-def stage_rows(n_clips: int) -> list[str]:
-    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on arrays in memory."""
+def stage_rows(n_clips: int, device: str) -> list[str]:
+    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on arrays in memory.
+
+    With `device` cuda, annotators take the GPU, in the stage and in the bare loop.
+    """
     import overhead
     import ray
 
@@ -174,11 +177,14 @@ def stage_rows(n_clips: int) -> list[str]:
     from pipeline.worker import Job
     from storage import store
 
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    n_gpus = n_gpus_of(device)
+    ray.init(
+        "local", num_cpus=1, num_gpus=n_gpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )  # fmt: skip
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         made: dict[str, store.StoreRef] = {}
-        for stage in tiny_stages(Path(folder), n_clips):
+        for stage in tiny_stages(Path(folder), n_clips, n_gpus):
             inputs = taken(stage, made)
             out = made[stage.name] = output_ref(stage, inputs, folder)
             store.create(out, describe(stage, inputs, out))
@@ -192,14 +198,17 @@ def stage_rows(n_clips: int) -> list[str]:
 
             executor.run_ray(Job(stage=stage, inputs=inputs, out=out), store.missing_shards(out), note, 1)
             store.seal(out)
-            if stage.name != "clip":
-                lines.append(stage_line(stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)))
+            lines.append(stage_line(stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)))
     ray.shutdown()
     return lines
 
 
-def tiny_stages(folder: Path, n_clips: int) -> Sequence:
-    """Episodes, clips, depth and keypoints by tiny networks with random weights, four clips a shard."""
+def n_gpus_of(device: str) -> int:
+    return 0 if torch.device(device).type == "cpu" else 1
+
+
+def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
+    """Episodes, clips, depth and keypoints by tiny networks with random weights; annotators on so many GPUs."""
     from overhead import make_sample
 
     from pipeline import experiments
@@ -216,11 +225,11 @@ def tiny_stages(folder: Path, n_clips: int) -> Sequence:
     torch.manual_seed(0)
     depth = VideoDepthAnything(
         weights=weights("vda-tiny", VideoDepth(depth_config), depth_config), model=depth_config, input_size=140,
-        windows="direct", clip_size=128,
+        windows="direct", clip_size=128, gpus=float(n_gpus),
     )  # fmt: skip
     tracks = SpatialTracking(
         weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config), model=track_config,
-        depth_units="relative", backward_points=0,
+        depth_units="relative", backward_points=0, gpus=float(n_gpus),
     )  # fmt: skip
     e = experiments.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
     assert isinstance(e, experiments.Experiment)
@@ -233,8 +242,14 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
     """From the end of the first shard to that of the last: the worker's start is not counted."""
     (first, done), (last, _) = marks[0], marks[-1]
     seconds, n = last - first, manifest.n_clips - done * manifest.clips_per_shard
+    if n <= 0:
+        raise SystemExit(
+            f"stage {stage.name}: {manifest.n_clips} clips are one shard of {manifest.clips_per_shard}, so that nothing is "
+            "left to time after it: give --stage more clips"
+        )
     bare = bare_s / manifest.n_clips
-    what = f"{stage.name} ({stage.annotator.name})"
+    annotator = getattr(stage, "annotator", None)
+    what = f"{stage.name} ({annotator.name})" if annotator else stage.name
     return f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
 
 

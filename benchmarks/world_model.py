@@ -77,7 +77,7 @@ def generate(arguments: argparse.Namespace, rates: dict[str, float], device: tor
 def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions) -> None:
     rounds, on_gpu = arguments.rounds, device.type == "cuda"
     if "small" in arguments.training and not on_gpu:  # first: this process has not taken any for trainings yet
-        print(table("Memory of training", [peak_memory("small", both) for both in (False, True)]), flush=True)
+        print(table("Memory of training", list(peak_memory("small"))), flush=True)
     rows = [
         row
         for name in arguments.training

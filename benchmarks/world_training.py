@@ -87,16 +87,26 @@ def require_equal_losses(name: str, step: TrainingStep) -> None:
         raise SystemExit(f"{name}: the loss is {a:.6f} with fused attention, {b:.6f} without; nothing is timed")
 
 
-def peak_memory(name: str, depth_branch: bool) -> Row:
-    """What a process needs for training steps of one clip on a CPU, in one of its own (libraries included)."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak = pool.apply(_train_alone, (name, depth_branch))
-    return {"model": name, "branches": 1 + depth_branch, "clips": 1, "peak of the process": f"{peak / 1e9:.1f} GB"}
+LAYOUTS = {
+    "one branch, 1xgpt's layout": {
+        "depth_branch": False, "action_conditioning": "add", "norms": "1xgpt", "time_positions": "table"
+    },
+    "one branch": {"depth_branch": False},
+    "two branches": {},
+}  # fmt: skip
 
 
-def _train_alone(name: str, depth_branch: bool) -> int:
+def peak_memory(name: str) -> Iterator[Row]:
+    """What a process needs for training steps of one clip on a CPU, each in one of its own (libraries included)."""
+    for layout, changes in LAYOUTS.items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peak = pool.apply(_train_alone, (SIZES[name](**changes),))
+        yield {"model": name, "layout": layout, "clips": 1, "peak of the process": f"{peak / 1e9:.1f} GB"}
+
+
+def _train_alone(config: WorldModelConfig) -> int:
     torch.set_num_threads(1)
-    step = TrainingStep(SIZES[name](depth_branch=depth_branch), 1, torch.device("cpu"))
+    step = TrainingStep(config, 1, torch.device("cpu"))
     for _ in range(2):
         step()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
