@@ -2,7 +2,7 @@
 
     python benchmarks/annotators.py                          # tiny networks, a minute or two on a CPU
     python benchmarks/annotators.py --networks vda-vits spatracker --batches 1 4 --precisions float32 float16
-    python benchmarks/annotators.py --stage 96               # also the Ray stages on 96 clips over their bare loops
+    python benchmarks/annotators.py --stage 64               # also the Ray stages on 64 clips over their bare loops
 
 A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on them. "Of the product
 rate" is the network's counted operations a second over that of plain matrix products of the same type, measured in this
@@ -244,7 +244,7 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
     seconds, n = last - first, manifest.n_clips - done * manifest.clips_per_shard
     if n <= 0:
         raise SystemExit(
-            f"stage {stage.name}: {manifest.n_clips} clips are one shard of {manifest.clips_per_shard}, so that nothing is "
+            f"stage {stage.name}: {manifest.n_clips} clips are one shard of {manifest.clips_per_shard}, and nothing is "
             "left to time after it: give --stage more clips"
         )
     bare = bare_s / manifest.n_clips
