@@ -3,6 +3,8 @@
 from dataclasses import fields, replace
 from typing import TypeVar
 
+import numpy as np
+
 from stages.base import ClipInputs, Rejected
 
 AnnotatorT = TypeVar("AnnotatorT")
@@ -15,11 +17,17 @@ def informed(annotator: AnnotatorT, **facts: int) -> AnnotatorT:
 
 
 def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: str) -> None:
-    """Raises ValueError for a clip of another length, Rejected (`blank_frame`) where a frame has no contrast.
+    """Raises ValueError for a clip of another length or dtype, Rejected (`blank_frame`) where a frame has no contrast.
 
+    Frames of uint8 hold no NaN; others could, and their scale is not known.
     min_contrast: least standard deviation of a frame's grey levels (0-255).
     """
     rgb = clip.arrays["rgb"]
+    if rgb.dtype != np.uint8:
+        raise ValueError(
+            f"clip {clip.clip_id}: frames of {rgb.dtype}, stage '{stage}' expects uint8 in 0-255, as stage 'clip' "
+            "writes them: convert them"
+        )
     if len(rgb) != n_frames:
         raise ValueError(
             f"clip {clip.clip_id}: {len(rgb)} frames, stage '{stage}' is set to n_frames={n_frames}; give stages "

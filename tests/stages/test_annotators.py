@@ -131,6 +131,16 @@ def test_a_clip_of_another_length_is_an_error_that_names_it(
             made_by(stage, [clip(0, rgb)])
 
 
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_a_clip_of_floats_is_an_error_that_names_it(
+    depth_weights: WeightsRef, tracker_weights: WeightsRef, value: float
+):
+    rgb = np.full((T, SIDE, SIDE, 3), value, np.float32)
+    for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
+        with pytest.raises(ValueError, match=f"clip clip0: frames of float32, stage '{stage.name}' expects uint8"):
+            made_by(stage, [clip(0, rgb)])
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_before_any_clip(tmp_path: Path, bad: float):
     """Published or ours: every clip would be rejected for what is wrong with the file."""

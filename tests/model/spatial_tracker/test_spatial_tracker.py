@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from tracker_cases import SMALL, clip, queries, small_tracker
 
 from model.checkpoint import load_model, save_model
-from model.spatial_tracker import correlation, updater
+from model.spatial_tracker import correlation, model, updater
 from model.spatial_tracker.codes import position_code, sine_table
 from model.spatial_tracker.config import SpatialTrackerConfig, published, tiny
 from model.spatial_tracker.model import SpatialTracker, TrackerOutput, dealt_flags, track_mask
@@ -68,6 +68,16 @@ def test_the_order_of_queries_does_not_matter():
     assert torch.equal(made.covered[:, back], expected.covered)
     assert_close(made.tracks[:, :, back], expected.tracks, atol=PX, rtol=0)
     assert_close(made.visibility[:, :, back], expected.visibility, atol=PX, rtol=0)
+
+
+def test_the_order_of_queries_matters_to_flags_as_published():
+    """They are dealt out in the order of the queries: the law above holds for a point's own flags alone."""
+    (video, depth), (frames, points) = clip(), queries(last_frame=7)
+    order = torch.arange(len(frames)).flip(0)
+    network = small_tracker(config=replace(SMALL, own_flags=False))
+    made = run(network, video, depth, frames[order], points[:, order])
+    expected = run(network, video, depth, frames, points)
+    assert (made.tracks[:, :, order] - expected.tracks).abs().max() > 10 * PX
 
 
 def test_flags_as_published_are_dealt_from_one_row():
@@ -197,7 +207,21 @@ def test_a_clip_of_half_a_window_is_refused():
     (video, depth), (frames, points) = clip(t=3), queries()
     with pytest.raises(ValueError, match="clip of 3 frames: more than half a window of 6 is needed"):
         small_tracker()(video, depth, frames, points)
-    small_tracker()(*clip(t=4), frames, points)
+
+
+@pytest.mark.parametrize("n_frames", [4, 5])
+def test_a_clip_shorter_than_a_window_is_filled_up_with_its_last_frame(n_frames: int, monkeypatch: pytest.MonkeyPatch):
+    (video, depth), (frames, points) = clip(t=n_frames), queries()
+    made = run(small_tracker(), video, depth, frames, points)
+    assert len(made.windows) == 1 and made.tracks.shape[1] == n_frames and made.covered.all()
+    by_hand = torch.tensor([0, 1, 2, 3, n_frames - 1, n_frames - 1])
+
+    def without_filling(start: int, window: int, _filled: int, query_frames: Tensor, n_old: int) -> Tensor:
+        return track_mask(start, window, n_frames, query_frames, n_old)
+
+    monkeypatch.setattr(model, "track_mask", without_filling)
+    filled = run(small_tracker(), video[:, by_hand], depth[:, by_hand], frames, points)
+    assert_close(made.tracks, filled.tracks[:, :n_frames], atol=PX, rtol=0)
 
 
 def test_sizes_without_whole_cells_are_refused():
