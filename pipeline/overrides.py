@@ -17,27 +17,38 @@ Config = TypeVar("Config")
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy with the fields named by dotted paths replaced.
+    """A copy with the fields named by dotted paths replaced; those of one part at once, in whatever order they come.
 
     Raises ValueError naming the path, what is there and what would fit; WeightsError if a weights file is missing.
     """
+    return changed(config, changes, "")
+
+
+def changed(config: Any, changes: Mapping[str, Any], prefix: str) -> Any:
+    """`prefix` is the path of `config` itself."""
+    of_field: dict[str, dict[str, Any]] = {}
     for path, value in changes.items():
-        config = replace_at(config, path.split("."), value, path)
-    return config
-
-
-def replace_at(config: Any, names: list[str], value: Any, path: str) -> Any:
+        name, _, rest = path.partition(".")
+        of_field.setdefault(name, {})[rest] = value
     fields = [f.name for f in dataclasses.fields(config) if f.init] if dataclasses.is_dataclass(config) else []
-    name, rest = names[0], names[1:]
-    if name not in fields:
-        there = ", ".join(fields) or f"a {type(config).__name__}, which has no fields"
-        raise ValueError(f"{path}: no field '{name}'; there is: {there}")
-    old, choices = getattr(config, name), choices_of(type(config), name)
-    if rest and old is None and parts(choices):
-        off = path.removesuffix("." + ".".join(rest))
-        raise ValueError(f"{path}: {off} is off; switch it on by its fields, as in {off}={{}}")
-    new = replace_at(old, rest, value, path) if rest else fitting(old, value, path, choices)
-    return dataclasses.replace(config, **{name: new})  # type: ignore[type-var]
+    for name, inner in of_field.items():
+        if name not in fields:
+            path = ".".join(filter(None, (f"{prefix}{name}", next(iter(inner)))))
+            there = ", ".join(fields) or f"a {type(config).__name__}, which has no fields"
+            raise ValueError(f"{path}: no field '{name}'; there is: {there}")
+    new = {name: new_value(config, name, inner, f"{prefix}{name}") for name, inner in of_field.items()}
+    return dataclasses.replace(config, **new) if new else config  # type: ignore[type-var]
+
+
+def new_value(config: Any, name: str, changes: dict[str, Any], path: str) -> Any:
+    """Of one field, given whole (""), by parts of it, or both."""
+    value, choices = getattr(config, name), choices_of(type(config), name)
+    if "" in changes:
+        value = fitting(value, changes[""], path, choices)
+    inner = {rest: change for rest, change in changes.items() if rest}
+    if inner and value is None and parts(choices):
+        raise ValueError(f"{path}.{next(iter(inner))}: {path} is off; switch it on by its fields, as in {path}={{}}")
+    return changed(value, inner, f"{path}.") if inner else value
 
 
 def choices_of(config: type, name: str) -> tuple[Any, ...]:

@@ -17,6 +17,6 @@ def check_share(who: str, precision: str, gpus: float, clips_per_call: int) -> N
         raise ValueError(f"{who}: gpus={gpus:g}, expected 0 or more")
     if precision != "float32" and not gpus:
         raise ValueError(
-            f"{who}: precision={precision!r} with gpus=0, but half precision is for GPUs: set gpus first (0.5 is half "
+            f"{who}: precision={precision!r} with gpus=0, but half precision is for GPUs: set gpus too (0.5 is half "
             "a card), or take precision=float32"
         )

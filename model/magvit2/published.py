@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
-from model.published import differences, read_tensors, shapes_of
+from model.published import check_finite, differences, read_tensors, shapes_of
 
 Weights = Literal["raw", "ema"]
 
@@ -36,6 +36,7 @@ def load_published(path: str | Path, config: MagvitConfig, weights: Weights) -> 
         chosen = published_state(state, config, weights)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    check_finite(chosen, str(path))
     tokenizer.load_state_dict(chosen, assign=True)
     return tokenizer.eval()
 

@@ -43,6 +43,28 @@ def test_json_values_take_the_type_of_the_field():
     assert changed.inner.cameras == ("left", "right")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self):
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} is not below high={self.high}")
+
+
+@pytest.mark.parametrize("paths", [("span.low", "span.high"), ("span.high", "span.low")])
+def test_fields_that_only_go_together_are_changed_together(paths: tuple[str, str]):
+    @dataclass(frozen=True, kw_only=True)
+    class WithSpan:
+        span: Span = field(default_factory=Span)
+
+    values = {"span.low": 5, "span.high": 9}
+    assert override(WithSpan(), {path: values[path] for path in paths}).span == Span(low=5, high=9)
+    with pytest.raises(ValueError, match="low=5 is not below high=1"):
+        override(WithSpan(), {"span.low": 5})
+
+
 def test_weights_are_given_by_path(tmp_path: Path):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     changed = override(Outer(), {"start_from": str(tmp_path / "mine.safetensors")})

@@ -233,7 +233,7 @@ def test_the_cost_told_of_depth_is_what_is_counted(depth_weights: WeightsRef, wi
         ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
         ({"n_frames": 33}, "n_frames=33 with windows=direct, .* at most 32, .* take windows=official"),
         ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
-        ({"precision": "float16"}, "precision='float16' with gpus=0, but half precision is for GPUs: set gpus first"),
+        ({"precision": "float16"}, "precision='float16' with gpus=0, but half precision is for GPUs: set gpus too"),
     ],
 )
 def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(

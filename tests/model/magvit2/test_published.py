@@ -123,3 +123,12 @@ def test_files_of_another_kind_are_refused(tmp_path: Path):
         ValueError, match=r"list\.ckpt: expected a dict of tensors or one under 'state_dict', found list"
     ):
         load_published(tmp_path / "list.ckpt", SMALL, "raw")
+
+
+def test_weights_that_are_no_numbers_are_refused_by_the_first_entry(tmp_path: Path):
+    state = small_checkpoint()
+    state["decoder.conv_in.bias"][2] = float("nan")
+    torch.save(state, tmp_path / "diverged.ckpt")
+    with pytest.raises(ValueError, match=r"diverged\.ckpt: decoder\.conv_in\.bias has 1 of \d+ values that are NaN"):
+        load_published(tmp_path / "diverged.ckpt", SMALL, "raw")
+    load_published(tmp_path / "diverged.ckpt", SMALL, "ema")  # which are whole
