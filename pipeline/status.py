@@ -53,6 +53,7 @@ def stage_table(journal: Journal) -> Table:
     for entry in journal.stages:
         stage_state = "crashed" if entry.state == "running" and state == "crashed" else entry.state
         style = STYLES.get(stage_state, "dim")
-        note = escape(entry.note.partition("\n")[0])
-        table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", entry.uri[-16:], note)
+        key = entry.uri[-16:]
+        note = escape(entry.note.partition("\n")[0].removeprefix(f"{key} is "))  # which stands beside it
+        table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", key, note)
     return table
