@@ -33,7 +33,8 @@ def drive(request: dict[str, Any], out: Console) -> None:
     try:
         roboscape(**request)
     finally:
-        ours = [journal for journal in journals(settings.runs) if journal.id not in before]
+        new = [journal for journal in journals(settings.runs) if journal.id not in before]
+        ours = [journal for journal in new if journal.is_ours]  # others may run in the same workspace meanwhile
         if ours:
             show(ours[-1], out)
     show_results(ours[-1], settings, out)

@@ -71,6 +71,11 @@ class Journal:
         self.save()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether this process drives it, or has."""
+        return (self.pid, self.host) == (os.getpid(), os.uname().nodename)
+
+    @property
     def alive(self) -> bool:
         """Whether the process that drives it still runs; for another machine's, whether it was heard of lately."""
         if self.state != "running":

@@ -32,6 +32,16 @@ def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
     assert close_dead(tmp_path) == []
 
 
+def test_a_run_knows_the_process_that_drives_it(tmp_path: Path):
+    """Another run of the same workspace, or of another machine that shares it, is not shown in the place of ours."""
+    journal = start_journal(tmp_path, {})
+    assert read_journal(journal.path).is_ours
+    journal.pid += 1
+    assert not journal.is_ours
+    journal.pid, journal.host = os.getpid(), "elsewhere"
+    assert not journal.is_ours
+
+
 def test_a_live_run_is_left_alone(tmp_path: Path):
     journal = start_journal(tmp_path, {})
     assert journal.pid == os.getpid() and journal.alive
