@@ -1,7 +1,7 @@
 """The paper's annotators in small: their training on simulated episodes with exact labels, and their use as annotators.
 
-`roboscape train-annotator NAME` trains one, `roboscape run demo-pseudo-labels` uses both. What they learn holds for the
-simulated scene only; real videos want the published weights (`roboscape weights list`).
+`roboscape train-annotator NAME` trains one, `roboscape run demo --set depth.annotator=vda-tiny` uses one. What they
+learn holds for the simulated scene only; real videos want the published weights (`roboscape weights list`).
 """
 
 from dataclasses import dataclass, replace

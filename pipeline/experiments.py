@@ -33,7 +33,6 @@ from stages.train_world_model import TrainWorldModel
 from stages.training_run import RunConfig
 from storage.published_weights import require
 
-DEMO_GRID = 16  # points a side that a network tracks on a CPU: it takes seconds a clip, a 32x32 grid ten
 # By their published weights; see `pipeline.choices`.
 DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS = "vda-vits", "spatracker", "magvit2-1x"
 
@@ -141,13 +140,6 @@ def demo(source: Path) -> Experiment:
     )
 
 
-def demo_pseudo_labels(source: Path) -> Experiment:
-    """The demo with the paper's annotators, small ones by shipped weights, in place of the stand-ins."""
-    e = demo(source)
-    e = replace(e, keypoints=replace(e.keypoints, grid=DEMO_GRID))
-    return choose(choose(e, "depth.annotator", "vda-tiny"), "keypoints.annotator", "spatracker-tiny")
-
-
 def smoke(source: Path) -> Experiment:
     """Every stage for a few seconds at 64 px, from random weights: whether all of it works, not how well."""
     few = TrainConfig(steps=4, warmup_steps=1)
@@ -226,7 +218,6 @@ ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_token
 
 Name = Literal[
     "demo",
-    "demo-pseudo-labels",
     "smoke",
     "pretrain",
     "pseudo-labels",
@@ -237,7 +228,6 @@ Name = Literal[
 ]
 EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotators.AnnotatorTraining]] = {
     "demo": demo,
-    "demo-pseudo-labels": demo_pseudo_labels,
     "smoke": smoke,
     "pretrain": pretrain,
     "pseudo-labels": pseudo_labels,
@@ -255,7 +245,7 @@ SAMPLES: dict[str, SampleConfig] = {
     "annotators": annotators.SAMPLE,
 }
 # Experiments on the sample of another name; the others have one of their own name, or none.
-SHARED_SAMPLES = {"demo-pseudo-labels": "demo", **dict.fromkeys(annotators.NAMES, "annotators")}
+SHARED_SAMPLES = dict.fromkeys(annotators.NAMES, "annotators")
 # Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),

@@ -67,7 +67,8 @@ def test_shipped_weights_are_the_trained_ones_halved(folder: Path, trained: dict
 def test_the_demo_takes_the_annotators_that_are_shipped(folder: Path, trained: dict[str, torch.nn.Module], tree: Path):
     for name in annotators.NAMES:
         ship_weights.ship(name, folder)
-    e = experiments.named("demo-pseudo-labels", str(tree), {})
+    names = dict(zip(("depth.annotator", "keypoints.annotator"), annotators.NAMES, strict=True))
+    e = experiments.named("demo", str(tree), names)
     assert isinstance(e, experiments.Experiment)
     assert (e.depth.annotator.name, e.keypoints.annotator.name) == annotators.NAMES
     for about in (e.depth.annotator.attributes, e.keypoints.annotator.attributes):
@@ -75,7 +76,15 @@ def test_the_demo_takes_the_annotators_that_are_shipped(folder: Path, trained: d
     e.depth.start("cpu", {})  # the file is of the network that the experiment asks for
     e.keypoints.start("cpu", {})
     with pytest.raises(ValueError, match=r"depth_units='relative', but depth.annotator gives '1/m'"):
-        experiments.named("demo-pseudo-labels", str(tree), {"keypoints.annotator.depth_units": "relative"})
+        experiments.named("demo", str(tree), names | {"keypoints.annotator.depth_units": "relative"})
+
+
+def test_the_shipped_depth_network_is_the_one_that_its_name_builds(tree: Path):
+    e = experiments.named("demo", str(tree), {"depth.annotator": "vda-tiny"})
+    assert isinstance(e, experiments.Experiment)
+    e.depth.start("cpu", {})
+    card = read_header(weights.shipped("vda-tiny"))["card"]
+    assert card["numbers"]["val/AbsRel in metres, after"] < 0.06 < card["numbers"]["val/AbsRel in metres, before"]
 
 
 def test_without_a_training_it_says_what_to_run(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
