@@ -245,7 +245,7 @@ SAMPLES: dict[str, SampleConfig] = {
     "annotators": annotators.SAMPLE,
 }
 # Experiments on the sample of another name; the others have one of their own name, or none.
-SHARED_SAMPLES = dict.fromkeys(annotators.NAMES, "annotators")
+SHARED_SAMPLES: dict[str, str] = dict.fromkeys(annotators.NAMES, "annotators")
 # Published weights (`roboscape weights list`) that an experiment is built with: looked for before anything is made.
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),
