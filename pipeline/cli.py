@@ -42,7 +42,12 @@ app.add_typer(weights, name="weights")
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 Set = Annotated[
-    list[str], typer.Option("--set", help="One parameter, such as --set keypoints.grid=16. May be repeated.")
+    list[str],
+    typer.Option(
+        "--set",
+        help="One parameter, such as --set keypoints.grid=16, or a maker of labels by its name, such as "
+        "--set depth.annotator=vda-tiny. May be repeated.",
+    ),
 ]
 Source = Annotated[str | None, typer.Option(help="Root of AGIBOT-World episodes. Default: the experiment's own.")]
 Backend = Annotated[
