@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class Cost:
     peak_bytes: int
 
 
+@lru_cache(64)
 def predict_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_points: int) -> Cost:
     """The cost of tracking first-frame queries at the working size, without gradients, in float32.
 

@@ -16,6 +16,7 @@ workspaces, the allocator's rounding, CUDA's context): that is not counted. CPU 
 process by 1.2 to 1.3 times what is predicted.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -29,6 +30,7 @@ Precision = Literal["float32", "bfloat16", "float16"]  # the latter two are auto
 FULL, HALF = 4, 2  # bytes of a number
 
 
+@lru_cache(64)
 def peak_bytes(
     config: VideoDepthConfig,
     *,
@@ -66,6 +68,7 @@ def peak_bytes(
     return weights + inputs + max(encoder, time, pixels)
 
 
+@lru_cache(64)
 def flops_per_frame(config: VideoDepthConfig, *, size: tuple[int, int], n_frames: int = MAX_FRAMES) -> float:
     """Floating point operations of one forward of an `n_frames` clip, per frame; a multiply-add counts as two.
 
