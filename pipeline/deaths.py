@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.snapshots import saved_states
 from stages.training_run import STATES
 from storage.files import open_files
 from storage.records import cache_folder
@@ -35,9 +36,8 @@ class Deaths:
 
 def last_saved(out: StoreRef) -> int:
     """The step of the newest saved state; -1 if there is none, or if it cannot be seen from this machine."""
-    states = working_folder(out) / STATES
-    steps = [int(path.name.removeprefix("step-")) for path in states.glob("step-*") if not path.suffix]
-    return max(steps, default=-1)
+    states = saved_states(working_folder(out) / STATES)
+    return states[-1].step if states else -1
 
 
 def working_folder(out: StoreRef) -> Path:

@@ -6,8 +6,8 @@ from model.checkpoint import from_plain, save_model
 from model.snapshots import best_of, saved_states
 from model.world.config import WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
+from pipeline.deaths import working_folder
 from pipeline.lineage import find
-from pipeline.training_group import working_folder
 from stages.training_run import STATES
 from stages.working_files import read_card
 from storage import store

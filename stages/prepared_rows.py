@@ -156,8 +156,11 @@ class SharedFile:
 
 
 def has_room(folder: Path, n_bytes: int) -> bool:
-    """Whether the folder's disk holds this much and half as much again, or holds it already."""
+    """Whether the folder's disk holds this much and half as much again, or holds it already.
+
+    Blocks and not sizes: a file that was only begun is all holes, and to fill them without room ends the process.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     there = folder / "clips"
-    already = there.stat().st_size if there.exists() else 0
+    already = there.stat().st_blocks * 512 if there.exists() else 0
     return shutil.disk_usage(folder).free > 1.5 * n_bytes - already

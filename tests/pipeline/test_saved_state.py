@@ -12,8 +12,8 @@ from model.checkpoint import load_model, read_header
 from model.snapshots import PARTIAL, saved_states
 from model.world.config import WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
+from pipeline.deaths import working_folder
 from pipeline.saved_state import write_checkpoint
-from pipeline.training_group import working_folder
 from stages.training_run import STATES, RunConfig
 from storage.store import StoreRef
 from storage.weights import WeightsRef

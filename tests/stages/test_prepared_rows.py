@@ -1,5 +1,6 @@
 """Clips prepared once: the same rows whether kept in memory, in a file, or not at all."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import prepared_rows
-from stages.prepared_rows import READ_ROWS, PreparedRows
+from stages.prepared_rows import READ_ROWS, PreparedRows, has_room
 
 
 @given(rows=st.lists(st.integers(0, 99), min_size=1, unique=True), data=st.data())
@@ -76,6 +77,17 @@ def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, mon
         lazy = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
     assert lazy.kept is None and not list(tmp_path.iterdir())
     np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
+
+
+def test_a_file_that_was_only_begun_is_no_room(tmp_path, monkeypatch):
+    n_bytes = 1 << 20
+    (tmp_path / "clips").write_bytes(b"")
+    os.truncate(tmp_path / "clips", 2 * n_bytes)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=n_bytes))
+    assert not has_room(tmp_path, n_bytes)
+    (tmp_path / "clips").write_bytes(bytes(n_bytes))
+    assert has_room(tmp_path, n_bytes), "of which all is there already"
 
 
 def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
