@@ -84,7 +84,7 @@ def large(**changes) -> WorldModelConfig:
 
 
 def paper_small(**changes) -> WorldModelConfig:
-    """The smallest network as the paper describes it: one linear map of the action added to every token (Sec. 3.2).
+    """The smallest network as the paper describes it: one linear map of the action added to every token (Sec. 3).
 
     It names no way to tell frames apart; ours for it is one learned vector a frame, which ends at 16 frames.
     """
