@@ -1,12 +1,14 @@
-"""How fast the annotators run here: clips a second, share of the measured product rate, memory; and what a stage adds.
+"""How fast the annotators run here: clips a second, share of the measured product rate, memory; and
+what a stage adds.
 
     python benchmarks/annotators.py                          # tiny networks, a minute or two on a CPU
     python benchmarks/annotators.py --networks vda-vits spatracker --batches 1 4 --precisions float32 float16
     python benchmarks/annotators.py --stage 64               # also the Ray stages on 64 clips over their bare loops
 
-A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on them. "Of the product
-rate" is the network's counted operations a second over that of plain matrix products of the same type, measured in this
-run. Memory on a GPU is the allocator's peak, on a CPU the growth of the process, both beside what was predicted.
+A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on
+them. "Of the product rate" is the network's counted operations a second over that of plain matrix
+products of the same type, measured in this run. Memory on a GPU is the allocator's peak, on a CPU
+the growth of the process, both beside what was predicted.
 """
 
 import argparse
@@ -24,12 +26,12 @@ from statistics import median
 import numpy as np
 import torch
 
-from model.checkpoint import save_model
 from model.spatial_tracker import config as tracker_sizes
 from model.spatial_tracker.cost import predict_cost
 from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import first_frame_grid, track_points
-from model.throughput import device_name, measure_peak
+from model.training.checkpoint import save_model
+from model.training.peak_flops import device_name, measure_peak
 from model.video_depth import config as depth_sizes
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
@@ -76,13 +78,28 @@ class Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["vda-tiny", "spatracker-tiny"], choices=[*DEPTH, *TRACKERS])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=["vda-tiny", "spatracker-tiny"],
+        choices=[*DEPTH, *TRACKERS],
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"]
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stage", type=int, default=0, metavar="CLIPS", help="also the Ray stages, on so many clips")
+    parser.add_argument(
+        "--stage",
+        type=int,
+        default=0,
+        metavar="CLIPS",
+        help="also the Ray stages, on so many clips",
+    )
     arguments = parser.parse_args()
     print(header(arguments.device))
     print(
@@ -93,7 +110,9 @@ def main() -> None:
         rate = measure_peak(torch.device(arguments.device), getattr(torch, precision)).flops
         for network in arguments.networks:
             for batch in arguments.batches:
-                setting = Setting(network=network, batch=batch, precision=precision, device=arguments.device)
+                setting = Setting(
+                    network=network, batch=batch, precision=precision, device=arguments.device
+                )
                 print(measure(setting, arguments.rounds).line(setting, rate), flush=True)
     if arguments.stage:
         print("\n| stage, one Ray worker | in the stage | bare loop | ratio |\n|---|---|---|---|")
@@ -117,7 +136,13 @@ def measure(setting: Setting, rounds: int) -> Figure:
     work()
     spent = [timed(work) for _ in range(rounds)]
     measured = memory_peak(setting.device) - before
-    return Figure(least_s=min(spent), median_s=median(spent), flops=flops, predicted=predicted, measured=measured)
+    return Figure(
+        least_s=min(spent),
+        median_s=median(spent),
+        flops=flops,
+        predicted=predicted,
+        measured=measured,
+    )
 
 
 def depth_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
@@ -125,7 +150,9 @@ def depth_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
     network = VideoDepth(config).to(setting.device).eval()
     frames, size = clips(setting.batch), network_size(SIDE, SIDE, input_size)
     flops = setting.batch * FRAMES * flops_per_frame(config, size=size, n_frames=FRAMES)
-    predicted = peak_bytes(config, size=size, n_clips=setting.batch, n_frames=FRAMES, precision=setting.precision)
+    predicted = peak_bytes(
+        config, size=size, n_clips=setting.batch, n_frames=FRAMES, precision=setting.precision
+    )
     how = {"input_size": input_size, "windows": "direct", "precision": setting.precision}
     return lambda: estimate_depth(network, frames, **how), flops, predicted  # type: ignore[arg-type]
 
@@ -165,17 +192,18 @@ def memory_peak(device: str) -> float:
 
 
 def stage_rows(n_clips: int, device: str) -> list[str]:
-    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on arrays in memory.
+    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on
+    arrays in memory.
 
     With `device` cuda, annotators take the GPU, in the stage and in the bare loop.
     """
     import overhead
     import ray
 
-    from pipeline import executor
-    from pipeline.run_stage import describe, output_ref, taken
-    from pipeline.worker import Job
-    from storage import store
+    from pipeline.orchestration import dataset_stage, ray_pool
+    from pipeline.orchestration.clip_worker import Job
+    from pipeline.orchestration.recipe import describe, output_ref, taken
+    from storage.stores import store
 
     n_gpus = n_gpus_of(device)
     ray.init(
@@ -189,16 +217,22 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
             out = made[stage.name] = output_ref(stage, inputs, folder)
             store.create(out, describe(stage, inputs, out))
             if not hasattr(stage, "outputs"):
-                executor.run_dataset(stage, inputs, out, quiet)
+                dataset_stage.run_dataset(stage, inputs, out, quiet)
                 continue
             marks: list[tuple[float, int]] = []
 
             def note(done: int, total: int, note: str = "", marks: list = marks) -> None:
                 marks.append((time.perf_counter(), done))
 
-            executor.run_ray(Job(stage=stage, inputs=inputs, out=out), store.missing_shards(out), note, 1)
+            ray_pool.run_ray(
+                Job(stage=stage, inputs=inputs, out=out), store.missing_shards(out), note, 1
+            )
             store.seal(out)
-            lines.append(stage_line(stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)))
+            lines.append(
+                stage_line(
+                    stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)
+                )
+            )
     ray.shutdown()
     return lines
 
@@ -208,13 +242,16 @@ def n_gpus_of(device: str) -> int:
 
 
 def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
-    """Episodes, clips, depth and keypoints by tiny networks with random weights; annotators on so many GPUs."""
+    """Episodes, clips, depth and keypoints by tiny networks with random weights; annotators on so
+    many GPUs.
+    """
     from overhead import make_sample
 
-    from pipeline import experiments
-    from stages.spatial_tracker import SpatialTracking
-    from stages.video_depth import VideoDepthAnything
-    from storage.weights import WeightsRef
+    from pipeline.experiments import registry
+    from pipeline.experiments.experiment import Experiment
+    from stages.depth.video_depth_anything import VideoDepthAnything
+    from stages.keypoints.spatial_tracker import SpatialTracking
+    from storage.weights.ref import WeightsRef
 
     def weights(name: str, network: torch.nn.Module, config: object) -> WeightsRef:
         path = folder / f"{name}.safetensors"
@@ -231,8 +268,8 @@ def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
         weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config), model=track_config,
         depth_units="relative", backward_points=0, gpus=float(n_gpus),
     )  # fmt: skip
-    e = experiments.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
-    assert isinstance(e, experiments.Experiment)
+    e = registry.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
+    assert isinstance(e, Experiment)
     return [
         e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks, grid=16)  # type: ignore[arg-type]
     ]  # fmt: skip
@@ -250,7 +287,9 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
     bare = bare_s / manifest.n_clips
     annotator = getattr(stage, "annotator", None)
     what = f"{stage.name} ({annotator.name})" if annotator else stage.name
-    return f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
+    return (
+        f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
+    )
 
 
 def quiet(done: int, total: int, note: str = "") -> None:

@@ -2,11 +2,12 @@
 
     python benchmarks/loader.py            512 synthetic clips of the published size; about two minutes
 
-Clips as of AGIBOT-World at 256 px: 16 x 16 tokens of RGB and depth, 16 frames, 32 x 32 tracks, 15 x 16 actions a frame.
-The loader is timed by itself, random batches of 32: from prepared rows in memory, from prepared rows in a file, and
-from the stores. Beside it, in the same run, stands a training step of the smallest model on this machine, with the
-loader and with one batch again and again. What a GPU could take at most is computed: the rate of plain bfloat16
-products of an H200 over the operations of a clip for the smallest published model.
+Clips as of AGIBOT-World at 256 px: 16 x 16 tokens of RGB and depth, 16 frames, 32 x 32 tracks, 15 x
+16 actions a frame. The loader is timed by itself, random batches of 32: from prepared rows in
+memory, from prepared rows in a file, and from the stores. Beside it, in the same run, stands a
+training step of the smallest model on this machine, with the loader and with one batch again and
+again. What a GPU could take at most is computed: the rate of plain bfloat16 products of an H200
+over the operations of a clip for the smallest published model.
 """
 
 import argparse
@@ -24,21 +25,24 @@ import torch
 from measuring import Arm, Conditions, Times, table, take_turns
 from world_training import TrainingStep
 
-from model.training import TrainConfig
+from model.training.loop import TrainConfig
 from model.world.batch import WorldBatch
 from model.world.config import MaskingConfig, small, tiny
 from model.world.flops import training_flops
-from stages.batches import Prefetched, usable_rows
-from stages.prepared_rows import PreparedRows
-from stages.train_world_model import TrainWorldModel
-from storage import store
-from storage.results import open_writer
-from storage.rows import open_rows
-from storage.spec import ArraySpec
-from storage.store import Manifest, StoreRef
+from stages.batches import usable_rows
+from stages.training.prefetch import Prefetched
+from stages.training.prepared_rows import PreparedRows
+from stages.world_model.train import TrainWorldModel
+from storage.stores import store
+from storage.stores.records import Kind
+from storage.stores.results import open_writer
+from storage.stores.rows import open_rows
+from storage.stores.spec import ArraySpec
+from storage.stores.store import Manifest, StoreRef
 
 T, GRID, POINTS, SIDE, SHARD = 16, (16, 16), 1024, 256, 64
-H200_FLOPS = 790e12  # a second, bfloat16 products; from the project's performance notes, not measured here
+# A second, bfloat16 products; from the project's performance notes, not measured here
+H200_FLOPS = 790e12
 SMALLEST = small(n_layers=16)  # 34 M parameters in both branches together
 BATCH, STEP_BATCH, ROUNDS = 32, 2, 5  # a step of 32 clips takes half a minute on a core
 STAGE = TrainWorldModel(model=tiny(grid=GRID), training=TrainConfig(steps=1), clips_per_batch=BATCH)
@@ -49,7 +53,9 @@ BatchAt = Callable[[int], WorldBatch]
 
 
 def synthetic_stores(root: Path, n: int) -> dict[str, StoreRef]:
-    """What the world model reads, with random contents. RGB is there by name only: no training looks at it."""
+    """What the world model reads, with random contents. RGB is there by name only: no training
+    looks at it.
+    """
     rng = np.random.default_rng(0)
     index = StoreRef.at(str(root), "discover", "benchmark")
     store.create(index, manifest(index, kind="index"))
@@ -59,7 +65,9 @@ def synthetic_stores(root: Path, n: int) -> dict[str, StoreRef]:
         writer.finish({})
     tokens = rng.integers(0, 2**18, (2, n, T, *GRID), dtype=np.int32)
     start = rng.uniform(0, SIDE, (n, 1, POINTS, 2))
-    tracks = (start + np.linspace(0, 1, T)[:, None, None] * rng.normal(0, 20, (n, 1, POINTS, 2))).astype(np.float32)
+    tracks = (
+        start + np.linspace(0, 1, T)[:, None, None] * rng.normal(0, 20, (n, 1, POINTS, 2))
+    ).astype(np.float32)
     arrays = {
         "rgb_tokens": {"rgb_tokens": tokens[0]},
         "depth_tokens": {"depth_tokens": tokens[1]},
@@ -69,7 +77,9 @@ def synthetic_stores(root: Path, n: int) -> dict[str, StoreRef]:
             "actions": rng.normal(size=(n, T, 15, 16)).astype(np.float32),
         },
     }
-    return {"discover": index} | {name: written(index, name, of_clip) for name, of_clip in arrays.items()}
+    return {"discover": index} | {
+        name: written(index, name, of_clip) for name, of_clip in arrays.items()
+    }
 
 
 def written(index: StoreRef, stage: str, arrays: dict[str, np.ndarray]) -> StoreRef:
@@ -80,7 +90,10 @@ def written(index: StoreRef, stage: str, arrays: dict[str, np.ndarray]) -> Store
     )  # fmt: skip
     ref = StoreRef.at(index.root, stage, "benchmark")
     n = len(next(iter(arrays.values())))
-    store.create(ref, manifest(ref, "clips", specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri))
+    store.create(
+        ref,
+        manifest(ref, "clips", specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri),
+    )
     for shard in store.missing_shards(ref):
         rows = store.shard_rows(store.read_manifest(ref), shard)
         block = {name: a[rows.start : rows.stop] for name, a in arrays.items()}
@@ -89,8 +102,10 @@ def written(index: StoreRef, stage: str, arrays: dict[str, np.ndarray]) -> Store
     return ref
 
 
-def manifest(ref: StoreRef, kind: str, **more) -> Manifest:
-    return Manifest(stage=ref.stage, key=ref.key, kind=kind, version=1, parameters={}, inputs={}, **more)  # type: ignore[arg-type]
+def manifest(ref: StoreRef, kind: Kind, **more) -> Manifest:
+    return Manifest(
+        stage=ref.stage, key=ref.key, kind=kind, version=1, parameters={}, inputs={}, **more
+    )
 
 
 def loaders(root: Path, n_clips: int) -> dict[str, BatchAt]:
@@ -128,8 +143,12 @@ def measured(root: Path, n_clips: int) -> dict[str, Times]:
         step.batch = batch
         step()
 
-    arms = {name: Arm(work=epochs(loader, n_clips), pieces=n_clips) for name, loader in found.items()}
-    arms["step with the loader"] = Arm(work=lambda: take(batch_at(next(numbers))), pieces=STEP_BATCH)
+    arms = {
+        name: Arm(work=epochs(loader, n_clips), pieces=n_clips) for name, loader in found.items()
+    }
+    arms["step with the loader"] = Arm(
+        work=lambda: take(batch_at(next(numbers))), pieces=STEP_BATCH
+    )
     arms["step with one batch"] = Arm(work=lambda: take(one), pieces=STEP_BATCH)
     return take_turns(arms, ROUNDS, CPU)
 

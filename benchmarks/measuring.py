@@ -1,7 +1,9 @@
-"""How benchmarks measure, the same for all: arms take turns, least and median are shown, noise gets no verdict.
+"""How benchmarks measure, the same for all: arms take turns, least and median are shown, noise gets
+no verdict.
 
-On a CPU the clock is the process's own CPU time, which other processes disturb less than wall time; on a GPU it is wall
-time until the last kernel is done. Nothing is timed before its results are known to be right: callers see to that.
+On a CPU the clock is the process's own CPU time, which other processes disturb less than wall time;
+on a GPU it is wall time until the last kernel is done. Nothing is timed before its results are
+known to be right: callers see to that.
 """
 
 import os
@@ -15,7 +17,7 @@ from statistics import median
 
 import torch
 
-from model.throughput import device_name
+from model.training.peak_flops import device_name
 
 NOISY = 1.3  # median over least: above it, something else was running
 
@@ -76,9 +78,13 @@ class Conditions:
         self.device, self.load, self.began = device, os.getloadavg()[0], _ticks()
 
     def verdict(self, ratio: float, floor: float, times: Iterable[Times]) -> str:
-        """Whether the ratio reaches the floor; no verdict if the load was too high or the times too uneven."""
+        """Whether the ratio reaches the floor; no verdict if the load was too high or the times too
+        uneven.
+        """
         self.load = max(self.load, os.getloadavg()[0])
-        if self.load > (os.cpu_count() or 1) + 0.5 or any(t.median > NOISY * t.least for t in times):
+        if self.load > (os.cpu_count() or 1) + 0.5 or any(
+            t.median > NOISY * t.least for t in times
+        ):
             return "noisy"
         return "holds" if ratio >= floor else "missed"
 
@@ -96,16 +102,22 @@ class Conditions:
 
 def commit(folder: Path) -> str:
     """Of the git checkout that the folder is in."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True
+    )
     return found.stdout.strip() or "unknown"
 
 
 def _ticks() -> tuple[int, int]:
-    """CPU time of the machine since it started, in clock ticks: all that was wanted, and what the host took away."""
+    """CPU time of the machine since it started, in clock ticks: all that was wanted, and what the
+    host took away.
+    """
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0, 0
-    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text().split("\n")[0].split()[1:9])
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, stat.read_text().split("\n")[0].split()[1:9]
+    )
     return user + nice + system + irq + softirq + steal, steal
 
 
@@ -114,5 +126,11 @@ Row = dict[str, object]  # column -> cell
 
 def table(title: str, rows: Sequence[Row]) -> str:
     """Markdown; the columns are those of the first row."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([row.get(name, "") for name in rows[0]] for row in rows)]
-    return "\n".join([f"\n## {title}\n", *("| " + " | ".join(map(str, line)) + " |" for line in lines)])
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *([row.get(name, "") for name in rows[0]] for row in rows),
+    ]
+    return "\n".join(
+        [f"\n## {title}\n", *("| " + " | ".join(map(str, line)) + " |" for line in lines)]
+    )

@@ -1,10 +1,11 @@
-"""What the machinery costs: run time over the stages' own compute, decoding over a bare PyAV loop, stores over NumPy.
+"""What the machinery costs: run time over the stages' own compute, decoding over a bare PyAV loop,
+stores over NumPy.
 
     python benchmarks/overhead.py [--episodes 12]
 
-Every figure is a ratio of two things measured in this run. The control for a run is the same stages' functions called
-in a bare loop on the same clips, inputs in memory, outputs thrown away. Prefect and Ray must be up (`roboscape up`), so
-that their start is not counted.
+Every figure is a ratio of two things measured in this run. The control for a run is the same
+stages' functions called in a bare loop on the same clips, inputs in memory, outputs thrown away.
+Prefect and Ray must be up (`roboscape up`), so that their start is not counted.
 """
 
 import argparse
@@ -22,12 +23,15 @@ import av
 import numpy as np
 import stores
 
-from pipeline import experiments, services
+from pipeline.experiments import registry
+from pipeline.orchestration import services
 from pipeline.settings import Settings, apply_environment
 
 CHAIN = ("clip", "depth", "keypoints")  # the clip stages that need no training
 ROUNDS = 5
-DENSE = {"discover.hop_s": 0.2}  # many clips of few episodes: rendering them would take longer than the benchmark
+DENSE = {
+    "discover.hop_s": 0.2
+}  # many clips of few episodes: rendering them would take longer than the benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,43 +46,63 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=12, help="of the demo's kind; about 23 clips each")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=12, help="of the demo's kind; about 23 clips each"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         source = make_sample(home, arguments.episodes)
-        rows = [*run_overhead(home, source), decode_speed(source), *store_speed(home / "stores-benchmark")]
+        rows = [
+            *run_overhead(home, source),
+            decode_speed(source),
+            *store_speed(home / "stores-benchmark"),
+        ]
     print(hardware())
     print("| what | ours | control | ratio |\n|---|---|---|---|")
     print("\n".join(map(str, rows)))
 
 
 def make_sample(home: Path, n_episodes: int) -> Path:
-    from stages.simulation.config import demo_sample
-    from stages.simulation.dataset import make_sample
+    from simulation.config import demo_sample
+    from simulation.dataset import make_sample
 
     make_sample(home / "sample", replace(demo_sample(), n_episodes=n_episodes, ground_truth=False))
     return home / "sample"
 
 
 def run_overhead(home: Path, source: Path) -> list[Row]:
-    """Wall time of each stage in a serial flow run over its bare loop, and of the whole run over their sum."""
+    """Wall time of each stage in a serial flow run over its bare loop, and of the whole run over
+    their sum.
+    """
     settings = Settings()
     services.up(settings)
     os.environ["ROBOSCAPE_STORES"] = str(home)  # fresh stores, the running services
-    from pipeline.flow import plan, roboscape
-    from pipeline.journal import find_journal
+    from pipeline.orchestration.flow_run import roboscape
+    from pipeline.orchestration.journal import find_journal
+    from pipeline.orchestration.plan import plan
 
     began = time.perf_counter()
-    roboscape(experiment="demo", source=str(source), stages=["discover", *CHAIN], backend="serial", overrides=DENSE)
+    roboscape(
+        experiment="demo",
+        source=str(source),
+        stages=["discover", *CHAIN],
+        backend="serial",
+        overrides=DENSE,
+    )
     wall = time.perf_counter() - began
     spent = {entry.name: entry.seconds for entry in find_journal(settings.runs, None).stages}
-    planned = plan(experiments.named("demo", str(source), DENSE), str(home)).planned
+    planned = plan(registry.named("demo", str(source), DENSE), str(home)).planned
     bare = {name: bare_loop(*planned[name][:2]) for name in CHAIN}
     rows = [stage_row(name, spent[name], bare[name]) for name in CHAIN]
     total = sum(bare.values()) + spent["discover"]
-    return [*rows, Row(what="whole run", ours=f"{wall:.1f} s", control=f"{total:.1f} s", ratio=wall / total)]
+    return [
+        *rows,
+        Row(what="whole run", ours=f"{wall:.1f} s", control=f"{total:.1f} s", ratio=wall / total),
+    ]
 
 
 def stage_row(name: str, ours: float, control: float) -> Row:
@@ -88,8 +112,8 @@ def stage_row(name: str, ours: float, control: float) -> Row:
 
 def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
     """Seconds inside the stage's own function, over all clips that have inputs."""
-    from pipeline.worker import Job, Worker
-    from storage.store import StoreRef
+    from pipeline.orchestration.clip_worker import Job, Worker
+    from storage.stores.store import StoreRef
 
     worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
                                                                     output_key(stage, inputs))))  # fmt: skip
@@ -104,23 +128,28 @@ def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
 
 
 def output_key(stage: Any, inputs: dict[str, Any]) -> str:
-    from pipeline.run_stage import output_ref
+    from pipeline.orchestration.recipe import output_ref
 
     return output_ref(stage, inputs, next(iter(inputs.values())).root).key
 
 
 def decode_speed(source: Path) -> Row:
     """Frames of a 2 Hz clip by our reader against a bare PyAV loop that converts the same frames."""
-    from storage.video import frames_at
+    from storage.sources.video import frames_at
 
     path = sorted(source.rglob("head_color.mp4"))[0]
     with av.open(str(path)) as container:
-        n_frames, rate = container.streams.video[0].frames, float(container.streams.video[0].average_rate or 0)
+        n_frames, rate = (
+            container.streams.video[0].frames,
+            float(container.streams.video[0].average_rate or 0),
+        )
     wanted = np.arange(0, n_frames, max(1, round(rate / 2)))
     ours = cpu_s(lambda: frames_at(path, wanted))
     bare = cpu_s(lambda: bare_decode(path, set(wanted.tolist())))
     what = f"decode {len(wanted)} of {n_frames} frames / bare PyAV loop"
-    return Row(what=what, ours=f"{1e3 * ours:.1f} ms", control=f"{1e3 * bare:.1f} ms", ratio=ours / bare)
+    return Row(
+        what=what, ours=f"{1e3 * ours:.1f} ms", control=f"{1e3 * bare:.1f} ms", ratio=ours / bare
+    )
 
 
 def bare_decode(path: Path, wanted: set[int]) -> list[np.ndarray]:
@@ -134,13 +163,19 @@ def store_speed(root: Path) -> list[Row]:
     root.mkdir()
     tokens = stores.token_reads(root)
     what = "read random token clips, batches of 64 / NumPy memory map"
-    rows = [Row(what=what, ours=us(tokens["us"]), control=us(tokens["us_memmap"]), ratio=tokens["ratio"])]
+    rows = [
+        Row(
+            what=what, ours=us(tokens["us"]), control=us(tokens["us_memmap"]), ratio=tokens["ratio"]
+        )
+    ]
     for codec in ("raw", "zstd"):
         found = stores.rgb(root, codec)
         for verb in ("write", "read"):
             ours, plain = found[f"{verb}_mb_s"], found[f"npy_{verb}_mb_s"]
             what = f"{verb} RGB clips, {codec} / one .npy a clip (MB/s, higher is better)"
-            rows.append(Row(what=what, ours=f"{ours:.0f}", control=f"{plain:.0f}", ratio=ours / plain))
+            rows.append(
+                Row(what=what, ours=f"{ours:.0f}", control=f"{plain:.0f}", ratio=ours / plain)
+            )
     return rows
 
 

@@ -1,6 +1,8 @@
-"""The peer, from a checkout of 1x-technologies/1xgpt named by PEER_1XGPT: the same weights as ours, and its own loop.
+"""The peer, from a checkout of 1x-technologies/1xgpt named by PEER_1XGPT: the same weights as ours,
+and its own loop.
 
-It runs as shipped for machines without xformers ("basic"), and with PyTorch's fused attention in xformers' place.
+It runs as shipped for machines without xformers ("basic"), and with PyTorch's fused attention in
+xformers' place.
 """
 
 import importlib
@@ -19,9 +21,9 @@ from torch import Tensor, nn
 from world_generation import Plan, require_equal
 from world_subjects import SEED, Subject, noise
 
+from benchmarks.peer_weights import from_peer
+from model.world.cache import Tokens
 from model.world.config import TOKEN_VOCAB
-from model.world.past import Tokens
-from model.world.peer import from_peer
 
 KINDS = ("fused", "basic")
 N_LAYERS, N_HEADS, D_MODEL = 32, 8, 256  # its published 35 M model
@@ -41,7 +43,9 @@ class Peer:
         return self
 
     def frame(self, window: Tensor, t: int, n_steps: int) -> Tensor:
-        """Frame t of a window of ids (b, T, 16, 16), of which it sees those before t; greedy, in random order."""
+        """Frame t of a window of ids (b, T, 16, 16), of which it sees those before t; greedy, in
+        random order.
+        """
         hidden = window.clone()
         hidden[:, t:] = self.network.mask_token_id
         return self.network.maskgit_generate(hidden, t, maskgit_steps=n_steps, temperature=0.0)[0]
@@ -68,31 +72,46 @@ def load_peer(device: torch.device) -> Peer | str:
         nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     return Peer(
         network=network.eval().requires_grad_(False).to(device),
-        attentions={"basic": attention.BasicSelfAttention, "fused": attention.MemoryEfficientAttention},
+        attentions={
+            "basic": attention.BasicSelfAttention,
+            "fused": attention.MemoryEfficientAttention,
+        },
         n_heads=N_HEADS,
         commit=commit(Path(folder)),
     )
 
 
 def stand_in_for_xformers() -> None:
-    """Where xformers is not installed, its three names that the peer uses, made of PyTorch's own attention."""
+    """Where xformers is not installed, its three names that the peer uses, made of PyTorch's own
+    attention.
+    """
     try:
         importlib.import_module("xformers.ops")
     except ImportError:
         ops = types.ModuleType("xformers.ops")
         mask = type("LowerTriangularMask", (), {})
-        vars(ops).update(LowerTriangularMask=mask, unbind=torch.unbind, memory_efficient_attention=_attend)
+        vars(ops).update(
+            LowerTriangularMask=mask, unbind=torch.unbind, memory_efficient_attention=_attend
+        )
         sys.modules |= {"xformers": types.ModuleType("xformers"), "xformers.ops": ops}
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, attn_bias: object = None, scale: float | None = None) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, attn_bias: object = None, scale: float | None = None
+) -> Tensor:
     """(b, length, heads, e) each; the only bias that the peer has is the causal one."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=attn_bias is not None, scale=scale).transpose(1, 2)
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=attn_bias is not None, scale=scale
+    ).transpose(1, 2)
 
 
-def against_the_peer(peer: Peer, n_steps: int, n_clips: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
-    """G1: our rollout with the peer's weights against its own loop, with the better of its two attentions."""
+def against_the_peer(
+    peer: Peer, n_steps: int, n_clips: int, plan: Plan, seen: Conditions
+) -> Iterator[Row]:
+    """G1: our rollout with the peer's weights against its own loop, with the better of its two
+    attentions.
+    """
     device = peer.network.pos_embed_TSC.device
     ours = our_subject(peer, n_clips, device)
     require_the_peers_tokens(ours, peer, n_steps)
@@ -114,14 +133,18 @@ def against_the_peer(peer: Peer, n_steps: int, n_clips: int, plan: Plan, seen: C
             "way": name,
             "a frame: least (median)": found,
             "over ours": f"{ratio:.2f} ({found.median / times['ours'].median:.2f})",
-            "G1": f"{seen.verdict(ratio, floor, (found, times['ours']))} (at least {floor:g})" if found is best else "",
+            "G1": f"{seen.verdict(ratio, floor, (found, times['ours']))} (at least {floor:g})"
+            if found is best
+            else "",
         }
 
 
 def our_subject(peer: Peer, n_clips: int, device: torch.device) -> Subject:
     model = from_peer(peer.network.state_dict(), peer.n_heads).requires_grad_(False).to(device)
     config = model.config
-    ids = torch.randint(TOKEN_VOCAB, (n_clips, config.n_frames, *config.grid), generator=noise(torch.device("cpu")))
+    ids = torch.randint(
+        TOKEN_VOCAB, (n_clips, config.n_frames, *config.grid), generator=noise(torch.device("cpu"))
+    )
     actions = torch.zeros(n_clips, config.n_frames, config.action_dim, device=device)
     return Subject(name="1xgpt", model=model, clip=Tokens(ids.to(device), None), actions=actions)
 

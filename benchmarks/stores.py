@@ -1,6 +1,8 @@
-"""The stores against plain memory-mapped arrays, as ratios measured in one run; called by `benchmarks/overhead.py`.
+"""The stores against plain memory-mapped arrays, as ratios measured in one run; called by
+`benchmarks/overhead.py`.
 
-CPU seconds, so that a noisy machine matters less; writing also as wall time, because it waits for the disk (fsync).
+CPU seconds, so that a noisy machine matters less; writing also as wall time, because it waits for
+the disk (fsync).
 """
 
 import os
@@ -11,10 +13,10 @@ from statistics import median
 
 import numpy as np
 
-from storage import store
-from storage.rows import Rows, open_rows
-from storage.spec import ArraySpec
-from storage.store import Manifest, StoreRef
+from storage.stores import store
+from storage.stores.rows import Rows, open_rows
+from storage.stores.spec import ArraySpec, Codec
+from storage.stores.store import Manifest, StoreRef
 
 Array = np.ndarray
 BATCH = 64  # clips of a training batch
@@ -22,24 +24,41 @@ ROUNDS = 5
 
 
 def token_reads(root: Path, n_clips: int = 4096, clips_per_shard: int = 256) -> dict[str, float]:
-    """Random batches of 64 token clips (16 KB each, raw codec): us of CPU per clip, and times NumPy's own gather."""
-    spec = ArraySpec("tokens", "int32", ("t", "gh", "gw"), (16, 16, 16), "id", "random", codec="raw", fill=-1)
+    """Random batches of 64 token clips (16 KB each, raw codec): us of CPU per clip, and times
+    NumPy's own gather.
+    """
+    spec = ArraySpec(
+        "tokens", "int32", ("t", "gh", "gw"), (16, 16, 16), "id", "random", codec="raw", fill=-1
+    )
     tokens = np.random.default_rng(0).integers(0, 2**18, (n_clips, *spec.shape), dtype=np.int32)
     rows = written(root, "tokens", spec, tokens, clips_per_shard)
     np.save(root / "tokens.npy", tokens)
     plain = np.load(root / "tokens.npy", mmap_mode="r")
     batches = np.random.default_rng(1).integers(0, n_clips, (n_clips // BATCH, BATCH))
-    first = cpu_us(lambda: [rows.gather("tokens", batch) for batch in batches], batches.size, rounds=1)
+    first = cpu_us(
+        lambda: [rows.gather("tokens", batch) for batch in batches], batches.size, rounds=1
+    )
     ours = cpu_us(lambda: [rows.gather("tokens", batch) for batch in batches], batches.size)
-    one = cpu_us(lambda: [rows.read(["tokens"], int(row)) for row in batches[:8].ravel()], 8 * BATCH)
+    one = cpu_us(
+        lambda: [rows.read(["tokens"], int(row)) for row in batches[:8].ravel()], 8 * BATCH
+    )
     theirs = cpu_us(lambda: [plain[batch] for batch in batches], batches.size)
-    return {"us": ours, "us_first_touch": first, "us_read_one": one, "us_memmap": theirs, "ratio": ours / theirs}
+    return {
+        "us": ours,
+        "us_first_touch": first,
+        "us_read_one": one,
+        "us_memmap": theirs,
+        "ratio": ours / theirs,
+    }
 
 
-def rgb(root: Path, codec: str, n_clips: int = 64, clips_per_shard: int = 32) -> dict[str, float]:
-    """Whole RGB clips (3.1 MB each, smooth pictures with noise): MB/s written and read, and the same for np.save and
-    np.load of one file per clip, which is also flushed to the disk."""
-    spec = ArraySpec("rgb", "uint8", ("t", "h", "w", "c"), (16, 256, 256, 3), "sRGB", "synthetic", codec=codec)  # type: ignore[arg-type]
+def rgb(root: Path, codec: Codec, n_clips: int = 64, clips_per_shard: int = 32) -> dict[str, float]:
+    """Whole RGB clips (3.1 MB each, smooth pictures with noise): MB/s written and read, and the
+    same for np.save and np.load of one file per clip, which is also flushed to the disk.
+    """
+    spec = ArraySpec(
+        "rgb", "uint8", ("t", "h", "w", "c"), (16, 256, 256, 3), "sRGB", "synthetic", codec=codec
+    )
     clips, megabytes = synthetic_clips(n_clips), n_clips * 16 * 256 * 256 * 3 / 1e6
     began, cpu = time.perf_counter(), time.process_time()
     rows = written(root, f"rgb-{codec}", spec, clips, clips_per_shard)
@@ -67,11 +86,22 @@ def rgb(root: Path, codec: str, n_clips: int = 64, clips_per_shard: int = 32) ->
 def written(root: Path, stage: str, spec: ArraySpec, block: Array, clips_per_shard: int) -> Rows:
     """`block` as a sealed store, written shard by shard as a worker does."""
     ref = StoreRef.at(str(root), stage, "benchmark")
-    recipe = {"stage": ref.stage, "key": ref.key, "kind": "clips", "version": 1, "parameters": {}, "inputs": {}}
-    store.create(ref, Manifest(**recipe, specs=(spec,), n_clips=len(block), clips_per_shard=clips_per_shard))
+    recipe = {
+        "stage": ref.stage,
+        "key": ref.key,
+        "kind": "clips",
+        "version": 1,
+        "parameters": {},
+        "inputs": {},
+    }
+    store.create(
+        ref, Manifest(**recipe, specs=(spec,), n_clips=len(block), clips_per_shard=clips_per_shard)
+    )
     for shard in store.missing_shards(ref):
         at = store.shard_rows(ref, shard)
-        store.commit(ref, store.write_part(ref, shard, {spec.name: block[at.start : at.stop]}, [], 0.0))
+        store.commit(
+            ref, store.write_part(ref, shard, {spec.name: block[at.start : at.stop]}, [], 0.0)
+        )
     store.seal(ref)
     return open_rows(ref)
 
@@ -83,7 +113,11 @@ def synthetic_clips(n: int) -> Array:
     clips = np.empty((n, 16, 256, 256, 3), np.uint8)
     for i in range(n):
         for c, (a, b, w) in enumerate(rng.uniform(0.5, 3.0, (3, 3))):
-            clips[i, ..., c] = 128 + 90 * np.sin(x * a / 60 + y * b / 60 + t * w / 10) + rng.integers(-2, 3, x.shape)
+            clips[i, ..., c] = (
+                128
+                + 90 * np.sin(x * a / 60 + y * b / 60 + t * w / 10)
+                + rng.integers(-2, 3, x.shape)
+            )
     return clips
 
 

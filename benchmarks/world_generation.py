@@ -1,4 +1,6 @@
-"""Generation, timed: our way against the plain one, against the machine, with pixels, with one branch."""
+"""Generation, timed: our way against the plain one, against the machine, with pixels, with one
+branch.
+"""
 
 import time
 from collections.abc import Iterator
@@ -10,12 +12,12 @@ from measuring import Arm, Conditions, Row, settle, take_turns
 from world_subjects import Subject, flops_per_frame, subject, unfused
 
 from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.batched import decode_frames
 from model.magvit2.config import published
 from model.magvit2.config import tiny as tiny_tokenizer
-from model.magvit2.pieces import decode_frames
+from model.world.cache import CachedPast, Tokens, as_pair
 from model.world.config import small
 from model.world.dual_branch import parameter_counts
-from model.world.past import CachedPast, Tokens, as_pair
 from model.world.sampling import compile_blocks
 
 EQUAL = 0.999  # share of tokens; two factors whose scores agree to six digits may fall either way
@@ -45,11 +47,16 @@ def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions
         arms["ours, compiled"] = Arm(work=lambda: fast.generate(n_steps, new), pieces=new)
         arms["window, compiled"] = Arm(work=lambda: fast.window_frame(made, 15, n_steps))
     if s.device.type == "cuda":
-        arms["ours, CUDA graph"] = Arm(work=lambda: s.generate(n_steps, new, graph=True), pieces=new)
+        arms["ours, CUDA graph"] = Arm(
+            work=lambda: s.generate(n_steps, new, graph=True), pieces=new
+        )
     times = take_turns(arms, plan.rounds, s.device)
     for name, found in times.items():
         ours = times["ours, compiled" if "compiled" in name else "ours"]
-        ratio, judged = found.least / ours.least, name in ("window", "window, compiled") and n_steps == 2
+        ratio, judged = (
+            found.least / ours.least,
+            name in ("window", "window, compiled") and n_steps == 2,
+        )
         yield {
             "model": s.name,
             "steps": n_steps,
@@ -58,12 +65,16 @@ def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions
             "a frame: least (median)": found,
             "frames/s": f"{s.n_clips / found.least:.3g}",
             "over ours": f"{ratio:.2f} ({found.median / ours.median:.2f})",
-            "G2": f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})" if judged else "",
+            "G2": f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})"
+            if judged
+            else "",
         }
 
 
 def require_equal_tokens(s: Subject, n_steps: int, plan: Plan) -> None:
-    """All ways give the same tokens for a frame after the same frames; in float32, where sums decide few of them."""
+    """All ways give the same tokens for a frame after the same frames; in float32, where sums
+    decide few of them.
+    """
     made, what = s.generate(n_steps, 15), f"{s.name}, {n_steps} steps"
     for t in (1, 9, 15):
         require_equal(made[t : t + 1], s.window_frame(made, t, n_steps), f"{what}, frame {t}")
@@ -85,11 +96,15 @@ def require_equal(a: Tokens, b: Tokens, what: str) -> None:
     pairs = zip(as_pair(a), as_pair(b), strict=True)
     shares = [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
     if min(shares) < EQUAL:
-        raise SystemExit(f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; nothing is timed")
+        raise SystemExit(
+            f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; nothing is timed"
+        )
 
 
 def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Plan) -> Row:
-    """G7: frames a second over what products at the measured rate would allow; on a GPU also a frame's latency."""
+    """G7: frames a second over what products at the measured rate would allow; on a GPU also a
+    frame's latency.
+    """
     s = s.in_its_precision()
     on_gpu, flops = s.device.type == "cuda", flops_per_frame(s.model.config, n_steps)
     arm = Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=on_gpu), pieces=plan.n_new)
@@ -102,7 +117,9 @@ def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Pla
         "frames/s": f"{rate:.3g}",
         "frames/s that products allow": f"{product_rate / flops:.3g}",
         "share": f"{100 * rate * flops / product_rate:.0f} %",
-        "ms a frame, 10 / 50 / 90 %": latencies(s, n_steps, plan.n_new) if on_gpu else "not measured",
+        "ms a frame, 10 / 50 / 90 %": latencies(s, n_steps, plan.n_new)
+        if on_gpu
+        else "not measured",
     }
 
 
@@ -116,12 +133,16 @@ def latencies(s: Subject, n_steps: int, n_new: int) -> str:
 
     s.generate(n_steps, n_new, graph=True, on_frame=wait)
     between = torch.tensor(ends).double().diff()[2:] * 1e3  # the first ones warm up and capture
-    return " / ".join(f"{q:.2f}" for q in between.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist())
+    return " / ".join(
+        f"{q:.2f}" for q in between.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    )
 
 
 def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
     """Frames a second with their tokens alone, and with RGB pixels decoded from them."""
-    config, name = (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (published(), "published")
+    config, name = (
+        (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (published(), "published")
+    )
     tokenizer = MagvitTokenizer(config).eval().requires_grad_(False).to(s.device)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     s = s.in_its_precision()
@@ -129,8 +150,12 @@ def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
     ids = s.generate(n_steps, 1).rgb[:, 1]
     graph = s.device.type == "cuda"
     arms = {
-        "tokens": Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=graph), pieces=plan.n_new * s.n_clips),
-        "pixels": Arm(work=lambda: decode_frames(tokenizer, ids, precision=precision), pieces=s.n_clips),
+        "tokens": Arm(
+            work=lambda: s.generate(n_steps, plan.n_new, graph=graph), pieces=plan.n_new * s.n_clips
+        ),
+        "pixels": Arm(
+            work=lambda: decode_frames(tokenizer, ids, precision=precision), pieces=s.n_clips
+        ),
     }
     times = take_turns(arms, plan.rounds, s.device)
     return {
@@ -144,15 +169,29 @@ def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
     }
 
 
-def two_branches_against_one(device: torch.device, n_clips: int, plan: Plan, seen: Conditions) -> Row:
+def two_branches_against_one(
+    device: torch.device, n_clips: int, plan: Plan, seen: Conditions
+) -> Row:
     """G3: two branches of 16 layers against one of 32, which has about as many parameters."""
-    two = subject("two", small(n_layers=16, action_conditioning="add"), device, n_clips).in_its_precision()
-    one = subject("one", small(action_conditioning="add", depth_branch=False), device, n_clips).in_its_precision()
-    work = {s.name: Arm(work=lambda s=s: s.generate(2, plan.n_new), pieces=plan.n_new) for s in (two, one)}
+    two = subject(
+        "two", small(n_layers=16, action_conditioning="add"), device, n_clips
+    ).in_its_precision()
+    one = subject(
+        "one", small(action_conditioning="add", depth_branch=False), device, n_clips
+    ).in_its_precision()
+    work = {
+        s.name: Arm(work=lambda s=s: s.generate(2, plan.n_new), pieces=plan.n_new)
+        for s in (two, one)
+    }
     times = take_turns(work, plan.rounds, device)
-    ratio, ceiling = times["two"].least / times["one"].least, 1.15 if device.type == "cuda" else 1.10
+    ratio, ceiling = (
+        times["two"].least / times["one"].least,
+        1.15 if device.type == "cuda" else 1.10,
+    )
     return {
-        "parameters": " / ".join(f"{parameter_counts(s.model)['total'] / 1e6:.1f} M" for s in (two, one)),
+        "parameters": " / ".join(
+            f"{parameter_counts(s.model)['total'] / 1e6:.1f} M" for s in (two, one)
+        ),
         "a frame, two": times["two"],
         "a frame, one": times["one"],
         "ratio": f"{ratio:.2f} ({times['two'].median / times['one'].median:.2f})",
@@ -165,8 +204,12 @@ def cache_memory(s: Subject) -> Row:
     s = s.in_its_precision()
     c = s.model.config
     cache = CachedPast(s.model, s.actions).cache
-    found = sum(x.nbytes for block in cache for part in block.values() for x in (part.keys, part.values))
-    formula = 2 * c.n_layers * len(c.branches) * s.n_clips * (c.n_frames + 1) * c.n_cells * c.d_model
+    found = sum(
+        x.nbytes for block in cache for part in block.values() for x in (part.keys, part.values)
+    )
+    formula = (
+        2 * c.n_layers * len(c.branches) * s.n_clips * (c.n_frames + 1) * c.n_cells * c.d_model
+    )
     formula *= s.model.rgb.head.weight.itemsize
     return {
         "model": s.name,

@@ -1,4 +1,5 @@
-"""Generation and training of the world model against the plain way of doing the same, as ratios measured in one run.
+"""Generation and training of the world model against the plain way of doing the same, as ratios
+measured in one run.
 
     python benchmarks/world_model.py                        # CPU, one thread: tiny and small, some minutes
     python benchmarks/world_model.py --training small       # also a training step of the small one: minutes more
@@ -6,16 +7,19 @@
     python benchmarks/world_model.py --device cuda --clips 64 --training
     PEER_1XGPT=../1xgpt python benchmarks/world_model.py    # also against that peer, with the same weights
 
-The plain way recomputes the whole window of 16 frames in every MaskGIT pass and keeps nothing; with unfused attention
-it also multiplies attention out. Weights are random: speed does not depend on them. `small` has 35 M parameters a
-branch, and two branches. A GPU works in bfloat16, a CPU in float32. Before anything is timed, the tokens of both ways
-are compared. Ratios are of the least times, and in brackets of the medians.
+The plain way recomputes the whole window of 16 frames in every MaskGIT pass and keeps nothing; with
+unfused attention it also multiplies attention out. Weights are random: speed does not depend on
+them. `small` has 35 M parameters a branch, and two branches. A GPU works in bfloat16, a CPU in
+float32. Before anything is timed, the tokens of both ways are compared. Ratios are of the least
+times, and in brackets of the medians.
 """
 
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: a thread that waits must not look busy
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch: a thread that waits must not look busy
 
 import torch
 from measuring import Conditions, table
@@ -42,26 +46,40 @@ def main() -> None:
     for name in dict.fromkeys([*arguments.sizes, *arguments.training]):
         rates[name], copied = limits(SIZES[name]().d_model, device)
         print(
-            f"{name}: products of its width {rates[name] / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s", flush=True
+            f"{name}: products of its width {rates[name] / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s",
+            flush=True,
         )
     generate(arguments, rates, device, seen)
     train(arguments, rates, device, seen)
     print(f"\n{seen}")
 
 
-def generate(arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions) -> None:
+def generate(
+    arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions
+) -> None:
     """Prints each table as soon as it is measured."""
     plan = Plan(rounds=arguments.rounds, n_new=arguments.frames, compiled=arguments.compile)
     subjects = [subject(name, SIZES[name](), device, arguments.clips) for name in arguments.sizes]
-    # On a CPU the small model's window takes seconds a pass, and its cost is a multiple of the passes.
-    asked = [(s, n) for s in subjects for n in arguments.steps if device.type == "cuda" or s.name == "tiny" or n == 2]
+    # On a CPU the small model's window takes seconds a pass, and its cost is a multiple of the
+    # passes.
+    asked = [
+        (s, n)
+        for s in subjects
+        for n in arguments.steps
+        if device.type == "cuda" or s.name == "tiny" or n == 2
+    ]
     if not asked:
         return
     rows = [row for s, n in asked for row in against_the_plain_way(s, n, plan, seen)]
     print(table("Generation, tokens only", rows), flush=True)
     rows = [against_the_machine(s, n, rates[s.name], plan) for s, n in asked]
     print(table("Generation and what products allow (G7)", rows), flush=True)
-    print(table("Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in subjects]), flush=True)
+    print(
+        table(
+            "Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in subjects]
+        ),
+        flush=True,
+    )
     print(table("Cache", [cache_memory(s) for s in subjects]), flush=True)
     if "small" in arguments.sizes:
         rows = [two_branches_against_one(device, arguments.clips, plan, seen)]
@@ -70,18 +88,28 @@ def generate(arguments: argparse.Namespace, rates: dict[str, float], device: tor
     if isinstance(peer, str):
         print(f"\n{peer}: ratios are against our own full recomputation.", flush=True)
     else:
-        rows = [row for n in arguments.steps for row in against_the_peer(peer, n, arguments.clips, plan, seen)]
+        rows = [
+            row
+            for n in arguments.steps
+            for row in against_the_peer(peer, n, arguments.clips, plan, seen)
+        ]
         print(table("Generation with the weights of 1xgpt", rows), flush=True)
 
 
-def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions) -> None:
+def train(
+    arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions
+) -> None:
     rounds, on_gpu = arguments.rounds, device.type == "cuda"
-    if "small" in arguments.training and not on_gpu:  # first: this process has not taken any for trainings yet
+    if (
+        "small" in arguments.training and not on_gpu
+    ):  # first: this process has not taken any for trainings yet
         print(table("Memory of training", list(peak_memory("small"))), flush=True)
     rows = [
         row
         for name in arguments.training
-        for row in training(name, clips_of_a_batch(arguments, name), rates[name], rounds, device, seen)
+        for row in training(
+            name, clips_of_a_batch(arguments, name), rates[name], rounds, device, seen
+        )
     ]
     if rows:
         print(table("Training step", rows), flush=True)
@@ -90,7 +118,9 @@ def train(arguments: argparse.Namespace, rates: dict[str, float], device: torch.
 
 
 def clips_of_a_batch(arguments: argparse.Namespace, name: str) -> int:
-    """On a CPU one clip is enough to fill it, and four of `small` with unfused attention need more than 20 GB."""
+    """On a CPU one clip is enough to fill it, and four of `small` with unfused attention need more
+    than 20 GB.
+    """
     if arguments.training_clips:
         return arguments.training_clips
     if torch.device(arguments.device).type == "cuda":
@@ -99,17 +129,31 @@ def clips_of_a_batch(arguments: argparse.Namespace, name: str) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, help="that generate")
-    parser.add_argument("--training", nargs="*", choices=SIZES, help="that train; on a CPU tiny alone unless asked")
-    parser.add_argument("--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT passes a frame")
+    parser.add_argument(
+        "--training", nargs="*", choices=SIZES, help="that train; on a CPU tiny alone unless asked"
+    )
+    parser.add_argument(
+        "--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT passes a frame"
+    )
     parser.add_argument("--clips", type=int, default=1, help="generated at once")
-    parser.add_argument("--training-clips", type=int, help="of a batch; 16 on a GPU, else 4 of tiny, 1 of others")
-    parser.add_argument("--frames", type=int, help="of a rollout; 3 on a CPU, 128 on a GPU: each costs the same")
+    parser.add_argument(
+        "--training-clips", type=int, help="of a batch; 16 on a GPU, else 4 of tiny, 1 of others"
+    )
+    parser.add_argument(
+        "--frames", type=int, help="of a rollout; 3 on a CPU, 128 on a GPU: each costs the same"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
-    parser.add_argument("--compile", action="store_true", help="also with compiled blocks: a minute more for each size")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="also with compiled blocks: a minute more for each size",
+    )
     found = parser.parse_args()
     on_gpu = torch.device(found.device).type == "cuda"
     usual = ["small", "medium", "large"] if on_gpu else ["tiny", "small"]

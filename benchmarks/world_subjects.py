@@ -1,5 +1,5 @@
-"""What the benchmarks of the world model run: models with random weights, clips with random tokens, and two ways to
-generate from them.
+"""What the benchmarks of the world model run: models with random weights, clips with random tokens,
+and two ways to generate from them.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.world import config as sizes
+from model.world.cache import Tokens, as_pair
 from model.world.config import TOKEN_VOCAB, SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, Hidden
-from model.world.past import Tokens, as_pair
 from model.world.sampling import draw_orders, fill, rollout
 
 SIZES = {"tiny": sizes.tiny, "small": sizes.small, "medium": sizes.medium, "large": sizes.large}
@@ -44,22 +44,42 @@ class Subject:
         return len(self.actions)
 
     def generate(
-        self, n_steps: int, n_new: int, *, graph: bool = False, on_frame: Callable[[int], None] | None = None
+        self,
+        n_steps: int,
+        n_new: int,
+        *,
+        graph: bool = False,
+        on_frame: Callable[[int], None] | None = None,
     ) -> Tokens:
         """Frame 0 and `n_new` after it, our way; actions start over after a window of them."""
         actions = self.actions[:, torch.arange(1 + n_new, device=self.device) % WINDOW]
         config, start = SamplingConfig(n_steps=n_steps), self.clip[:1]
-        return rollout(self.model, start, actions, config, noise(self.device), cuda_graph=graph, on_frame=on_frame)
+        return rollout(
+            self.model,
+            start,
+            actions,
+            config,
+            noise(self.device),
+            cuda_graph=graph,
+            on_frame=on_frame,
+        )
 
     def window_frame(self, made: Tokens, t: int, n_steps: int) -> Tokens:
-        """Frame t after those in `made`, the plain way: the whole window in every pass, nothing kept.
+        """Frame t after those in `made`, the plain way: the whole window in every pass, nothing
+        kept.
 
         Frames after t are hidden. The noise is that which `generate` has for this frame.
         """
         later = torch.arange(WINDOW, device=self.device).view(1, WINDOW, 1, 1) > t
-        config, generator, cells = SamplingConfig(n_steps=n_steps), noise(self.device), (self.n_clips, 1)
+        config, generator, cells = (
+            SamplingConfig(n_steps=n_steps),
+            noise(self.device),
+            (self.n_clips, 1),
+        )
         for _ in range(t):
-            orders = draw_orders(config, (*cells, self.model.config.n_cells), generator, self.device)
+            orders = draw_orders(
+                config, (*cells, self.model.config.n_cells), generator, self.device
+            )
 
         def predict(new: Tokens, hidden: torch.Tensor) -> Hidden:
             window = made[:t].then(new).then(self.clip[t + 1 :])
@@ -72,13 +92,19 @@ class Subject:
 
     def in_its_precision(self) -> "Subject":
         """Weights in bfloat16 on a GPU."""
-        return replace(self, model=deepcopy(self.model).bfloat16()) if self.device.type == "cuda" else self
+        return (
+            replace(self, model=deepcopy(self.model).bfloat16())
+            if self.device.type == "cuda"
+            else self
+        )
 
 
 def subject(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Subject:
     torch.manual_seed(SEED)
     model = DualBranchWorldModel(config).eval().requires_grad_(False)
-    for weight in model.parameters():  # also those that start at 0, or whole blocks would do nothing
+    for (
+        weight
+    ) in model.parameters():  # also those that start at 0, or whole blocks would do nothing
         torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rgb, depth = torch.randint(TOKEN_VOCAB, (2, n_clips, WINDOW, *config.grid)).to(device)
     clip = Tokens(rgb, depth if config.depth_branch else None)
@@ -97,14 +123,21 @@ def unfused(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def limits(d_model: int, device: torch.device) -> tuple[float, float]:
-    """FLOP/s of a product of the model's shapes, in its precision, and bytes/s read and written by a copy."""
+    """FLOP/s of a product of the model's shapes, in its precision, and bytes/s read and written by
+    a copy.
+    """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    x, w = torch.randn(4096, d_model).to(device, dtype), torch.randn(d_model, 4 * d_model).to(device, dtype)
+    x, w = (
+        torch.randn(4096, d_model).to(device, dtype),
+        torch.randn(d_model, 4 * d_model).to(device, dtype),
+    )
     source = torch.zeros(1 << 28 if device.type == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
     arms = {"product": Arm(work=lambda: x @ w), "copy": Arm(work=lambda: target.copy_(source))}
     times = take_turns(arms, 20, device)
-    return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times["copy"].least
+    return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times[
+        "copy"
+    ].least
 
 
 def flops_per_frame(config: WorldModelConfig, n_steps: int) -> int:

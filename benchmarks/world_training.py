@@ -1,4 +1,6 @@
-"""A training step of the world model, timed: fused against unfused attention, and as a share of the product rate."""
+"""A training step of the world model, timed: fused against unfused attention, and as a share of the
+product rate.
+"""
 
 import multiprocessing
 import resource
@@ -20,14 +22,18 @@ CPU_SHARE = 0.70
 
 
 class TrainingStep:
-    """Forward, backward, clipping and AdamW on one batch, which is made beforehand; as `model.training` does it."""
+    """Forward, backward, clipping and AdamW on one batch made beforehand, as `model.training.loop`
+    does it.
+    """
 
     def __init__(self, config: WorldModelConfig, n_clips: int, device: torch.device):
         torch.manual_seed(SEED)
         self.model, self.device = DualBranchWorldModel(config).to(device).train(), device
         self.batch = random_batch(config, n_clips).to(device)
         self.loss_fn = world_loss_fn(LossConfig(), MaskingConfig())
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True
+        )
 
     def total(self) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -54,18 +60,31 @@ def random_batch(config: WorldModelConfig, n_clips: int) -> WorldBatch:
 
 
 def training(
-    name: str, n_clips: int, product_rate: float, rounds: int, device: torch.device, seen: Conditions
+    name: str,
+    n_clips: int,
+    product_rate: float,
+    rounds: int,
+    device: torch.device,
+    seen: Conditions,
 ) -> Iterator[Row]:
-    """G5 on the way: the share of the product rate, with nothing counted for recomputation or padding."""
+    """G5 on the way: the share of the product rate, with nothing counted for recomputation or
+    padding.
+    """
     config = SIZES[name]()
     step = TrainingStep(config, n_clips, device)
     require_equal_losses(name, step)
-    times = take_turns({"fused": Arm(work=step), "unfused": Arm(work=unfused(step))}, rounds, device)
+    times = take_turns(
+        {"fused": Arm(work=step), "unfused": Arm(work=unfused(step))}, rounds, device
+    )
     flops = n_clips * training_flops(config, MaskingConfig(), WINDOW)
     floor = GPU_SHARES[name] if device.type == "cuda" else CPU_SHARE
     for attention, found in times.items():
         share, fused = flops / found.least / product_rate, times["fused"]
-        verdict = f"{seen.verdict(share, floor, (found,))} (at least {floor:.0%})" if attention == "fused" else ""
+        verdict = (
+            f"{seen.verdict(share, floor, (found,))} (at least {floor:.0%})"
+            if attention == "fused"
+            else ""
+        )
         yield {
             "model": name,
             "clips": n_clips,
@@ -84,7 +103,9 @@ def require_equal_losses(name: str, step: TrainingStep) -> None:
     assert isinstance(b, torch.Tensor)
     tolerance = 2e-2 if step.device.type == "cuda" else 1e-4  # bfloat16 on a GPU
     if not torch.isclose(a, b, rtol=tolerance):
-        raise SystemExit(f"{name}: the loss is {a:.6f} with fused attention, {b:.6f} without; nothing is timed")
+        raise SystemExit(
+            f"{name}: the loss is {a:.6f} with fused attention, {b:.6f} without; nothing is timed"
+        )
 
 
 LAYOUTS = {
@@ -97,11 +118,18 @@ LAYOUTS = {
 
 
 def peak_memory(name: str) -> Iterator[Row]:
-    """What a process needs for training steps of one clip on a CPU, each in one of its own (libraries included)."""
+    """What a process needs for training steps of one clip on a CPU, each in one of its own
+    (libraries included).
+    """
     for layout, changes in LAYOUTS.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peak = pool.apply(_train_alone, (SIZES[name](**changes),))
-        yield {"model": name, "layout": layout, "clips": 1, "peak of the process": f"{peak / 1e9:.1f} GB"}
+        yield {
+            "model": name,
+            "layout": layout,
+            "clips": 1,
+            "peak of the process": f"{peak / 1e9:.1f} GB",
+        }
 
 
 def _train_alone(config: WorldModelConfig) -> int:

@@ -1,7 +1,9 @@
-"""How close predicted videos, depths and tracks are to true ones: one value per clip; averaging clips is the caller's.
+"""How close predicted videos, depths and tracks are to true ones: one value per clip; averaging
+clips is the caller's.
 
-Videos are (b t c h w) in [-1, 1], as the tokenizer gives them. A mask, where one is taken, chooses the pixels that
-count (such as the region that moves); a clip in which it is empty has no value and raises ValueError.
+Videos are (b t c h w) in [-1, 1], as the tokenizer gives them. A mask, where one is taken, chooses
+the pixels that count (such as the region that moves); a clip in which it is empty has no value and
+raises ValueError.
 """
 
 import torch
@@ -24,15 +26,19 @@ def frame_psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, "b t"]:
-    """Peak signal-to-noise ratio of each frame in dB: 10 log10(2^2 / mean squared error), larger is better.
+    """Peak signal-to-noise ratio of each frame in dB: 10 log10(2^2 / mean squared error), larger is
+    better.
 
-    Equal frames, whose ratio is infinite, count as MAX_PSNR, so that averages stay finite (a single 8-bit step in one
-    channel of one 256 x 256 px frame is 101 dB). A frame in which the mask is empty is NaN.
+    Equal frames, whose ratio is infinite, count as MAX_PSNR, so that averages stay finite (a single
+    8-bit step in one channel of one 256 x 256 px frame is 101 dB). A frame in which the mask is
+    empty is NaN.
     """
     _check_range(predicted, target)
     error = reduce((predicted - target).double().square(), "b t c h w -> b t h w", "mean")
     weight = torch.ones_like(error) if mask is None else mask.to(error.dtype)
-    mean_error = (error * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))  # 0/0 = NaN: no pixel, no value
+    mean_error = (error * weight).sum(dim=(2, 3)) / weight.sum(
+        dim=(2, 3)
+    )  # 0/0 = NaN: no pixel, no value
     return (10 * torch.log10(4 / mean_error)).clamp(max=MAX_PSNR).to(predicted.dtype)
 
 
@@ -41,7 +47,9 @@ def psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """Mean of `frame_psnr` over the clip's frames (those in which the mask has pixels), in dB, at most MAX_PSNR."""
+    """Mean of `frame_psnr` over the clip's frames (those in which the mask has pixels), in dB, at
+    most MAX_PSNR.
+    """
     _check_mask(mask)
     return frame_psnr(predicted, target, mask).nanmean(dim=1)
 
@@ -52,10 +60,12 @@ def delta_psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """How many dB of PSNR are lost when the model is given the actions of another clip: controllability.
+    """How many dB of PSNR are lost when the model is given the actions of another clip:
+    controllability.
 
-    0: the actions do nothing; larger is better. Delta-PSNR of Genie (Bruce et al. 2024, arXiv:2402.15391) in the form
-    RoboScape reports (arXiv:2506.23135: 3.34, and 1.99 for a model under weak control).
+    0: the actions do nothing; larger is better. Delta-PSNR of Genie (Bruce et al. 2024,
+    arXiv:2402.15391) in the form RoboScape reports (arXiv:2506.23135: 3.34, and 1.99 for a model
+    under weak control).
     """
     return psnr(with_true_actions, target, mask) - psnr(with_other_actions, target, mask)
 
@@ -65,23 +75,27 @@ def ssim(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """Structural similarity (Wang et al. 2004), mean over window positions, channels and frames; 1 for equal clips.
+    """Structural similarity (Wang et al. 2004), mean over window positions, channels and frames; 1
+    for equal clips.
 
     The mask is read at the window's centre.
     """
     score = ssim_map(predicted, target)
     if mask is None:
         return score.mean(dim=(1, 2, 3)).to(predicted.dtype)
-    return _masked_mean(score, mask[:, :, SSIM_EDGE:-SSIM_EDGE, SSIM_EDGE:-SSIM_EDGE]).to(predicted.dtype)
+    return _masked_mean(score, mask[:, :, SSIM_EDGE:-SSIM_EDGE, SSIM_EDGE:-SSIM_EDGE]).to(
+        predicted.dtype
+    )
 
 
 def ssim_map(
     predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
 ) -> Float[Tensor, "b t inner_h inner_w"]:
-    """SSIM of each window position, mean over channels; a frame's outer SSIM_EDGE pixels are no window's centre.
+    """SSIM of each window position, mean over channels; a frame's outer SSIM_EDGE pixels are no
+    window's centre.
 
-    Gaussian window of 11 x 11 px, sigma 1.5, only where it lies inside the frame, on values moved to [0, 1]. Each
-    colour channel is scored alone (the paper is about grey images).
+    Gaussian window of 11 x 11 px, sigma 1.5, only where it lies inside the frame, on values moved
+    to [0, 1]. Each colour channel is scored alone (the paper is about grey images).
     """
     _check_range(predicted, target)
     h, w = predicted.shape[-2:]
@@ -99,7 +113,8 @@ def ssim_map(
 def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inner_w"]:
     """Gaussian means over the SSIM window, at the positions where it fits.
 
-    A sum of shifted pictures: ten times as fast on a CPU as a convolution of one channel in double precision.
+    A sum of shifted pictures: ten times as fast on a CPU as a convolution of one channel in double
+    precision.
     """
     offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_EDGE
     kernel = torch.exp(-(offset**2) / (2 * SSIM_SIGMA**2))
@@ -116,23 +131,34 @@ def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inne
 def lpips(
     network: nn.Module, predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
 ) -> Float[Tensor, " b"]:
-    """Learned perceptual distance, mean over the clip's frames; 0 for equal clips. `network`: see model/lpips.py."""
+    """Learned perceptual distance, mean over the clip's frames; 0 for equal clips. `network`: see
+    model/lpips.py.
+    """
     _check_range(predicted, target)
-    distance = network(*(rearrange(video, "b t c h w -> (b t) c h w") for video in (predicted, target)))
+    distance = network(
+        *(rearrange(video, "b t c h w -> (b t) c h w") for video in (predicted, target))
+    )
     return reduce(distance, "(b t) -> b", "mean", b=predicted.shape[0])
 
 
 def align_scale_shift(
-    predicted: Float[Tensor, "b t h w"], target: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
+    predicted: Float[Tensor, "b t h w"],
+    target: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, "b t h w"]:
-    """The predicted inverse depth of each clip, scaled and shifted to the target by least squares over valid pixels.
+    """The predicted inverse depth of each clip, scaled and shifted to the target by least squares
+    over valid pixels.
 
-    Both are inverse depths: relative predictions are known up to scale and shift there (MiDaS, arXiv:1907.01341). One
-    scale and one shift serve the whole clip, so flicker stays an error. A constant becomes the target's mean.
+    Both are inverse depths: relative predictions are known up to scale and shift there (MiDaS,
+    arXiv:1907.01341). One scale and one shift serve the whole clip, so flicker stays an error. A
+    constant becomes the target's mean.
     """
     _check_mask(valid)
     weight = valid.double()
-    x, y = predicted.double(), torch.where(valid, target, 0.0).double()  # what is not valid may be NaN
+    x, y = (
+        predicted.double(),
+        torch.where(valid, target, 0.0).double(),
+    )  # what is not valid may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
     known = torch.where(valid, x, 0.0)
     x_mean = known.sum(dim=(1, 2, 3), keepdim=True) / count
@@ -143,13 +169,19 @@ def align_scale_shift(
     return (y_mean + scale * (x - x_mean)).to(predicted.dtype)
 
 
-def depth_from_inverse(inverse_depth: Float[Tensor, "b t h w"], *, farthest: float) -> Float[Tensor, "b t h w"]:
-    """1 / inverse depth, at most `farthest` (in the depth's unit), also where the inverse is 0 or below."""
+def depth_from_inverse(
+    inverse_depth: Float[Tensor, "b t h w"], *, farthest: float
+) -> Float[Tensor, "b t h w"]:
+    """1 / inverse depth, at most `farthest` (in the depth's unit), also where the inverse is 0 or
+    below.
+    """
     return 1 / inverse_depth.clamp(min=1 / farthest)
 
 
 def abs_rel(
-    predicted: Float[Tensor, "b t h w"], target: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
+    predicted: Float[Tensor, "b t h w"],
+    target: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, " b"]:
     """Mean over valid pixels of |predicted - target| / target; 0 is perfect.
 
@@ -162,9 +194,14 @@ def abs_rel(
 
 
 def delta_accuracy(
-    predicted: Float[Tensor, "b t h w"], target: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"], n: int = 1
+    predicted: Float[Tensor, "b t h w"],
+    target: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
+    n: int = 1,
 ) -> Float[Tensor, " b"]:
-    """Share of valid pixels whose depths differ by a factor under 1.25^n; 1 is perfect. Arguments as `abs_rel`."""
+    """Share of valid pixels whose depths differ by a factor under 1.25^n; 1 is perfect. Arguments
+    as `abs_rel`.
+    """
     _check_depth(predicted, target, valid)
     predicted, target = torch.where(valid, predicted, 1.0), torch.where(valid, target, 1.0)
     factor = torch.maximum(predicted / target, target / predicted)
@@ -172,7 +209,9 @@ def delta_accuracy(
 
 
 def frames_after_query(query_frame: Int[Tensor, "b p"], n_frames: int) -> Bool[Tensor, "b t p"]:
-    """Which frames of each track count in TAP-Vid's "first" mode: those after the one in which the point was given."""
+    """Which frames of each track count in TAP-Vid's "first" mode: those after the one in which the
+    point was given.
+    """
     frame = torch.arange(n_frames, device=query_frame.device)
     return rearrange(frame, "t -> 1 t 1") > rearrange(query_frame, "b p -> b 1 p")
 
@@ -184,10 +223,12 @@ def position_accuracy(
     counted: Bool[Tensor, "b t p"],
     size: tuple[int, int],
 ) -> Float[Tensor, " b"]:
-    """Share of truly visible points within 1, 2, 4, 8 and 16 px of their place, mean of the five; 1 is perfect.
+    """Share of truly visible points within 1, 2, 4, 8 and 16 px of their place, mean of the five; 1
+    is perfect.
 
-    Tracks are (x, y) in pixels of frames of `size` = (height, width); distances are measured after scaling the frames
-    to 256 x 256 px. TAP-Vid's <delta^x_avg (Doersch et al. 2022, arXiv:2211.03726).
+    Tracks are (x, y) in pixels of frames of `size` = (height, width); distances are measured after
+    scaling the frames to 256 x 256 px. TAP-Vid's <delta^x_avg (Doersch et al. 2022,
+    arXiv:2211.03726).
     """
     seen = target_visible & counted
     _check_points(seen, "truly visible")
@@ -197,7 +238,9 @@ def position_accuracy(
 
 
 def occlusion_accuracy(
-    predicted_visible: Bool[Tensor, "b t p"], target_visible: Bool[Tensor, "b t p"], counted: Bool[Tensor, "b t p"]
+    predicted_visible: Bool[Tensor, "b t p"],
+    target_visible: Bool[Tensor, "b t p"],
+    counted: Bool[Tensor, "b t p"],
 ) -> Float[Tensor, " b"]:
     """Share of counted points whose visibility is right; 1 is perfect (TAP-Vid's OA)."""
     _check_points(counted, "counted")
@@ -213,10 +256,12 @@ def average_jaccard(
     counted: Bool[Tensor, "b t p"],
     size: tuple[int, int],
 ) -> Float[Tensor, " b"]:
-    """TAP-Vid's AJ, position and visibility in one: hits / (hits + misses + false positives); 1 is perfect.
+    """TAP-Vid's AJ, position and visibility in one: hits / (hits + misses + false positives); 1 is
+    perfect.
 
-    At each threshold a hit is a visible point, predicted visible and near enough; a visible point that is not
-    is a miss; any other point predicted visible is a false positive. So one visible but far off counts twice.
+    At each threshold a hit is a visible point, predicted visible and near enough; a visible point
+    that is not is a miss; any other point predicted visible is a false positive. So one visible but
+    far off counts twice.
     """
     _check_points((target_visible | predicted_visible) & counted, "visible or predicted visible")
     scores = []
@@ -232,12 +277,16 @@ def _within_thresholds(
     predicted: Float[Tensor, "b t p 2"], target: Float[Tensor, "b t p 2"], size: tuple[int, int]
 ) -> list[Bool[Tensor, "b t p"]]:
     height, width = size
-    scale = torch.tensor((TAPVID_SIDE / width, TAPVID_SIDE / height), dtype=target.dtype, device=target.device)
+    scale = torch.tensor(
+        (TAPVID_SIDE / width, TAPVID_SIDE / height), dtype=target.dtype, device=target.device
+    )
     distance = ((predicted - target) * scale).square().sum(dim=-1).sqrt()
     return [distance < threshold for threshold in TAPVID_THRESHOLDS]
 
 
-def _masked_mean(values: Float[Tensor, "b t h w"], mask: Bool[Tensor, "b t h w"]) -> Float[Tensor, " b"]:
+def _masked_mean(
+    values: Float[Tensor, "b t h w"], mask: Bool[Tensor, "b t h w"]
+) -> Float[Tensor, " b"]:
     _check_mask(mask)
     return torch.where(mask, values, 0.0).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
 
@@ -259,13 +308,19 @@ def _check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
 def _check_points(chosen: Bool[Tensor, "b t i"], what: str, unit: str = "point") -> None:
     empty = (~chosen.any(dim=2).any(dim=1)).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"clip {empty[0]} of the batch: no {unit} is {what}, so it has no value; leave it out")
+        raise ValueError(
+            f"clip {empty[0]} of the batch: no {unit} is {what}, so it has no value; leave it out"
+        )
 
 
 def _check_depth(
-    predicted: Float[Tensor, "b t h w"], target: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
+    predicted: Float[Tensor, "b t h w"],
+    target: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
 ) -> None:
     for name, depth in (("predicted", predicted), ("target", target)):
         wrong = (valid & ~(depth > 0)).sum().item()
         if wrong:
-            raise ValueError(f"{name} depth is not above 0 at {wrong} valid pixels: mark them invalid or align first")
+            raise ValueError(
+                f"{name} depth is not above 0 at {wrong} valid pixels: mark them invalid or align first"
+            )

@@ -1,4 +1,6 @@
-"""What all loaders of published checkpoints share: the tensors of a pickle, and what keeps them from being loaded."""
+"""What all loaders of published checkpoints share: the tensors of a pickle, and what keeps them
+from being loaded.
+"""
 
 import pickle
 from collections.abc import Mapping
@@ -10,13 +12,17 @@ from torch import Tensor
 
 NAMES_SHOWN = 3  # names an error lists before it only counts
 BYTES_SHOWN = 24  # of a file that is no checkpoint
-BEGINNINGS = (b"PK", b"\x80")  # of what torch.save writes: a zip archive, before version 1.6 bare pickles
+BEGINNINGS = (
+    b"PK",
+    b"\x80",
+)  # of what torch.save writes: a zip archive, before version 1.6 bare pickles
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
-    """The content of a checkpoint, on the CPU. Raises ValueError if it is damaged or holds more than tensors.
+    """The content of a checkpoint, on the CPU. Raises ValueError if it is damaged or holds more
+    than tensors.
 
     `mmap` leaves what is not looked at on disk: for files that hold much that nobody wants.
     """
@@ -24,7 +30,9 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
         raise
-    except Exception as error:  # of any kind: torch's reader takes what a damaged file says for what it is
+    except (
+        Exception
+    ) as error:  # of any kind: torch's reader takes what a damaged file says for what it is
         raise ValueError(
             f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): "
             f"{_reason(path, error)}. Fetch it again; if it is whole and you trust its source, save the state dict of "
@@ -33,14 +41,22 @@ def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    """What the file begins with if no checkpoint does, else the line of torch's long message that tells most."""
+    """What the file begins with if no checkpoint does, else the line of torch's long message that
+    tells most.
+    """
     with open(path, "rb") as file:
         start = file.read(BYTES_SHOWN)
     if not start.startswith(BEGINNINGS):
         return f"it begins with {start!r}, as no checkpoint does" if start else "it is empty"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        "no more is known"
+    ]
     line = next((line for line in lines if "Unsupported" in line), lines[0]).rstrip(".")
-    return line if isinstance(error, pickle.UnpicklingError | RuntimeError) else f"{type(error).__name__}, {line}"
+    return (
+        line
+        if isinstance(error, pickle.UnpicklingError | RuntimeError)
+        else f"{type(error).__name__}, {line}"
+    )
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -48,7 +64,9 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises ValueError naming the first entry with NaN or infinity: what a network makes of it is no number either."""
+    """Raises ValueError naming the first entry with NaN or infinity: what a network makes of it is
+    no number either.
+    """
     for name, value in state.items():
         bad = 0 if torch.isfinite(value).all() else int((~torch.isfinite(value)).sum())
         if bad:

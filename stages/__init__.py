@@ -1,1 +1,3 @@
-"""What is made, from what, and how: pure functions on arrays, wrapped as stages that `pipeline` runs."""
+"""What is made, from what, and how: pure functions on arrays, wrapped as stages that `pipeline`
+runs.
+"""

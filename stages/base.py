@@ -1,19 +1,20 @@
 """The two kinds of stage, and nothing else.
 
-A `ClipStage` makes some arrays for every clip, shard by shard, on many workers. A `DatasetStage` works over whole
-stores (the index, training, evaluation). Both are frozen dataclasses: their fields are their parameters, so they are
-also part of the content key of what they make (fields marked `metadata={"key": False}` excepted).
+A `ClipStage` makes some arrays for every clip, shard by shard, on many workers. A `DatasetStage`
+works over whole stores (the index, training, evaluation). Both are frozen dataclasses: their fields
+are their parameters, so they are also part of the content key of what they make (fields marked
+`metadata={"key": False}` excepted).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from storage.results import Result, ResultWriter
-from storage.rows import Rows
-from storage.spec import ArraySpec
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import Rows
+from storage.stores.spec import ArraySpec
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,10 +31,11 @@ class Resources:
 
 
 class Rejected(Exception):
-    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped downstream.
+    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped
+    downstream.
 
-    reason: one word or two, the same for all clips of this fault (`static`, `shot_cut`), so that it can be counted.
-    detail: the number that decided and what was expected.
+    reason: one word or two, the same for all clips of this fault (`static`, `shot_cut`), so that it
+    can be counted. detail: the number that decided and what was expected.
     """
 
     def __init__(self, reason: str, detail: str = ""):
@@ -46,7 +48,9 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInputs:
-    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own names."""
+    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own
+    names.
+    """
 
     row: int
     clip_id: str
@@ -60,8 +64,9 @@ ClipFunction = Callable[[Sequence[ClipInputs]], Sequence["Arrays | Rejected"]]
 class ClipStage(Protocol):
     """Makes `outputs` for each clip from rows of its inputs.
 
-    inputs: role -> arrays read, where a role is the name under which the flow hands over an upstream store. An empty
-    tuple stands for an upstream result (a checkpoint), given to `start` instead.
+    inputs: role -> arrays read, where a role is the name under which the flow hands over an
+    upstream store. An empty tuple stands for an upstream result (a checkpoint), given to `start`
+    instead.
     """
 
     @property
@@ -93,7 +98,9 @@ class Progress(Protocol):
 
 @runtime_checkable
 class DatasetStage(Protocol):
-    """Works over whole stores and leaves files (index, checkpoint, tables, pictures) and a few numbers."""
+    """Works over whole stores and leaves files (index, checkpoint, tables, pictures) and a few
+    numbers.
+    """
 
     @property
     def name(self) -> str: ...
@@ -108,10 +115,16 @@ class DatasetStage(Protocol):
     def resources(self) -> Resources: ...
 
     def run(
-        self, rows: Mapping[str, Rows], results: Mapping[str, Result], out: ResultWriter, progress: Progress
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
     ) -> dict[str, float]:
-        """Writes files below `out.path`, returns the numbers that its report shows. Called again after a kill, it
-        finds what it wrote before (`out.path` is kept until the result is complete) and goes on from there."""
+        """Writes files below `out.path`, returns the numbers that its report shows. Called again
+        after a kill, it finds what it wrote before (`out.path` is kept until the result is
+        complete) and goes on from there.
+        """
         ...
 
 
@@ -128,3 +141,8 @@ def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
         return made
 
     return process
+
+
+# A ClipStage or a DatasetStage. Pyright does not take a dataclass's ClassVar for a protocol's
+# property.
+AnyStage = Any

@@ -1,26 +1,24 @@
-"""Rows of several stores -> training batches, in an order that is a pure function of (data set, seed, step).
+"""Rows of several stores -> training batches, in an order that is a pure function of (data set,
+seed, step).
 
-Nothing is remembered between batches, so a run resumes exactly by asking for the next step, and any number of ranks
-see the same global batches: rank r of w takes every w-th element.
+Nothing is remembered between batches, so a run resumes exactly by asking for the next step, and any
+number of ranks see the same global batches: rank r of w takes every w-th element.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from storage.rows import Rows
-
-Batch = TypeVar("Batch")
+from storage.stores.rows import Rows
 
 
 def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]:
-    """The rows of these splits that hold data in every store, ascending. `rows["discover"]` has the column `split`.
+    """The rows of these splits that hold data in every store, ascending. `rows["discover"]` has the
+    column `split`.
 
     Raises ValueError, with the counts, if there are none.
     """
@@ -36,7 +34,9 @@ def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]
     return chosen
 
 
-def gather(store: Rows, names: tuple[str, ...], rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+def gather(
+    store: Rows, names: tuple[str, ...], rows: Int[np.ndarray, " b"]
+) -> dict[str, np.ndarray]:
     """The named arrays of these rows, (b, ...) each."""
     return {name: store.gather(name, rows) for name in names}
 
@@ -56,7 +56,8 @@ def fingerprint(rows: Mapping[str, Rows]) -> str:
 def permutation(n: int, fingerprint: str, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
     """The order of n rows in one epoch, the same on every machine and NumPy version.
 
-    Sorts n raw 64-bit draws of PCG64, whose stream NumPy keeps fixed (that of `Generator.permutation` may change).
+    Sorts n raw 64-bit draws of PCG64, whose stream NumPy keeps fixed (that of
+    `Generator.permutation` may change).
     """
     return np.argsort(raw_draws(n, fingerprint, seed, epoch), kind="stable")
 
@@ -71,8 +72,9 @@ def raw_draws(n: int, *recipe: object) -> UInt64[np.ndarray, " n"]:
 class BatchOrder:
     """Which rows stand in which batch.
 
-    Epochs follow each other without a seam: element i of the endless sequence is place `i % n` of epoch `i // n`. So
-    every row comes once an epoch, no remainder is dropped, and a data set smaller than a batch works.
+    Epochs follow each other without a seam: element i of the endless sequence is place `i % n` of
+    epoch `i // n`. So every row comes once an epoch, no remainder is dropped, and a data set
+    smaller than a batch works.
     """
 
     rows: Int[np.ndarray, " n"]  # the rows that may be used
@@ -82,7 +84,9 @@ class BatchOrder:
 
     def __post_init__(self):
         if len(self.rows) == 0:
-            raise ValueError("no row is left to train on: every one is rejected or of another split")
+            raise ValueError(
+                "no row is left to train on: every one is rejected or of another split"
+            )
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: expected 1 or more")
 
@@ -98,31 +102,7 @@ class BatchOrder:
         order = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            order[here] = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))[within[here]]
+            order[here] = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))[
+                within[here]
+            ]
         return self.rows[order]
-
-
-class Prefetched(Generic[Batch]):
-    """Batches by number, the next one made by a thread while the last one is used.
-
-    A thread and not a process: gathering arrays lets other threads run, and a batch needs no trip between processes.
-    pin: in memory from which a GPU copies by itself, for batches that have a `pinned()`.
-    """
-
-    def __init__(self, batch_at: Callable[[int], Batch], *, pin: bool = False):
-        self.batch_at = (lambda i: _pinned(batch_at(i))) if pin else batch_at
-        self.pool = ThreadPoolExecutor(1, "batches")
-        self.ahead: tuple[int, Future[Batch]] | None = None
-
-    def __call__(self, i: int) -> Batch:
-        ready = self.ahead is not None and self.ahead[0] == i
-        batch = self.ahead[1].result() if self.ahead is not None and ready else self.batch_at(i)
-        self.ahead = i + 1, self.pool.submit(self.batch_at, i + 1)
-        return batch
-
-    def close(self) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-
-def _pinned(batch: Any) -> Any:
-    return batch.pinned() if hasattr(batch, "pinned") else batch

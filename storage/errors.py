@@ -1,4 +1,6 @@
-"""What can be wrong with a store. Every message says which file, what was found, what was expected and what to do."""
+"""What can be wrong with a store. Every message says which file, what was found, what was expected
+and what to do.
+"""
 
 
 class StoreError(Exception):

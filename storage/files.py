@@ -1,7 +1,8 @@
 """Files on a local disk or in an object store, behind one small interface.
 
-Two guarantees carry the commit protocol of the stores: `write` leaves the whole file or none, and `create` lets exactly
-one of many writers have a name. Paths are relative to the root with which the files were opened, with `/` in between.
+Two guarantees carry the commit protocol of the stores: `write` leaves the whole file or none, and
+`create` lets exactly one of many writers have a name. Paths are relative to the root with which the
+files were opened, with `/` in between.
 """
 
 import errno
@@ -61,7 +62,9 @@ class Files(ABC):
 
     @abstractmethod
     def list(self, folder: str) -> list[str]:
-        """Names of the files and folders directly in `folder`, sorted; empty if there is none of that name."""
+        """Names of the files and folders directly in `folder`, sorted; empty if there is none of
+        that name.
+        """
 
     @abstractmethod
     def walk(self, folder: str) -> Iterator[FileInfo]:
@@ -69,11 +72,15 @@ class Files(ABC):
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Writes the whole file if nothing has that name; False, with nothing changed, if something has."""
+        """Writes the whole file if nothing has that name; False, with nothing changed, if something
+        has.
+        """
 
     @abstractmethod
     def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
-        """Writes the whole file or none, durably, in place of any file of that name. Raises DiskFull."""
+        """Writes the whole file or none, durably, in place of any file of that name. Raises
+        DiskFull.
+        """
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -95,7 +102,9 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """A folder. Writes go to a temporary name, are flushed to the disk, then renamed (or linked, to be exclusive)."""
+    """A folder. Writes go to a temporary name, are flushed to the disk, then renamed (or linked, to
+    be exclusive).
+    """
 
     def __init__(self, root: str):
         self.root = Path(root)
@@ -136,7 +145,8 @@ class LocalFiles(Files):
             try:
                 os.link(temp, target)
             except FileExistsError:
-                # Over NFS a link can succeed and still be reported as failed: then the file has two names.
+                # Over NFS a link can succeed and still be reported as failed: then the file has two
+                # names.
                 if os.stat(temp).st_nlink != 2:
                     return False
             sync_folder(target.parent)
@@ -150,7 +160,9 @@ class LocalFiles(Files):
         return record
 
     @contextmanager
-    def _temporary(self, target: Path, pieces: Iterable[Buffer]) -> Iterator[tuple[Path, FileRecord]]:
+    def _temporary(
+        self, target: Path, pieces: Iterable[Buffer]
+    ) -> Iterator[tuple[Path, FileRecord]]:
         """A finished file beside `target`; its own name is gone afterwards, however this ends."""
         temp = target.with_name(f"{target.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
         with explain_disk_full(target):
@@ -171,7 +183,9 @@ class LocalFiles(Files):
 
 
 class ObjectFiles(Files):
-    """A prefix of an object store (`s3://bucket/prefix`), where one PUT is whole by itself and can be exclusive."""
+    """A prefix of an object store (`s3://bucket/prefix`), where one PUT is whole by itself and can
+    be exclusive.
+    """
 
     def __init__(self, uri: str, store: Any, prefix: str):
         self.uri, self.store, self.prefix = uri, store, prefix.strip("/")
@@ -186,7 +200,9 @@ class ObjectFiles(Files):
         try:
             return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
         except BaseError:
-            if self.size(path) <= start:  # a range behind the end is an error here, and no bytes in a local file
+            if (
+                self.size(path) <= start
+            ):  # a range behind the end is an error here, and no bytes in a local file
                 return b""
             raise
 
@@ -202,14 +218,16 @@ class ObjectFiles(Files):
         skip = len(self.prefix) + 1 if self.prefix else 0
         for batch in obstore.list(self.store, self.key(folder)):
             for found in batch:
-                yield FileInfo(found["path"][skip:], found["size"], found["last_modified"].timestamp())
+                yield FileInfo(
+                    found["path"][skip:], found["size"], found["last_modified"].timestamp()
+                )
 
     def create(self, path: str, data: bytes) -> bool:
         try:
             obstore.put(self.store, self.key(path), data, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            # A request that is repeated after a lost answer meets its own object. What we create carries an id of its
-            # writer, so equal bytes mean that this happened.
+            # A request that is repeated after a lost answer meets its own object. What we create
+            # carries an id of its writer, so equal bytes mean that this happened.
             return self.read(path) == data
         return True
 
@@ -231,7 +249,9 @@ class ObjectFiles(Files):
         return FileRecord(size, crc)
 
     def delete(self, path: str) -> None:
-        if self.exists(path):  # S3 answers a deletion of nothing with success, other stores with an error
+        if self.exists(
+            path
+        ):  # S3 answers a deletion of nothing with success, other stores with an error
             obstore.delete(self.store, self.key(path))
 
     def delete_tree(self, folder: str) -> None:
@@ -246,19 +266,25 @@ class ObjectFiles(Files):
 @lru_cache
 def _object_store(scheme: str, bucket: str, process: int) -> Any:
     """One client per bucket and process: a client does not survive a fork."""
-    return obstore.store.MemoryStore() if scheme == "memory" else obstore.store.from_url(f"s3://{bucket}")
+    return (
+        obstore.store.MemoryStore()
+        if scheme == "memory"
+        else obstore.store.from_url(f"s3://{bucket}")
+    )
 
 
 def open_files(uri: str) -> Files:
-    """Local path, `s3://bucket/prefix` (credentials, region and endpoint from the AWS_* variables) or
-    `memory://name/prefix`, which lives as long as this process and is for tests.
+    """Local path, `s3://bucket/prefix` (credentials, region and endpoint from the AWS_* variables)
+    or `memory://name/prefix`, which lives as long as this process and is for tests.
     """
     scheme, found, rest = uri.partition("://")
     if not found:
         return LocalFiles(uri)
     bucket, _, prefix = rest.partition("/")
     if scheme not in ("memory", "s3"):
-        raise ValueError(f"'{uri}': stores lie in a local folder or at s3://bucket/prefix, not at '{scheme}://'")
+        raise ValueError(
+            f"'{uri}': stores lie in a local folder or at s3://bucket/prefix, not at '{scheme}://'"
+        )
     return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
 
 
@@ -267,7 +293,9 @@ def read_checked(files: Files, path: str, expected: FileRecord) -> bytes:
     data = files.read(path)
     found = FileRecord(len(data), crc32c.crc32c(data))
     if found != expected:
-        raise CorruptFile(f"{files.uri}/{path} is not as it was written: found {found}, expected {expected}")
+        raise CorruptFile(
+            f"{files.uri}/{path} is not as it was written: found {found}, expected {expected}"
+        )
     return data
 
 
@@ -331,7 +359,9 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def explain_disk_full(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull, which says what to do."""
+    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull, which says
+    what to do.
+    """
     try:
         yield
     except OSError as error:

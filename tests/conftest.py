@@ -1,4 +1,4 @@
-"""What all tests share. (That this file is here also puts `tests/` on the path, for `import agibot_tree`.)"""
+"""What all tests share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 from agibot_tree import FakeEpisode, write_tree
+from sample_configs import FAULTY, QUICK
+
+from simulation.dataset import SampleSummary, make_sample
 
 # A property is not wrong because the machine is busy.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -23,6 +26,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two whole episodes of 9 s at 30 Hz. Read only: a test that spoils a file copies the tree first."""
+    """Two whole episodes of 9 s at 30 Hz. Read only: a test that spoils a file copies the tree
+    first.
+    """
     root = tmp_path_factory.mktemp("agibot")
     return write_tree(root, FakeEpisode(), FakeEpisode(episode=648649, task=351, n=260))
+
+
+@pytest.fixture(scope="session")
+def quick_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
+    """Two short episodes with ground truth, made in this process. Read only."""
+    return make_sample(tmp_path_factory.mktemp("quick"), QUICK, workers=1)
+
+
+@pytest.fixture(scope="session")
+def faulty_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
+    """One good episode and one with each fault. Read only."""
+    return make_sample(tmp_path_factory.mktemp("faulty"), FAULTY, workers=2)

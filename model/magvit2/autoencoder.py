@@ -1,7 +1,8 @@
 """The tokenizer: images (b c h w) in [-1, 1] <-> ids (b gh gw).
 
-Both published layouts are built from the same classes; parameter names are those of the published checkpoints
-(`encoder.*`, `decoder.*`; the quantiser has none). Frames are treated one by one: there is no time axis.
+Both published layouts are built from the same classes; parameter names are those of the published
+checkpoints (`encoder.*`, `decoder.*`; the quantiser has none). Frames are treated one by one: there
+is no time axis.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.magvit2.blocks import AdaptiveGroupNorm, ResBlock, Upsample, depth_to_space, group_norm, space_to_depth
+from model.magvit2.blocks import (
+    AdaptiveGroupNorm,
+    ResBlock,
+    Upsample,
+    depth_to_space,
+    group_norm,
+    space_to_depth,
+)
 from model.magvit2.config import MagvitConfig
 from model.magvit2.quantizer import ids_from_signs, signs_from_ids, straight_through
 
@@ -18,12 +26,20 @@ RGB = 3
 
 
 class EncoderLevel(nn.Module):
-    """Residual blocks at one resolution and, but for the coarsest level, a convolution that halves it."""
+    """Residual blocks at one resolution and, but for the coarsest level, a convolution that halves
+    it.
+    """
 
-    def __init__(self, in_channels: int, out_channels: int, config: MagvitConfig, *, coarsest: bool):
+    def __init__(
+        self, in_channels: int, out_channels: int, config: MagvitConfig, *, coarsest: bool
+    ):
         super().__init__()
         self.block = res_blocks(in_channels, out_channels, config.n_res_blocks, config.norm_groups)
-        self.downsample = nn.Identity() if coarsest else nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        self.downsample = (
+            nn.Identity()
+            if coarsest
+            else nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        )
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b j h2 w2"]:
         return self.downsample(self.block(x))
@@ -51,7 +67,8 @@ class Encoder(nn.Module):
         ins = (widths[0], *widths[:-1])
         self.conv_in = nn.Conv2d(RGB * config.stem_patch**2, widths[0], 3, padding=1, bias=False)
         self.down = nn.ModuleList(
-            EncoderLevel(ins[i], widths[i], config, coarsest=i == len(widths) - 1) for i in range(len(widths))
+            EncoderLevel(ins[i], widths[i], config, coarsest=i == len(widths) - 1)
+            for i in range(len(widths))
         )
         self.mid_block = res_blocks(widths[-1], widths[-1], config.mid_blocks, config.norm_groups)
         self.norm_out = group_norm(widths[-1], config.norm_groups)
@@ -65,7 +82,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (-1 or +1) to images, not clamped. `up` and `adaptive` are numbered finest first but run coarsest first."""
+    """Codes (-1 or +1) to images, not clamped. `up` and `adaptive` are numbered finest first but
+    run coarsest first.
+    """
 
     def __init__(self, config: MagvitConfig):
         super().__init__()
@@ -74,9 +93,13 @@ class Decoder(nn.Module):
         ins = (*widths[1:], widths[-1])
         self.conv_in = nn.Conv2d(config.n_bits, widths[-1], 3, padding=1)
         self.mid_block = res_blocks(widths[-1], widths[-1], config.mid_blocks, config.norm_groups)
-        self.up = nn.ModuleList(DecoderLevel(ins[i], widths[i], config, finest=i == 0) for i in range(len(widths)))
+        self.up = nn.ModuleList(
+            DecoderLevel(ins[i], widths[i], config, finest=i == 0) for i in range(len(widths))
+        )
         if config.adaptive_decoder:
-            self.adaptive = nn.ModuleList(AdaptiveGroupNorm(width, config.n_bits, config.norm_groups) for width in ins)
+            self.adaptive = nn.ModuleList(
+                AdaptiveGroupNorm(width, config.n_bits, config.norm_groups) for width in ins
+            )
         else:
             self.adaptive = None
         self.norm_out = group_norm(widths[0], config.norm_groups)
@@ -108,7 +131,8 @@ class MagvitTokenizer(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d gh gw"]:
-        """One real number per bit and cell for images in [-1, 1]; each sign is a bit (see `quantizer.ids_from_signs`).
+        """One real number per bit and cell for images in [-1, 1]; each sign is a bit (see
+        `quantizer.ids_from_signs`).
 
         Raises ValueError if the sides of the images are not multiples of `config.downscale`.
         """
@@ -120,17 +144,23 @@ class MagvitTokenizer(nn.Module):
         return ids_from_signs(self.encode(images))
 
     def decode_ids(self, ids: Int[Tensor, "b gh gw"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] (clamped) of tokens in [0, 2**n_bits); (x + 1) * 127.5 makes them 0..255."""
+        """Images in [-1, 1] (clamped) of tokens in [0, 2**n_bits); (x + 1) * 127.5 makes them
+        0..255.
+        """
         codes = signs_from_ids(ids, self.config.n_bits)
         return self.decoder(codes.to(self.decoder.conv_in.weight.dtype)).clamp(-1.0, 1.0)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> TokenizerOutput:
-        """One training pass: the decoder sees the codes, the encoder gets the gradient straight through the sign."""
+        """One training pass: the decoder sees the codes, the encoder gets the gradient straight
+        through the sign.
+        """
         z = self.encode(images)
         return TokenizerOutput(reconstruction=self.decoder(straight_through(z)), z=z)
 
 
-def res_blocks(in_channels: int, out_channels: int, n_blocks: int, norm_groups: int) -> nn.Sequential:
+def res_blocks(
+    in_channels: int, out_channels: int, n_blocks: int, norm_groups: int
+) -> nn.Sequential:
     """A chain of residual blocks; the first one changes the width."""
     ins = [in_channels, *[out_channels] * (n_blocks - 1)][:n_blocks]
     return nn.Sequential(*(ResBlock(width, out_channels, norm_groups) for width in ins))

@@ -1,4 +1,6 @@
-"""The parts that encoder and decoder are made of. Module names are those of the published checkpoints."""
+"""The parts that encoder and decoder are made of. Module names are those of the published
+checkpoints.
+"""
 
 import torch
 from einops import rearrange
@@ -15,7 +17,9 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """x + conv(swish(norm(conv(swish(norm(x)))))); a 1x1 convolution on the way past where the widths differ."""
+    """x + conv(swish(norm(conv(swish(norm(x)))))); a 1x1 convolution on the way past where the
+    widths differ.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int):
         super().__init__()
@@ -44,7 +48,9 @@ def space_to_depth(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b i
 
 
 def depth_to_space(x: Float[Tensor, "b i j k"], side: int) -> Float[Tensor, "b c h w"]:
-    """The inverse of `space_to_depth`: the place in the square leads the channel axis (`pixel_shuffle` has it last)."""
+    """The inverse of `space_to_depth`: the place in the square leads the channel axis
+    (`pixel_shuffle` has it last).
+    """
     unfolded = rearrange(x.movedim(1, -1), "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=side, p2=side)
     return unfolded.movedim(-1, 1)
 
@@ -61,7 +67,8 @@ class Upsample(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """Normalises the features, then scales and shifts each channel by the statistics of the image's code map.
+    """Normalises the features, then scales and shifts each channel by the statistics of the image's
+    code map.
 
     `gamma` reads the codes' standard deviation over the grid (unbiased), `beta` their mean.
     """
@@ -72,7 +79,9 @@ class AdaptiveGroupNorm(nn.Module):
         self.gamma = nn.Linear(n_bits, channels)
         self.beta = nn.Linear(n_bits, channels)
 
-    def forward(self, x: Float[Tensor, "b c h w"], codes: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], codes: Float[Tensor, "b d gh gw"]
+    ) -> Float[Tensor, "b c h w"]:
         var, mean = torch.var_mean(codes, dim=(2, 3))  # unbiased, hence at least two cells
         gamma = rearrange(self.gamma((var + NORM_EPS).sqrt()), "b c -> b c 1 1")
         beta = rearrange(self.beta(mean), "b c -> b c 1 1")

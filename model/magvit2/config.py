@@ -1,4 +1,6 @@
-"""Sizes of a MAGVIT-2 tokenizer: the two published layouts, a middle one for a GPU and a tiny one for CPUs."""
+"""Sizes of a MAGVIT-2 tokenizer: the two published layouts, a middle one for a GPU and a tiny one
+for CPUs.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,23 +8,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class MagvitConfig:
-    """Layout of encoder and decoder; the defaults are the 1X layout, which the RoboScape paper uses.
+    """Layout of encoder and decoder; the defaults are the 1X layout, which the RoboScape paper
+    uses.
 
     The last three fields are ours, for small models; published layouts keep their defaults.
     """
 
     base_channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level / base_channels, finest first
+    channel_multipliers: tuple[int, ...] = (
+        1,
+        1,
+        2,
+        2,
+        4,
+    )  # width of each level / base_channels, finest first
     n_res_blocks: int = 2  # per level, and in the middle
     n_bits: int = 18  # ids are in [0, 2**n_bits)
-    adaptive_decoder: bool = False  # code statistics scale and shift the features before each decoder level
+    # Code statistics scale and shift the features before each decoder level
+    adaptive_decoder: bool = False
     norm_groups: int = 32
-    stem_patch: int = 1  # side of the pixel squares folded into channels before the first convolution
+    # Side of the pixel squares folded into channels before the first convolution
+    stem_patch: int = 1
     n_mid_blocks: int | None = None  # None: n_res_blocks
 
     def __post_init__(self):
         if not self.channel_multipliers or min(self.channel_multipliers) < 1:
-            raise ValueError(f"channel_multipliers={self.channel_multipliers} must be one positive factor per level")
+            raise ValueError(
+                f"channel_multipliers={self.channel_multipliers} must be one positive factor per level"
+            )
         if self.n_res_blocks < 1 or self.stem_patch < 1 or self.mid_blocks < 0:
             raise ValueError(
                 f"n_res_blocks={self.n_res_blocks} and stem_patch={self.stem_patch} must be at least 1, "
@@ -56,7 +69,9 @@ class MagvitConfig:
         return 2**self.n_bits
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Token rows and columns of an image of this many pixels; ValueError unless both divide by `downscale`."""
+        """Token rows and columns of an image of this many pixels; ValueError unless both divide by
+        `downscale`.
+        """
         if height % self.downscale or width % self.downscale:
             raise ValueError(
                 f"image of {height} x {width} px: each side must be a multiple of {self.downscale}, "
@@ -66,7 +81,9 @@ class MagvitConfig:
 
 
 def one_x() -> MagvitConfig:
-    """`magvit2.ckpt` of the Hugging Face data set `1x-technologies/worldmodel`: 65.5 M parameters, 16 px cells."""
+    """`magvit2.ckpt` of the Hugging Face data set `1x-technologies/worldmodel`: 65.5 M parameters,
+    16 px cells.
+    """
     return MagvitConfig()
 
 
@@ -76,30 +93,40 @@ def tencent() -> MagvitConfig:
 
 
 def published() -> MagvitConfig:
-    """The layout that RoboScape uses, 1X's: 65.5 M parameters, 322 GFLOP for a 256 x 256 px frame both ways."""
+    """The layout that RoboScape uses, 1X's: 65.5 M parameters, 322 GFLOP for a 256 x 256 px frame
+    both ways.
+    """
     return one_x()
 
 
 def small() -> MagvitConfig:
-    """For training on one GPU: 15.9 M parameters, 36 GFLOP for a 256 x 256 px frame both ways, 16 px cells.
+    """For training on one GPU: 15.9 M parameters, 36 GFLOP for a 256 x 256 px frame both ways, 16
+    px cells.
 
-    Half the published widths, all multiples of 64; 2 x 2 pixels become channels first, which leaves out the level where
-    the published layouts spend most.
+    Half the published widths, all multiples of 64; 2 x 2 pixels become channels first, which leaves
+    out the level where the published layouts spend most.
     """
     return MagvitConfig(base_channels=64, channel_multipliers=(1, 2, 2, 4), stem_patch=2)
 
 
 def tiny(patch: int = 16) -> MagvitConfig:
-    """A model of the same kind that trains on a CPU; `patch` is the side of a token's cell: 8, 16, 32 ... pixels.
+    """A model of the same kind that trains on a CPU; `patch` is the side of a token's cell: 8, 16,
+    32 ... pixels.
 
-    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become channels first. One
-    pass over a 128 x 128 px frame costs 0.38 (patch 8) or 0.55 GFLOP (patch 16), against 80 of the 1X layout: training
-    runs at about 130 or 100 frames/s on one core of a 2.8 GHz Xeon.
+    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become
+    channels first. One pass over a 128 x 128 px frame costs 0.38 (patch 8) or 0.55 GFLOP (patch
+    16), against 80 of the 1X layout: training runs at about 130 or 100 frames/s on one core of a
+    2.8 GHz Xeon.
     """
     n_levels = round(math.log2(patch / 4)) + 1 if patch >= 8 else 0
     if n_levels < 2 or 4 * 2 ** (n_levels - 1) != patch:
         raise ValueError(f"patch={patch} px: expected a power of two from 8 on, such as 8 or 16")
     multipliers = (1, 2, 4, *[4] * max(0, n_levels - 3))[:n_levels]
     return MagvitConfig(
-        base_channels=32, channel_multipliers=multipliers, n_res_blocks=1, n_mid_blocks=1, norm_groups=8, stem_patch=4
+        base_channels=32,
+        channel_multipliers=multipliers,
+        n_res_blocks=1,
+        n_mid_blocks=1,
+        norm_groups=8,
+        stem_patch=4,
     )

@@ -1,6 +1,8 @@
-"""The patch discriminator of Isola et al. 2017 (arXiv:1611.07004): one score per overlapping patch of an image.
+"""The patch discriminator of Isola et al. 2017 (arXiv:1611.07004): one score per overlapping patch
+of an image.
 
-Entry names are those of the published checkpoints (`loss.discriminator.main.*`), so that one can be trained on.
+Entry names are those of the published checkpoints (`loss.discriminator.main.*`), so that one can be
+trained on.
 """
 
 from jaxtyping import Float
@@ -18,7 +20,10 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, *, base_channels: int = 64, n_layers: int = 3):
         super().__init__()
         widths = [base_channels * min(2**i, 8) for i in range(n_layers + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(LEAK)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(LEAK),
+        ]
         for i in range(1, n_layers + 1):
             stride = 2 if i < n_layers else 1
             layers += [

@@ -1,7 +1,8 @@
 """What a tokenizer is trained on: images and `TokenizerOutput` in, one scalar and its parts out.
 
-Reconstruction and adversarial terms as in VQGAN (Esser et al. 2021, arXiv:2012.09841); entropy and commitment terms of
-lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, section 3.1). Training loops are the caller's:
+Reconstruction and adversarial terms as in VQGAN (Esser et al. 2021, arXiv:2012.09841); entropy and
+commitment terms of lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, section 3.1). Training
+loops are the caller's:
 
     output = tokenizer(images)
     loss = tokenizer_loss(images, output, config)          # .total.backward(), .parts for the log
@@ -23,15 +24,18 @@ from model.magvit2.quantizer import FACTOR_SIZE, signs, signs_from_ids, split_id
 
 SMALLEST_SHARE = 1e-12  # of a code no token uses: keeps the gradient of its entropy finite
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]  # two batches of images in [-1, 1] -> one distance per image
+Perceptual = Callable[
+    [Tensor, Tensor], Tensor
+]  # two batches of images in [-1, 1] -> one distance per image
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLossConfig:
     """Weights of the terms. Pixels are in [-1, 1], entropies in bits per token.
 
-    The entropy and commitment defaults come from a small search with `config.tiny` on rendered robot frames. A larger
-    entropy weight fills more of the codebook without better pictures, and makes tokens of unchanged cells flicker.
+    The entropy and commitment defaults come from a small search with `config.tiny` on rendered
+    robot frames. A larger entropy weight fills more of the codebook without better pictures, and
+    makes tokens of unchanged cells flicker.
     """
 
     l1: float = 1.0
@@ -40,8 +44,10 @@ class TokenizerLossConfig:
     commitment: float = 0.1
     entropy: float = 0.005  # of (entropy per token - diversity * entropy of the batch)
     diversity: float = 1.0
-    temperature: float = 0.5  # softness of the code assignment in the entropy terms; lower is harder
-    group_bits: int = 9  # bits whose joint distribution the batch entropy looks at; 9 gives the 512-way factors
+    # Softness of the code assignment in the entropy terms; lower is harder
+    temperature: float = 0.5
+    # Bits whose joint distribution the batch entropy looks at; 9 gives the 512-way factors
+    group_bits: int = 9
     adversarial: float = 0.1  # on top of the balance with the reconstruction terms
     adversarial_start: int = 20_000  # step from which the caller passes the discriminator
 
@@ -63,8 +69,9 @@ def tokenizer_loss(
 ) -> TokenizerLoss:
     """The generator's loss.
 
-    `pixel_weight` (>= 0, scaled here to mean 1) makes some pixels count more in L1 and L2, such as those that move.
-    With a `discriminator`, `last_layer` (the decoder's `conv_out.weight`) is needed to balance its gradient.
+    `pixel_weight` (>= 0, scaled here to mean 1) makes some pixels count more in L1 and L2, such as
+    those that move. With a `discriminator`, `last_layer` (the decoder's `conv_out.weight`) is
+    needed to balance its gradient.
     """
     error = output.reconstruction - images
     if pixel_weight is None:
@@ -87,7 +94,9 @@ def tokenizer_loss(
 
     if discriminator is not None:
         if last_layer is None:
-            raise ValueError("a discriminator's loss is balanced at last_layer: pass tokenizer.decoder.conv_out.weight")
+            raise ValueError(
+                "a discriminator's loss is balanced at last_layer: pass tokenizer.decoder.conv_out.weight"
+            )
         parts["adversarial"] = -discriminator(output.reconstruction).mean()
         balance = gradient_balance(reconstruction, parts["adversarial"], last_layer)
         total = total + config.adversarial * balance * parts["adversarial"]
@@ -99,18 +108,24 @@ def entropy_terms(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Mean entropy of one token's code, and entropy of the mean code, both in bits (0 to d).
 
-    A token is softly assigned to the codes q in {-1, 1}^d by softmax(-|z - q|^2 / (2 temperature)). |z - q|^2 splits
-    into one term per channel, so that the assignment is d independent coins, heads with probability
-    sigmoid(2 z / temperature): the first entropy is the exact sum over coins, with no list of 2^d codes.
+    A token is softly assigned to the codes q in {-1, 1}^d by softmax(-|z - q|^2 / (2 temperature)).
+    |z - q|^2 splits into one term per channel, so that the assignment is d independent coins, heads
+    with probability sigmoid(2 z / temperature): the first entropy is the exact sum over coins, with
+    no list of 2^d codes.
 
-    The mean over tokens is no longer independent. Its entropy is taken jointly inside groups of `group_bits` channels
-    (2^group_bits codes each) and summed over the groups: an upper bound that is exact when groups are independent.
-    Single bits would be cheaper, but do not see two channels that always agree.
+    The mean over tokens is no longer independent. Its entropy is taken jointly inside groups of
+    `group_bits` channels (2^group_bits codes each) and summed over the groups: an upper bound that
+    is exact when groups are independent. Single bits would be cheaper, but do not see two channels
+    that always agree.
     """
-    with torch.autocast(z.device.type, enabled=False):  # it would make bfloat16 of the sums over codes, 12 % off
+    with torch.autocast(
+        z.device.type, enabled=False
+    ):  # it would make bfloat16 of the sums over codes, 12 % off
         logits = rearrange(z, "b d gh gw -> (b gh gw) d").float() * (2 / temperature)
         token_entropy = _coin_entropy(logits).sum(dim=1).mean()
-        batch_entropy = torch.stack([_mean_code_entropy(group) for group in logits.split(group_bits, dim=1)]).sum()
+        batch_entropy = torch.stack(
+            [_mean_code_entropy(group) for group in logits.split(group_bits, dim=1)]
+        ).sum()
     return token_entropy, batch_entropy
 
 
@@ -130,9 +145,13 @@ def _mean_code_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, ""]:
 
 
 def discriminator_loss(
-    discriminator: nn.Module, images: Float[Tensor, "b c h w"], reconstruction: Float[Tensor, "b c h w"]
+    discriminator: nn.Module,
+    images: Float[Tensor, "b c h w"],
+    reconstruction: Float[Tensor, "b c h w"],
 ) -> Float[Tensor, ""]:
-    """Hinge loss: real patches above 1, reconstructed ones below -1; no gradient reaches the tokenizer."""
+    """Hinge loss: real patches above 1, reconstructed ones below -1; no gradient reaches the
+    tokenizer.
+    """
     real, fake = discriminator(images), discriminator(reconstruction.detach())
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
@@ -140,18 +159,26 @@ def discriminator_loss(
 def gradient_balance(
     reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
 ) -> Float[Tensor, ""]:
-    """The factor that gives the adversarial term the reconstruction's gradient norm at the last layer, at most 1e4."""
+    """The factor that gives the adversarial term the reconstruction's gradient norm at the last
+    layer, at most 1e4.
+    """
     (wanted,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (found,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
     return (wanted.norm() / (found.norm() + 1e-6)).clamp(max=1e4).detach()
 
 
 def code_perplexity(ids: Int[Tensor, "b gh gw"]) -> tuple[float, float]:
-    """How many of the 512 values each factor of the ids effectively uses: 2 to the entropy of their counts (1 to 512).
+    """How many of the 512 values each factor of the ids effectively uses: 2 to the entropy of their
+    counts (1 to 512).
 
     1 means a collapsed codebook. It cannot exceed the number of tokens given.
     """
     factors = rearrange(split_ids(ids), "b gh gw f -> f (b gh gw)").long()
-    shares = [torch.bincount(factor, minlength=FACTOR_SIZE).double() / factor.numel() for factor in factors]
-    first, second = (2 ** (-torch.special.xlogy(share, share).sum() / math.log(2)).item() for share in shares)
+    shares = [
+        torch.bincount(factor, minlength=FACTOR_SIZE).double() / factor.numel()
+        for factor in factors
+    ]
+    first, second = (
+        2 ** (-torch.special.xlogy(share, share).sum() / math.log(2)).item() for share in shares
+    )
     return first, second

@@ -1,7 +1,9 @@
-"""Published checkpoints into our classes: a Lightning pickle's tensors in, a tokenizer with exactly those weights out.
+"""Published checkpoints into our classes: a Lightning pickle's tensors in, a tokenizer with exactly
+those weights out.
 
-A published file also holds the loss networks, an exponential moving average and the optimiser; only `encoder.*` and
-`decoder.*` are taken. 1X's tokens come from the raw weights, TencentARC's code runs the average: the caller says which.
+A published file also holds the loss networks, an exponential moving average and the optimiser; only
+`encoder.*` and `decoder.*` are taken. 1X's tokens come from the raw weights, TencentARC's code runs
+the average: the caller says which.
 """
 
 from collections.abc import Mapping
@@ -21,8 +23,9 @@ Weights = Literal["raw", "ema"]
 def load_published(path: str | Path, config: MagvitConfig, weights: Weights) -> MagvitTokenizer:
     """The tokenizer of a published file, on the CPU and in evaluation mode.
 
-    `weights="raw"` for 1X's `magvit2.ckpt`, `"ema"` for TencentARC's files. Nothing but tensors is unpickled.
-    Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config`.
+    `weights="raw"` for 1X's `magvit2.ckpt`, `"ema"` for TencentARC's files. Nothing but tensors is
+    unpickled. Raises ValueError if the file is not such a checkpoint, or its entries are not those
+    of `config`.
     """
     content = read_tensors(path, mmap=True)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
@@ -41,24 +44,34 @@ def load_published(path: str | Path, config: MagvitConfig, weights: Weights) -> 
     return tokenizer.eval()
 
 
-def published_state(state: Mapping[str, Tensor], config: MagvitConfig, weights: Weights) -> dict[str, Tensor]:
-    """The entries of a published state dict that `MagvitTokenizer(config)` loads, under its names, as float32 copies.
+def published_state(
+    state: Mapping[str, Tensor], config: MagvitConfig, weights: Weights
+) -> dict[str, Tensor]:
+    """The entries of a published state dict that `MagvitTokenizer(config)` loads, under its names,
+    as float32 copies.
 
     Raises ValueError naming the first entries that are missing, left over or of another shape.
     """
     with torch.device("meta"):
         wanted = shapes_of(MagvitTokenizer(config).state_dict())
     sources = {name: name if weights == "raw" else ema_name(name) for name in wanted}
-    parts = ("encoder.", "decoder.") if weights == "raw" else ("model_ema.encoder", "model_ema.decoder")
+    parts = (
+        ("encoder.", "decoder.") if weights == "raw" else ("model_ema.encoder", "model_ema.decoder")
+    )
     present = {name: value for name, value in state.items() if name.startswith(parts)}
-    complaints = differences(shapes_of(present), {source: wanted[name] for name, source in sources.items()})
+    complaints = differences(
+        shapes_of(present), {source: wanted[name] for name, source in sources.items()}
+    )
     if complaints:
         raise ValueError(
             f"the {weights} weights do not fit {config}: {'; '.join(complaints)}. "
             "Layouts are in model/magvit2/config.py (one_x, tencent); the other choice of weights is "
             f"{'ema' if weights == 'raw' else 'raw'!r}"
         )
-    return {name: state[source].detach().to(torch.float32, copy=True) for name, source in sources.items()}
+    return {
+        name: state[source].detach().to(torch.float32, copy=True)
+        for name, source in sources.items()
+    }
 
 
 def ema_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Lookup-free quantisation (Yu et al. 2023, section 3.1): a token is the signs of its channels.
 
-Channel 0 is the least significant bit of the id, the order in which data sets of tokens are stored. (1X's own quantiser
-writes the reverse and flips it again when it decodes.)
+Channel 0 is the least significant bit of the id, the order in which data sets of tokens are stored.
+(1X's own quantiser writes the reverse and flips it again when it decodes.)
 """
 
 import torch
@@ -23,7 +23,9 @@ def straight_through(z: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b d gh gw"
 
 
 def ids_from_signs(z: Float[Tensor, "b d gh gw"]) -> Int[Tensor, "b gh gw"]:
-    """sum over c of 2**c where z_c > 0: int32 in [0, 2**d). Takes codes or the encoder's output alike."""
+    """sum over c of 2**c where z_c > 0: int32 in [0, 2**d). Takes codes or the encoder's output
+    alike.
+    """
     bits = (z > 0).to(torch.int32)
     place = 2 ** torch.arange(z.shape[1], dtype=torch.int32, device=z.device)
     return (bits * rearrange(place, "d -> d 1 1")).sum(dim=1, dtype=torch.int32)
@@ -37,7 +39,9 @@ def signs_from_ids(ids: Int[Tensor, "b gh gw"], n_bits: int) -> Float[Tensor, "b
 
 
 def split_ids(ids: Int[Tensor, "*i"], factor_size: int = FACTOR_SIZE) -> Int[Tensor, "*i 2"]:
-    """An 18-bit id as two factors in [0, 512): factor 0 = id % 512 (bits 0-8), factor 1 = id // 512 (bits 9-17)."""
+    """An 18-bit id as two factors in [0, 512): factor 0 = id % 512 (bits 0-8), factor 1 = id // 512
+    (bits 9-17).
+    """
     return torch.stack((ids % factor_size, ids // factor_size), dim=-1)
 
 

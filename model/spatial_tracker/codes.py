@@ -1,5 +1,6 @@
-"""Numbers as sines and cosines, in the four ways the network uses: where a pixel is, where and when a point is, how far
-it has moved. Frequencies and orders are those of the published weights."""
+"""Numbers as sines and cosines, in the four ways the network uses: where a pixel is, where and when
+a point is, how far it has moved. Frequencies and orders are those of the published weights.
+"""
 
 import torch
 from einops import rearrange
@@ -13,7 +14,8 @@ MOTION = 3 * (2 * N_MOTION + 1)
 
 
 def fourier_code(volume: Float[Tensor, "b s h w 3"]) -> Float[Tensor, "b s h w k"]:
-    """(x, y, z), then sin and cos of all three per frequency, after each axis is spread over -1 .. 1.
+    """(x, y, z), then sin and cos of all three per frequency, after each axis is spread over -1 ..
+    1.
 
     The spread is over all frames given (NeRF's encoding, but with frequencies 2^(10 i/9)).
     """
@@ -26,21 +28,28 @@ def fourier_code(volume: Float[Tensor, "b s h w 3"]) -> Float[Tensor, "b s h w k
 
 
 def sine_table(length: int, channels: int, like: Tensor) -> Float[Tensor, "length channels"]:
-    """Sines of 0 .. length-1 in the first half of the channels, cosines in the second; periods 2 pi to 20,000 pi."""
+    """Sines of 0 .. length-1 in the first half of the channels, cosines in the second; periods 2 pi
+    to 20,000 pi.
+    """
     half = channels // 2
     rates = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=like.device) / half)
     angles = torch.arange(length, dtype=torch.float64, device=like.device)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1).to(like.dtype)
 
 
-def position_code(xy: Float[Tensor, "b p 2"], size: tuple[int, int], channels: int) -> Float[Tensor, "b p d"]:
-    """Code of the cell (x, y) of a (height, width) grid: x in the first half of the channels, y in the second.
+def position_code(
+    xy: Float[Tensor, "b p 2"], size: tuple[int, int], channels: int
+) -> Float[Tensor, "b p d"]:
+    """Code of the cell (x, y) of a (height, width) grid: x in the first half of the channels, y in
+    the second.
 
     Between whole cells, tables are interpolated; beyond the grid its border counts.
     """
     height, width = size
     table = sine_table(max(height, width), channels // 2, xy)
-    return torch.cat([_between(table[:n], xy[..., i]) for i, n in enumerate((width, height))], dim=-1)
+    return torch.cat(
+        [_between(table[:n], xy[..., i]) for i, n in enumerate((width, height))], dim=-1
+    )
 
 
 def _between(table: Float[Tensor, "n d"], place: Float[Tensor, "b p"]) -> Float[Tensor, "b p d"]:
@@ -50,11 +59,12 @@ def _between(table: Float[Tensor, "n d"], place: Float[Tensor, "b p"]) -> Float[
 
 
 def motion_code(displacement: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any k"]:
-    """Sines and cosines in turn of each axis at 0, 2, .. 62 times 1000/64 rad per cell, x before y before z; then the
-    displacement itself."""
-    rates = torch.arange(0, 2 * N_MOTION, 2, dtype=displacement.dtype, device=displacement.device) * (
-        1000.0 / (2 * N_MOTION)
-    )
+    """Sines and cosines in turn of each axis at 0, 2, .. 62 times 1000/64 rad per cell, x before y
+    before z; then the displacement itself.
+    """
+    rates = torch.arange(
+        0, 2 * N_MOTION, 2, dtype=displacement.dtype, device=displacement.device
+    ) * (1000.0 / (2 * N_MOTION))
     angles = displacement[..., None] * rates
     waves = torch.stack([angles.sin(), angles.cos()], dim=-1)  # (*any, 3, 32, 2)
     return torch.cat([waves.flatten(-3), displacement], dim=-1)

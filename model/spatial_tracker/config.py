@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-STRIDE = 4  # pixels of the working picture per cell of the feature planes; the encoder is built for it
+# Pixels of the working picture per cell of the feature planes; the encoder is built for it
+STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialTrackerConfig:
     """Layout and use of the network; the defaults are the published ones.
 
-    No weight depends on `window`, `iterations` or the working size, so `replace(published(), window=8)` fits the same
-    file. A cell is a square of 4 x 4 px of the working picture.
+    No weight depends on `window`, `iterations` or the working size, so `replace(published(),
+    window=8)` fits the same file. A cell is a square of 4 x 4 px of the working picture.
     """
 
     window: int = 12  # frames tracked at once; windows overlap by half
@@ -29,17 +30,29 @@ class SpatialTrackerConfig:
     support_layers: int = 6  # self and cross attention in turn
     support_heads: int = 4
     support_tokens: int = 100
-    own_flags: bool = False  # tokens carry their own track mask and visibility; see `model.dealt_flags` for otherwise
+    # Tokens carry their own track mask and visibility; see `model.dealt_flags` for otherwise
+    own_flags: bool = False
 
     def __post_init__(self):
-        for name in ("iterations", "latent", "blocks", "support_layers", "support_tokens", "correlation_levels"):
+        for name in (
+            "iterations",
+            "latent",
+            "blocks",
+            "support_layers",
+            "support_tokens",
+            "correlation_levels",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         if self.window < 2 or self.window % 2:
-            raise ValueError(f"window={self.window}: expected an even number of frames, since windows overlap by half")
+            raise ValueError(
+                f"window={self.window}: expected an even number of frames, since windows overlap by half"
+            )
         for name in ("heads", "support_heads"):
             if self.hidden % getattr(self, name):
-                raise ValueError(f"hidden={self.hidden} is not a multiple of {name}={getattr(self, name)}")
+                raise ValueError(
+                    f"hidden={self.hidden} is not a multiple of {name}={getattr(self, name)}"
+                )
         if self.token % 4:
             raise ValueError(
                 f"tokens of {self.token} channels (motion + correlation + latent + 2): the position code needs a "
@@ -54,11 +67,15 @@ class SpatialTrackerConfig:
 
     @property
     def token(self) -> int:
-        """Channels of a token: motion, correlation, feature, and one each for track mask and visibility."""
+        """Channels of a token: motion, correlation, feature, and one each for track mask and
+        visibility.
+        """
         return self.motion + self.correlation + self.latent + 2
 
     def check_size(self, height: int, width: int) -> None:
-        """ValueError unless pictures of this size divide into cells, at least 2 of them at the coarsest level."""
+        """ValueError unless pictures of this size divide into cells, at least 2 of them at the
+        coarsest level.
+        """
         least = STRIDE * 2**self.correlation_levels
         if min(height, width) < least or height % STRIDE or width % STRIDE:
             raise ValueError(
@@ -76,15 +93,17 @@ class SpatialTrackerConfig:
 
 
 def published() -> SpatialTrackerConfig:
-    """`spaT_final.pth`: 33.9 M parameters in use. 16 frames and 1060 points cost 23 TFLOP (`cost.predict_cost`)."""
+    """`spaT_final.pth`: 33.9 M parameters in use. 16 frames and 1060 points cost 23 TFLOP
+    (`cost.predict_cost`).
+    """
     return SpatialTrackerConfig()
 
 
 def tiny() -> SpatialTrackerConfig:
     """A network of the same kind, of 1.8 M parameters, that trains on a CPU on clips of 128 px.
 
-    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.6 GHz Xeon they are tracked in
-    0.8 s; a training step on such a clip with 64 points takes 1.7 s.
+    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.6 GHz Xeon
+    they are tracked in 0.8 s; a training step on such a clip with 64 points takes 1.7 s.
     """
     return SpatialTrackerConfig(
         window=8,

@@ -1,4 +1,6 @@
-"""A point's feature against the features around it, at several scales: lookups in pyramids of planes, as in RAFT."""
+"""A point's feature against the features around it, at several scales: lookups in pyramids of
+planes, as in RAFT.
+"""
 
 import math
 
@@ -17,7 +19,9 @@ def sample(
     """Bilinear lookup at (column, row); `beyond` the map are "zeros" or its "border"."""
     height, width = maps.shape[-2:]
     scale = places.new_tensor([2.0 / (width - 1), 2.0 / (height - 1)])
-    return F.grid_sample(maps, places * scale - 1.0, mode="bilinear", padding_mode=beyond, align_corners=True)
+    return F.grid_sample(
+        maps, places * scale - 1.0, mode="bilinear", padding_mode=beyond, align_corners=True
+    )
 
 
 def pyramid(maps: Float[Tensor, "n c h w"], levels: int) -> list[Tensor]:
@@ -29,22 +33,30 @@ def pyramid(maps: Float[Tensor, "n c h w"], levels: int) -> list[Tensor]:
 
 
 def correlate(
-    levels: list[Tensor], centres: Float[Tensor, "n p 2"], features: Float[Tensor, "n p c"], radius: int
+    levels: list[Tensor],
+    centres: Float[Tensor, "n p 2"],
+    features: Float[Tensor, "n p c"],
+    radius: int,
 ) -> Float[Tensor, "n p k"]:
-    """Scaled products of each point's feature with those at (2 radius + 1)^2 places around it, level by level.
+    """Scaled products of each point's feature with those at (2 radius + 1)^2 places around it,
+    level by level.
 
-    Centres are (column, row) on the finest level; neighbours are a cell of their level apart. The row varies fastest.
-    Products are made with whole maps, some points at a time, and looked up: that is the same as looking features up
-    first, and several times as fast.
+    Centres are (column, row) on the finest level; neighbours are a cell of their level apart. The
+    row varies fastest. Products are made with whole maps, some points at a time, and looked up:
+    that is the same as looking features up first, and several times as fast.
     """
     steps = torch.arange(-radius, radius + 1, dtype=centres.dtype, device=centres.device)
     offsets = torch.cartesian_prod(steps, steps)  # (k, 2): the first, the column, varies slowest
     at_once = max(1, MAX_PRODUCTS // levels[0][:, 0].numel())
     rows = []
-    for centre, feature in zip(centres.split(at_once, dim=1), features.split(at_once, dim=1), strict=True):
+    for centre, feature in zip(
+        centres.split(at_once, dim=1), features.split(at_once, dim=1), strict=True
+    ):
         parts = []
         for i, maps in enumerate(levels):
-            products = rearrange(feature @ maps.flatten(2), "n p (h w) -> (n p) 1 h w", h=maps.shape[-2])
+            products = rearrange(
+                feature @ maps.flatten(2), "n p (h w) -> (n p) 1 h w", h=maps.shape[-2]
+            )
             places = centre[:, :, None] / 2**i + offsets
             around = sample(products, rearrange(places, "n p k i -> (n p) 1 k i"), beyond="zeros")
             parts.append(rearrange(around, "(n p) 1 1 k -> n p k", n=len(maps)))

@@ -1,7 +1,8 @@
-"""Frames to feature maps at a quarter of their size: a residual network with instance norms, as in RAFT and PIPs.
+"""Frames to feature maps at a quarter of their size: a residual network with instance norms, as in
+RAFT and PIPs.
 
-Entry names are those of the published file (`fnet.*`). Norms have no parameters and run over one frame, so a frame's
-features do not depend on others.
+Entry names are those of the published file (`fnet.*`). Norms have no parameters and run over one
+frame, so a frame's features do not depend on others.
 """
 
 import torch
@@ -14,7 +15,9 @@ from model.spatial_tracker.config import STRIDE, SpatialTrackerConfig
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + relu(norm(conv(relu(norm(conv(x))))))); the shortcut is a 1x1 convolution where strided."""
+    """relu(shortcut(x) + relu(norm(conv(relu(norm(conv(x))))))); the shortcut is a 1x1 convolution
+    where strided.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -22,7 +25,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if stride != 1:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride), nn.InstanceNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride),
+                nn.InstanceNorm2d(out_channels),
             )
         else:
             self.downsample = nn.Identity()
@@ -34,7 +38,9 @@ class ResidualBlock(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """A stem and four stages at 1/2, 1/4, 1/8 and 1/16; all four are resized to 1/4, joined and mixed."""
+    """A stem and four stages at 1/2, 1/4, 1/8 and 1/16; all four are resized to 1/4, joined and
+    mixed.
+    """
 
     def __init__(self, config: SpatialTrackerConfig):
         super().__init__()
@@ -61,4 +67,7 @@ class FrameEncoder(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(ResidualBlock(in_channels, out_channels, stride), ResidualBlock(out_channels, out_channels, 1))
+    return nn.Sequential(
+        ResidualBlock(in_channels, out_channels, stride),
+        ResidualBlock(out_channels, out_channels, 1),
+    )

@@ -1,8 +1,8 @@
 """The network: frames, depth and query points in; positions and visibility in every frame out.
 
-Follows SpatialTracker (arXiv:2404.04319): section 3.1 makes triplane features of every frame, section 3.2 refines the
-points' positions over windows of frames. Positions inside are (x, y, z) in cells, see `triplane`.
-Several clips go through at once if their queries lie in the same frames.
+Follows SpatialTracker (arXiv:2404.04319): section 3.1 makes triplane features of every frame,
+section 3.2 refines the points' positions over windows of frames. Positions inside are (x, y, z) in
+cells, see `triplane`. Several clips go through at once if their queries lie in the same frames.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,25 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from model.spatial_tracker.codes import FOURIER, MOTION, fourier_code, motion_code, position_code, sine_table
+from model.spatial_tracker.codes import (
+    FOURIER,
+    MOTION,
+    fourier_code,
+    motion_code,
+    position_code,
+    sine_table,
+)
 from model.spatial_tracker.config import STRIDE, SpatialTrackerConfig
 from model.spatial_tracker.correlation import correlate, pyramid, sample
 from model.spatial_tracker.encoder import FrameEncoder
-from model.spatial_tracker.triplane import DepthRange, Planes, along_planes, depth_range, plane_head, splat
+from model.spatial_tracker.triplane import (
+    DepthRange,
+    Planes,
+    along_planes,
+    depth_range,
+    plane_head,
+    splat,
+)
 from model.spatial_tracker.updater import UpdateTransformer
 
 FIRST_VISIBILITY = 10.0  # logit that points start with
@@ -27,7 +41,9 @@ PointFeatures = list[Tensor]  # of points, one per plane
 
 
 class WindowTracks(NamedTuple):
-    """One window's refinements, with gradients, for training. Frames beyond the clip repeat its last one."""
+    """One window's refinements, with gradients, for training. Frames beyond the clip repeat its
+    last one.
+    """
 
     start: int  # the window's first frame in the clip
     points: list[int]  # which of the queries take part, sorted by frame
@@ -36,11 +52,15 @@ class WindowTracks(NamedTuple):
 
 
 class TrackerOutput(NamedTuple):
-    """Whole tracks, without gradients, and the windows that they are made of, later ones over earlier ones."""
+    """Whole tracks, without gradients, and the windows that they are made of, later ones over
+    earlier ones.
+    """
 
     tracks: Float[Tensor, "b t p 3"]  # x, y px and depth; 0 where not covered
     visibility: Float[Tensor, "b t p"]  # logits; 0 where not covered
-    covered: Bool[Tensor, "t p"]  # whether a window reached that frame of the point: always from its query on
+    covered: Bool[
+        Tensor, "t p"
+    ]  # whether a window reached that frame of the point: always from its query on
     query_frames: Int[Tensor, " p"]
     depth_range: DepthRange
     windows: tuple[WindowTracks, ...]
@@ -71,8 +91,8 @@ class SpatialTracker(nn.Module):
         self.ffeatyz_updater = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.ffeatxz_updater = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.vis_predictor = nn.Sequential(nn.Linear(width, 1))
-        # Untrained, the network leaves points where they are: random steps are noise to the motion code, whose fastest
-        # wave turns 154 times per cell.
+        # Untrained, the network leaves points where they are: random steps are noise to the motion
+        # code, whose fastest wave turns 154 times per cell.
         for last in (self.zeroMLPflow, self.updateformer.flow_head[-1]):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
@@ -89,9 +109,10 @@ class SpatialTracker(nn.Module):
     ) -> TrackerOutput:
         """Tracks of points given as a frame, and x, y px and depth in it.
 
-        Frames hold 0..255; depth (not inverse), in any unit, is above 0.01 where known, and not the same everywhere.
-        `query_frames`, on the CPU, hold for all clips. `iterations` are the config's unless given.
-        Raises ValueError for clips that are too short, or whose size does not divide into cells.
+        Frames hold 0..255; depth (not inverse), in any unit, is above 0.01 where known, and not the
+        same everywhere. `query_frames`, on the CPU, hold for all clips. `iterations` are the
+        config's unless given. Raises ValueError for clips that are too short, or whose size does
+        not divide into cells.
         """
         b, t, _, height, width = frames.shape
         window, half, n_points = self.config.window, self.config.window // 2, len(query_frames)
@@ -102,11 +123,14 @@ class SpatialTracker(nn.Module):
         queries = to_cells(query_points, scale)
         order = torch.argsort(query_frames, stable=True)
 
-        # What each point starts its next window with; one that has not come up yet starts from its query.
+        # What each point starts its next window with; one that has not come up yet starts from its
+        # query.
         cells = repeat(queries, "b p i -> b s p i", s=window).clone()
         visibility = queries.new_full((b, window, n_points), FIRST_VISIBILITY)
         features = [queries.new_zeros(b, n_points, self.config.latent) for _ in Planes._fields]
-        support = queries.new_full((b, self.config.support_tokens, self.config.hidden), FIRST_SUPPORT)
+        support = queries.new_full(
+            (b, self.config.support_tokens, self.config.hidden), FIRST_SUPPORT
+        )
         maps, n_old, windows = None, 0, []
         for start in range(0, t - half, half):
             points = order[query_frames[order] < start + window].tolist()
@@ -118,7 +142,8 @@ class SpatialTracker(nn.Module):
             found = query_features(planes, query_frames[new] - start, queries[:, new])
             for of_all, of_new in zip(features, found, strict=True):
                 of_all[:, new] = of_new
-            # The published network's masks stay in the order of the queries as given, whichever points they go to.
+            # The published network's masks stay in the order of the queries as given, whichever
+            # points they go to.
             masked = points if self.config.own_flags else list(range(len(points)))
             made = self.refine(
                 planes,
@@ -144,9 +169,11 @@ class SpatialTracker(nn.Module):
         start: int,
         previous: Float[Tensor, "b s c gh gw"] | None,
     ) -> Float[Tensor, "b s c gh gw"]:
-        """Features on the xy plane of a window's frames; the first half is the previous window's second half.
+        """Features on the xy plane of a window's frames; the first half is the previous window's
+        second half.
 
-        The pixels' places are coded relative to the range of z in the window that first has the frame.
+        The pixels' places are coded relative to the range of z in the window that first has the
+        frame.
         """
         t, window = frames.shape[1], self.config.window
         first = 0 if previous is None else window // 2  # frame of the window, as are those below
@@ -159,7 +186,9 @@ class SpatialTracker(nn.Module):
         return maps if previous is None else torch.cat([previous[:, window // 2 :], maps], dim=1)
 
     def triplane(self, maps: Float[Tensor, "b s c gh gw"], z: Float[Tensor, "b s gh gw"]) -> Planes:
-        """The xy features, and the volume they make, each pixel at its depth, seen along its other two axes."""
+        """The xy features, and the volume they make, each pixel at its depth, seen along its other
+        two axes.
+        """
         (b, s), n_cells = z.shape[:2], z.shape[-1]
         flat, flat_z = maps.flatten(0, 1), z.flatten(0, 1)
         yz = self.headyz(splat(flat, flat_z, n_cells))
@@ -180,8 +209,9 @@ class SpatialTracker(nn.Module):
     ) -> Refined:
         """One window's positions from where its points start, by repeated correction.
 
-        An iteration takes the position it starts from as given: gradients reach its own step only, and earlier ones
-        through the features (RAFT). Raises ValueError for a window of another length than the network's.
+        An iteration takes the position it starts from as given: gradients reach its own step only,
+        and earlier ones through the features (RAFT). Raises ValueError for a window of another
+        length than the network's.
         """
         b, s, p, _ = cells.shape
         if s != self.config.window:
@@ -199,7 +229,9 @@ class SpatialTracker(nn.Module):
             cells = cells.detach()
             motion = self.zeroMLPflow(motion_code(cells - cells[:, :1]))
             correlation = self.correlation(levels, cells, features)
-            tokens = torch.cat([motion, correlation, torch.stack(features).sum(0), flags], dim=-1) + code
+            tokens = (
+                torch.cat([motion, correlation, torch.stack(features).sum(0), flags], dim=-1) + code
+            )
             update, changed = self.updateformer(tokens, support, attention_dtype)
             support = support + SUPPORT_STEP * changed
             step = self.norm(update[..., 3:].flatten(0, 2)).unflatten(0, (b, s, p))
@@ -209,7 +241,9 @@ class SpatialTracker(nn.Module):
         return Refined(made, self.vis_predictor(torch.stack(features).sum(0))[..., 0], support)
 
     def codes(self, cells: Float[Tensor, "b s p 3"], planes: Planes) -> Float[Tensor, "b s p k"]:
-        """Where each point starts in the picture, and which frame of the window it is: added to its tokens."""
+        """Where each point starts in the picture, and which frame of the window it is: added to its
+        tokens.
+        """
         size = (planes.xy.shape[-2], planes.xy.shape[-1])
         where = position_code(cells[:, 0, :, :2], size, self.config.token)[:, None]
         when = sine_table(cells.shape[1], self.config.token, cells)[:, None]
@@ -220,7 +254,9 @@ class SpatialTracker(nn.Module):
     ) -> Float[Tensor, "b s p k"]:
         """Each point's feature against its neighbourhood, summed over the planes."""
         parts = [
-            correlate(maps, places.flatten(0, 1), feature.flatten(0, 1), self.config.correlation_radius)
+            correlate(
+                maps, places.flatten(0, 1), feature.flatten(0, 1), self.config.correlation_radius
+            )
             for maps, places, feature in zip(levels, along_planes(cells), features, strict=True)
         ]
         return sum(parts[1:], parts[0]).unflatten(0, cells.shape[:2])
@@ -229,13 +265,19 @@ class SpatialTracker(nn.Module):
 def query_features(
     planes: Planes, frames: Int[Tensor, " p"], queries: Float[Tensor, "b p 3"]
 ) -> tuple[Float[Tensor, "b p c"], ...]:
-    """What the planes hold at each query, in its frame of the window; beyond a plane its border counts."""
+    """What the planes hold at each query, in its frame of the window; beyond a plane its border
+    counts.
+    """
     b, s = planes.xy.shape[:2]
     index = torch.arange(len(frames), device=queries.device)
     found = []
     for plane, places in zip(planes, along_planes(queries), strict=True):
-        everywhere = repeat(places, "b p i -> (b s) p 1 i", s=s)  # in all frames: less work than picking maps per point
-        values = rearrange(sample(plane.flatten(0, 1), everywhere, beyond="border"), "(b s) c p 1 -> b s p c", b=b)
+        everywhere = repeat(
+            places, "b p i -> (b s) p 1 i", s=s
+        )  # in all frames: less work than picking maps per point
+        values = rearrange(
+            sample(plane.flatten(0, 1), everywhere, beyond="border"), "(b s) c p 1 -> b s p c", b=b
+        )
         found.append(values[:, frames.to(queries.device), index])
     return tuple(found)
 
@@ -243,7 +285,8 @@ def query_features(
 def track_mask(
     start: int, window: int, n_frames: int, query_frames: Int[Tensor, " p"], n_old: int
 ) -> Bool[Tensor, "s p"]:
-    """In which frames of a window points are to be found: from their query on, up to the clip's end.
+    """In which frames of a window points are to be found: from their query on, up to the clip's
+    end.
 
     The first `n_old` points have been in the window before; it has finished this one's first half.
     """
@@ -253,16 +296,21 @@ def track_mask(
     return mask
 
 
-def own_flags(mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]) -> Float[Tensor, "b s p 2"]:
+def own_flags(
+    mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]
+) -> Float[Tensor, "b s p 2"]:
     """Two channels of a token: its track mask and its visibility."""
     return torch.stack([mask.expand(visibility.shape), visibility], dim=-1)
 
 
-def dealt_flags(mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]) -> Float[Tensor, "b s p 2"]:
+def dealt_flags(
+    mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]
+) -> Float[Tensor, "b s p 2"]:
     """The same two channels as the published network has them, and was trained with.
 
-    All masks and then all visibilities, point by point, are laid in one row and dealt out in pairs: the first half of
-    the points get two masks each, of other points mostly, and the second half two visibilities.
+    All masks and then all visibilities, point by point, are laid in one row and dealt out in pairs:
+    the first half of the points get two masks each, of other points mostly, and the second half two
+    visibilities.
     """
     row = torch.cat([mask.expand(visibility.shape), visibility], dim=2).mT  # (b, 2 p, s)
     b, s, p = visibility.shape
@@ -275,7 +323,9 @@ def padded(start: int, length: int, n_frames: int) -> list[int]:
 
 
 def next_start(x: Float[Tensor, "b s *any"]) -> Float[Tensor, "b s *any"]:
-    """What the next window starts with: what this one found for its second half, and the last of that for the rest."""
+    """What the next window starts with: what this one found for its second half, and the last of
+    that for the rest.
+    """
     half = x.shape[1] // 2
     return torch.cat([x[:, half:], x[:, -1:].expand(-1, half, *x.shape[2:])], dim=1)
 
@@ -285,7 +335,10 @@ def assemble(
 ) -> tuple[Float[Tensor, "b t p 3"], Float[Tensor, "b t p"], Bool[Tensor, "t p"]]:
     """Tracks, visibility logits and coverage of a clip from its windows."""
     b, n_points, _ = queries.shape
-    tracks, logits = queries.new_zeros(b, n_frames, n_points, 3), queries.new_zeros(b, n_frames, n_points)
+    tracks, logits = (
+        queries.new_zeros(b, n_frames, n_points, 3),
+        queries.new_zeros(b, n_frames, n_points),
+    )
     covered = torch.zeros(n_frames, n_points, dtype=torch.bool, device=queries.device)
     for start, points, found, visibility in windows:
         n = min(n_frames - start, visibility.shape[1])

@@ -1,7 +1,8 @@
 """Clips, their depth and query points as arrays in; tracks in clip pixels and visibility out.
 
-This is the published predictor with explicit queries: any clip is resized to the network's working size, and a grid of
-support points of the first frame is tracked along, since points are tracked better in company.
+This is the published predictor with explicit queries: any clip is resized to the network's working
+size, and a grid of support points of the first frame is tracked along, since points are tracked
+better in company.
 """
 
 from collections.abc import Iterator
@@ -29,14 +30,18 @@ SUPPORT_MARGIN = 64  # the support grid keeps 1/64 of the working width from eve
 class Tracks:
     """What becomes of each query point in each frame of each clip.
 
-    Frames before the windows that a point takes part in are not covered: NaN, visibility 0. This cannot happen to
-    queries in the first `window` frames.
+    Frames before the windows that a point takes part in are not covered: NaN, visibility 0. This
+    cannot happen to queries in the first `window` frames.
     """
 
-    tracks: Float32[np.ndarray, "b t p 2"]  # x, y in clip pixels, (0, 0) the centre of the top-left one
+    tracks: Float32[
+        np.ndarray, "b t p 2"
+    ]  # x, y in clip pixels, (0, 0) the centre of the top-left one
     depth: Float32[np.ndarray, "b t p"]  # in the units of the depth given
     visibility: Float32[np.ndarray, "b t p"]  # probability
-    visible: Bool[np.ndarray, "b t p"]  # whether that is large enough; always in the query's own frame
+    visible: Bool[
+        np.ndarray, "b t p"
+    ]  # whether that is large enough; always in the query's own frame
 
 
 def first_frame_grid(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
@@ -47,27 +52,39 @@ def first_frame_grid(grid: int, height: int, width: int) -> Float32[np.ndarray, 
 
 
 def support_points(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
-    """Queries (frame 0, x, y) of the grid that accompanies others, row by row, in pictures of the working size."""
+    """Queries (frame 0, x, y) of the grid that accompanies others, row by row, in pictures of the
+    working size.
+    """
     margin = width // SUPPORT_MARGIN
-    x, y = np.meshgrid(np.linspace(margin, width - margin, grid), np.linspace(margin, height - margin, grid))
+    x, y = np.meshgrid(
+        np.linspace(margin, width - margin, grid), np.linspace(margin, height - margin, grid)
+    )
     return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def depth_from_inverse(inverse_depth: Float32[np.ndarray, "b t h w"], floor: float) -> Float32[np.ndarray, "b t h w"]:
-    """Depth from relative inverse depth (larger is nearer, 0 infinitely far), in units of each clip's nearest point.
+def depth_from_inverse(
+    inverse_depth: Float32[np.ndarray, "b t h w"], floor: float
+) -> Float32[np.ndarray, "b t h w"]:
+    """Depth from relative inverse depth (larger is nearer, 0 infinitely far), in units of each
+    clip's nearest point.
 
-    Inverse depth below the share `floor` of the clip's largest counts as that share, so that depth ends at 1/floor:
-    the network sees depth as a share of its range in the clip, all of which the sky would take up otherwise. Metric
-    depth needs nothing of this: it is used as it is, 0 where unknown.
-    Raises ValueError for a floor outside (0, 1), and for a clip with NaN, infinity or nothing above 0.
+    Inverse depth below the share `floor` of the clip's largest counts as that share, so that depth
+    ends at 1/floor: the network sees depth as a share of its range in the clip, all of which the
+    sky would take up otherwise. Metric depth needs nothing of this: it is used as it is, 0 where
+    unknown. Raises ValueError for a floor outside (0, 1), and for a clip with NaN, infinity or
+    nothing above 0.
     """
     if not 0 < floor < 1:
-        raise ValueError(f"floor={floor}: expected a share of the clip's largest inverse depth, between 0 and 1")
+        raise ValueError(
+            f"floor={floor}: expected a share of the clip's largest inverse depth, between 0 and 1"
+        )
     _check_finite(inverse_depth, "inverse depth")
     largest = inverse_depth.max(axis=(1, 2, 3), keepdims=True)
     if not (largest > 0).all():
         clip = int(largest.argmin())
-        raise ValueError(f"clip {clip} of {len(largest)}: inverse depth is nowhere above 0: reject this clip")
+        raise ValueError(
+            f"clip {clip} of {len(largest)}: inverse depth is nowhere above 0: reject this clip"
+        )
     return largest / np.maximum(inverse_depth, np.float32(floor) * largest)
 
 
@@ -83,22 +100,28 @@ def track_points(
     backward: bool = False,
     precision: Precision = "float32",
 ) -> Tracks:
-    """Tracks of the same queries (frame, x px, y px) in every clip, computed where the network's weights are.
+    """Tracks of the same queries (frame, x px, y px) in every clip, computed where the network's
+    weights are.
 
-    `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by `depth_from_inverse`.
-    `backward` also tracks the reversed clip, for frames that windows before late queries do not cover. `precision` is
-    that of attention; all else is float32, also on GPUs (see `full_float32`). With published weights the order of the
-    queries has a say, too: see `model.dealt_flags`.
-    Raises ValueError for queries outside the clip, for depth with NaN, nothing above 0.01 or one value only, for clips
-    not longer than half a window, and for a precision that there is not.
+    `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by
+    `depth_from_inverse`. `backward` also tracks the reversed clip, for frames that windows before
+    late queries do not cover. `precision` is that of attention; all else is float32, also on GPUs
+    (see `full_float32`). With published weights the order of the queries has a say, too: see
+    `model.dealt_flags`. Raises ValueError for queries outside the clip, for depth with NaN, nothing
+    above 0.01 or one value only, for clips not longer than half a window, and for a precision that
+    there is not.
     """
     n_frames, height, width = frames.shape[1:4]
     if precision not in get_args(Precision):
-        raise ValueError(f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}")
+        raise ValueError(
+            f"precision={precision!r}: expected one of {', '.join(get_args(Precision))}"
+        )
     _check_queries(queries, n_frames, height, width)
     network.config.check_length(n_frames)
     if depth.shape != frames.shape[:4]:
-        raise ValueError(f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each pixel")
+        raise ValueError(
+            f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each pixel"
+        )
     _check_finite(depth, "depth")
     device = next(network.parameters()).device
     size = (network.config.working_height, network.config.working_width)
@@ -107,8 +130,9 @@ def track_points(
     z = F.interpolate(torch.tensor(depth, device=device), size, mode="nearest")
     _check_range(z)
 
-    # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the point followed lies half a
-    # pixel of the smaller picture or less beside the one asked for, the same in all frames.
+    # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the point
+    # followed lies half a pixel of the smaller picture or less beside the one asked for, the same
+    # in all frames.
     ratio = np.array([1, size[1] / width, size[0] / height], dtype=np.float32)
     asked = np.concatenate([queries * ratio, support_points(support_grid, *size)])
     with full_float32(device):
@@ -124,15 +148,21 @@ def track_points(
     found, visibility = found[:, :, : len(queries)], visibility[:, :, : len(queries)]
     visible = visibility > visible_above
     visible[:, queries[:, 0].astype(int), np.arange(len(queries))] = True
-    return Tracks(tracks=found[..., :2] / ratio[1:], depth=found[..., 2], visibility=visibility, visible=visible)
+    return Tracks(
+        tracks=found[..., :2] / ratio[1:],
+        depth=found[..., 2],
+        visibility=visibility,
+        visible=visible,
+    )
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """CUDA's convolutions of float32 without TF32, their default, which keeps 10 bits of a number's 23.
+    """CUDA's convolutions of float32 without TF32, their default, which keeps 10 bits of a number's
+    23.
 
-    A point's motion is coded by waves of up to 969 radians a cell, so that rounding a position makes it another code.
-    Matrix products are as the process has them: by default without TF32.
+    A point's motion is coded by waves of up to 969 radians a cell, so that rounding a position
+    makes it another code. Matrix products are as the process has them: by default without TF32.
     """
     if device.type != "cuda":
         yield
@@ -153,7 +183,9 @@ def _run(
     queries: Float32[np.ndarray, "p 3"],
     dtype: torch.dtype,
 ) -> tuple[Float32[np.ndarray, "b t p 3"], Float32[np.ndarray, "b t p"]]:
-    """Tracks (x, y in working pixels, depth) and visibility; the queries' own frames hold the queries themselves."""
+    """Tracks (x, y in working pixels, depth) and visibility; the queries' own frames hold the
+    queries themselves.
+    """
     b, p = len(video), len(queries)
     query_frames = torch.from_numpy(queries[:, 0]).long()
     places = torch.from_numpy(queries[:, 1:]).to(video)
@@ -170,8 +202,12 @@ def _run(
     return tracks.cpu().numpy(), visibility.cpu().numpy()
 
 
-def _check_queries(queries: Float32[np.ndarray, "p 3"], n_frames: int, height: int, width: int) -> None:
-    """ValueError naming the first query outside the clip. Pixels reach half a pixel around their centres."""
+def _check_queries(
+    queries: Float32[np.ndarray, "p 3"], n_frames: int, height: int, width: int
+) -> None:
+    """ValueError naming the first query outside the clip. Pixels reach half a pixel around their
+    centres.
+    """
     frame, x, y = queries.T
     whole = (frame == np.floor(frame)) & (frame >= 0) & (frame < n_frames)
     inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)

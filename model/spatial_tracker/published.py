@@ -1,6 +1,8 @@
-"""The published file `spaT_final.pth` into our classes: tensors of a pickle in, a network with exactly those out.
+"""The published file `spaT_final.pth` into our classes: tensors of a pickle in, a network with
+exactly those out.
 
-Its weights are CC-BY-NC 4.0. It also holds parts of the training that inference never used; they are left out.
+Its weights are CC-BY-NC 4.0. It also holds parts of the training that inference never used; they
+are left out.
 """
 
 from collections.abc import Mapping
@@ -23,9 +25,10 @@ def load_published(
 ) -> SpatialTracker:
     """The network of a published file, on the CPU and in evaluation mode.
 
-    `config` is `published()` unless given; `replace(published(), window=8)` fits the same file. Entries that start
-    with one of `ignore` are left out, as those in `UNUSED` are. Nothing but tensors is unpickled.
-    Raises ValueError if the file is not such a checkpoint, or its entries are not those of `config` or not finite.
+    `config` is `published()` unless given; `replace(published(), window=8)` fits the same file.
+    Entries that start with one of `ignore` are left out, as those in `UNUSED` are. Nothing but
+    tensors is unpickled. Raises ValueError if the file is not such a checkpoint, or its entries are
+    not those of `config` or not finite.
     """
     config = config or published()
     content = read_tensors(path)
@@ -43,13 +46,18 @@ def load_published(
 def unwrapped(content: Any) -> dict[str, Tensor]:
     """The state dict in a file's content.
 
-    It is the content itself, or lies under "model" or "state_dict", also one in the other. "module." (of data-parallel
-    training) is taken off if every name has it. Raises ValueError if there is anything but tensors in it.
+    It is the content itself, or lies under "model" or "state_dict", also one in the other.
+    "module." (of data-parallel training) is taken off if every name has it. Raises ValueError if
+    there is anything but tensors in it.
     """
-    wrapper = next((name for name in WRAPPERS if isinstance(content, dict) and name in content), None)
+    wrapper = next(
+        (name for name in WRAPPERS if isinstance(content, dict) and name in content), None
+    )
     if wrapper is not None:
         return unwrapped(content[wrapper])
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
         raise ValueError(
             f"expected a dict of tensors, or one under {' or '.join(map(repr, WRAPPERS))}, found {_described(content)}"
         )
@@ -81,5 +89,7 @@ def published_state(
 def _described(content: Any) -> str:
     if not isinstance(content, dict):
         return type(content).__name__
-    name, value = next((name, value) for name, value in content.items() if not isinstance(value, Tensor))
+    name, value = next(
+        (name, value) for name, value in content.items() if not isinstance(value, Tensor)
+    )
     return f"a dict with {name!r} of type {type(value).__name__}"

@@ -1,6 +1,8 @@
-"""Depth lifts a feature map into a volume, which is kept as its projections on three planes (paper, section 3.1).
+"""Depth lifts a feature map into a volume, which is kept as its projections on three planes (paper,
+section 3.1).
 
-The volume has x, y in cells of 4 px, and z from 0 (near) to Dz (far), where Dz is the width of the picture in cells.
+The volume has x, y in cells of 4 px, and z from 0 (near) to Dz (far), where Dz is the width of the
+picture in cells.
 """
 
 from typing import NamedTuple
@@ -15,7 +17,9 @@ WEIGHT_EPS = 1e-7  # of the published average splatting
 
 
 class Planes(NamedTuple):
-    """Features of the frames of a window, seen along z, along x and along y; the first side of each is its rows."""
+    """Features of the frames of a window, seen along z, along x and along y; the first side of each
+    is its rows.
+    """
 
     xy: Float[Tensor, "b s c y x"]
     yz: Float[Tensor, "b s c z y"]
@@ -57,12 +61,16 @@ def depth_range(depth: Float[Tensor, "b t h w"], n_cells: int) -> DepthRange:
     return DepthRange(near, far, n_cells)
 
 
-def splat(features: Float[Tensor, "n c i j"], z: Float[Tensor, "n i j"], n_cells: int) -> Float[Tensor, "n c k i"]:
-    """The mean of all features along axis j that fall on each cell k = 0 .. n_cells-1 of z, weighted bilinearly.
+def splat(
+    features: Float[Tensor, "n c i j"], z: Float[Tensor, "n i j"], n_cells: int
+) -> Float[Tensor, "n c k i"]:
+    """The mean of all features along axis j that fall on each cell k = 0 .. n_cells-1 of z,
+    weighted bilinearly.
 
-    A pixel gives 1 - |z - k| to the (at most two) cells within 1 of its z and nothing else; its other coordinate is
-    a whole number, so it has no neighbours there. Written as a product with that matrix of weights: sums in a fixed
-    order, where adding by index would depend on the schedule of a GPU. Cells that nothing falls on are 0.
+    A pixel gives 1 - |z - k| to the (at most two) cells within 1 of its z and nothing else; its
+    other coordinate is a whole number, so it has no neighbours there. Written as a product with
+    that matrix of weights: sums in a fixed order, where adding by index would depend on the
+    schedule of a GPU. Cells that nothing falls on are 0.
     """
     cells = torch.arange(n_cells, dtype=z.dtype, device=z.device)
     weights = (1.0 - (z[:, :, None] - cells[:, None]).abs()).clamp(min=0.0)  # (n, i, k, j)
@@ -73,5 +81,7 @@ def splat(features: Float[Tensor, "n c i j"], z: Float[Tensor, "n i j"], n_cells
 def plane_head(channels: int) -> nn.Sequential:
     """What mends a splatted plane: two convolutions."""
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
     )

@@ -1,7 +1,9 @@
-"""The update transformer: what is known of every point in every frame of a window in, a correction for each out.
+"""The update transformer: what is known of every point in every frame of a window in, a correction
+for each out.
 
-Attention over time and over points in turn, then attention of all tokens to each other and to a few support tokens.
-Entry names are those of the published file (`updateformer.*`). Tokens are (b, s, p, d) throughout.
+Attention over time and over points in turn, then attention of all tokens to each other and to a few
+support tokens. Entry names are those of the published file (`updateformer.*`). Tokens are (b, s, p,
+d) throughout.
 """
 
 import torch
@@ -12,7 +14,9 @@ from torch.nn import functional as F
 
 from model.spatial_tracker.config import SpatialTrackerConfig
 
-MAX_SCORES = 2**26  # attention scores at once: 256 MiB in float32, where the kernel keeps them at all
+MAX_SCORES = (
+    2**26
+)  # attention scores at once: 256 MiB in float32, where the kernel keeps them at all
 NORM_EPS = 1e-6  # of the norms without parameters
 
 
@@ -24,7 +28,8 @@ def attend(
 ) -> Float[Tensor, "n heads i e"]:
     """Scaled dot-product attention, computed in `dtype`, a slice of the queries at a time.
 
-    Memory thus grows with the number of tokens, not with its square, also where no fused kernel applies.
+    Memory thus grows with the number of tokens, not with its square, also where no fused kernel
+    applies.
     """
     at_once = max(1, MAX_SCORES // (k.shape[0] * k.shape[1] * k.shape[2]))
     q, k, v, given = q.to(dtype), k.to(dtype), v.to(dtype), q.dtype
@@ -76,14 +81,20 @@ def _normalised(x: Tensor) -> Tensor:
 
 
 class SupportLayer(nn.Module):
-    """Tokens look at a source and take its message through an MLP, as in LoFTR (arXiv:2104.00680) but with softmax."""
+    """Tokens look at a source and take its message through an MLP, as in LoFTR (arXiv:2104.00680)
+    but with softmax.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.merge = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.merge = (
+            nn.Linear(width, width, bias=False) for _ in range(4)
+        )
         self.mlp = nn.Sequential(
-            nn.Linear(2 * width, 2 * width, bias=False), nn.ReLU(), nn.Linear(2 * width, width, bias=False)
+            nn.Linear(2 * width, 2 * width, bias=False),
+            nn.ReLU(),
+            nn.Linear(2 * width, width, bias=False),
         )
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
@@ -101,7 +112,8 @@ class SupportLayer(nn.Module):
 class SupportAttention(nn.Module):
     """Tokens and support tokens look at themselves, then at each other, in turn.
 
-    This stands where the paper has its rigidity embedding; the published network has it in place of that.
+    This stands where the paper has its rigidity embedding; the published network has it in place of
+    that.
     """
 
     def __init__(self, config: SpatialTrackerConfig):
@@ -133,7 +145,11 @@ class UpdateTransformer(nn.Module):
         self.space_blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.gnn = SupportAttention(config)
         self.flow_head = nn.Sequential(
-            nn.Linear(config.hidden, out), nn.ReLU(), nn.Linear(out, out), nn.ReLU(), nn.Linear(out, out)
+            nn.Linear(config.hidden, out),
+            nn.ReLU(),
+            nn.Linear(out, out),
+            nn.ReLU(),
+            nn.Linear(out, out),
         )
 
     def forward(
@@ -143,7 +159,13 @@ class UpdateTransformer(nn.Module):
         b, s = tokens.shape[:2]
         x = self.input_transform(tokens)
         for time_block, space_block in zip(self.time_blocks, self.space_blocks, strict=True):
-            x = rearrange(time_block(rearrange(x, "b s p d -> (b p) s d"), dtype), "(b p) s d -> b s p d", b=b)
-            x = rearrange(space_block(rearrange(x, "b s p d -> (b s) p d"), dtype), "(b s) p d -> b s p d", b=b)
+            x = rearrange(
+                time_block(rearrange(x, "b s p d -> (b p) s d"), dtype), "(b p) s d -> b s p d", b=b
+            )
+            x = rearrange(
+                space_block(rearrange(x, "b s p d -> (b s) p d"), dtype),
+                "(b s) p d -> b s p d",
+                b=b,
+            )
         x, support = self.gnn(rearrange(x, "b s p d -> b (s p) d"), support, dtype)
         return rearrange(self.flow_head(x), "b (s p) i -> b s p i", s=s), support

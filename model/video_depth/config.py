@@ -23,13 +23,20 @@ class VideoDepthConfig:
     taps: tuple[int, ...] = (2, 5, 8, 11)  # the blocks that the head reads, counted from 0
     tap_widths: tuple[int, ...] = (48, 96, 192, 384)  # channels of each tap's map in the head
     head_width: int = 64  # channels of the fusion blocks
-    position_grid: int = 37  # side of the learned position table, in patches: 518 px in the published files
+    # Side of the learned position table, in patches: 518 px in the published files
+    position_grid: int = 37
     metric: bool = False
 
     def __post_init__(self):
         if len(self.taps) != N_TAPS or len(self.tap_widths) != N_TAPS:
-            raise ValueError(f"taps={self.taps} and tap_widths={self.tap_widths}: expected {N_TAPS} of each")
-        if list(self.taps) != sorted(set(self.taps)) or self.taps[0] < 0 or self.taps[-1] != self.n_blocks - 1:
+            raise ValueError(
+                f"taps={self.taps} and tap_widths={self.tap_widths}: expected {N_TAPS} of each"
+            )
+        if (
+            list(self.taps) != sorted(set(self.taps))
+            or self.taps[0] < 0
+            or self.taps[-1] != self.n_blocks - 1
+        ):
             raise ValueError(
                 f"taps={self.taps} must ascend and end with the last of n_blocks={self.n_blocks} blocks, "
                 f"{self.n_blocks - 1}: blocks after it would be computed for nothing"
@@ -47,16 +54,22 @@ class VideoDepthConfig:
 
     @property
     def motion_widths(self) -> tuple[int, int, int, int]:
-        """Channels of the motion modules: on taps 3 and 4, and after the two coarsest fusion blocks."""
+        """Channels of the motion modules: on taps 3 and 4, and after the two coarsest fusion
+        blocks.
+        """
         return self.tap_widths[2], self.tap_widths[3], self.head_width, self.head_width
 
     @property
     def units(self) -> str:
-        """Of the output: `relative inverse depth` (larger is nearer, up to scale and shift) or `metres` of depth."""
+        """Of the output: `relative inverse depth` (larger is nearer, up to scale and shift) or
+        `metres` of depth.
+        """
         return "metres" if self.metric else "relative inverse depth"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of an input of this many pixels; ValueError unless both divide by 14."""
+        """Rows and columns of patches of an input of this many pixels; ValueError unless both
+        divide by 14.
+        """
         if height % PATCH or width % PATCH or not height or not width:
             raise ValueError(
                 f"frames of {height} x {width} px: each side must be a multiple of {PATCH}, the side of a patch; "
@@ -66,13 +79,17 @@ class VideoDepthConfig:
 
 
 def vits(*, metric: bool = False) -> VideoDepthConfig:
-    """Small: 29.0 M parameters. The only published size whose weights are free for any use (Apache-2.0)."""
+    """Small: 29.0 M parameters. The only published size whose weights are free for any use
+    (Apache-2.0).
+    """
     return VideoDepthConfig(metric=metric)
 
 
 def vitb(*, metric: bool = False) -> VideoDepthConfig:
     """Base: 114.4 M parameters; weights under CC-BY-NC-4.0."""
-    return VideoDepthConfig(width=768, n_heads=12, tap_widths=(96, 192, 384, 768), head_width=128, metric=metric)
+    return VideoDepthConfig(
+        width=768, n_heads=12, tap_widths=(96, 192, 384, 768), head_width=128, metric=metric
+    )
 
 
 def vitl(*, metric: bool = False) -> VideoDepthConfig:
@@ -89,10 +106,12 @@ def vitl(*, metric: bool = False) -> VideoDepthConfig:
 
 
 def tiny(*, metric: bool = False) -> VideoDepthConfig:
-    """A network of the same kind that trains on a CPU, for frames of about 140 px (10 x 10 patches): 3.5 M parameters.
+    """A network of the same kind that trains on a CPU, for frames of about 140 px (10 x 10
+    patches): 3.5 M parameters.
 
-    1.14 GFLOP per frame at 140 x 140 px, against 6.55 of `vits`. On one core of a Xeon (AVX-512) a clip of 16 such
-    frames takes 0.2 s, and a training step on it 0.8 s. From scratch, `metric` depth is learned most easily.
+    1.14 GFLOP per frame at 140 x 140 px, against 6.55 of `vits`. On one core of a Xeon (AVX-512) a
+    clip of 16 such frames takes 0.2 s, and a training step on it 0.8 s. From scratch, `metric`
+    depth is learned most easily.
     """
     return VideoDepthConfig(
         width=192,

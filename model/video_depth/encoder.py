@@ -1,7 +1,8 @@
-"""The image encoder: frames to the token maps of four of its blocks (DINOv2, Oquab et al. 2023, arXiv:2304.07193).
+"""The image encoder: frames to the token maps of four of its blocks (DINOv2, Oquab et al. 2023,
+arXiv:2304.07193).
 
-A vision transformer with patches of 14 px and a class token, which sees each frame alone. Names are those of the
-published checkpoints.
+A vision transformer with patches of 14 px and a class token, which sees each frame alone. Names are
+those of the published checkpoints.
 """
 
 import torch
@@ -14,8 +15,10 @@ from model.video_depth.config import PATCH, VideoDepthConfig
 
 NORM_EPS = 1e-6
 MLP_RATIO = 4
-POSITION_OFFSET = 0.1  # patches added to a grid's sides before the position table is scaled to it; see `positions`
-LAYER_SCALE_START = 0.1  # as CaiT has it for up to 18 blocks (Touvron et al. 2021, arXiv:2103.17239)
+# Patches added to a grid's sides before the position table is scaled to it; see `positions`
+POSITION_OFFSET = 0.1
+# As CaiT has it for up to 18 blocks (Touvron et al. 2021, arXiv:2103.17239)
+LAYER_SCALE_START = 0.1
 WEIGHT_STD = 0.02  # of linear layers and learned tokens at the start
 
 
@@ -40,7 +43,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "n s d"]) -> Float[Tensor, "n s d"]:
-        q, k, v = rearrange(self.qkv(x), "n s (three i j) -> three n i s j", three=3, i=self.n_heads)
+        q, k, v = rearrange(
+            self.qkv(x), "n s (three i j) -> three n i s j", three=3, i=self.n_heads
+        )
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "n i s j -> n s (i j)"))
 
 
@@ -83,7 +88,9 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Normalised images to four token maps, coarse in meaning from first to last, all of the same size."""
+    """Normalised images to four token maps, coarse in meaning from first to last, all of the same
+    size.
+    """
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -93,7 +100,9 @@ class Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, config.width))
         # In the published files, from the encoder's own training; never read here.
         self.mask_token = nn.Parameter(torch.zeros(1, config.width), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(config.width, config.n_heads) for _ in range(config.n_blocks))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.n_heads) for _ in range(config.n_blocks)
+        )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         nn.init.normal_(self.cls_token, std=WEIGHT_STD)
         nn.init.normal_(self.pos_embed, std=WEIGHT_STD)
@@ -103,7 +112,9 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n s d"]]:
-        """The outputs of the blocks in `config.taps`, each through the same final norm, without the class token."""
+        """The outputs of the blocks in `config.taps`, each through the same final norm, without the
+        class token.
+        """
         x, tapped = self.tokens(images), []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -121,9 +132,9 @@ class Encoder(nn.Module):
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 s d"]:
         """The position table for a grid of patches, the class token's entry first.
 
-        The square table is interpolated (bicubic), unless the grid is just that square. Coordinates are scaled by
-        (rows + 0.1) / side, not by rows / side: DINOv2 guards so against a size rounded down, and the published weights
-        were trained with the slight shift this makes.
+        The square table is interpolated (bicubic), unless the grid is just that square. Coordinates
+        are scaled by (rows + 0.1) / side, not by rows / side: DINOv2 guards so against a size
+        rounded down, and the published weights were trained with the slight shift this makes.
         """
         side = self.position_grid
         if rows == columns == side:
@@ -131,4 +142,6 @@ class Encoder(nn.Module):
         table = rearrange(self.pos_embed[:, 1:], "1 (gh gw) d -> 1 d gh gw", gh=side)
         scale = ((rows + POSITION_OFFSET) / side, (columns + POSITION_OFFSET) / side)
         table = F.interpolate(table, scale_factor=scale, mode="bicubic")
-        return torch.cat([self.pos_embed[:, :1], rearrange(table, "1 d gh gw -> 1 (gh gw) d")], dim=1)
+        return torch.cat(
+            [self.pos_embed[:, :1], rearrange(table, "1 d gh gw -> 1 (gh gw) d")], dim=1
+        )

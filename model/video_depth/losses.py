@@ -1,8 +1,10 @@
-"""What a depth network is trained on: its output and the true depth of clips in, one scalar and its parts out.
+"""What a depth network is trained on: its output and the true depth of clips in, one scalar and its
+parts out.
 
-Relative depth: MiDaS's scale-and-shift-invariant loss (Ranftl et al. 2020, arXiv:1907.01341, Sec. 5) and the temporal
-gradient matching of Video Depth Anything (arXiv:2501.12375, Sec. 3.2). Scale and shift are a clip's, not a frame's, so
-that a depth that breathes costs something. Metric depth: the same terms on the logarithm, with nothing to fit.
+Relative depth: MiDaS's scale-and-shift-invariant loss (Ranftl et al. 2020, arXiv:1907.01341, Sec.
+5) and the temporal gradient matching of Video Depth Anything (arXiv:2501.12375, Sec. 3.2). Scale
+and shift are a clip's, not a frame's, so that a depth that breathes costs something. Metric depth:
+the same terms on the logarithm, with nothing to fit.
 """
 
 from dataclasses import dataclass
@@ -20,10 +22,11 @@ NEAREST = 1e-2  # m, added before the logarithm: keeps it and its slope finite a
 
 @dataclass(frozen=True, kw_only=True)
 class DepthLossConfig:
-    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial gradients.
+    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial
+    gradients.
 
-    The last is ours, against depths below 0. In training from scratch a temporal weight of 10 holds moving things back
-    for long; 1 does not.
+    The last is ours, against depths below 0. In training from scratch a temporal weight of 10 holds
+    moving things back for long; 1 does not.
     """
 
     point: float = 1.0
@@ -31,7 +34,8 @@ class DepthLossConfig:
     temporal: float = 10.0
     negative: float = 1.0
     n_scales: int = 4  # of the gradient term, each half as fine as the one before
-    still: float = 0.05  # normalised change of the true depth between two frames, below which a pixel counts as still
+    # Normalised change of the true depth between two frames, below which a pixel counts as still
+    still: float = 0.05
 
 
 class DepthLoss(NamedTuple):
@@ -47,16 +51,21 @@ def depth_loss(
     *,
     metric: bool,
 ) -> DepthLoss:
-    """The training loss. `target` is inverse depth in any unit for a relative network, metres for a `metric` one.
+    """The training loss. `target` is inverse depth in any unit for a relative network, metres for a
+    `metric` one.
 
-    `predicted` should be `network(frames, signed=True)`: behind the last ReLU pixels at 0 get no gradient, and as the
-    relative loss is content with any shift, training from scratch often puts most of them there and stands still. The
-    `negative` term pulls depths below 0 up, so that in the end the ReLU has nothing to cut.
+    `predicted` should be `network(frames, signed=True)`: behind the last ReLU pixels at 0 get no
+    gradient, and as the relative loss is content with any shift, training from scratch often puts
+    most of them there and stands still. The `negative` term pulls depths below 0 up, so that in the
+    end the ReLU has nothing to cut.
 
-    Only valid pixels of the target are read, so the others may be NaN. Raises ValueError for a clip without any.
+    Only valid pixels of the target are read, so the others may be NaN. Raises ValueError for a clip
+    without any.
     """
     if not valid.flatten(1).any(dim=1).all():
-        raise ValueError(f"clips {(~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()} have no valid pixel")
+        raise ValueError(
+            f"clips {(~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()} have no valid pixel"
+        )
     predicted, target = predicted.float(), torch.where(valid, target, 1.0).float()
     if metric:
         x, y = log_depth(predicted), log_depth(target)
@@ -70,16 +79,24 @@ def depth_loss(
         "negative": F.relu(-predicted).mean(),
     }
     total = sum(getattr(config, name) * part for name, part in parts.items())
-    return DepthLoss(total=torch.as_tensor(total), parts={name: part.detach() for name, part in parts.items()})
+    return DepthLoss(
+        total=torch.as_tensor(total), parts={name: part.detach() for name, part in parts.items()}
+    )
 
 
 def log_depth(depth: Float[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
-    """Logarithm of metres, from 0.01 m on: errors are relative ones, and the same for depth and its inverse."""
+    """Logarithm of metres, from 0.01 m on: errors are relative ones, and the same for depth and its
+    inverse.
+    """
     return (F.relu(depth) + NEAREST).log()
 
 
-def normalised_clips(x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
-    """Each clip less its median, over its mean distance from it, both over its valid pixels (as MiDaS)."""
+def normalised_clips(
+    x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
+) -> Float[Tensor, "b t h w"]:
+    """Each clip less its median, over its mean distance from it, both over its valid pixels (as
+    MiDaS).
+    """
 
     def one(clip: Tensor, mask: Tensor) -> Tensor:
         values = clip[mask]
@@ -92,14 +109,18 @@ def normalised_clips(x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
 def fitted(
     x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, "b t h w"]:
-    """Each clip of x by the scale and shift that bring it nearest to y, in least squares over its valid pixels.
+    """Each clip of x by the scale and shift that bring it nearest to y, in least squares over its
+    valid pixels.
 
-    This is the first of MiDaS's two ways. The other, to normalise x as y, can trap a network that starts from nothing:
-    a prediction with few pixels off its median is blown up so much that no other detail can grow.
+    This is the first of MiDaS's two ways. The other, to normalise x as y, can trap a network that
+    starts from nothing: a prediction with few pixels off its median is blown up so much that no
+    other detail can grow.
     """
 
     def mean(values: Tensor) -> Tensor:
-        return torch.where(valid, values, 0.0).sum(dim=(1, 2, 3), keepdim=True) / valid.sum(dim=(1, 2, 3), keepdim=True)
+        return torch.where(valid, values, 0.0).sum(dim=(1, 2, 3), keepdim=True) / valid.sum(
+            dim=(1, 2, 3), keepdim=True
+        )
 
     x = x - mean(x)
     x = x / mean(x.square()).clamp(min=SMALLEST_SPREAD**2).sqrt()
@@ -108,9 +129,13 @@ def fitted(
 
 
 def gradient_matching(
-    x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"], n_scales: int
+    x: Float[Tensor, "b t h w"],
+    y: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
+    n_scales: int,
 ) -> Float[Tensor, ""]:
-    """Sum over scales of the mean |gradient of x - y|, across and down; every 2nd, 4th, ... pixel (as MiDaS).
+    """Sum over scales of the mean |gradient of x - y|, across and down; every 2nd, 4th, ... pixel
+    (as MiDaS).
 
     A difference counts where both of its pixels are valid.
     """
@@ -123,15 +148,21 @@ def gradient_matching(
 
 
 def temporal_gradient_matching(
-    x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"], still: float
+    x: Float[Tensor, "b t h w"],
+    y: Float[Tensor, "b t h w"],
+    valid: Bool[Tensor, "b t h w"],
+    still: float,
 ) -> Float[Tensor, ""]:
-    """Mean of | |x[t+1] - x[t]| - |y[t+1] - y[t]| | over pixels that are valid in both frames and where y hardly moves.
+    """Mean of | |x[t+1] - x[t]| - |y[t+1] - y[t]| | over pixels that are valid in both frames and
+    where y hardly moves.
 
-    Where the true depth changes by `still` or more, at edges that move, neighbouring frames show different surfaces.
-    0 for a clip of one frame.
+    Where the true depth changes by `still` or more, at edges that move, neighbouring frames show
+    different surfaces. 0 for a clip of one frame.
     """
     change, true_change = (a.diff(dim=1).abs() for a in (x, y))
-    return masked_mean((change - true_change).abs(), valid[:, 1:] & valid[:, :-1] & (true_change < still))
+    return masked_mean(
+        (change - true_change).abs(), valid[:, 1:] & valid[:, :-1] & (true_change < still)
+    )
 
 
 def masked_mean(x: Float[Tensor, "*axes"], mask: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:

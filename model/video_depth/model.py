@@ -1,4 +1,6 @@
-"""The network: clips (b t c h w) of normalised frames to depth (b t h w). Follows arXiv:2501.12375, Sec. 3."""
+"""The network: clips (b t c h w) of normalised frames to depth (b t h w). Follows arXiv:2501.12375,
+Sec. 3.
+"""
 
 from typing import Any
 
@@ -12,7 +14,9 @@ from model.video_depth.temporal_head import TemporalHead
 
 
 class VideoDepth(nn.Module):
-    """Video Depth Anything. Entries have the published names, unused ones included, so that files load strictly."""
+    """Video Depth Anything. Entries have the published names, unused ones included, so that files
+    load strictly.
+    """
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -23,13 +27,16 @@ class VideoDepth(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b t 3 h w"], *, frames_per_step: int = 4, signed: bool = False
     ) -> Float[Tensor, "b t h w"]:
-        """Depth >= 0 of every pixel, in `config.units`; frames are as `video.normalised` makes them.
+        """Depth >= 0 of every pixel, in `config.units`; frames are as `video.normalised` makes
+        them.
 
-        Frames of a clip see each other, clips do not. The last, largest layers take `frames_per_step` frames at a time:
-        fewer need less memory (see `cost.peak_bytes`). `signed`, for training, leaves out the last ReLU, which passes
-        no gradient where the depth is 0: see `losses.depth_loss`.
+        Frames of a clip see each other, clips do not. The last, largest layers take
+        `frames_per_step` frames at a time: fewer need less memory (see `cost.peak_bytes`).
+        `signed`, for training, leaves out the last ReLU, which passes no gradient where the depth
+        is 0: see `losses.depth_loss`.
 
-        Raises ValueError for more than 32 frames (the length of the position tables) or sides that 14 does not divide.
+        Raises ValueError for more than 32 frames (the length of the position tables) or sides that
+        14 does not divide.
         """
         n_frames, (height, width) = frames.shape[1], frames.shape[-2:]
         if n_frames > MAX_FRAMES:
@@ -44,9 +51,11 @@ class VideoDepth(nn.Module):
 
 
 def compile_blocks(network: VideoDepth, **options: Any) -> None:
-    """Compiles the encoder's blocks in place (`torch.compile`'s options), where most of the arithmetic is.
+    """Compiles the encoder's blocks in place (`torch.compile`'s options), where most of the
+    arithmetic is.
 
-    All blocks are alike, so that one graph serves them; another number of frames or input size makes another one.
+    All blocks are alike, so that one graph serves them; another number of frames or input size
+    makes another one.
     """
     for block in network.pretrained.blocks:
         block.compile(dynamic=False, **options)

@@ -1,7 +1,9 @@
-"""Published checkpoints into our classes: one flat state dict per file, whose names are already ours.
+"""Published checkpoints into our classes: one flat state dict per file, whose names are already
+ours.
 
-The files (`video_depth_anything_vits.pth`, `metric_video_depth_anything_vits.pth`, and so on for vitb and vitl) are on
-Hugging Face under depth-anything; nothing is downloaded here. Their terms differ by size: see `licence`.
+The files (`video_depth_anything_vits.pth`, `metric_video_depth_anything_vits.pth`, and so on for
+vitb and vitl) are on Hugging Face under depth-anything; nothing is downloaded here. Their terms
+differ by size: see `licence`.
 """
 
 import re
@@ -21,11 +23,13 @@ LICENCES = {vits(): "Apache-2.0", vitb(): NON_COMMERCIAL, vitl(): NON_COMMERCIAL
 
 
 def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
-    """The network of a published file, on the CPU and in evaluation mode. Nothing but tensors is unpickled.
+    """The network of a published file, on the CPU and in evaluation mode. Nothing but tensors is
+    unpickled.
 
-    Warns where the weights' licence forbids commercial use, of the weights and perhaps of what is made with them.
-    Raises ValueError if the file is not such a checkpoint, if its entries are not finite or not those of `config`, or
-    if `config` contradicts a published name on whether depth is metric (the contents do not tell).
+    Warns where the weights' licence forbids commercial use, of the weights and perhaps of what is
+    made with them. Raises ValueError if the file is not such a checkpoint, if its entries are not
+    finite or not those of `config`, or if `config` contradicts a published name on whether depth is
+    metric (the contents do not tell).
     """
     path = Path(path)
     named = re.fullmatch(r"(metric_)?video_depth_anything_vit[sbl]\.pth", path.name)
@@ -35,8 +39,12 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
             f"{config.metric} makes it {config.units}: change the config, or the name if that is wrong"
         )
     state = read_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected one flat dict of tensors, found {type(state).__name__} of other things")
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise ValueError(
+            f"{path}: expected one flat dict of tensors, found {type(state).__name__} of other things"
+        )
     with torch.device("meta"):
         network = VideoDepth(config)
     complaints = differences(shapes_of(state), shapes_of(network.state_dict()))
@@ -49,7 +57,9 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
     check_finite(weights, str(path))
     network.load_state_dict(weights, assign=True)
     if licence(config) == NON_COMMERCIAL:
-        warnings.warn(f"{path}: weights under {NON_COMMERCIAL}: not for commercial use", stacklevel=2)
+        warnings.warn(
+            f"{path}: weights under {NON_COMMERCIAL}: not for commercial use", stacklevel=2
+        )
     return network.eval()
 
 

@@ -1,8 +1,10 @@
-"""The head: four token maps per frame to depth, with attention over time at four places (arXiv:2501.12375, Sec. 3.1).
+"""The head: four token maps per frame to depth, with attention over time at four places
+(arXiv:2501.12375, Sec. 3.1).
 
-The frame part is DPT's (Ranftl et al. 2021, arXiv:2103.13413), from coarse to fine; the motion modules are those of
-AnimateDiff (Guo et al. 2023, arXiv:2307.04725). The frames of all clips lie in one axis n = b * t, except inside a
-temporal transformer, where n counts positions. Names are those of the published checkpoints.
+The frame part is DPT's (Ranftl et al. 2021, arXiv:2103.13413), from coarse to fine; the motion
+modules are those of AnimateDiff (Guo et al. 2023, arXiv:2307.04725). The frames of all clips lie in
+one axis n = b * t, except inside a temporal transformer, where n counts positions. Names are those
+of the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -13,16 +15,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.video_depth.config import MAX_FRAMES, MOTION_HEADS, NORM_GROUPS, OUTPUT_WIDTH, PATCH, VideoDepthConfig
+from model.video_depth.config import (
+    MAX_FRAMES,
+    MOTION_HEADS,
+    NORM_GROUPS,
+    OUTPUT_WIDTH,
+    PATCH,
+    VideoDepthConfig,
+)
 
 GROUP_NORM_EPS = 1e-6
 FEED_FORWARD_RATIO = 4
-MAX_SEQUENCES = 2**15  # per attention call: CUDA kernels take at most 65535, and a batch at 518 px has more
+MAX_SEQUENCES = (
+    2**15
+)  # per attention call: CUDA kernels take at most 65535, and a batch at 518 px has more
 OUTPUT_START = 1.0  # what an untrained network answers, about: the last ReLU must not start closed
 
 
 class PositionTable(nn.Module):
-    """Sine (even channels) and cosine (odd) of the frame's number, at wavelengths from 2 pi to 20000 pi frames."""
+    """Sine (even channels) and cosine (odd) of the frame's number, at wavelengths from 2 pi to
+    20000 pi frames.
+    """
 
     pe: Tensor
 
@@ -38,7 +51,9 @@ class PositionTable(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Full attention among the frames of one position; the frame's number is in queries, keys and values."""
+    """Full attention among the frames of one position; the frame's number is in queries, keys and
+    values.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -55,7 +70,9 @@ class TemporalAttention(nn.Module):
             for to in (self.to_q, self.to_k, self.to_v)
         )
         parts = [F.scaled_dot_product_attention(*part) for part in zip(q, k, v, strict=True)]
-        return self.to_out[0](rearrange(torch.cat(parts) if len(parts) > 1 else parts[0], "n i t j -> n t (i j)"))
+        return self.to_out[0](
+            rearrange(torch.cat(parts) if len(parts) > 1 else parts[0], "n i t j -> n t (i j)")
+        )
 
 
 class GatedProjection(nn.Module):
@@ -74,7 +91,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         hidden = FEED_FORWARD_RATIO * width
-        self.net = nn.Sequential(GatedProjection(width, hidden), nn.Identity(), nn.Linear(hidden, width))
+        self.net = nn.Sequential(
+            GatedProjection(width, hidden), nn.Identity(), nn.Linear(hidden, width)
+        )
 
     def forward(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n t d"]:
         return self.net(x)
@@ -97,7 +116,9 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Each position of the map is a sequence of its frames; positions do not see each other but through the norm."""
+    """Each position of the map is a sequence of its frames; positions do not see each other but
+    through the norm.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -141,12 +162,17 @@ class FusionBlock(nn.Module):
 
     def __init__(self, width: int, *, joins: bool = True):
         super().__init__()
-        self.resConfUnit1 = ResidualConvUnit(width).requires_grad_(joins)  # the coarsest block has it and no use for it
+        self.resConfUnit1 = ResidualConvUnit(width).requires_grad_(
+            joins
+        )  # the coarsest block has it and no use for it
         self.resConfUnit2 = ResidualConvUnit(width)
         self.out_conv = nn.Conv2d(width, width, 1)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], finer: Float[Tensor, "n c h w"] | None, size: Sequence[int]
+        self,
+        x: Float[Tensor, "n c h w"],
+        finer: Float[Tensor, "n c h w"] | None,
+        size: Sequence[int],
     ) -> Float[Tensor, "n c h2 w2"]:
         if finer is not None:
             x = x + self.resConfUnit1(finer)
@@ -182,7 +208,9 @@ class TemporalHead(nn.Module):
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
         first, second, _, fourth = config.tap_widths
-        self.projects = nn.ModuleList(nn.Conv2d(config.width, width, 1) for width in config.tap_widths)
+        self.projects = nn.ModuleList(
+            nn.Conv2d(config.width, width, 1) for width in config.tap_widths
+        )
         self.resize_layers = nn.ModuleList(
             [
                 nn.ConvTranspose2d(first, first, 4, stride=4),
@@ -205,22 +233,30 @@ class TemporalHead(nn.Module):
     ) -> Float[Tensor, "n h w"]:
         """Depth of b * `n_frames` frames whose patches form `grid`; `signed`: before the last ReLU.
 
-        After the last motion module frames are alone again: that part, the one at high resolution, runs on
-        `frames_per_step` frames at a time. This bounds its memory and changes no number.
+        After the last motion module frames are alone again: that part, the one at high resolution,
+        runs on `frames_per_step` frames at a time. This bounds its memory and changes no number.
         """
         coarse = self.fuse_over_time(taps, grid, n_frames)
         steps = zip(*(x.split(frames_per_step) for x in (taps[0], taps[1], coarse)), strict=True)
-        return torch.cat([self.refine(first, second, path, grid, signed) for first, second, path in steps])
+        return torch.cat(
+            [self.refine(first, second, path, grid, signed) for first, second, path in steps]
+        )
 
-    def tap_map(self, i: int, tokens: Float[Tensor, "n s d"], grid: tuple[int, int]) -> Float[Tensor, "n c h w"]:
-        """Tap i as a map: 4, 2, 1 and 1/2 times as fine as the patches, from the first tap to the last."""
+    def tap_map(
+        self, i: int, tokens: Float[Tensor, "n s d"], grid: tuple[int, int]
+    ) -> Float[Tensor, "n c h w"]:
+        """Tap i as a map: 4, 2, 1 and 1/2 times as fine as the patches, from the first tap to the
+        last.
+        """
         x = rearrange(tokens, "n (gh gw) d -> n d gh gw", gh=grid[0])
         return self.resize_layers[i](self.projects[i](x))
 
     def fuse_over_time(
         self, taps: Sequence[Float[Tensor, "n s d"]], grid: tuple[int, int], n_frames: int
     ) -> Float[Tensor, "n c h w"]:
-        """The two coarser taps and all four motion modules; the result is twice as fine as the patches."""
+        """The two coarser taps and all four motion modules; the result is twice as fine as the
+        patches.
+        """
         scratch, motion = self.scratch, self.motion_modules
         third = scratch.layer3_rn(motion[0](self.tap_map(2, taps[2], grid), n_frames))
         fourth = scratch.layer4_rn(motion[1](self.tap_map(3, taps[3], grid), n_frames))
@@ -237,12 +273,18 @@ class TemporalHead(nn.Module):
     ) -> Float[Tensor, "n h w"]:
         """The two finer taps and the way up to the input's pixels, frame by frame."""
         scratch, (rows, columns) = self.scratch, grid
-        x = scratch.refinenet2(x, scratch.layer2_rn(self.tap_map(1, second, grid)), (4 * rows, 4 * columns))
-        x = scratch.refinenet1(x, scratch.layer1_rn(self.tap_map(0, first, grid)), (8 * rows, 8 * columns))
+        x = scratch.refinenet2(
+            x, scratch.layer2_rn(self.tap_map(1, second, grid)), (4 * rows, 4 * columns)
+        )
+        x = scratch.refinenet1(
+            x, scratch.layer1_rn(self.tap_map(0, first, grid)), (8 * rows, 8 * columns)
+        )
         x = scratch.output_conv1(x)
         x = resize(x, (PATCH * rows, PATCH * columns))
         output = scratch.output_conv2[:-1] if signed else scratch.output_conv2
-        if x.is_cuda:  # the published network leaves the last two convolutions out of CUDA's mixed precision
+        if (
+            x.is_cuda
+        ):  # the published network leaves the last two convolutions out of CUDA's mixed precision
             with torch.autocast("cuda", enabled=False):
                 return output(x.float())[:, 0]
         return output(x)[:, 0]

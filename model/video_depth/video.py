@@ -1,7 +1,9 @@
-"""Frames as they come from a video to depth at their size: preprocessing, windows over long videos, alignment.
+"""Frames as they come from a video to depth at their size: preprocessing, windows over long videos,
+alignment.
 
-Follows arXiv:2501.12375, Sec. 3.3. A long video is run in windows of 32 frames, of which ten were seen before, the
-video's first one among them: they say how the new window's depth is to be scaled and shifted.
+Follows arXiv:2501.12375, Sec. 3.3. A long video is run in windows of 32 frames, of which ten were
+seen before, the video's first one among them: they say how the new window's depth is to be scaled
+and shifted.
 """
 
 import math
@@ -27,9 +29,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 
 
 STEP = 22  # new frames per window
 BLEND = 8  # frames over which one window fades into the next
-KEY_FRAMES = (0, 12, *range(MAX_FRAMES - BLEND, MAX_FRAMES))  # of a window, seen again at the start of the next
+KEY_FRAMES = (
+    0,
+    12,
+    *range(MAX_FRAMES - BLEND, MAX_FRAMES),
+)  # of a window, seen again at the start of the next
 REFERENCES = KEY_FRAMES[:2]  # those that scale and shift are fitted on
-FLAT = 1e-12  # variance / mean square below which a prediction is constant, so that no scale can be fitted
+# Variance / mean square below which a prediction is constant, so that no scale can be fitted
+FLAT = 1e-12
 
 Windows = Literal["official", "direct"]
 
@@ -43,22 +50,30 @@ def estimate_depth(
     precision: Precision = "float32",
     frames_per_step: int = 4,
 ) -> Float32[np.ndarray, "b t h w"]:
-    """Depth >= 0 of RGB videos at their own size, in `network.config.units`, on the network's device.
+    """Depth >= 0 of RGB videos at their own size, in `network.config.units`, on the network's
+    device.
 
-    `windows="official"` is the published procedure: any length, but a clip of 16 runs as 32 frames, the last one
-    repeated, and numbers depend on the whole video. `"direct"` is one forward of at most 32 frames, without padding.
-    `input_size`: px of the input's shorter side (see `network_size`); 280 costs about a fifth of 518.
-    bfloat16 and float16 are CUDA's autocast; float32 convolutions use TF32 there unless
-    `torch.backends.cudnn.allow_tf32` is off. All b videos run together: see `cost.peak_bytes`.
+    `windows="official"` is the published procedure: any length, but a clip of 16 runs as 32 frames,
+    the last one repeated, and numbers depend on the whole video. `"direct"` is one forward of at
+    most 32 frames, without padding. `input_size`: px of the input's shorter side (see
+    `network_size`); 280 costs about a fifth of 518. bfloat16 and float16 are CUDA's autocast;
+    float32 convolutions use TF32 there unless `torch.backends.cudnn.allow_tf32` is off. All b
+    videos run together: see `cost.peak_bytes`.
 
-    NaN and infinity stay where the network made them (float16 can overflow) and spread by alignment. Raises ValueError
-    for empty videos, more than 32 frames with "direct", mixed precision without CUDA, or a choice there is not.
+    NaN and infinity stay where the network made them (float16 can overflow) and spread by
+    alignment. Raises ValueError for empty videos, more than 32 frames with "direct", mixed
+    precision without CUDA, or a choice there is not.
     """
     n_frames, height, width = frames.shape[1:4]
     device = network.pretrained.cls_token.device
     if not frames.size:
-        raise ValueError(f"videos of shape {frames.shape}: expected at least one frame of at least one pixel")
-    for name, value, choices in (("windows", windows, Windows), ("precision", precision, Precision)):
+        raise ValueError(
+            f"videos of shape {frames.shape}: expected at least one frame of at least one pixel"
+        )
+    for name, value, choices in (
+        ("windows", windows, Windows),
+        ("precision", precision, Precision),
+    ):
         if value not in get_args(choices):
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(get_args(choices))}")
     if windows == "direct" and n_frames > MAX_FRAMES:
@@ -67,9 +82,15 @@ def estimate_depth(
             "use windows='official' or cut it"
         )
     if precision != "float32" and device.type != "cuda":
-        raise ValueError(f"precision={precision!r} on {device}: mixed precision is for CUDA; use 'float32' here")
+        raise ValueError(
+            f"precision={precision!r} on {device}: mixed precision is for CUDA; use 'float32' here"
+        )
     size = network_size(height, width, input_size)
-    mixed = torch.autocast("cuda", getattr(torch, precision)) if precision != "float32" else nullcontext()
+    mixed = (
+        torch.autocast("cuda", getattr(torch, precision))
+        if precision != "float32"
+        else nullcontext()
+    )
 
     def run(chosen: list[int]) -> Float32[Tensor, "b i h w"]:
         pixels = torch.from_numpy(frames[:, chosen]).to(device)
@@ -84,16 +105,20 @@ def estimate_depth(
 
 
 def network_size(height: int, width: int, input_size: int = INPUT_SIZE) -> tuple[int, int]:
-    """Height and width of the network's input for frames of this size: multiples of 14, about the same shape.
+    """Height and width of the network's input for frames of this size: multiples of 14, about the
+    same shape.
 
-    The shorter side becomes `input_size`, or the next multiple of 14 above. For frames wider than 16:9 it is made
-    smaller, so that the longer side stays near that of 16:9. Raises ValueError where nothing is left of it.
+    The shorter side becomes `input_size`, or the next multiple of 14 above. For frames wider than
+    16:9 it is made smaller, so that the longer side stays near that of 16:9. Raises ValueError
+    where nothing is left of it.
     """
     ratio = max(height, width) / min(height, width)
     if ratio > WIDEST:
         input_size = round(int(input_size * WIDEST_TARGET / ratio) / PATCH) * PATCH
     if input_size < 1:
-        raise ValueError(f"frames of {height} x {width} px leave an input size of {input_size}: choose a larger one")
+        raise ValueError(
+            f"frames of {height} x {width} px leave an input size of {input_size}: choose a larger one"
+        )
     scale = input_size / min(height, width)
 
     def side(pixels: int) -> int:
@@ -103,13 +128,20 @@ def network_size(height: int, width: int, input_size: int = INPUT_SIZE) -> tuple
     return side(height), side(width)
 
 
-def normalised(frames: UInt8[Tensor, "b t h w 3"], size: tuple[int, int]) -> Float32[Tensor, "b t 3 h2 w2"]:
+def normalised(
+    frames: UInt8[Tensor, "b t h w 3"], size: tuple[int, int]
+) -> Float32[Tensor, "b t 3 h2 w2"]:
     """Frames resized (bicubic, not antialiased), less ImageNet's mean, over its standard deviation."""
-    mean, std = (torch.tensor(v, dtype=torch.float64, device=frames.device).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64, device=frames.device).view(3, 1, 1)
+        for v in (MEAN, STD)
+    )
 
     def one(frame: Tensor) -> Tensor:  # one at a time: float64 images are large
         pixels = rearrange(frame, "h w c -> 1 c h w").float() / 255
-        pixels = torch.nn.functional.interpolate(pixels, size=size, mode="bicubic", align_corners=False)[0]
+        pixels = torch.nn.functional.interpolate(
+            pixels, size=size, mode="bicubic", align_corners=False
+        )[0]
         return ((pixels - mean) / std).float()
 
     return torch.stack([torch.stack([one(frame) for frame in video]) for video in frames])
@@ -118,8 +150,9 @@ def normalised(frames: UInt8[Tensor, "b t h w 3"], size: tuple[int, int]) -> Flo
 def window_frames(n_frames: int) -> list[list[int]]:
     """For each window, the 32 frames of the video that it sees.
 
-    Windows start every 22 frames. All but the first see, in place of their own first ten frames, the key frames of the
-    window before (its first is therefore always the video's first). Past its end the video stands still.
+    Windows start every 22 frames. All but the first see, in place of their own first ten frames,
+    the key frames of the window before (its first is therefore always the video's first). Past its
+    end the video stands still.
     """
     chosen: list[list[int]] = []
     for start in range(0, n_frames, STEP):
@@ -130,11 +163,15 @@ def window_frames(n_frames: int) -> list[list[int]]:
     return chosen
 
 
-def join_windows(depths: Iterator[Float[Tensor, "b 32 h w"]], *, align: bool) -> Float[Tensor, "b n h w"]:
-    """One depth video from the depths of its windows in order: each fitted to those before it, then faded in.
+def join_windows(
+    depths: Iterator[Float[Tensor, "b 32 h w"]], *, align: bool
+) -> Float[Tensor, "b n h w"]:
+    """One depth video from the depths of its windows in order: each fitted to those before it, then
+    faded in.
 
-    Scale and shift are fitted on two frames: the video's first, and the one that was 12th in the window before. Without
-    `align` (metric depth) windows are only faded. The result includes the padding of the last window.
+    Scale and shift are fitted on two frames: the video's first, and the one that was 12th in the
+    window before. Without `align` (metric depth) windows are only faded. The result includes the
+    padding of the last window.
     """
     first = next(depths)
     references = first[:, REFERENCES]
@@ -145,7 +182,9 @@ def join_windows(depths: Iterator[Float[Tensor, "b 32 h w"]], *, align: bool) ->
             scale, shift = fit_scale_shift(window[:, : len(REFERENCES)], references)
             window = (window * scale + shift).clamp(min=0)
         new = window[:, len(REFERENCES) :].unbind(dim=1)
-        for weight, old, frame in zip(weights, range(len(joined) - BLEND, len(joined)), new, strict=False):
+        for weight, old, frame in zip(
+            weights, range(len(joined) - BLEND, len(joined)), new, strict=False
+        ):
             joined[old] = (1 - weight) * joined[old] + weight * frame
         joined.extend(new[BLEND:])
         references = torch.stack([references[:, 0], window[:, REFERENCES[1]]], dim=1)
@@ -155,9 +194,11 @@ def join_windows(depths: Iterator[Float[Tensor, "b 32 h w"]], *, align: bool) ->
 def fit_scale_shift(
     predicted: Float[Tensor, "b i h w"], reference: Float[Tensor, "b i h w"]
 ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
-    """Scale and shift per clip that bring `predicted` nearest to `reference`, in least squares over all pixels.
+    """Scale and shift per clip that bring `predicted` nearest to `reference`, in least squares over
+    all pixels.
 
-    1 and 0 where the prediction is constant. Sums are float64; the published code has them in float32.
+    1 and 0 where the prediction is constant. Sums are float64; the published code has them in
+    float32.
     """
     x, y = predicted.double(), reference.double()
     mean_x, mean_y = (v.mean(dim=(1, 2, 3), keepdim=True) for v in (x, y))

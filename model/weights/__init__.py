@@ -1,4 +1,6 @@
-"""Small weights that this repository's own commands made; README.md beside them says how, from what and how good."""
+"""Small weights that this repository's own commands made; README.md beside them says how, from what
+and how good.
+"""
 
 from pathlib import Path
 
@@ -6,7 +8,9 @@ FOLDER = Path(__file__).parent
 
 
 def shipped(name: str) -> Path:
-    """The file of these weights, such as `rgb_tokenizer`. Raises FileNotFoundError naming what there is."""
+    """The file of these weights, such as `rgb_tokenizer`. Raises FileNotFoundError naming what
+    there is.
+    """
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         there = sorted(p.stem for p in FOLDER.glob("*.safetensors"))

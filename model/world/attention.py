@@ -1,6 +1,8 @@
-"""Attention over the cells of one frame (all to all) and over the frames of one cell (the past only).
+"""Attention over the cells of one frame (all to all) and over the frames of one cell (the past
+only).
 
-Tensors are `b t s d` throughout. RoboScape section 3.2; the factorised attention of Genie (arXiv:2402.15391).
+Tensors are `b t s d` throughout. RoboScape section 3.2; the factorised attention of Genie
+(arXiv:2402.15391).
 """
 
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from torch import Tensor, nn
 class TimeView:
     """Which frames are in a pass and what they may see; the same for all blocks.
 
-    Without `mask` the pass is a plain clip, each frame seeing itself and those before it. `slots` are the places of the
-    frames' keys and values in a cache; the mask then runs over the first `mask.shape[1]` slots.
+    Without `mask` the pass is a plain clip, each frame seeing itself and those before it. `slots`
+    are the places of the frames' keys and values in a cache; the mask then runs over the first
+    `mask.shape[1]` slots.
     """
 
     positions: Int[Tensor, " t"]  # true frame number of each frame in the pass
@@ -34,34 +37,49 @@ def clip_view(n_frames: int, window: int, device: torch.device | str) -> TimeVie
 def two_stream_view(n: int, window: int, device: torch.device | str) -> TimeView:
     """Frames 0 ... n-1 as they are, then frames 1 ... n to be predicted, each from those before it.
 
-    The first n see each other as in a clip. A frame to be predicted sees itself and the *first* kind of earlier frames,
-    just as in generation, so all n are predicted in one pass (as block diffusion, arXiv:2503.09573; blocks are frames).
+    The first n see each other as in a clip. A frame to be predicted sees itself and the *first*
+    kind of earlier frames, just as in generation, so all n are predicted in one pass (as block
+    diffusion, arXiv:2503.09573; blocks are frames).
     """
     known = torch.arange(n, device=device)
     new = known + 1
-    among_known = torch.cat([sees(known, known, window), torch.zeros(n, n, dtype=torch.bool, device=device)], dim=1)
+    among_known = torch.cat(
+        [sees(known, known, window), torch.zeros(n, n, dtype=torch.bool, device=device)], dim=1
+    )
     looking_back = sees(new, known, window) & (known < new[:, None])
     itself = torch.eye(n, dtype=torch.bool, device=device)
-    return TimeView(torch.cat([known, new]), torch.cat([among_known, torch.cat([looking_back, itself], dim=1)]))
+    return TimeView(
+        torch.cat([known, new]), torch.cat([among_known, torch.cat([looking_back, itself], dim=1)])
+    )
 
 
 def sees(queries: Int[Tensor, " q"], keys: Int[Tensor, " k"], window: int) -> Bool[Tensor, "q k"]:
-    """True where a frame at a query position may look at a frame at a key position: not later, and within `window`."""
+    """True where a frame at a query position may look at a frame at a key position: not later, and
+    within `window`.
+    """
     age = queries[:, None] - keys[None]
     return (age >= 0) & (age < window)
 
 
 class TimeCache:
-    """Keys and values of one block's time attention, one slot per frame; the heads of all cells side by side."""
+    """Keys and values of one block's time attention, one slot per frame; the heads of all cells
+    side by side.
+    """
 
     def __init__(self, shape: tuple[int, int, int, int], like: Tensor):
-        """shape: (b, slots, n, e). `like` gives device and precision; under autocast, that of its products."""
+        """shape: (b, slots, n, e). `like` gives device and precision; under autocast, that of its
+        products.
+        """
         kind = like.device.type
         cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if cast else like.dtype
-        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2))
+        self.keys, self.values = (
+            torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(2)
+        )
 
-    def write(self, slots: Int[Tensor, " t"], k: Float[Tensor, "b t n e"], v: Float[Tensor, "b t n e"]) -> None:
+    def write(
+        self, slots: Int[Tensor, " t"], k: Float[Tensor, "b t n e"], v: Float[Tensor, "b t n e"]
+    ) -> None:
         self.keys.index_copy_(1, slots, k)
         self.values.index_copy_(1, slots, v)
 
@@ -76,7 +94,9 @@ def rotary_angles(positions: Int[Tensor, " t"], d_head: int) -> Float[Tensor, "2
     return torch.stack([angles.cos(), angles.sin()])[:, :, None]
 
 
-def rotate(x: Float[Tensor, "b t n e"], angles: Float[Tensor, "2 t 1 half"]) -> Float[Tensor, "b t n e"]:
+def rotate(
+    x: Float[Tensor, "b t n e"], angles: Float[Tensor, "2 t 1 half"]
+) -> Float[Tensor, "b t n e"]:
     """Turn channel pairs (i, i + e/2) of every head by the frame's angles."""
     cos, sin = angles.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
@@ -84,7 +104,9 @@ def rotate(x: Float[Tensor, "b t n e"], angles: Float[Tensor, "2 t 1 half"]) -> 
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMS norm over a head's channels, in the precision of its input (under autocast the weight alone is float32)."""
+    """RMS norm over a head's channels, in the precision of its input (under autocast the weight
+    alone is float32).
+    """
 
     def forward(self, x: Float[Tensor, "*any e"]) -> Float[Tensor, "*any e"]:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
@@ -121,8 +143,9 @@ class TimeAttention(Attention):
         angles: Float[Tensor, "2 t 1 half"] | None,
         cache: TimeCache | None = None,
     ) -> Float[Tensor, "b t s d"]:
-        # A cell's heads and the cells themselves are independent alike, so (s n) is one axis of heads. Frames stay the
-        # outer axis: writing a frame into the cache is one contiguous copy, and attention reads it by strides.
+        # A cell's heads and the cells themselves are independent alike, so (s n) is one axis of
+        # heads. Frames stay the outer axis: writing a frame into the cache is one contiguous copy,
+        # and attention reads it by strides.
         q, k, v = rearrange(self.qkv(x), "b t s (i n e) -> i b t (s n) e", i=3, n=self.n_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None:
@@ -132,5 +155,7 @@ class TimeAttention(Attention):
             cache.write(view.slots, k, v)
             k, v = cache.keys[:, : view.mask.shape[1]], cache.values[:, : view.mask.shape[1]]
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=view.mask, is_causal=view.mask is None)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=view.mask, is_causal=view.mask is None
+        )
         return self.out(rearrange(mixed, "b (s n) t e -> b t s (n e)", n=self.n_heads))

@@ -1,4 +1,6 @@
-"""What the world model is trained on: token clips with the actions and point tracks that go with them."""
+"""What the world model is trained on: token clips with the actions and point tracks that go with
+them.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,18 +8,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.parallel import ALONE, Workers
+from model.training.parallel import ALONE, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldBatch:
     """Clips of tokenised frames.
 
-    Tokens are 18-bit ids. `actions[t]` is what leads INTO frame t: the action (or its sub-steps) taken between frames
-    t-1 and t, normalised by `ActionStats`; `actions[0]` is the pose the clip starts from, or zeros.
-    Tracks are (x, y) as shares of the frame's width and height, in [0, 1), the same for any grid or picture size; a
-    point outside counts as not visible. They are the *selected* tracks of L_keypoint and L_attention, see
-    `keypoints.select_active_tracks`; `p` may be 0.
+    Tokens are 18-bit ids. `actions[t]` is what leads INTO frame t: the action (or its sub-steps)
+    taken between frames t-1 and t, normalised by `ActionStats`; `actions[0]` is the pose the clip
+    starts from, or zeros. Tracks are (x, y) as shares of the frame's width and height, in [0, 1),
+    the same for any grid or picture size; a point outside counts as not visible. They are the
+    *selected* tracks of L_keypoint and L_attention, see `keypoints.select_active_tracks`; `p` may
+    be 0.
     """
 
     rgb_tokens: Int[Tensor, "b t gh gw"]
@@ -29,7 +32,9 @@ class WorldBatch:
     workers: Workers = ALONE  # who share the global batch; these clips are this one's part of it
 
     def to(self, device: torch.device | str) -> "WorldBatch":
-        return replace(self, **{name: x.to(device, non_blocking=True) for name, x in self._tensors().items()})
+        return replace(
+            self, **{name: x.to(device, non_blocking=True) for name, x in self._tensors().items()}
+        )
 
     def pinned(self) -> "WorldBatch":
         """In memory from which a GPU copies while the CPU goes on."""
@@ -46,14 +51,18 @@ class WorldBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionStats:
-    """Mean and standard deviation of each action dimension over a training set; kept in the checkpoint."""
+    """Mean and standard deviation of each action dimension over a training set; kept in the
+    checkpoint.
+    """
 
     mean: Float[Tensor, " a"]
     std: Float[Tensor, " a"]
 
     @classmethod
     def measure(cls, actions: Float[Tensor, "*any a"]) -> "ActionStats":
-        """Statistics over all leading axes. A dimension that never changes gets std 1, so it normalises to 0."""
+        """Statistics over all leading axes. A dimension that never changes gets std 1, so it
+        normalises to 0.
+        """
         flat = actions.reshape(-1, actions.shape[-1]).double()
         std = flat.std(0, correction=0)
         return cls(mean=flat.mean(0).float(), std=torch.where(std > 1e-6, std, 1.0).float())

@@ -1,37 +1,45 @@
 """Settings of the world model: the network, its training noise, its losses and its sampling.
 
-Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a field here, and its comment says so.
+Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a field here, and its
+comment says so.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 N_FACTORS = 2
-FACTOR_VOCAB = 512  # an 18-bit token id is two 9-bit factors: id % 512 and id // 512 (MAGVIT-2 ids, as in 1xgpt)
+# An 18-bit token id is two 9-bit factors: id % 512 and id // 512 (MAGVIT-2 ids, as in 1xgpt)
+FACTOR_VOCAB = 512
 TOKEN_VOCAB = FACTOR_VOCAB**N_FACTORS
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelConfig:
-    """The dual-branch spatio-temporal transformer. Widths and depths are those of one branch; both are alike."""
+    """The dual-branch spatio-temporal transformer. Widths and depths are those of one branch; both
+    are alike.
+    """
 
     n_layers: int = 32
     n_heads: int = 4
     d_model: int = 256  # width of the residual stream
     mlp_ratio: int = 4
     grid: tuple[int, int] = (16, 16)  # tokens down and across a frame (gh, gw)
-    n_frames: int = 16  # frames a token may look back over, itself included; the clip length in training
+    # Frames a token may look back over, itself included; the clip length in training
+    n_frames: int = 16
 
     action_dim: int = 16  # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
-    action_substeps: int = 1  # actions per frame; the paper sees 1, the 30 Hz stream at 2 Hz frames has 15
-    # "add", one linear map added to every token, is what the paper describes. "modulate" is AdaLN: scale, shift and
-    # gate in every block, from the action, starting at zero.
+    # Actions per frame; the paper sees 1, the 30 Hz stream at 2 Hz frames has 15
+    action_substeps: int = 1
+    # "add", one linear map added to every token, is what the paper describes. "modulate" is AdaLN:
+    # scale, shift and gate in every block, from the action, starting at zero.
     action_conditioning: Literal["add", "modulate"] = "modulate"
     d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
 
-    # Open. "learned" is one vector per frame, "table" one per frame and cell (1xgpt's); only rotary runs past n_frames.
+    # Open. "learned" is one vector per frame, "table" one per frame and cell (1xgpt's); only rotary
+    # runs past n_frames.
     time_positions: Literal["rotary", "learned", "table"] = "rotary"
-    norms: Literal["all", "1xgpt"] = "all"  # "1xgpt": none before time attention and none after the last block
+    # "1xgpt": none before time attention and none after the last block
+    norms: Literal["all", "1xgpt"] = "all"
     qk_norm: bool = False  # RMS norm on queries and keys: an option for stability at large width
     depth_branch: bool = True  # False: the ablation without depth, a plain RGB model
 
@@ -42,15 +50,26 @@ class WorldModelConfig:
             raise ValueError(
                 f"head width {self.d_model // self.n_heads} is odd; rotary positions turn pairs of channels"
             )
-        for name in ("n_layers", "n_frames", "action_dim", "action_substeps", "d_action", "mlp_ratio"):
+        for name in (
+            "n_layers",
+            "n_frames",
+            "action_dim",
+            "action_substeps",
+            "d_action",
+            "mlp_ratio",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         if min(self.grid) < 1:
             raise ValueError(f"grid={self.grid}: expected (rows, columns), both 1 or more")
         if self.action_conditioning not in ("add", "modulate"):
-            raise ValueError(f"action_conditioning={self.action_conditioning!r}: expected 'add' or 'modulate'")
+            raise ValueError(
+                f"action_conditioning={self.action_conditioning!r}: expected 'add' or 'modulate'"
+            )
         if self.time_positions not in ("rotary", "learned", "table"):
-            raise ValueError(f"time_positions={self.time_positions!r}: expected 'rotary', 'learned' or 'table'")
+            raise ValueError(
+                f"time_positions={self.time_positions!r}: expected 'rotary', 'learned' or 'table'"
+            )
         if self.norms not in ("all", "1xgpt"):
             raise ValueError(f"norms={self.norms!r}: expected 'all' or '1xgpt'")
 
@@ -68,9 +87,10 @@ class WorldModelConfig:
         return ("rgb", "depth") if self.depth_branch else ("rgb",)
 
 
-# The paper names 34 M, 131 M and 544 M. One branch of 32 layers has about 35, 137 and 544 M at these widths, so those
-# names probably count one branch; `parameter_counts` gives the true totals. Heads are 64 wide, which attention kernels
-# like best (at width 256 the 1xgpt peer uses 8 heads of 32; the parameter count is the same).
+# The paper names 34 M, 131 M and 544 M. One branch of 32 layers has about 35, 137 and 544 M at
+# these widths, so those names probably count one branch; `parameter_counts` gives the true totals.
+# Heads are 64 wide, which attention kernels like best (at width 256 the 1xgpt peer uses 8 heads of
+# 32; the parameter count is the same).
 def small(**changes) -> WorldModelConfig:
     return replace(WorldModelConfig(n_layers=32, n_heads=4, d_model=256), **changes)
 
@@ -84,45 +104,59 @@ def large(**changes) -> WorldModelConfig:
 
 
 def paper_small(**changes) -> WorldModelConfig:
-    """The smallest network as the paper describes it: one linear map of the action added to every token (Sec. 3).
+    """The smallest network as the paper describes it: one linear map of the action added to every
+    token (Sec. 3).
 
-    It names no way to tell frames apart; ours for it is one learned vector a frame, which ends at 16 frames.
+    It names no way to tell frames apart; ours for it is one learned vector a frame, which ends at
+    16 frames.
     """
     return replace(small(action_conditioning="add", time_positions="learned"), **changes)
 
 
 def tiny(**changes) -> WorldModelConfig:
     """For two CPU cores; ours, not the paper's."""
-    return replace(WorldModelConfig(n_layers=4, n_heads=4, d_model=128, d_action=64, grid=(8, 8)), **changes)
+    return replace(
+        WorldModelConfig(n_layers=4, n_heads=4, d_model=128, d_action=64, grid=(8, 8)), **changes
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
     """What training hides and spoils: MaskGIT's noise as 1xgpt uses it."""
 
-    # What a predicted frame sees of the frames before it; open in the paper. "masked", 1xgpt's and most likely its way,
-    # is one pass over the clip: earlier frames have hidden cells too, unlike in generation. "clean" runs a whole copy
-    # of the clip beside the masked one, and masked frames look back at the copy: exactly what generation sees. It costs
-    # 1.9 times as much a clip and predicts 1.9 times as many tokens.
+    # What a predicted frame sees of the frames before it; open in the paper. "masked", 1xgpt's and
+    # most likely its way, is one pass over the clip: earlier frames have hidden cells too, unlike
+    # in generation. "clean" runs a whole copy of the clip beside the masked one, and masked frames
+    # look back at the copy: exactly what generation sees. It costs 1.9 times as much a clip and
+    # predicts 1.9 times as many tokens.
     context: Literal["masked", "clean"] = "masked"
-    n_prompt_frames: int = 1  # frames never masked; the first masked frame is uniform over the others
-    max_replacement_rate: float = 0.2  # each clip draws its rate of wrong token factors from U(0, this)
+    # Frames never masked; the first masked frame is uniform over the others
+    n_prompt_frames: int = 1
+    # Each clip draws its rate of wrong token factors from U(0, this)
+    max_replacement_rate: float = 0.2
 
     def __post_init__(self):
         if self.n_prompt_frames < 1:
-            raise ValueError(f"n_prompt_frames={self.n_prompt_frames}: frame 0 is always given, expected 1 or more")
+            raise ValueError(
+                f"n_prompt_frames={self.n_prompt_frames}: frame 0 is always given, expected 1 or more"
+            )
         if not 0 <= self.max_replacement_rate <= 1:
-            raise ValueError(f"max_replacement_rate={self.max_replacement_rate}: expected a share in [0, 1]")
+            raise ValueError(
+                f"max_replacement_rate={self.max_replacement_rate}: expected a share in [0, 1]"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention. A weight of 0 leaves that part out (the ablations)."""
+    """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention. A weight of 0 leaves that part out
+    (the ablations).
+    """
 
     depth: float = 1.0  # λ1
     keypoint: float = 0.01  # λ2
     attention: float = 1.0  # λ3
-    gamma: float = 5.0  # weight in L_attention of a cell that a track passes through; others weigh 1
+    # Weight in L_attention of a cell that a track passes through; others weigh 1
+    gamma: float = 5.0
 
     def __post_init__(self):
         for name in ("depth", "keypoint", "attention", "gamma"):
@@ -132,7 +166,12 @@ class LossConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each part of the loss that is counted, by the names `world_losses` returns."""
-        weights = {"rgb": 1.0, "depth": self.depth, "keypoint": self.keypoint, "attention": self.attention}
+        weights = {
+            "rgb": 1.0,
+            "depth": self.depth,
+            "keypoint": self.keypoint,
+            "attention": self.attention,
+        }
         return {name: weight for name, weight in weights.items() if weight > 0}
 
 
@@ -141,9 +180,11 @@ class SamplingConfig:
     """How MaskGIT fills a frame."""
 
     n_steps: int = 2  # passes over a new frame (1xgpt: 2)
-    temperature: float = 0.0  # 0 takes the likeliest factor; otherwise logits are divided by it before drawing
+    # 0 takes the likeliest factor; otherwise logits are divided by it before drawing
+    temperature: float = 0.0
     top_k: int | None = None  # draw among the k likeliest values of each factor
-    order: Literal["random", "confidence"] = "random"  # which cells are kept after each pass (1xgpt: random)
+    # Which cells are kept after each pass (1xgpt: random)
+    order: Literal["random", "confidence"] = "random"
 
     def __post_init__(self):
         if self.n_steps < 1:

@@ -1,8 +1,9 @@
-"""The dual-branch spatio-temporal transformer: token clips and actions in, hidden states and factor logits out.
+"""The dual-branch spatio-temporal transformer: token clips and actions in, hidden states and factor
+logits out.
 
-RoboScape (arXiv:2506.23135) section 3.2: an RGB and a depth stack of blocks run in parallel from the same history and
-actions, and after every block the RGB stream takes in the depth stream through a learned linear map. Nothing flows
-back.
+RoboScape (arXiv:2506.23135) section 3.2: an RGB and a depth stack of blocks run in parallel from
+the same history and actions, and after every block the RGB stream takes in the depth stream through
+a learned linear map. Nothing flows back.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from model.world.attention import SpaceAttention, TimeAttention, TimeCache, TimeView, clip_view, rotary_angles
+from model.world.attention import (
+    SpaceAttention,
+    TimeAttention,
+    TimeCache,
+    TimeView,
+    clip_view,
+    rotary_angles,
+)
 from model.world.config import FACTOR_VOCAB, N_FACTORS, WorldModelConfig
 
 Cache = list[dict[str, TimeCache]]  # one entry per block, by branch
@@ -27,7 +35,9 @@ class Hidden:
     depth: Float[Tensor, "b t s d"] | None
 
     def __getitem__(self, frames: slice) -> "Hidden":
-        return Hidden(self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None)
+        return Hidden(
+            self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None
+        )
 
 
 def split_factors(ids: Int[Tensor, "*any"]) -> Int[Tensor, "*any 2"]:
@@ -40,7 +50,9 @@ def join_factors(factors: Int[Tensor, "*any 2"]) -> Int[Tensor, "*any"]:
 
 
 class TokenEmbedding(nn.Module):
-    """Sum of one row per factor and of a position; hidden tokens show one learned mask vector instead of their rows."""
+    """Sum of one row per factor and of a position; hidden tokens show one learned mask vector
+    instead of their rows.
+    """
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -49,31 +61,46 @@ class TokenEmbedding(nn.Module):
         self.high = nn.Embedding(FACTOR_VOCAB, d)
         self.mask = nn.Parameter(torch.empty(d))
         self.space = nn.Parameter(torch.empty(config.n_cells, d))
-        per_frame = {"rotary": None, "learned": (d,), "table": (config.n_cells, d)}[config.time_positions]
+        per_frame = {"rotary": None, "learned": (d,), "table": (config.n_cells, d)}[
+            config.time_positions
+        ]
         self.time = nn.Parameter(torch.empty(config.n_frames, *per_frame)) if per_frame else None
 
     def forward(
-        self, ids: Int[Tensor, "b t s"], hidden: Bool[Tensor, "b t s"] | None, positions: Int[Tensor, " t"]
+        self,
+        ids: Int[Tensor, "b t s"],
+        hidden: Bool[Tensor, "b t s"] | None,
+        positions: Int[Tensor, " t"],
     ) -> Float[Tensor, "b t s d"]:
         x = self.low(ids % FACTOR_VOCAB) + self.high(ids // FACTOR_VOCAB)
         if hidden is not None:
             x = torch.where(hidden[..., None], self.mask, x)
         x = x + self.space
-        return x if self.time is None else x + self.time[positions].view(len(positions), -1, x.shape[-1])
+        return (
+            x
+            if self.time is None
+            else x + self.time[positions].view(len(positions), -1, x.shape[-1])
+        )
 
 
 class Block(nn.Module):
-    """Space attention, time attention, MLP; each normed before, and with `modulate` scaled, shifted and gated."""
+    """Space attention, time attention, MLP; each normed before, and with `modulate` scaled, shifted
+    and gated.
+    """
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
         d, self.modulated = config.d_model, config.action_conditioning == "modulate"
-        self.norms = nn.ModuleList(nn.LayerNorm(d, elementwise_affine=not self.modulated) for _ in range(3))
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(d, elementwise_affine=not self.modulated) for _ in range(3)
+        )
         if config.norms == "1xgpt":
             self.norms[1] = nn.Identity()
         self.space = SpaceAttention(d, config.n_heads, config.qk_norm)
         self.time = TimeAttention(d, config.n_heads, config.qk_norm)
-        self.mlp = nn.Sequential(nn.Linear(d, config.mlp_ratio * d), nn.GELU(), nn.Linear(config.mlp_ratio * d, d))
+        self.mlp = nn.Sequential(
+            nn.Linear(d, config.mlp_ratio * d), nn.GELU(), nn.Linear(config.mlp_ratio * d, d)
+        )
         self.modulation = nn.Linear(config.d_action, 9 * d) if self.modulated else None
 
     def forward(
@@ -95,7 +122,9 @@ class Block(nn.Module):
         return x
 
     def start_quiet(self, residual_scale: float) -> None:
-        """Shrink what is added to the residual stream; modulation starts as nothing at all (AdaLN-zero)."""
+        """Shrink what is added to the residual stream; modulation starts as nothing at all
+        (AdaLN-zero).
+        """
         for name, weight in self.named_parameters():
             if name in ("space.out.weight", "time.out.weight", "mlp.2.weight"):
                 weight.data.mul_(residual_scale)
@@ -104,7 +133,9 @@ class Block(nn.Module):
 
 
 class Branch(nn.Module):
-    """Embedding, blocks, final norm and factor heads of one stream; the blocks are run by `DualBranchWorldModel`."""
+    """Embedding, blocks, final norm and factor heads of one stream; the blocks are run by
+    `DualBranchWorldModel`.
+    """
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -114,18 +145,24 @@ class Branch(nn.Module):
             self.action = nn.Linear(n_inputs, d)
         else:
             k = config.d_action
-            self.action = nn.Sequential(nn.Linear(n_inputs, k), nn.SiLU(), nn.Linear(k, k), nn.SiLU())
+            self.action = nn.Sequential(
+                nn.Linear(n_inputs, k), nn.SiLU(), nn.Linear(k, k), nn.SiLU()
+            )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(d) if config.norms == "all" else nn.Identity()
         self.head = nn.Linear(d, N_FACTORS * FACTOR_VOCAB)
 
     def logits(self, hidden: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
-        """Scores of the 512 values of each factor; the two factors are independent given the hidden state."""
+        """Scores of the 512 values of each factor; the two factors are independent given the hidden
+        state.
+        """
         return self.head(hidden).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
 
 
 class DualBranchWorldModel(nn.Module):
-    """Predicts the tokens of hidden cells from the visible cells of the same frame, earlier frames and actions."""
+    """Predicts the tokens of hidden cells from the visible cells of the same frame, earlier frames
+    and actions.
+    """
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -133,9 +170,13 @@ class DualBranchWorldModel(nn.Module):
         self.rgb = Branch(config)
         self.depth = Branch(config) if config.depth_branch else None
         n_fusions = config.n_layers if config.depth_branch else 0
-        self.fusions = nn.ModuleList(nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(n_fusions))
+        self.fusions = nn.ModuleList(
+            nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(n_fusions)
+        )
         self.apply(_init_weights)
-        residual_scale = (3 * config.n_layers) ** -0.5  # keeps the residual stream's size at any depth, as in GPT-2
+        residual_scale = (
+            3 * config.n_layers
+        ) ** -0.5  # keeps the residual stream's size at any depth, as in GPT-2
         for block in (module for module in self.modules() if isinstance(module, Block)):
             block.start_quiet(residual_scale)
         for weight in self.fusions.parameters():
@@ -151,11 +192,12 @@ class DualBranchWorldModel(nn.Module):
         view: TimeView | None = None,
         cache: Cache | None = None,
     ) -> Hidden:
-        """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make scores of them.
+        """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make
+        scores of them.
 
-        `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector there (open in the
-        paper; ours: the same cells in both). Without a depth branch `depth_tokens` are not looked at. `view` and
-        `cache` are for generation, see `sampling`.
+        `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector
+        there (open in the paper; ours: the same cells in both). Without a depth branch
+        `depth_tokens` are not looked at. `view` and `cache` are for generation, see `sampling`.
         """
         self._check(rgb_tokens, depth_tokens, actions, view)
         view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)
@@ -164,14 +206,20 @@ class DualBranchWorldModel(nn.Module):
         h, conditions = {}, {}
         for name in self.config.branches:
             tokens = rgb_tokens if name == "rgb" else depth_tokens
-            h[name], conditions[name] = self._embed(self.branch(name), tokens, actions, hidden, view)
+            h[name], conditions[name] = self._embed(
+                self.branch(name), tokens, actions, hidden, view
+            )
         for i in range(self.config.n_layers):
             for name in h:
                 block_cache = cache[i][name] if cache is not None else None
-                h[name] = self.branch(name).blocks[i](h[name], conditions[name], view, angles, block_cache)
+                h[name] = self.branch(name).blocks[i](
+                    h[name], conditions[name], view, angles, block_cache
+                )
             if self.depth is not None:
                 h["rgb"] = h["rgb"] + self.fusions[i](h["depth"])
-        return Hidden(self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None)
+        return Hidden(
+            self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None
+        )
 
     def branch(self, name: str) -> Branch:
         branch = getattr(self, name)
@@ -182,20 +230,33 @@ class DualBranchWorldModel(nn.Module):
         flat = hidden.flatten(2) if hidden is not None else None
         x = branch.embed(tokens.flatten(2), flat, view.positions)
         action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
-        return (x + action[:, :, None], action) if self.config.action_conditioning == "add" else (x, action)
+        return (
+            (x + action[:, :, None], action)
+            if self.config.action_conditioning == "add"
+            else (x, action)
+        )
 
     def new_cache(self, b: int, n_slots: int) -> Cache:
-        """Room for `n_slots` frames of `b` clips: 2 b n_slots n_cells d_model numbers a block and branch."""
+        """Room for `n_slots` frames of `b` clips: 2 b n_slots n_cells d_model numbers a block and
+        branch.
+        """
         shape = (b, n_slots, self.config.n_cells * self.config.n_heads, self.config.d_head)
         like = self.rgb.head.weight
-        return [{name: TimeCache(shape, like) for name in self.config.branches} for _ in range(self.config.n_layers)]
+        return [
+            {name: TimeCache(shape, like) for name in self.config.branches}
+            for _ in range(self.config.n_layers)
+        ]
 
-    def _check(self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor, view: TimeView | None) -> None:
+    def _check(
+        self, tokens: Tensor, depth_tokens: Tensor | None, actions: Tensor, view: TimeView | None
+    ) -> None:
         c = self.config
         if self.depth is not None and depth_tokens is None:
             raise ValueError("this model has a depth branch and needs depth_tokens")
         if tuple(tokens.shape[2:]) != c.grid:
-            raise ValueError(f"tokens have a {tuple(tokens.shape[2:])} grid, the model was made for {c.grid}")
+            raise ValueError(
+                f"tokens have a {tuple(tokens.shape[2:])} grid, the model was made for {c.grid}"
+            )
         found, expected = actions[0, 0].numel(), c.action_substeps * c.action_dim
         if found != expected:
             raise ValueError(
@@ -206,7 +267,9 @@ class DualBranchWorldModel(nn.Module):
             self.check_length(tokens.shape[1])
 
     def check_length(self, n_frames: int) -> None:
-        """Raises ValueError for clips that have no time positions; for callers who bring a `view` of their own."""
+        """Raises ValueError for clips that have no time positions; for callers who bring a `view`
+        of their own.
+        """
         c = self.config
         if c.time_positions != "rotary" and n_frames > c.n_frames:
             raise ValueError(
@@ -215,7 +278,9 @@ class DualBranchWorldModel(nn.Module):
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Linear maps keep variance; tables start with rows of length about 1; heads start near uniform."""
+    """Linear maps keep variance; tables start with rows of length about 1; heads start near
+    uniform.
+    """
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:
@@ -231,7 +296,13 @@ def parameter_counts(model: DualBranchWorldModel) -> dict[str, int]:
     """True numbers of parameters: each branch, the fusion maps, and the total."""
 
     def count(modules: Sequence[nn.Module | None]) -> int:
-        return sum(p.numel() for module in modules if module is not None for p in module.parameters())
+        return sum(
+            p.numel() for module in modules if module is not None for p in module.parameters()
+        )
 
-    parts = {"rgb": count([model.rgb]), "depth": count([model.depth]), "fusion": count(list(model.fusions))}
+    parts = {
+        "rgb": count([model.rgb]),
+        "depth": count([model.depth]),
+        "fusion": count(list(model.fusions)),
+    }
     return parts | {"total": sum(parts.values())}

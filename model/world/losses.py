@@ -1,8 +1,10 @@
-"""The losses of RoboScape (arXiv:2506.23135) section 3: L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention.
+"""The losses of RoboScape (arXiv:2506.23135) section 3: L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3
+L_attention.
 
-Every part comes back as (b, t), scaled so that its mean over the batch is the part's value: an entry says how much that
-frame of that clip contributes, and one normaliser, the number of predicted tokens (or seen tracks) in the whole batch,
-weighs all of them alike. Where workers share a batch, that is the global one.
+Every part comes back as (b, t), scaled so that its mean over the batch is the part's value: an
+entry says how much that frame of that clip contributes, and one normaliser, the number of predicted
+tokens (or seen tracks) in the whole batch, weighs all of them alike. Where workers share a batch,
+that is the global one.
 """
 
 import torch
@@ -10,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.parallel import ALONE, Workers
-from model.training import LossFn
+from model.training.loop import LossFn
+from model.training.parallel import ALONE, Workers
 from model.world.attention import two_stream_view
 from model.world.batch import WorldBatch
 from model.world.config import LossConfig, MaskingConfig
@@ -41,17 +43,25 @@ def world_losses(
     cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
     parts = {"rgb": per_frame_mean(cross_entropy, mask, batch.workers)}
     if model.depth is not None and hidden.depth is not None and losses.depth:
-        depth_cross_entropy = token_cross_entropy(model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask)
+        depth_cross_entropy = token_cross_entropy(
+            model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask
+        )
         parts["depth"] = per_frame_mean(depth_cross_entropy, mask, batch.workers)
     if losses.keypoint:  # L_keypoint = 1/|K T| Σ_k Σ_t |f_t(p_k) - f_0(p_k)|²
-        parts["keypoint"] = keypoint_loss(hidden.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers)
-    if losses.attention:  # L_attention = -1/|M| Σ_M A log p(z_rgb), with A = γ under a track and 1 elsewhere
+        parts["keypoint"] = keypoint_loss(
+            hidden.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers
+        )
+    if (
+        losses.attention
+    ):  # L_attention = -1/|M| Σ_M A log p(z_rgb), with A = γ under a track and 1 elsewhere
         weight = attention_map(batch.tracks, batch.visible, model.config.grid, losses.gamma)
         parts["attention"] = per_frame_mean(weight * cross_entropy, mask, batch.workers)
     return parts
 
 
-def run_masked_clip(model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]) -> Hidden:
+def run_masked_clip(
+    model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]
+) -> Hidden:
     """One pass over the clip; earlier frames are seen with their hidden cells."""
     return model(noisy.rgb, noisy.depth, actions, noisy.hidden)
 
@@ -59,7 +69,8 @@ def run_masked_clip(model: DualBranchWorldModel, noisy: Corrupted, actions: Floa
 def run_beside_clean_copy(
     model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]
 ) -> Hidden:
-    """One pass over frames 0 ... t-2 with nothing hidden and frames 1 ... t-1 with hidden cells, which see the former.
+    """One pass over frames 0 ... t-2 with nothing hidden and frames 1 ... t-1 with hidden cells,
+    which see the former.
 
     Wrong tokens are in both. Returns the states of frame 0 and of the frames with hidden cells.
     """
@@ -76,7 +87,9 @@ def run_beside_clean_copy(
     def first_and_new(x: Tensor) -> Tensor:
         return torch.cat([x[:, :1], x[:, n:]], dim=1)
 
-    return Hidden(first_and_new(states.rgb), first_and_new(states.depth) if states.depth is not None else None)
+    return Hidden(
+        first_and_new(states.rgb), first_and_new(states.depth) if states.depth is not None else None
+    )
 
 
 def total_loss(parts: Parts, weights: dict[str, float]) -> Float[Tensor, ""]:
@@ -85,7 +98,10 @@ def total_loss(parts: Parts, weights: dict[str, float]) -> Float[Tensor, ""]:
 
 
 def token_cross_entropy(
-    branch: Branch, hidden: Float[Tensor, "b t s d"], tokens: Int[Tensor, "b t s"], mask: Bool[Tensor, "b t s"]
+    branch: Branch,
+    hidden: Float[Tensor, "b t s d"],
+    tokens: Int[Tensor, "b t s"],
+    mask: Bool[Tensor, "b t s"],
 ) -> Float[Tensor, "b t s"]:
     """-log p of each masked token, the sum over its two factors; 0 elsewhere. A uniform guess has 2 ln 512 = 12.5.
 
@@ -93,7 +109,11 @@ def token_cross_entropy(
     """
     logits = at_least_float32(branch.logits(hidden[mask]))  # (m, 2, 512)
     factors = split_factors(tokens[mask])
-    nats = F.cross_entropy(logits.flatten(0, 1), factors.flatten(), reduction="none").unflatten(0, (-1, 2)).sum(-1)
+    nats = (
+        F.cross_entropy(logits.flatten(0, 1), factors.flatten(), reduction="none")
+        .unflatten(0, (-1, 2))
+        .sum(-1)
+    )
     return torch.zeros(mask.shape, device=nats.device, dtype=nats.dtype).masked_scatter(mask, nats)
 
 
@@ -105,7 +125,8 @@ def at_least_float32(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 def per_frame_mean(
     values: Float[Tensor, "b t i"], counted: Bool[Tensor, "b t i"], workers: Workers = ALONE
 ) -> Float[Tensor, "b t"]:
-    """Sum of the counted values of each frame over the mean count per frame, so the result's mean is theirs.
+    """Sum of the counted values of each frame over the mean count per frame, so the result's mean
+    is theirs.
 
     All zeros if nothing is counted. The mean count is that of all workers' clips.
     """
@@ -114,7 +135,10 @@ def per_frame_mean(
 
 
 def attention_map(
-    tracks: Float[Tensor, "b t p 2"], visible: Bool[Tensor, "b t p"], grid: tuple[int, int], gamma: float
+    tracks: Float[Tensor, "b t p 2"],
+    visible: Bool[Tensor, "b t p"],
+    grid: tuple[int, int],
+    gamma: float,
 ) -> Float[Tensor, "b t s"]:
     """The map A: gamma where a visible track is in the cell at that frame, 1 elsewhere."""
     b, t, _ = visible.shape
@@ -133,9 +157,9 @@ def keypoint_loss(
 ) -> Float[Tensor, "b t"]:
     """|f_t(p_t) - f_0(p_0)|² for every track and frame t >= 1: a moving point keeps its features.
 
-    The feature is open in the paper (ours: the RGB branch's final hidden state after the norm, in the cell under the
-    point), and so are the first frame's gradient (ours: none) and hidden points (ours: dropped, a track only counts
-    where it is visible now and in frame 0).
+    The feature is open in the paper (ours: the RGB branch's final hidden state after the norm, in
+    the cell under the point), and so are the first frame's gradient (ours: none) and hidden points
+    (ours: dropped, a track only counts where it is visible now and in frame 0).
     """
     cells = cells_of(tracks, grid)[..., None].expand(-1, -1, -1, features.shape[-1])
     along = features.gather(2, cells)  # (b, t, p, d)
@@ -147,10 +171,16 @@ def keypoint_loss(
 
 
 def world_loss_fn(losses: LossConfig, masking: MaskingConfig) -> LossFn:
-    """The world model's loss in the form `model.training.train` takes: scalars by name, with their "total"."""
+    """The world model's loss in the form `model.training.loop.train` takes: scalars by name, with
+    their "total".
+    """
 
-    def loss_fn(model: DualBranchWorldModel, batch: WorldBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss_fn(
+        model: DualBranchWorldModel, batch: WorldBatch, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         parts = world_losses(model, batch, losses, masking, generator)
-        return {"total": total_loss(parts, losses.weights)} | {name: part.mean() for name, part in parts.items()}
+        return {"total": total_loss(parts, losses.weights)} | {
+            name: part.mean() for name, part in parts.items()
+        }
 
     return loss_fn

@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.parallel import ALONE, Workers
+from model.training.parallel import ALONE, Workers
 from model.world.config import FACTOR_VOCAB, MaskingConfig
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """What the network sees (`rgb`, `depth`, with some wrong tokens) and the cells it has to predict (`hidden`)."""
+    """What the network sees (`rgb`, `depth`, with some wrong tokens) and the cells it has to
+    predict (`hidden`).
+    """
 
     rgb: Int[Tensor, "b t gh gw"]
     depth: Int[Tensor, "b t gh gw"]
@@ -32,13 +34,15 @@ def corrupt(
 ) -> Corrupted:
     """Replace token factors at random and choose the cells to hide, the same cells in both streams.
 
-    Each clip draws one replacement rate. Draws happen on the generator's device, so that a CPU generator gives the same
-    noise wherever the tokens are, and for the global batch of which these clips are a worker's part, so that it is the
-    same for any number of workers.
+    Each clip draws one replacement rate. Draws happen on the generator's device, so that a CPU
+    generator gives the same noise wherever the tokens are, and for the global batch of which these
+    clips are a worker's part, so that it is the same for any number of workers.
     """
     b, t, gh, gw = rgb_tokens.shape
     shape = (b * workers.n, t, gh, gw)
-    rate = config.max_replacement_rate * torch.rand(shape[0], 1, 1, 1, generator=generator, device=generator.device)
+    rate = config.max_replacement_rate * torch.rand(
+        shape[0], 1, 1, 1, generator=generator, device=generator.device
+    )
     return Corrupted(
         replace_factors(rgb_tokens, rate, generator, workers),
         replace_factors(depth_tokens, rate, generator, workers),
@@ -47,9 +51,14 @@ def corrupt(
 
 
 def replace_factors(
-    ids: Int[Tensor, "b t gh gw"], rate: Float[Tensor, "n 1 1 1"], generator: torch.Generator, workers: Workers = ALONE
+    ids: Int[Tensor, "b t gh gw"],
+    rate: Float[Tensor, "n 1 1 1"],
+    generator: torch.Generator,
+    workers: Workers = ALONE,
 ) -> Int[Tensor, "b t gh gw"]:
-    """Each 9-bit factor of each token becomes, with its clip's rate, one of the 512 values at random."""
+    """Each 9-bit factor of each token becomes, with its clip's rate, one of the 512 values at
+    random.
+    """
     shape, place = (len(rate), *ids.shape[1:]), {"generator": generator, "device": generator.device}
     factors = []
     for factor in (ids % FACTOR_VOCAB, ids // FACTOR_VOCAB):
@@ -64,12 +73,15 @@ def choose_hidden(
 ) -> Bool[Tensor, "b t gh gw"]:
     """Hide cells from some frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
 
-    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip: it is the only one whose past is
-    whole. With a clean context all pasts are, and hiding starts right after the prompt.
+    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip: it is the only
+    one whose past is whole. With a clean context all pasts are, and hiding starts right after the
+    prompt.
     """
     b, t, gh, gw = shape
     if config.n_prompt_frames >= t:
-        raise ValueError(f"clips of {t} frames leave none to predict after {config.n_prompt_frames} prompt frames")
+        raise ValueError(
+            f"clips of {t} frames leave none to predict after {config.n_prompt_frames} prompt frames"
+        )
     place = {"generator": generator, "device": generator.device}
     first = torch.randint(config.n_prompt_frames, t, (b, 1), **place)
     if config.context == "clean":

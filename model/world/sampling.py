@@ -1,13 +1,14 @@
 """Generation: known frames and actions in, the frames after them out.
 
-A frame is filled by MaskGIT (arXiv:2202.04200): all its cells start hidden, each pass predicts all hidden cells, some
-are kept, and the rest are predicted again. Frames before it do not depend on it, so their time keys and values are kept
-in a cache. A frame's last pass still had hidden cells; its true keys and values are made together with the first pass
-over the next frame, which costs no pass of its own: n passes over n + 1 frames, whatever came before.
+A frame is filled by MaskGIT (arXiv:2202.04200): all its cells start hidden, each pass predicts all
+hidden cells, some are kept, and the rest are predicted again. Frames before it do not depend on it,
+so their time keys and values are kept in a cache. A frame's last pass still had hidden cells; its
+true keys and values are made together with the first pass over the next frame, which costs no pass
+of its own: n passes over n + 1 frames, whatever came before.
 
-What changes from frame to frame is in tensors on the device, and nothing is read back from there. So a GPU is never
-waited for inside a rollout, and all frames have the shapes of the first: one compiled block, or one CUDA graph, serves
-all of them.
+What changes from frame to frame is in tensors on the device, and nothing is read back from there.
+So a GPU is never waited for inside a rollout, and all frames have the shapes of the first: one
+compiled block, or one CUDA graph, serves all of them.
 """
 
 import math
@@ -18,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.world.attention import TimeView, two_stream_view
+from model.world.cache import CachedPast, Predict, RecomputedPast, Tokens, as_pair
 from model.world.config import SamplingConfig
 from model.world.dual_branch import DualBranchWorldModel, Hidden, join_factors, split_factors
-from model.world.past import CachedPast, Predict, RecomputedPast, Tokens, as_pair
 
 
 @torch.no_grad()
@@ -37,26 +38,34 @@ def rollout(
 ) -> Tokens:
     """Free-running prediction: all `t` frames, the prompt's as given and the others one by one.
 
-    Runs longer than the model's `n_frames` slide: each frame sees the `n_frames` up to itself. `use_cache=False`
-    recomputes all frames in every pass, which gives the same tokens at many times the cost.
+    Runs longer than the model's `n_frames` slide: each frame sees the `n_frames` up to itself.
+    `use_cache=False` recomputes all frames in every pass, which gives the same tokens at many times
+    the cost.
 
-    Noise is drawn where the generator is: one on the CPU draws the same on any machine, one on the GPU is faster where
-    the temperature is not 0. `cuda_graph` launches all kernels of a frame at once; small batches gain most from it.
-    `on_frame` is told each new frame's number when its work is queued.
+    Noise is drawn where the generator is: one on the CPU draws the same on any machine, one on the
+    GPU is faster where the temperature is not 0. `cuda_graph` launches all kernels of a frame at
+    once; small batches gain most from it. `on_frame` is told each new frame's number when its work
+    is queued.
     """
     n_frames, n_prompt = actions.shape[1], prompt.rgb.shape[1]
     if not 1 <= n_prompt < n_frames:
-        raise ValueError(f"{n_prompt} prompt frames and {n_frames} actions: expected 1 or more, and fewer than actions")
+        raise ValueError(
+            f"{n_prompt} prompt frames and {n_frames} actions: expected 1 or more, and fewer than actions"
+        )
     model.check_length(n_frames)
     if cuda_graph and not (use_cache and actions.is_cuda):
-        raise ValueError(f"cuda_graph: expected a model on a GPU and its cache, found {actions.device}, {use_cache=}")
+        raise ValueError(
+            f"cuda_graph: expected a model on a GPU and its cache, found {actions.device}, {use_cache=}"
+        )
     actions = actions.to(model.rgb.head.weight.dtype)
     past = CachedPast(model, actions) if use_cache else RecomputedPast(model, actions)
     next_frame = _NextFrame(model, past, prompt, n_frames, config, generator)
     step: Callable[[], None] = next_frame
     for t in range(n_prompt, n_frames):
         step()
-        if cuda_graph and t == n_prompt:  # the first frame has warmed up what a capture must find ready
+        if (
+            cuda_graph and t == n_prompt
+        ):  # the first frame has warmed up what a capture must find ready
             step = _captured(next_frame, generator)
         if on_frame is not None:
             on_frame(t)
@@ -73,8 +82,8 @@ def teacher_forced(
 ) -> Tokens:
     """Every frame from 1 on, each predicted from the true frames before it; t - 1 frames.
 
-    All are filled at once: the true frames' keys and values stand in the cache, and a frame being filled sees those of
-    earlier frames and itself.
+    All are filled at once: the true frames' keys and values stand in the cache, and a frame being
+    filled sees those of earlier frames and itself.
     """
     b, n = len(clip.rgb), clip.rgb.shape[1] - 1
     model.check_length(n + 1)
@@ -102,9 +111,9 @@ def fill(
 ) -> Tokens:
     """Fill frames whose cells are all hidden, in `config.n_steps` passes.
 
-    A cell is kept in both branches at once. After pass i of n, cos(πi/2n) of the cells are hidden again, rounded up:
-    random ones, those lowest in `orders[i]`, or those whose drawn tokens (of both branches together) the model thinks
-    least likely.
+    A cell is kept in both branches at once. After pass i of n, cos(πi/2n) of the cells are hidden
+    again, rounded up: random ones, those lowest in `orders[i]`, or those whose drawn tokens (of
+    both branches together) the model thinks least likely.
     """
     tokens, hidden = blank, torch.ones_like(blank.rgb, dtype=torch.bool)
     for i in range(1, config.n_steps + 1):
@@ -114,7 +123,9 @@ def fill(
         depth = depth_logits = None
         if model.depth is not None and states.depth is not None and tokens.depth is not None:
             depth_logits = model.depth.logits(states.depth)
-            depth = torch.where(hidden, draw(depth_logits, config, generator).view_as(hidden), tokens.depth)
+            depth = torch.where(
+                hidden, draw(depth_logits, config, generator).view_as(hidden), tokens.depth
+            )
         tokens = Tokens(rgb, depth)
         if i == config.n_steps:
             break
@@ -132,47 +143,62 @@ def fill(
 
 
 def n_hidden_after(i: int, n_steps: int, n_cells: int) -> int:
-    """n_cells cos(πi/2n), rounded up; of a cosine that is a half exactly, which floating point makes a little more."""
+    """n_cells cos(πi/2n), rounded up; of a cosine that is a half exactly, which floating point
+    makes a little more.
+    """
     return math.ceil(round(n_cells * math.cos(math.pi / 2 * i / n_steps), 9))
 
 
 def draw_orders(
     config: SamplingConfig, cells: tuple[int, ...], generator: torch.Generator, device: torch.device
 ) -> Float[Tensor, "k *cells"]:
-    """Uniform scores of all cells for each pass after which some are hidden again; none if confidence decides."""
+    """Uniform scores of all cells for each pass after which some are hidden again; none if
+    confidence decides.
+    """
     k = config.n_steps - 1 if config.order == "random" else 0
     return _uniform((k, *cells), generator, device)
 
 
-def draw(logits: Float[Tensor, "*any 2 v"], config: SamplingConfig, generator: torch.Generator) -> Int[Tensor, "*any"]:
+def draw(
+    logits: Float[Tensor, "*any 2 v"], config: SamplingConfig, generator: torch.Generator
+) -> Int[Tensor, "*any"]:
     """A token id per cell, its two factors drawn independently."""
     if config.temperature == 0:
         factors = logits.argmax(-1)
     else:
         scores = logits.float() / config.temperature
         if config.top_k is not None:
-            scores = scores.masked_fill(scores < scores.topk(config.top_k, dim=-1).values[..., -1:], -math.inf)
-        # argmax of scores plus Gumbel noise draws from their softmax; the noise is finite for any uniform draw
+            scores = scores.masked_fill(
+                scores < scores.topk(config.top_k, dim=-1).values[..., -1:], -math.inf
+            )
+        # argmax of scores plus Gumbel noise draws from their softmax; the noise is finite for any
+        # uniform draw
         uniform = _uniform(scores.shape, generator, scores.device).clamp(1e-20, 1 - 2**-24)
         factors = (scores - torch.log(-torch.log(uniform))).argmax(-1)
     return join_factors(factors)
 
 
-def log_probability(logits: Float[Tensor, "*any 2 v"], ids: Int[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def log_probability(
+    logits: Float[Tensor, "*any 2 v"], ids: Int[Tensor, "*any"]
+) -> Float[Tensor, "*any"]:
     """Of whole tokens, under the model itself: at temperature 1, whatever they were drawn at."""
     factors = split_factors(ids)[..., None]
     return logits.float().log_softmax(-1).gather(-1, factors).sum((-1, -2))
 
 
 def compile_blocks(model: DualBranchWorldModel) -> None:
-    """Compiles the model's blocks, in place; all of them share one graph for each shape. Takes about a minute."""
+    """Compiles the model's blocks, in place; all of them share one graph for each shape. Takes
+    about a minute.
+    """
     for name in model.config.branches:
         for block in model.branch(name).blocks:
             block.compile(dynamic=False)
 
 
 class _NextFrame:
-    """Called once for each new frame, in order: fills frame `at` of `made`, and moves on to the next."""
+    """Called once for each new frame, in order: fills frame `at` of `made`, and moves on to the
+    next.
+    """
 
     def __init__(
         self,
@@ -188,7 +214,10 @@ class _NextFrame:
         past.settle(prompt[: n_prompt - 1])  # the last one is settled with the first new frame
         self.made = prompt.then(_blank(prompt[:1], model, n_frames - n_prompt))
         self.blank = _blank(prompt[:1], model)
-        per_frame = [draw_orders(config, (b, 1, gh * gw), generator, device) for _ in range(n_frames - n_prompt)]
+        per_frame = [
+            draw_orders(config, (b, 1, gh * gw), generator, device)
+            for _ in range(n_frames - n_prompt)
+        ]
         self.orders = torch.stack(per_frame)
         self.at, self.number = (torch.full((1,), n, device=device) for n in (n_prompt, 0))
 
@@ -224,5 +253,7 @@ def _blank(like: Tokens, model: DualBranchWorldModel, n_frames: int | None = Non
     return Tokens(rgb, depth if model.depth is not None else None)
 
 
-def _uniform(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Float[Tensor, "*shape"]:
+def _uniform(
+    shape: Sequence[int], generator: torch.Generator, device: torch.device
+) -> Float[Tensor, "*shape"]:
     return torch.rand(shape, generator=generator, device=generator.device).to(device)

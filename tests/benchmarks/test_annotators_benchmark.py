@@ -26,11 +26,18 @@ def test_a_line_has_the_time_after_the_first_shard():
     line = annotators.stage_line(clip, MARKS, 6.9, MANIFEST)
     assert line == "| clip | 0.100 s a clip | 0.100 s a clip | 1.00 |"  # 3.7 s for 37 clips
     depth = SimpleNamespace(name="depth", annotator=SimpleNamespace(name="vda-tiny"))
-    assert annotators.stage_line(depth, MARKS, 6.9, MANIFEST).startswith("| depth (vda-tiny) | 0.100 s")
+    assert annotators.stage_line(depth, MARKS, 6.9, MANIFEST).startswith(
+        "| depth (vda-tiny) | 0.100 s"
+    )
 
 
 def test_a_single_shard_is_not_timed():
-    with pytest.raises(SystemExit, match=r"stage clip: 20 clips are one shard of 32.*give --stage more clips"):
+    with pytest.raises(
+        SystemExit, match=r"stage clip: 20 clips are one shard of 32.*give --stage more clips"
+    ):
         annotators.stage_line(
-            SimpleNamespace(name="clip"), MARKS[:1], 2.0, SimpleNamespace(n_clips=20, clips_per_shard=32)
+            SimpleNamespace(name="clip"),
+            MARKS[:1],
+            2.0,
+            SimpleNamespace(n_clips=20, clips_per_shard=32),
         )

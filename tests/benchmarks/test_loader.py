@@ -27,8 +27,12 @@ def test_all_loaders_give_the_same_batches(tmp_path, monkeypatch):
 
 
 def test_the_report_compares_with_what_a_gpu_could_take_at_most():
-    """34 M parameters at 790 TFLOP/s: 812 clips a second by the usual estimate of six operations a parameter."""
-    times = dict.fromkeys(["prepared rows in memory", IN_FILE, "from the stores"], Times(1e-4, 1e-4))
+    """34 M parameters at 790 TFLOP/s: 812 clips a second by the usual estimate of six operations a
+    parameter.
+    """
+    times = dict.fromkeys(
+        ["prepared rows in memory", IN_FILE, "from the stores"], Times(1e-4, 1e-4)
+    )
     times |= dict.fromkeys(["step with the loader", "step with one batch"], Times(1.0, 1.0))
     text = report(times, Conditions(CPU))
     bound = float(text.split("full rate: ")[1].split()[0])

@@ -9,8 +9,8 @@ from measuring import NOISY, Arm, Conditions, Times, table, take_turns
 from world_generation import Plan, against_the_plain_way, cache_memory, require_equal_tokens
 from world_subjects import Subject, flops_per_frame, subject
 
+from model.world.cache import Tokens
 from model.world.config import tiny
-from model.world.past import Tokens
 
 CPU = torch.device("cpu")
 PLAN = Plan(rounds=1, n_new=2, compiled=False)
@@ -53,7 +53,10 @@ def test_a_verdict_needs_a_quiet_machine(quiet, monkeypatch):
 
 
 def test_tables_are_markdown():
-    assert table("T", [{"a": 1, "b": "x"}, {"a": 2}]) == "\n## T\n\n| a | b |\n| --- | --- |\n| 1 | x |\n| 2 |  |"
+    assert (
+        table("T", [{"a": 1, "b": "x"}, {"a": 2}])
+        == "\n## T\n\n| a | b |\n| --- | --- |\n| 1 | x |\n| 2 |  |"
+    )
 
 
 def test_generation_is_compared_in_every_way(quiet):
@@ -69,7 +72,11 @@ def test_generation_is_compared_in_every_way(quiet):
 def test_nothing_is_timed_where_tokens_differ(n_steps, monkeypatch):
     s = small_subject()
     require_equal_tokens(s, n_steps, PLAN)
-    wrong = Tokens(torch.zeros(2, 1, 2, 3, dtype=torch.long), torch.zeros(2, 1, 2, 3, dtype=torch.long))
+    wrong = Tokens(
+        torch.zeros(2, 1, 2, 3, dtype=torch.long), torch.zeros(2, 1, 2, 3, dtype=torch.long)
+    )
     monkeypatch.setattr(world_generation.Subject, "window_frame", lambda *arguments: wrong)
-    with pytest.raises(SystemExit, match=r"frame 1: .* of the tokens are equal, expected 99.9%; nothing is timed"):
+    with pytest.raises(
+        SystemExit, match=r"frame 1: .* of the tokens are equal, expected 99.9%; nothing is timed"
+    ):
         require_equal_tokens(s, n_steps, PLAN)

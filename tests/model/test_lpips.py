@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from model.lpips import Lpips, load_lpips, lpips_state
 
-# lpips 0.1.4 (net="alex", version="0.1") with the weights of lpips_golden.py on its image pairs, torch 2.13 CPU float32
+# lpips 0.1.4 (net="alex", version="0.1") with the weights of lpips_golden.py on its image pairs,
+# torch 2.13 CPU float32
 REFERENCE = (0.0237718821, 0.0307491682, 0.0177138988)
 
 
@@ -47,7 +48,9 @@ def test_gradient_is_finite_even_without_features(network: Lpips):
 
 
 def test_loads_the_two_published_files(tmp_path: Path, network: Lpips):
-    trunk = trunk_weights() | {"classifier.1.weight": torch.zeros(2, 2)}  # torchvision's file holds the classifier too
+    trunk = trunk_weights() | {
+        "classifier.1.weight": torch.zeros(2, 2)
+    }  # torchvision's file holds the classifier too
     torch.save(trunk, tmp_path / "alexnet.pth")
     torch.save(linear_weights(), tmp_path / "alex.pth")
     loaded = load_lpips(tmp_path / "alexnet.pth", tmp_path / "alex.pth")
@@ -57,17 +60,23 @@ def test_loads_the_two_published_files(tmp_path: Path, network: Lpips):
 
 def test_absent_file_says_where_it_comes_from(tmp_path: Path):
     torch.save(trunk_weights(), tmp_path / "alexnet.pth")
-    with pytest.raises(FileNotFoundError, match=r"none\.pth.*torchvision's AlexNet ImageNet weights"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.pth.*torchvision's AlexNet ImageNet weights"
+    ):
         load_lpips(tmp_path / "none.pth", tmp_path / "alex.pth")
     with pytest.raises(FileNotFoundError, match=r"alex\.pth.*lpips package's v0\.1"):
         load_lpips(tmp_path / "alexnet.pth", tmp_path / "alex.pth")
 
 
 def test_other_weights_are_refused():
-    with pytest.raises(ValueError, match=r"no entry 'features\.0\.weight'; expected torchvision's AlexNet"):
+    with pytest.raises(
+        ValueError, match=r"no entry 'features\.0\.weight'; expected torchvision's AlexNet"
+    ):
         lpips_state(linear_weights(), linear_weights())
     vgg_heads = linear_weights() | {"lin1.model.1.weight": torch.zeros(1, 128, 1, 1)}
-    with pytest.raises(ValueError, match=r"'lin1\.model\.1\.weight' has shape \(1, 128, 1, 1\), expected \(1, 192"):
+    with pytest.raises(
+        ValueError, match=r"'lin1\.model\.1\.weight' has shape \(1, 128, 1, 1\), expected \(1, 192"
+    ):
         lpips_state(trunk_weights(), vgg_heads)
 
 

@@ -29,7 +29,9 @@ from model.metrics import (
 )
 
 
-def videos(seed: int = 0, size: tuple[int, int] = (14, 17), b: int = 2, t: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def videos(
+    seed: int = 0, size: tuple[int, int] = (14, 17), b: int = 2, t: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
     """A predicted and a true clip in [-1, 1] and a mask of the pixels that count."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(b, t, 3, *size, generator=generator) * 2 - 1
@@ -118,7 +120,10 @@ def slow_ssim(predicted: np.ndarray, target: np.ndarray, counts: np.ndarray) -> 
             for c in range(3):
                 a, b = (image[c, y - 5 : y + 6, x - 5 : x + 6] for image in (predicted, target))
                 mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
-                var_a, var_b = (weight * (a - mean_a) ** 2).sum(), (weight * (b - mean_b) ** 2).sum()
+                var_a, var_b = (
+                    (weight * (a - mean_a) ** 2).sum(),
+                    (weight * (b - mean_b) ** 2).sum(),
+                )
                 covariance = (weight * (a - mean_a) * (b - mean_b)).sum()
                 scores.append(
                     (2 * mean_a * mean_b + 1e-4)
@@ -132,8 +137,13 @@ def test_ssim_agrees_with_a_plain_loop():
     predicted, target, _ = videos(t=2)
     unit = [((video + 1) / 2).double().numpy() for video in (predicted, target)]
     everywhere = np.ones((14, 17), dtype=bool)
-    expected = [np.mean([slow_ssim(unit[0][i, j], unit[1][i, j], everywhere) for j in range(2)]) for i in range(2)]
-    assert_close(ssim(predicted, target), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=0)
+    expected = [
+        np.mean([slow_ssim(unit[0][i, j], unit[1][i, j], everywhere) for j in range(2)])
+        for i in range(2)
+    ]
+    assert_close(
+        ssim(predicted, target), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=0
+    )
 
 
 def test_masked_ssim_reads_the_mask_at_the_window_centre():
@@ -159,7 +169,9 @@ def test_lpips_averages_the_frames_of_each_clip():
         forward = staticmethod(network)
 
     predicted, target, _ = videos()
-    assert_close(lpips(Distance(), predicted, target), (predicted - target).abs().mean(dim=(1, 2, 3, 4)))
+    assert_close(
+        lpips(Distance(), predicted, target), (predicted - target).abs().mean(dim=(1, 2, 3, 4))
+    )
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
@@ -184,14 +196,21 @@ def test_depth_metrics_agree_with_plain_loops():
     for clip in range(2):
         pairs = [
             (p.item(), q.item())
-            for p, q, ok in zip(predicted[clip].flatten(), target[clip].flatten(), valid[clip].flatten(), strict=True)
+            for p, q, ok in zip(
+                predicted[clip].flatten(),
+                target[clip].flatten(),
+                valid[clip].flatten(),
+                strict=True,
+            )
             if ok
         ]
         relative = sum(abs(p - q) / q for p, q in pairs) / len(pairs)
         assert abs_rel(predicted, target, valid)[clip].item() == pytest.approx(relative, rel=1e-5)
         for n in (1, 2, 3):
             share = sum(max(p / q, q / p) < 1.25**n for p, q in pairs) / len(pairs)
-            assert delta_accuracy(predicted, target, valid, n)[clip].item() == pytest.approx(share, rel=1e-5)
+            assert delta_accuracy(predicted, target, valid, n)[clip].item() == pytest.approx(
+                share, rel=1e-5
+            )
 
 
 def test_invalid_pixels_do_not_count_whatever_they_hold():
@@ -217,7 +236,9 @@ def test_depth_without_valid_or_positive_pixels_is_refused():
 
 @settings(max_examples=25, deadline=None)
 @given(scale=st.floats(0.05, 20), shift=st.floats(-5, 5), seed=st.integers(0, 99))
-def test_aligned_abs_rel_does_not_change_under_scale_and_shift(scale: float, shift: float, seed: int):
+def test_aligned_abs_rel_does_not_change_under_scale_and_shift(
+    scale: float, shift: float, seed: int
+):
     predicted, target, valid = depths(seed)
     inverse, true_inverse = 1 / predicted, 1 / target
 
@@ -234,8 +255,12 @@ def test_alignment_is_least_squares_over_the_whole_clip():
     for clip in range(2):
         ok = valid[clip].numpy()
         x, y = predicted[clip].double().numpy(), target[clip].double().numpy()
-        (scale, shift), *_ = np.linalg.lstsq(np.stack([x[ok], np.ones(ok.sum())], axis=1), y[ok], rcond=None)
-        assert_close(aligned[clip].double(), torch.from_numpy(scale * x + shift), rtol=1e-4, atol=1e-5)
+        (scale, shift), *_ = np.linalg.lstsq(
+            np.stack([x[ok], np.ones(ok.sum())], axis=1), y[ok], rcond=None
+        )
+        assert_close(
+            aligned[clip].double(), torch.from_numpy(scale * x + shift), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_alignment_recovers_an_exact_relation_and_survives_a_constant():
@@ -248,7 +273,9 @@ def test_alignment_recovers_an_exact_relation_and_survives_a_constant():
 
 def test_depth_from_inverse_is_capped():
     inverse = torch.tensor([2.0, 0.5, 0.01, 0.0, -1.0]).view(1, 1, 1, 5)
-    assert depth_from_inverse(inverse, farthest=10.0).flatten().tolist() == pytest.approx([0.5, 2, 10, 10, 10])
+    assert depth_from_inverse(inverse, farthest=10.0).flatten().tolist() == pytest.approx(
+        [0.5, 2, 10, 10, 10]
+    )
 
 
 # --- tracks
@@ -260,7 +287,9 @@ def tracks(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Predicted and true tracks (b t p 2), their visibility, and which entries count."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(2, 6, 9, 2, generator=generator) * torch.tensor([512.0, 128.0])
-    predicted = target + 6 * torch.randn(target.shape, generator=generator) * torch.tensor([2.0, 0.5])
+    predicted = target + 6 * torch.randn(target.shape, generator=generator) * torch.tensor(
+        [2.0, 0.5]
+    )
     seen, true_seen = (torch.rand(2, 6, 9, generator=generator) < share for share in (0.6, 0.7))
     query = torch.randint(0, 5, (2, 9), generator=generator)
     return predicted, seen, target, true_seen, frames_after_query(query, 6)
@@ -299,7 +328,9 @@ def test_track_metrics_agree_with_plain_loops():
         assert 0 < jaccard < 1
         accuracy = position_accuracy(predicted, target, true_seen, counted, SIZE)[clip].item()
         assert accuracy == pytest.approx(sum(shares) / 5)
-        assert occlusion_accuracy(seen, true_seen, counted)[clip].item() == pytest.approx(sum(right) / len(right))
+        assert occlusion_accuracy(seen, true_seen, counted)[clip].item() == pytest.approx(
+            sum(right) / len(right)
+        )
 
 
 def test_perfect_tracks_score_one_and_uncounted_entries_do_not_matter():

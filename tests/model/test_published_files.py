@@ -25,13 +25,18 @@ def path(tmp_path: Path) -> Path:
     [
         (b"hello world\n", r"it begins with b'hello world\\n', as no checkpoint does\. "),
         (b"<html>not found</html>", r"it begins with b'<html>"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", r"it begins with b'version https://git-lfs"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            r"it begins with b'version https://git-lfs",
+        ),
         (b"a" * 5000, r"it begins with b'a{24}'"),
         (b"", r"it is empty\. "),
         (b"\x80\x02", ""),
     ],
 )
-def test_files_that_are_no_checkpoint_are_refused(path: Path, content: bytes, found: str, mmap: bool):
+def test_files_that_are_no_checkpoint_are_refused(
+    path: Path, content: bytes, found: str, mmap: bool
+):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=REFUSED) as refused:
         read_tensors(path, mmap=mmap)
@@ -52,7 +57,9 @@ def test_files_that_were_cut_off_are_refused(path: Path, percent: float, mmap: b
 def test_a_flipped_bit_of_what_describes_the_tensors_raises_nothing_else(path: Path, bit: int):
     """Some flips give another dict, which is refused by its names or shapes, or as another digest."""
     whole = path.read_bytes()
-    described = slice(whole.index(b"data.pkl"), whole.index(b"layer2.weight") + 200)  # names, types, shapes
+    described = slice(
+        whole.index(b"data.pkl"), whole.index(b"layer2.weight") + 200
+    )  # names, types, shapes
     places = range(described.start, described.stop)
     outcomes = [outcome(path, flipped(whole, place, bit), read_tensors) for place in places]
     assert outcomes.count("refused") > len(places) / 4
@@ -82,8 +89,15 @@ def test_files_that_cannot_be_opened_say_so_themselves(tmp_path: Path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_the_first_entry_that_is_not_finite_is_named(bad: float):
-    state = {"a": torch.ones(2), "n": torch.tensor(3), "b": torch.ones(2, 3), "c": torch.full((2,), bad)}
+    state = {
+        "a": torch.ones(2),
+        "n": torch.tensor(3),
+        "b": torch.ones(2, 3),
+        "c": torch.full((2,), bad),
+    }
     check_finite({name: state[name] for name in "anb"}, "x.pth")
     state["b"][1, 2] = bad
-    with pytest.raises(ValueError, match=r"x\.pth: b has 1 of 6 values that are NaN or infinite: .* make it again"):
+    with pytest.raises(
+        ValueError, match=r"x\.pth: b has 1 of 6 values that are NaN or infinite: .* make it again"
+    ):
         check_finite(state, "x.pth")

@@ -1,11 +1,9 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from machinery import Machinery
-
-sys.path.append(str(Path(__file__).parents[1] / "stages"))  # the small stores and trainings of its tests
+from repository import SUPPORT
 
 
 @pytest.fixture
@@ -16,7 +14,7 @@ def machinery(tmp_path: Path) -> Machinery:
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A local Ray for the whole test session."""
-    from pipeline.services import ensure_token
+    from pipeline.orchestration.services import ensure_token
     from pipeline.settings import Settings, apply_environment
 
     settings = Settings(home=tmp_path_factory.mktemp("ray"))
@@ -26,6 +24,6 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", address="local",
-             runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}})  # fmt: skip
+             runtime_env={"env_vars": {"PYTHONPATH": str(SUPPORT)}})  # fmt: skip
     yield
     ray.shutdown()

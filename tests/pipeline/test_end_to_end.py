@@ -1,4 +1,6 @@
-"""The command as a user types it: sample episodes to evaluation, then again, in part, and interrupted."""
+"""The command as a user types it: sample episodes to evaluation, then again, in part, and
+interrupted.
+"""
 
 import json
 import os
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import services
+from pipeline.orchestration import services
 from pipeline.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,16 +28,28 @@ STAGES = [
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A workspace with services of its own; the environment of a user who works in it."""
     folder = tmp_path_factory.mktemp("workspace")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "ROBOSCAPE_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "ROBOSCAPE_"))
+    }
     port = str(services.free_port())
-    environment |= {"ROBOSCAPE_HOME": str(folder), "ROBOSCAPE_BACKEND": "serial", "ROBOSCAPE_PREFECT_PORT": port}
+    environment |= {
+        "ROBOSCAPE_HOME": str(folder),
+        "ROBOSCAPE_BACKEND": "serial",
+        "ROBOSCAPE_PREFECT_PORT": port,
+    }
     yield environment
     call(environment, "down")
 
 
-def call(environment: dict[str, str], *arguments: str, code: int = 0, stream: str = "stdout") -> str:
-    done = subprocess.run([ROBOSCAPE, *arguments], env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+def call(
+    environment: dict[str, str], *arguments: str, code: int = 0, stream: str = "stdout"
+) -> str:
+    done = subprocess.run(
+        [ROBOSCAPE, *arguments], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == code, (
+        f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return getattr(done, stream)
 
 
@@ -63,10 +77,15 @@ def test_the_same_again_makes_nothing(home: dict[str, str]):
 
 def test_a_plan_says_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):
     lines = call(home, "run", "smoke", "--plan", "--set", "keypoints.grid=8").splitlines()
-    verdicts = {line.split()[0]: line for line in lines if line.partition(" ")[0] in STAGES}  # not where one is wrapped
+    verdicts = {
+        line.split()[0]: line for line in lines if line.partition(" ")[0] in STAGES
+    }  # not where one is wrapped
     made = {stage for stage, line in verdicts.items() if " make " in line}
     assert made == {"keypoints", "label_quality", "label_scores", "world_model", "evaluation"}
-    assert "grid: 32 -> 8" in verdicts["keypoints"] and "input keypoints changed" in verdicts["world_model"]
+    assert (
+        "grid: 32 -> 8" in verdicts["keypoints"]
+        and "input keypoints changed" in verdicts["world_model"]
+    )
     assert len(list((stores(home) / "keypoints").iterdir())) == 1
 
 
@@ -114,9 +133,21 @@ def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(home: dict[str, str]):
 
 
 def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
-    settings = ("annotator.training.steps=2", "annotator.n_val_clips=2", "discover.val_share=0.34", "truth.points=64")
+    settings = (
+        "annotator.training.steps=2",
+        "annotator.n_val_clips=2",
+        "discover.val_share=0.34",
+        "truth.points=64",
+    )
     options = [word for setting in settings for word in ("--set", setting)]
-    text = call(home, "train-annotator", "vda-tiny", "--source", f"{home['ROBOSCAPE_HOME']}/sample-smoke", *options)
+    text = call(
+        home,
+        "train-annotator",
+        "vda-tiny",
+        "--source",
+        f"{home['ROBOSCAPE_HOME']}/sample-smoke",
+        *options,
+    )
     expected = ["discover", "clip", "truth", "depth_annotator"]
     assert states(home) == dict.fromkeys(expected, "completed")
     assert "held_out.png" in text
@@ -124,8 +155,13 @@ def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
     assert "truth" in call(home, "lineage", str(file))
     assert "annotator.safetensors" in text
     refusal = call(home, "rerun", "world_model", code=2, stream="stderr")
-    assert "no stage 'world_model' in experiment 'vda-tiny'; the stages are: discover, clip, truth" in refusal
-    assert "no annotator 'vda-huge'" in call(home, "train-annotator", "vda-huge", code=2, stream="stderr")
+    assert (
+        "no stage 'world_model' in experiment 'vda-tiny'; the stages are: discover, clip, truth"
+        in refusal
+    )
+    assert "no annotator 'vda-huge'" in call(
+        home, "train-annotator", "vda-huge", code=2, stream="stderr"
+    )
 
 
 def test_services_are_known_and_end(home: dict[str, str]):

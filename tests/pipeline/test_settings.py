@@ -1,4 +1,6 @@
-"""Where services are: what the user's environment names wins, and what we put there ourselves is not taken for that."""
+"""Where services are: what the user's environment names wins, and what we put there ourselves is
+not taken for that.
+"""
 
 from pathlib import Path
 
@@ -22,7 +24,9 @@ def test_an_address_of_our_own_making_is_no_external_server(tmp_path: Path):
     assert Settings(home=tmp_path / "a", prefect_port=4301).api_url == "http://127.0.0.1:4301/api"
 
 
-def test_a_server_named_by_the_user_is_external_for_every_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_named_by_the_user_is_external_for_every_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.lab.example/api")
     for home in ("a", "b"):
         settings = Settings(home=tmp_path / home, prefect_port=4301)

@@ -1,4 +1,6 @@
-"""Video Depth Anything and SpatialTracker in their stages: files that do not fit, clips that cannot be annotated."""
+"""Video Depth Anything and SpatialTracker in their stages: files that do not fit, clips that cannot
+be annotated.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +14,30 @@ from label_clips import T, still_clip
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.checkpoint import save_model
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.model import SpatialTracker
+from model.training.checkpoint import save_model
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
-from pipeline.overrides import override
+from pipeline.experiments.overrides import override
 from stages.base import Arrays, ClipInputs, Rejected
-from stages.depth import PseudoDepth
-from stages.keypoints import Keypoints
-from stages.spatial_tracker import SpatialTracking
-from stages.video_depth import VideoDepthAnything, to_estimate
+from stages.depth.stage import PseudoDepth
+from stages.depth.video_depth_anything import VideoDepthAnything, to_estimate
+from stages.keypoints.spatial_tracker import SpatialTracking
+from stages.keypoints.stage import Keypoints
 from storage.errors import WeightsError
-from storage.weights import WeightsRef
+from storage.weights.ref import WeightsRef
 
 SIDE = 64
 DEPTH = VideoDepthConfig(
-    width=32, n_blocks=4, n_heads=2, taps=(0, 1, 2, 3), tap_widths=(32, 32, 32, 32), head_width=32, position_grid=3
+    width=32,
+    n_blocks=4,
+    n_heads=2,
+    taps=(0, 1, 2, 3),
+    tap_widths=(32, 32, 32, 32),
+    head_width=32,
+    position_grid=3,
 )
 TRACKER = SpatialTrackerConfig(
     window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8), latent=8, motion=12,
@@ -53,16 +61,22 @@ def depth_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsRef:
 @pytest.fixture(scope="module")
 def tracker_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsRef:
     torch.manual_seed(0)
-    return published_file(tmp_path_factory.mktemp("tracker"), "spatracker.pth", SpatialTracker(TRACKER))
+    return published_file(
+        tmp_path_factory.mktemp("tracker"), "spatracker.pth", SpatialTracker(TRACKER)
+    )
 
 
 def depth_stage(weights: WeightsRef, **changes: Any) -> PseudoDepth:
-    annotator = VideoDepthAnything(weights=weights, model=DEPTH, input_size=42, windows="direct", clip_size=SIDE)
+    annotator = VideoDepthAnything(
+        weights=weights, model=DEPTH, input_size=42, windows="direct", clip_size=SIDE
+    )
     return PseudoDepth(annotator=replace(annotator, **changes), size=SIDE)  # type: ignore[arg-type]
 
 
 def keypoint_stage(weights: WeightsRef, **changes: Any) -> Keypoints:
-    annotator = SpatialTracking(weights=weights, model=TRACKER, depth_units="relative", n_points=9, backward_points=0)
+    annotator = SpatialTracking(
+        weights=weights, model=TRACKER, depth_units="relative", n_points=9, backward_points=0
+    )
     return Keypoints(annotator=replace(annotator, **changes), grid=3)  # type: ignore[arg-type]
 
 
@@ -80,7 +94,9 @@ def made_by(stage: PseudoDepth | Keypoints, clips: list[ClipInputs]) -> list[Arr
     return list(stage.start("cpu", {})(clips))
 
 
-def test_published_files_are_read_and_their_licence_is_told(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+def test_published_files_are_read_and_their_licence_is_told(
+    depth_weights: WeightsRef, tracker_weights: WeightsRef
+):
     for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
         with torch.inference_mode():
             (made,) = made_by(stage, [clip(0, still_clip(SIDE))])
@@ -90,7 +106,9 @@ def test_published_files_are_read_and_their_licence_is_told(depth_weights: Weigh
         assert stage.attributes["licence"] == "CC-BY-NC-4.0"
 
 
-def test_a_file_of_another_network_names_what_differs(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+def test_a_file_of_another_network_names_what_differs(
+    depth_weights: WeightsRef, tracker_weights: WeightsRef
+):
     with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this network: "):
         made_by(depth_stage(tracker_weights), [])
     with pytest.raises(ValueError, match=r"do not fit.*missing: .*not in this network: "):
@@ -108,15 +126,25 @@ def test_a_cut_off_or_missing_file_is_told(depth_weights: WeightsRef, tmp_path: 
         made_by(depth_stage(replace(depth_weights, path=str(tmp_path / "gone.pth"))), [])
 
 
-def test_black_clips_are_rejected_and_spoil_no_other(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+def test_black_clips_are_rejected_and_spoil_no_other(
+    depth_weights: WeightsRef, tracker_weights: WeightsRef
+):
     half_black = still_clip(SIDE)
     half_black[7] = 0
     for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
         made = made_by(stage, [clip(0, black()), clip(1, still_clip(SIDE)), clip(2, half_black)])
         first, second, third = made
-        assert isinstance(first, Rejected) and first.reason == "blank_frame" and "frame 0" in first.detail
+        assert (
+            isinstance(first, Rejected)
+            and first.reason == "blank_frame"
+            and "frame 0" in first.detail
+        )
         assert not isinstance(second, Rejected)
-        assert isinstance(third, Rejected) and third.reason == "blank_frame" and "frame 7" in third.detail
+        assert (
+            isinstance(third, Rejected)
+            and third.reason == "blank_frame"
+            and "frame 7" in third.detail
+        )
 
 
 @pytest.mark.parametrize("n_frames", [15, 17])
@@ -126,7 +154,8 @@ def test_a_clip_of_another_length_is_an_error_that_names_it(
     rgb = np.repeat(still_clip(SIDE)[:1], n_frames, axis=0)
     for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
         with pytest.raises(
-            ValueError, match=rf"clip clip0: {n_frames} frames, stage '{stage.name}' is set to n_frames=16"
+            ValueError,
+            match=rf"clip clip0: {n_frames} frames, stage '{stage.name}' is set to n_frames=16",
         ):
             made_by(stage, [clip(0, rgb)])
 
@@ -137,7 +166,9 @@ def test_a_clip_of_floats_is_an_error_that_names_it(
 ):
     rgb = np.full((T, SIDE, SIDE, 3), value, np.float32)
     for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
-        with pytest.raises(ValueError, match=f"clip clip0: frames of float32, stage '{stage.name}' expects uint8"):
+        with pytest.raises(
+            ValueError, match=f"clip clip0: frames of float32, stage '{stage.name}' expects uint8"
+        ):
             made_by(stage, [clip(0, rgb)])
 
 
@@ -152,11 +183,15 @@ def test_weights_that_are_not_finite_are_refused_before_any_clip(tmp_path: Path,
         (depth, DEPTH, depth_stage, "head.scratch.output_conv2.2.bias"),
         (tracker, TRACKER, keypoint_stage, r"updateformer.flow_head.\d.bias"),
     ):
-        with pytest.raises(ValueError, match=rf"x\.pth: {name} has 1 of \d+ values that are NaN or infinite"):
+        with pytest.raises(
+            ValueError, match=rf"x\.pth: {name} has 1 of \d+ values that are NaN or infinite"
+        ):
             made_by(stage(published_file(tmp_path, "x.pth", network)), [])
         save_model(tmp_path / "own.safetensors", network, config)
         own = WeightsRef.of(tmp_path / "own.safetensors")
-        with pytest.raises(ValueError, match=rf"own\.safetensors: {name} has 1 of \d+ values that are NaN"):
+        with pytest.raises(
+            ValueError, match=rf"own\.safetensors: {name} has 1 of \d+ values that are NaN"
+        ):
             made_by(stage(own), [])
 
 
@@ -166,12 +201,17 @@ def test_networks_that_give_no_numbers_reject_the_clip(tmp_path: Path, tracker_w
     broken, largest = VideoDepth(DEPTH), torch.finfo(torch.float32).max
     torch.nn.init.constant_(broken.head.scratch.output_conv2[2].weight, largest)
     torch.nn.init.constant_(broken.head.scratch.output_conv2[2].bias, largest)
-    (made,) = made_by(depth_stage(published_file(tmp_path, "large.pth", broken)), [clip(0, still_clip(SIDE))])
+    (made,) = made_by(
+        depth_stage(published_file(tmp_path, "large.pth", broken)), [clip(0, still_clip(SIDE))]
+    )
     assert isinstance(made, Rejected) and made.reason == "nan_depth" and "NaN" in made.detail
     tracker = SpatialTracker(TRACKER)
     torch.nn.init.constant_(tracker.updateformer.flow_head[-1].weight, largest)
     torch.nn.init.constant_(tracker.updateformer.flow_head[-1].bias, largest)
-    (made,) = made_by(keypoint_stage(published_file(tmp_path, "large_t.pth", tracker)), [clip(0, still_clip(SIDE))])
+    (made,) = made_by(
+        keypoint_stage(published_file(tmp_path, "large_t.pth", tracker)),
+        [clip(0, still_clip(SIDE))],
+    )
     assert isinstance(made, Rejected) and made.reason == "nan_tracks"
 
 
@@ -189,70 +229,117 @@ def test_a_metric_network_gives_the_inverse_of_metres(tmp_path: Path):
     weights = published_file(tmp_path, "metric.pth", VideoDepth(config))
     relative, metric = (depth_stage(weights, model=c) for c in (DEPTH, config))
     assert (relative.annotator.units, metric.annotator.units) == ("relative", "1/m")
-    metres, inverse = (made_by(stage, [clip(0, still_clip(SIDE))])[0] for stage in (relative, metric))
+    metres, inverse = (
+        made_by(stage, [clip(0, still_clip(SIDE))])[0] for stage in (relative, metric)
+    )
     assert not isinstance(metres, Rejected) and not isinstance(inverse, Rejected)
     far = metres["inverse_depth"].astype(np.float32) > 0.06  # nearer than that counts as 5 cm
     assert far.any()
     np.testing.assert_allclose(
-        inverse["inverse_depth"][far], 1 / metres["inverse_depth"].astype(np.float32)[far], rtol=2e-3
+        inverse["inverse_depth"][far],
+        1 / metres["inverse_depth"].astype(np.float32)[far],
+        rtol=2e-3,
     )
 
 
 @pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_depth_that_is_no_number_rejects_the_clip(depth_weights: WeightsRef, metric: bool, bad: float):
+def test_depth_that_is_no_number_rejects_the_clip(
+    depth_weights: WeightsRef, metric: bool, bad: float
+):
     depth = np.linspace(0, 3, 2 * SIDE * SIDE, dtype=np.float32).reshape(2, SIDE, SIDE)
     sound = to_estimate(depth, metric)
     assert np.isfinite(sound.inverse_depth).all() and sound.valid.all()
     depth[1, 5, 7] = bad
     estimate = to_estimate(depth, metric)
-    assert np.isnan(estimate.inverse_depth[1, 5, 7]) and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
+    assert (
+        np.isnan(estimate.inverse_depth[1, 5, 7])
+        and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
+    )
     rejected = depth_stage(depth_weights).finish(estimate)
-    assert isinstance(rejected, Rejected) and rejected.reason == "nan_depth" and rejected.detail.startswith("1 of ")
+    assert (
+        isinstance(rejected, Rejected)
+        and rejected.reason == "nan_depth"
+        and rejected.detail.startswith("1 of ")
+    )
 
 
-@pytest.mark.parametrize(("windows", "n_frames"), [("official", 16), ("official", 45), ("direct", 16)])
-def test_the_cost_told_of_depth_is_what_is_counted(depth_weights: WeightsRef, windows: Any, n_frames: int):
+@pytest.mark.parametrize(
+    ("windows", "n_frames"), [("official", 16), ("official", 45), ("direct", 16)]
+)
+def test_the_cost_told_of_depth_is_what_is_counted(
+    depth_weights: WeightsRef, windows: Any, n_frames: int
+):
     annotator = depth_stage(depth_weights, windows=windows, n_frames=n_frames).annotator
     assert isinstance(annotator, VideoDepthAnything)
     frames = np.zeros((1, n_frames, SIDE, SIDE, 3), np.uint8)
     with FlopCounterMode(display=False) as counter:
         estimate_depth(VideoDepth(DEPTH), frames, input_size=42, windows=windows)
     counted = counter.get_total_flops() / 1e9
-    assert annotator.gflops_per_clip == pytest.approx(counted, rel=0.02)  # the CPU's fused attention is not counted
+    assert annotator.gflops_per_clip == pytest.approx(
+        counted, rel=0.02
+    )  # the CPU's fused attention is not counted
     assert f"{annotator.gflops_per_clip:.0f} GFLOP a clip" in annotator.attributes["expected_cost"]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "fp16"}, "VideoDepthAnything: precision='fp16', expected one of float32, bfloat16, float16"),
+        (
+            {"precision": "fp16"},
+            "VideoDepthAnything: precision='fp16', expected one of float32, bfloat16, float16",
+        ),
         ({"windows": "offical"}, "windows='offical', expected one of official, direct"),
-        ({"input_size": 0}, "input_size=0, expected a multiple of 14, the side of a patch, such as 14"),
-        ({"input_size": 500}, "input_size=500, expected a multiple of 14, the side of a patch, such as 504"),
+        (
+            {"input_size": 0},
+            "input_size=0, expected a multiple of 14, the side of a patch, such as 14",
+        ),
+        (
+            {"input_size": 500},
+            "input_size=500, expected a multiple of 14, the side of a patch, such as 504",
+        ),
         ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
-        ({"n_frames": 33}, "n_frames=33 with windows=direct, .* at most 32, .* take windows=official"),
+        (
+            {"n_frames": 33},
+            "n_frames=33 with windows=direct, .* at most 32, .* take windows=official",
+        ),
         ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
-        ({"precision": "float16"}, "precision='float16' with gpus=0, but half precision is for GPUs: set gpus too"),
+        (
+            {"precision": "float16"},
+            "precision='float16' with gpus=0, but half precision is for GPUs: set gpus too",
+        ),
     ],
 )
 def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
-    depth_weights: WeightsRef, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+    depth_weights: WeightsRef,
+    settings: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # annotations are checked in tests only
     stage = depth_stage(depth_weights)
     with pytest.raises(ValueError, match=message):
         depth_stage(depth_weights, **settings)
-    with pytest.raises(ValueError, match=message):  # as `--set depth.annotator.precision=fp16` has it
+    with pytest.raises(
+        ValueError, match=message
+    ):  # as `--set depth.annotator.precision=fp16` has it
         override(stage, {f"annotator.{name}": value for name, value in settings.items()})
-    override(stage, {"annotator.gpus": 0.5, "annotator.precision": "float16", "annotator.input_size": 518})
+    override(
+        stage,
+        {"annotator.gpus": 0.5, "annotator.precision": "float16", "annotator.input_size": 518},
+    )
     override(stage, {"annotator.windows": "official", "annotator.n_frames": 33})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "fp16"}, "SpatialTracking: precision='fp16', expected one of float32, float16, bfloat16"),
+        (
+            {"precision": "fp16"},
+            "SpatialTracking: precision='fp16', expected one of float32, float16, bfloat16",
+        ),
         ({"depth_units": "m"}, "depth_units='m', expected one of relative, 1/m"),
         ({"inverse_floor": 0.0}, "inverse_floor=0, expected a share between 0 and 1"),
         ({"inverse_floor": 1.0}, "inverse_floor=1, expected"),
@@ -260,28 +347,48 @@ def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
         ({"visible_above": float("nan")}, "visible_above=nan, expected"),
         ({"backward_points": -1}, r"backward_points=-1, expected 0 \(none\) or more"),
         ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
-        ({"model.window": 32}, "n_frames=16, model.window=32: clip of 16 frames: more than half a window of 32"),
-        ({"n_frames": 8}, "n_frames=8, model.window=16: clip of 8 frames: more than half a window of 16"),
-        ({"precision": "bfloat16"}, "precision='bfloat16' with gpus=0, but half precision is for GPUs"),
+        (
+            {"model.window": 32},
+            "n_frames=16, model.window=32: clip of 16 frames: more than half a window of 32",
+        ),
+        (
+            {"n_frames": 8},
+            "n_frames=8, model.window=16: clip of 8 frames: more than half a window of 16",
+        ),
+        (
+            {"precision": "bfloat16"},
+            "precision='bfloat16' with gpus=0, but half precision is for GPUs",
+        ),
     ],
 )
 def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
-    tracker_weights: WeightsRef, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+    tracker_weights: WeightsRef,
+    settings: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     stage = keypoint_stage(tracker_weights)
     with pytest.raises(ValueError, match=message):
         override(stage, {f"annotator.{name}": value for name, value in settings.items()})
-    override(stage, {"annotator.gpus": 0.5, "annotator.precision": "bfloat16", "annotator.visible_above": 1})
+    override(
+        stage,
+        {"annotator.gpus": 0.5, "annotator.precision": "bfloat16", "annotator.visible_above": 1},
+    )
     override(stage, {"annotator.n_frames": 9, "annotator.model.window": 8})
 
 
 @pytest.mark.parametrize("backward_points", [0, 4, 64])
-def test_the_cost_told_of_tracks_is_what_is_counted(tracker_weights: WeightsRef, backward_points: int):
+def test_the_cost_told_of_tracks_is_what_is_counted(
+    tracker_weights: WeightsRef, backward_points: int
+):
     """Points that are tracked back again included, at most as many as there are."""
     stage = keypoint_stage(tracker_weights, backward_points=backward_points, clips_per_call=2)
     track = stage.start("cpu", {})
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # fused attention is not counted
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # fused attention is not counted
         track([clip(i, still_clip(SIDE)) for i in range(2)])
     annotator = stage.informed
     assert isinstance(annotator, SpatialTracking)
@@ -289,8 +396,16 @@ def test_the_cost_told_of_tracks_is_what_is_counted(tracker_weights: WeightsRef,
 
 
 def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):
-    official, direct = (depth_stage(depth_weights, windows=w).annotator for w in ("official", "direct"))
+    official, direct = (
+        depth_stage(depth_weights, windows=w).annotator for w in ("official", "direct")
+    )
     assert isinstance(official, VideoDepthAnything) and isinstance(direct, VideoDepthAnything)
     assert official.gflops_per_clip == pytest.approx(2 * direct.gflops_per_clip, rel=0.05)
-    assert official.peak_bytes > direct.peak_bytes and official.resources.memory_gb > direct.resources.memory_gb
-    assert "official windows" in official.attributes["made_by"] and "direct windows" in direct.attributes["made_by"]
+    assert (
+        official.peak_bytes > direct.peak_bytes
+        and official.resources.memory_gb > direct.resources.memory_gb
+    )
+    assert (
+        "official windows" in official.attributes["made_by"]
+        and "direct windows" in direct.attributes["made_by"]
+    )

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_stores import opened, square_clips, write_clips, write_index
 
-from stages.batches import BatchOrder, Prefetched, fingerprint, gather, permutation, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, permutation, spread, usable_rows
+from stages.training.prefetch import Prefetched
 
 sizes = st.integers(1, 40)
 
@@ -22,7 +23,12 @@ def test_every_row_comes_once_an_epoch(n, batch_size, seed):
         assert sorted(seen[epoch * n : (epoch + 1) * n]) == sorted(whole.rows)
 
 
-@given(n=sizes, per_rank=st.integers(1, 4), n_ranks=st.sampled_from([1, 2, 4, 8]), step=st.integers(0, 20))
+@given(
+    n=sizes,
+    per_rank=st.integers(1, 4),
+    n_ranks=st.sampled_from([1, 2, 4, 8]),
+    step=st.integers(0, 20),
+)
 def test_any_number_of_ranks_sees_the_same_global_batch(n, per_rank, n_ranks, step):
     whole = order(n, per_rank * n_ranks)
     shares = np.stack([whole.at(step, rank, n_ranks) for rank in range(n_ranks)], axis=1)
@@ -37,8 +43,14 @@ def test_order_depends_on_seed_and_data_and_on_nothing_else(n, step):
     assert not np.array_equal(reference, order(n, 30, fingerprint="other data").at(step))
 
 
-@given(n=sizes, numbers=st.lists(st.sampled_from([1, 2, 3, 4, 6, 12]), min_size=1, max_size=30), step=st.integers(0, 9))
-def test_stopped_and_resumed_by_other_numbers_of_ranks_no_row_is_repeated_or_skipped(n, numbers, step):
+@given(
+    n=sizes,
+    numbers=st.lists(st.sampled_from([1, 2, 3, 4, 6, 12]), min_size=1, max_size=30),
+    step=st.integers(0, 9),
+)
+def test_stopped_and_resumed_by_other_numbers_of_ranks_no_row_is_repeated_or_skipped(
+    n, numbers, step
+):
     """In the middle of an epoch, too: batch after batch, each by another number of ranks."""
     whole = order(n, 12)
     seen = np.concatenate([whole.at(i) for i in range(step)] + [
@@ -101,7 +113,9 @@ def test_rows_rejected_in_any_store_and_other_splits_are_left_out(stores):
     rows, arrays = stores
     assert usable_rows(rows, "train").tolist() == [0, 3, 6]
     assert usable_rows(rows, "val", "test").tolist() == [2, 4, 7]
-    with pytest.raises(ValueError, match=r"no clip of split holdout.*8 clips in the index.*'train': 5.*6 of them"):
+    with pytest.raises(
+        ValueError, match=r"no clip of split holdout.*8 clips in the index.*'train': 5.*6 of them"
+    ):
         usable_rows(rows, "holdout")
     found = gather(rows["clip"], ("rgb", "actions"), np.array([6, 0]))
     np.testing.assert_array_equal(found["rgb"], arrays["clip"]["rgb"][[6, 0]])

@@ -18,7 +18,9 @@ from storage.files import TEMP_MARK, FileRecord, Files, LocalFiles, open_files, 
 
 @pytest.fixture(params=["local", "memory"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    return open_files(str(tmp_path) if request.param == "local" else f"memory://{uuid4().hex}/prefix")
+    return open_files(
+        str(tmp_path) if request.param == "local" else f"memory://{uuid4().hex}/prefix"
+    )
 
 
 def names(files: Files) -> list[str]:
@@ -26,10 +28,16 @@ def names(files: Files) -> list[str]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(pieces=st.lists(st.binary(max_size=50), max_size=5), start=st.integers(0, 300), length=st.integers(1, 300))
+@given(
+    pieces=st.lists(st.binary(max_size=50), max_size=5),
+    start=st.integers(0, 300),
+    length=st.integers(1, 300),
+)
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_what_is_written_is_read_however_it_is_cut(tmp_path_factory, kind, pieces, start, length):
-    root = str(tmp_path_factory.mktemp("files")) if kind == "local" else f"memory://cut{uuid4().hex}"
+    root = (
+        str(tmp_path_factory.mktemp("files")) if kind == "local" else f"memory://cut{uuid4().hex}"
+    )
     files, data = open_files(root), b"".join(pieces)
     record = files.write("a/b", pieces)
     assert record == FileRecord(len(data), crc32c.crc32c(data))
@@ -72,7 +80,11 @@ def test_killed_at_any_moment_a_file_is_old_or_new_and_the_rest_is_marked(tmp_pa
         files = LocalFiles(str(root))
         files.write("a/old", [b"old"])
         killed = killed_at(
-            moment, lambda files=files: (files.write("a/old", [b"n", b"ew"]), files.create("b/c/made", b"made"))
+            moment,
+            lambda files=files: (
+                files.write("a/old", [b"n", b"ew"]),
+                files.create("b/c/made", b"made"),
+            ),
         )
         assert files.read("a/old") in (b"old", b"new")
         assert files.list("a") == ["old"] and files.list("b/c") in ([], ["made"])
@@ -87,13 +99,21 @@ def test_killed_at_any_moment_a_file_is_old_or_new_and_the_rest_is_marked(tmp_pa
     assert not litter and files.read("a/old") == b"new" and files.exists("b/c/made")
 
 
-def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path, monkeypatch
+):
     done: list[tuple[str, str]] = []
 
     def logged(name: str, call, target):
-        monkeypatch.setattr(os, name, lambda *args: (done.append((name, target(*args))), call(*args))[1])
+        monkeypatch.setattr(
+            os, name, lambda *args: (done.append((name, target(*args))), call(*args))[1]
+        )
 
-    logged("fsync", os.fsync, lambda fd: Path(os.readlink(f"/proc/self/fd/{fd}")).name.partition(TEMP_MARK)[0])
+    logged(
+        "fsync",
+        os.fsync,
+        lambda fd: Path(os.readlink(f"/proc/self/fd/{fd}")).name.partition(TEMP_MARK)[0],
+    )
     logged("replace", os.replace, lambda _, to: Path(to).name)
     logged("link", os.link, lambda _, to: Path(to).name)
     files = LocalFiles(str(tmp_path))
@@ -126,13 +146,17 @@ def test_of_many_that_race_for_a_name_one_wins(files):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [files.read(f"race/{i}").decode() for i in range(n_names)] == [f"writer {who}" for (who,) in won]
+    assert [files.read(f"race/{i}").decode() for i in range(n_names)] == [
+        f"writer {who}" for (who,) in won
+    ]
 
 
 def test_a_request_repeated_after_a_lost_answer_has_won(monkeypatch):
     """The second PUT meets the object of the first: ours, if its bytes are."""
     files, put = open_files(f"memory://{uuid4().hex}/p"), obstore.put
-    monkeypatch.setattr(obstore, "put", lambda *args, **kwargs: (put(*args, **kwargs), put(*args, **kwargs)))
+    monkeypatch.setattr(
+        obstore, "put", lambda *args, **kwargs: (put(*args, **kwargs), put(*args, **kwargs))
+    )
     assert files.create("a", b"writer 1")
     assert not files.create("a", b"writer 2")
     assert files.read("a") == b"writer 1"
@@ -191,7 +215,10 @@ def test_a_full_disk_says_where_and_what_to_do(tmp_path, monkeypatch, number, fu
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, full_at, full)
-    with pytest.raises(DiskFull, match=rf"{os.strerror(number)}.*while writing {tmp_path}/a/b: [\d.]+ of \d+ MB are"):
+    with pytest.raises(
+        DiskFull,
+        match=rf"{os.strerror(number)}.*while writing {tmp_path}/a/b: [\d.]+ of \d+ MB are",
+    ):
         files.create("a/b", b"x" * 100)
     monkeypatch.undo()
     assert tree(tmp_path) == {"kept": b"kept"}

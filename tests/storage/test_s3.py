@@ -8,12 +8,12 @@ import pytest
 from made_stores import N, clips, created, filled, manifest, reject, write
 from s3_server import S3Server, s3_server
 
-from storage import store
 from storage.errors import CorruptShard
 from storage.files import open_files
-from storage.results import open_result, open_writer
-from storage.rows import open_rows
-from storage.verify import verify
+from storage.stores import store
+from storage.stores.results import open_result, open_writer
+from storage.stores.rows import open_rows
+from storage.stores.verify import verify
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def test_a_store_is_made_read_and_deleted(s3, root):
         assert rows.gather(name, made).tobytes() == array[made].tobytes()
     assert rows.rejected == [reject(2), reject(9)]
     assert verify(ref, "full") == [] and store.list_stores(root) == [ref]
-    assert {key.split("/", 1)[1].rsplit("/", 2)[0] for key in s3.objects if key.endswith("format.json")} == {"data"}
+    assert {
+        key.split("/", 1)[1].rsplit("/", 2)[0] for key in s3.objects if key.endswith("format.json")
+    } == {"data"}
     store.delete(ref)
     assert [key for key in s3.objects if "/stores/" in key] == [] and store.list_stores(root) == []
 

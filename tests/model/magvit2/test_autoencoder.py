@@ -19,11 +19,16 @@ def tiny_tokenizer(patch: int = 16) -> MagvitTokenizer:
     return MagvitTokenizer(tiny(patch)).eval()
 
 
-@pytest.mark.parametrize(("config", "encoder", "decoder"), [(one_x(), 24.96, 40.53), (tencent(), 49.75, 65.38)])
+@pytest.mark.parametrize(
+    ("config", "encoder", "decoder"), [(one_x(), 24.96, 40.53), (tencent(), 49.75, 65.38)]
+)
 def test_published_sizes(config: MagvitConfig, encoder: float, decoder: float):
     with torch.device("meta"):
         tokenizer = MagvitTokenizer(config)
-    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (tokenizer.encoder, tokenizer.decoder)]
+    counts = [
+        sum(p.numel() for p in part.parameters()) / 1e6
+        for part in (tokenizer.encoder, tokenizer.decoder)
+    ]
     assert counts == pytest.approx([encoder, decoder], abs=0.006)
     assert config.grid(256, 256) == (16, 16)
 
@@ -87,15 +92,21 @@ def test_forward_decodes_the_tokens_of_to_ids():
     output = tokenizer(frames)
     ids = tokenizer.to_ids(frames)
     assert torch.equal(ids_from_signs(output.z), ids)
-    torch.testing.assert_close(output.reconstruction.clamp(-1, 1), tokenizer.decode_ids(ids), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        output.reconstruction.clamp(-1, 1), tokenizer.decode_ids(ids), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_every_parameter_gets_a_gradient():
-    config = MagvitConfig(base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1, adaptive_decoder=True)
+    config = MagvitConfig(
+        base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1, adaptive_decoder=True
+    )
     tokenizer = MagvitTokenizer(config)
     output = tokenizer(images((16, 16)))
     (output.reconstruction - 0.3).square().mean().backward()
-    without = [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()]
+    without = [
+        name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()
+    ]
     assert without == []
 
 
@@ -103,7 +114,9 @@ def test_depth_to_space_inverts_space_to_depth_with_the_place_leading():
     x = images((4, 6))
     folded = space_to_depth(x, 2)
     assert torch.equal(depth_to_space(folded, 2), x)
-    place_1_0 = folded[:, 2 * 3 : 3 * 3]  # second row, first column of each square: the third group of 3 channels
+    place_1_0 = folded[
+        :, 2 * 3 : 3 * 3
+    ]  # second row, first column of each square: the third group of 3 channels
     assert torch.equal(place_1_0, x[:, :, 1::2, 0::2])
 
 
@@ -116,8 +129,13 @@ def test_adaptive_norm_follows_the_code_statistics():
         made = norm(x, codes)
         spread = codes.flatten(2).std(dim=2)
         groups = x.view(2, 4, -1)
-        normal = ((groups - groups.mean(2, keepdim=True)) / groups.std(2, correction=0, keepdim=True)).view_as(x)
-        expected = norm.gamma(spread)[..., None, None] * normal + norm.beta(codes.mean((2, 3)))[..., None, None]
+        normal = (
+            (groups - groups.mean(2, keepdim=True)) / groups.std(2, correction=0, keepdim=True)
+        ).view_as(x)
+        expected = (
+            norm.gamma(spread)[..., None, None] * normal
+            + norm.beta(codes.mean((2, 3)))[..., None, None]
+        )
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 

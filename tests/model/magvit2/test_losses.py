@@ -32,16 +32,23 @@ def images(b: int = 4, side: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     centre = torch.randint(side // 4, 3 * side // 4, (b, 2), generator=generator)
-    disc = (x - centre[:, 0, None, None]) ** 2 + (y - centre[:, 1, None, None]) ** 2 < (side / 5) ** 2
+    disc = (x - centre[:, 0, None, None]) ** 2 + (y - centre[:, 1, None, None]) ** 2 < (
+        side / 5
+    ) ** 2
     inside, outside = (torch.rand(b, 3, 1, 1, generator=generator) * 2 - 1 for _ in range(2))
     return torch.where(disc[:, None], inside, outside)
 
 
 def distribution_over_codes(z: torch.Tensor, temperature: float) -> torch.Tensor:
     """softmax(-|z - q|^2 / 2T) over every q in {-1, 1}^d, listed one by one; (tokens, 2^d)."""
-    codes = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=z.shape[1])), dtype=torch.float64)
+    codes = torch.tensor(
+        list(itertools.product((-1.0, 1.0), repeat=z.shape[1])), dtype=torch.float64
+    )
     tokens = z.double().movedim(1, -1).flatten(0, 2)
-    rows = [torch.stack([-((token - code) ** 2).sum() / (2 * temperature) for code in codes]) for token in tokens]
+    rows = [
+        torch.stack([-((token - code) ** 2).sum() / (2 * temperature) for code in codes])
+        for token in tokens
+    ]
     return torch.softmax(torch.stack(rows), dim=1)
 
 
@@ -106,19 +113,26 @@ def test_diversity_gradient_moves_a_collapsed_batch_apart():
     _, batch = entropy_terms(z)
     (slope,) = torch.autograd.grad(batch, z)
     assert entropy_terms(z + 10 * slope)[1] > batch
-    assert (slope.mean(dim=(0, 2, 3)) < 0).all()  # every channel is pulled towards 0, away from its one sign
+    assert (
+        slope.mean(dim=(0, 2, 3)) < 0
+    ).all()  # every channel is pulled towards 0, away from its one sign
 
 
 def test_parts_and_total_are_what_their_names_say():
     torch.manual_seed(0)
-    frames, config = images(), TokenizerLossConfig(l1=0.5, l2=2.0, commitment=0.3, entropy=0.1, diversity=1.7)
+    frames, config = (
+        images(),
+        TokenizerLossConfig(l1=0.5, l2=2.0, commitment=0.3, entropy=0.1, diversity=1.7),
+    )
     output = MagvitTokenizer(SMALL)(frames)
     loss = tokenizer_loss(frames, output, config)
     error = output.reconstruction - frames
     assert_close(loss.parts["l1"], error.abs().mean())
     assert_close(loss.parts["l2"], (error**2).mean())
     assert_close(loss.parts["commitment"], ((output.z.abs() - 1) ** 2).mean())
-    token, batch = entropy_terms(output.z, temperature=config.temperature, group_bits=config.group_bits)
+    token, batch = entropy_terms(
+        output.z, temperature=config.temperature, group_bits=config.group_bits
+    )
     expected = 0.5 * error.abs().mean() + 2 * (error**2).mean() + 0.3 * loss.parts["commitment"]
     assert_close(loss.total, expected + 0.1 * (token - 1.7 * batch))
     assert not any(part.requires_grad for part in loss.parts.values())
@@ -134,7 +148,9 @@ def test_pixel_weight_chooses_what_counts_and_its_scale_does_not_matter():
     parts = tokenizer_loss(frames, output, TokenizerLossConfig(), pixel_weight=weight).parts
     assert_close(parts["l1"], torch.tensor(0.1))
     assert_close(parts["l2"], torch.tensor(0.01))
-    even = tokenizer_loss(frames, output, TokenizerLossConfig(), pixel_weight=torch.full((4, 32, 32), 7.0))
+    even = tokenizer_loss(
+        frames, output, TokenizerLossConfig(), pixel_weight=torch.full((4, 32, 32), 7.0)
+    )
     assert_close(even.total, tokenizer_loss(frames, output, TokenizerLossConfig()).total)
 
 
@@ -142,20 +158,33 @@ def test_perceptual_network_adds_its_mean():
     frames = images()
     output = TokenizerOutput(reconstruction=frames * 0.5, z=some_z(18))
     with_it = tokenizer_loss(
-        frames, output, TokenizerLossConfig(perceptual=0.7), perceptual=lambda a, b: (a - b).abs().amax(dim=(1, 2, 3))
+        frames,
+        output,
+        TokenizerLossConfig(perceptual=0.7),
+        perceptual=lambda a, b: (a - b).abs().amax(dim=(1, 2, 3)),
     )
     expected = (frames * 0.5).abs().amax(dim=(1, 2, 3)).mean()
     assert_close(with_it.parts["perceptual"], expected)
-    assert_close(with_it.total - tokenizer_loss(frames, output, TokenizerLossConfig()).total, 0.7 * expected)
+    assert_close(
+        with_it.total - tokenizer_loss(frames, output, TokenizerLossConfig()).total, 0.7 * expected
+    )
 
 
 def test_adversarial_term_has_the_reconstruction_gradient_norm_times_its_weight():
     torch.manual_seed(0)
-    frames, tokenizer, critic = images(), MagvitTokenizer(SMALL), PatchDiscriminator(base_channels=8, n_layers=2)
+    frames, tokenizer, critic = (
+        images(),
+        MagvitTokenizer(SMALL),
+        PatchDiscriminator(base_channels=8, n_layers=2),
+    )
     output, last = tokenizer(frames), tokenizer.decoder.conv_out.weight
     plain = tokenizer_loss(frames, output, TokenizerLossConfig())
-    both = tokenizer_loss(frames, output, TokenizerLossConfig(), discriminator=critic, last_layer=last)
-    (of_reconstruction,) = torch.autograd.grad(_reconstruction(frames, output), last, retain_graph=True)
+    both = tokenizer_loss(
+        frames, output, TokenizerLossConfig(), discriminator=critic, last_layer=last
+    )
+    (of_reconstruction,) = torch.autograd.grad(
+        _reconstruction(frames, output), last, retain_graph=True
+    )
     (of_adversarial,) = torch.autograd.grad(both.total - plain.total, last)
     assert_close(of_adversarial.norm(), 0.1 * of_reconstruction.norm(), rtol=1e-3, atol=0)
 
@@ -183,7 +212,9 @@ class Brightness(nn.Module):
         return x.mean(dim=(1, 2, 3), keepdim=True)
 
 
-@pytest.mark.parametrize(("real", "fake", "expected"), [(1.0, -1.0, 0.0), (0.0, 0.0, 1.0), (-0.5, 0.2, 1.35)])
+@pytest.mark.parametrize(
+    ("real", "fake", "expected"), [(1.0, -1.0, 0.0), (0.0, 0.0, 1.0), (-0.5, 0.2, 1.35)]
+)
 def test_discriminator_loss_is_the_hinge(real: float, fake: float, expected: float):
     clean, made = torch.full((2, 3, 8, 8), real), torch.full((2, 3, 8, 8), fake, requires_grad=True)
     loss = discriminator_loss(Brightness(), clean, made)

@@ -33,5 +33,7 @@ def test_matches_reference(file: str, config: MagvitConfig):
         assert str(seen[name][0]) == shape, name
         assert seen[name][1:] == pytest.approx((mean, std), abs=1e-5), name
     assert_close(made["z"], torch.from_numpy(golden["z"]), atol=1e-4, rtol=0)
-    assert_close(made["reconstruction"], torch.from_numpy(golden["reconstruction"]), atol=1e-4, rtol=0)
+    assert_close(
+        made["reconstruction"], torch.from_numpy(golden["reconstruction"]), atol=1e-4, rtol=0
+    )
     assert torch.equal(ids_from_signs(made["z"]).long(), torch.from_numpy(golden["ids"]))

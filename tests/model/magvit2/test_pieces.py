@@ -10,10 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.batched import bytes_per_frame, decode_frames, encode_frames, piece_sizes
 from model.magvit2.config import MagvitConfig, one_x, small, tencent, tiny
-from model.magvit2.pieces import bytes_per_frame, decode_frames, encode_frames, piece_sizes
 
-SMALLEST = MagvitConfig(base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1, norm_groups=4, stem_patch=4)
+SMALLEST = MagvitConfig(
+    base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1, norm_groups=4, stem_patch=4
+)
 
 
 def tokenizer(config: MagvitConfig = SMALLEST) -> MagvitTokenizer:
@@ -53,13 +55,19 @@ class Alive(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("config", "side"), [(one_x(), 256), (tencent(), 256), (small(), 256), (tiny(8), 128), (tiny(16), 128)]
+    ("config", "side"),
+    [(one_x(), 256), (tencent(), 256), (small(), 256), (tiny(8), 128), (tiny(16), 128)],
 )
 def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int):
-    """Never more, and not much less: what was alive at the worst moment of encoding and decoding three frames."""
+    """Never more, and not much less: what was alive at the worst moment of encoding and decoding
+    three frames.
+    """
     with torch.device("meta"):
         network = MagvitTokenizer(config)
-        images, ids = torch.empty(3, 3, side, side), torch.zeros(3, *config.grid(side, side), dtype=torch.int32)
+        images, ids = (
+            torch.empty(3, 3, side, side),
+            torch.zeros(3, *config.grid(side, side), dtype=torch.int32),
+        )
     most = []
     for work in (lambda: network.to_ids(images), lambda: network.decode_ids(ids)):
         with Alive() as alive, torch.no_grad():
@@ -74,7 +82,9 @@ def test_pieces_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: 
     sizes = piece_sizes(n, frame_bytes, budget)
     assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
     assert max(sizes) * frame_bytes <= budget or max(sizes) == 1
-    assert len(sizes) == 1 or -(-n // (len(sizes) - 1)) * frame_bytes > budget, "fewer would not fit"
+    assert len(sizes) == 1 or -(-n // (len(sizes) - 1)) * frame_bytes > budget, (
+        "fewer would not fit"
+    )
 
 
 @pytest.mark.parametrize("n_at_once", [1, 3, 7])
@@ -86,7 +96,9 @@ def test_the_cut_changes_nothing(n_at_once: int):
     assert seen == {1: [1] * 7, 3: [3, 2, 2], 7: [7]}[n_at_once]
     with torch.no_grad():
         assert torch.equal(ids, network.to_ids(images)) and ids.dtype == torch.int32
-        torch.testing.assert_close(decode_frames(network, ids, budget=budget), network.decode_ids(ids))
+        torch.testing.assert_close(
+            decode_frames(network, ids, budget=budget), network.decode_ids(ids)
+        )
 
 
 def test_bfloat16_is_close_and_gives_float32_images():
@@ -100,13 +112,17 @@ def test_bfloat16_is_close_and_gives_float32_images():
 
 
 def test_features_stay_channels_last():
-    """A copy back to channels first anywhere would cost what the layout gains. A first input may have any layout."""
+    """A copy back to channels first anywhere would cost what the layout gains. A first input may
+    have any layout.
+    """
     network, first = tokenizer(small()), []
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d) and not name.endswith("conv_in"):
             module.register_forward_pre_hook(
                 lambda module, inputs, name=name: (
-                    None if inputs[0].is_contiguous(memory_format=torch.channels_last) else first.append(name)
+                    None
+                    if inputs[0].is_contiguous(memory_format=torch.channels_last)
+                    else first.append(name)
                 )
             )
     decode_frames(network, encode_frames(network, frames(2)))

@@ -5,14 +5,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.magvit2.quantizer import ids_from_signs, join_ids, signs, signs_from_ids, split_ids, straight_through
+from model.magvit2.quantizer import (
+    ids_from_signs,
+    join_ids,
+    signs,
+    signs_from_ids,
+    split_ids,
+    straight_through,
+)
 
 N_BITS = 18
 
 
 def test_channel_0_is_the_least_significant_bit():
     z = torch.full((1, N_BITS, 1, N_BITS), -0.5)
-    z[0, torch.arange(N_BITS), 0, torch.arange(N_BITS)] = 0.5  # in column c only channel c is positive
+    # In column c only channel c is positive
+    z[0, torch.arange(N_BITS), 0, torch.arange(N_BITS)] = 0.5
     assert ids_from_signs(z)[0, 0].tolist() == [2**c for c in range(N_BITS)]
 
 

@@ -23,7 +23,9 @@ def slow_sample(maps: torch.Tensor, n: int, x: float, y: float) -> torch.Tensor:
 def some_points() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 5, 8, 12, generator=generator)
-    centres = torch.rand(2, 3, 2, generator=generator) * torch.tensor([14, 10]) - 1  # also beyond the map
+    centres = (
+        torch.rand(2, 3, 2, generator=generator) * torch.tensor([14, 10]) - 1
+    )  # also beyond the map
     return maps, centres, torch.randn(2, 3, 5, generator=generator)
 
 
@@ -63,10 +65,20 @@ def test_beyond_the_border_counts_the_border_or_nothing():
 
 def test_correlation_follows_a_translation_by_a_cell_of_the_coarsest_level():
     generator = torch.Generator().manual_seed(0)
-    maps, features = torch.randn(1, 4, 32, 40, generator=generator), torch.randn(1, 6, 4, generator=generator)
-    centres = 12 + 2 * torch.rand(1, 6, 2, generator=generator)  # 10 cells from borders, before and after
+    maps, features = (
+        torch.randn(1, 4, 32, 40, generator=generator),
+        torch.randn(1, 6, 4, generator=generator),
+    )
+    centres = 12 + 2 * torch.rand(
+        1, 6, 2, generator=generator
+    )  # 10 cells from borders, before and after
     before = correlate(pyramid(maps, 3), centres, features, radius=2)
-    moved = correlate(pyramid(maps.roll((4, 8), dims=(2, 3)), 3), centres + torch.tensor([8, 4]), features, radius=2)
+    moved = correlate(
+        pyramid(maps.roll((4, 8), dims=(2, 3)), 3),
+        centres + torch.tensor([8, 4]),
+        features,
+        radius=2,
+    )
     assert_close(moved, before, atol=1e-4, rtol=0)
 
 

@@ -1,4 +1,6 @@
-"""Laws of the network: batches, order, windows, still and translated clips, memory, and what is refused."""
+"""Laws of the network: batches, order, windows, still and translated clips, memory, and what is
+refused.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from tracker_cases import SMALL, clip, queries, small_tracker
 
-from model.checkpoint import load_model, save_model
 from model.spatial_tracker import correlation, model, updater
 from model.spatial_tracker.codes import position_code, sine_table
 from model.spatial_tracker.config import SpatialTrackerConfig, published, tiny
 from model.spatial_tracker.model import SpatialTracker, TrackerOutput, dealt_flags, track_mask
 from model.spatial_tracker.triplane import Planes
+from model.training.checkpoint import load_model, save_model
 
 PX = 1e-3  # rounding, after two iterations of a network whose points move by pixels
 
 
-def run(network: SpatialTracker, video: Tensor, depth: Tensor, frames: Tensor, points: Tensor) -> TrackerOutput:
+def run(
+    network: SpatialTracker, video: Tensor, depth: Tensor, frames: Tensor, points: Tensor
+) -> TrackerOutput:
     with torch.no_grad():
         return network(video, depth, frames, points)
 
@@ -49,7 +53,12 @@ def test_clips_in_a_batch_are_tracked_as_alone(own_flags: bool):
     network = small_tracker(config=replace(SMALL, own_flags=own_flags))
     (video, depth), (frames, points) = clip(b=3), queries(b=3, last_frame=7)
     depth = depth * torch.tensor([1.0, 10.0, 0.3]).view(3, 1, 1, 1)
-    points = points * torch.stack([torch.ones(3), torch.ones(3), torch.tensor([1.0, 10.0, 0.3])], dim=-1)[:, None]
+    points = (
+        points
+        * torch.stack([torch.ones(3), torch.ones(3), torch.tensor([1.0, 10.0, 0.3])], dim=-1)[
+            :, None
+        ]
+    )
     together = run(network, video, depth, frames, points)
     for i in range(3):
         alone = run(network, video[i : i + 1], depth[i : i + 1], frames, points[i : i + 1])
@@ -71,7 +80,9 @@ def test_the_order_of_queries_does_not_matter():
 
 
 def test_the_order_of_queries_matters_to_flags_as_published():
-    """They are dealt out in the order of the queries: the law above holds for a point's own flags alone."""
+    """They are dealt out in the order of the queries: the law above holds for a point's own flags
+    alone.
+    """
     (video, depth), (frames, points) = clip(), queries(last_frame=7)
     order = torch.arange(len(frames)).flip(0)
     network = small_tracker(config=replace(SMALL, own_flags=False))
@@ -118,13 +129,18 @@ def test_windows_before_the_first_query_are_skipped():
 
 
 def test_masks_begin_with_the_query_and_leave_out_what_is_finished_and_beyond():
-    mask = track_mask(3, 6, 8, torch.tensor([0, 4, 8]), n_old=2)  # frames 3 .. 8, the last beyond the clip
+    mask = track_mask(
+        3, 6, 8, torch.tensor([0, 4, 8]), n_old=2
+    )  # frames 3 .. 8, the last beyond the clip
     assert mask.T.tolist() == [
         [False, False, False, True, True, False],
         [False, False, False, True, True, False],
         [False] * 6,
     ]
-    assert track_mask(0, 6, 8, torch.tensor([0, 4]), n_old=0).T.tolist() == [[True] * 6, [False] * 4 + [True] * 2]
+    assert track_mask(0, 6, 8, torch.tensor([0, 4]), n_old=0).T.tolist() == [
+        [True] * 6,
+        [False] * 4 + [True] * 2,
+    ]
 
 
 class WithoutClock(SpatialTracker):
@@ -132,16 +148,22 @@ class WithoutClock(SpatialTracker):
 
     def codes(self, cells: Tensor, planes: Planes) -> Tensor:
         size = (planes.xy.shape[-2], planes.xy.shape[-1])
-        return position_code(cells[:, 0, :, :2], size, self.config.token)[:, None].expand(-1, cells.shape[1], -1, -1)
+        return position_code(cells[:, 0, :, :2], size, self.config.token)[:, None].expand(
+            -1, cells.shape[1], -1, -1
+        )
 
 
 def test_a_still_clip_gives_still_tracks_but_for_the_clock():
-    """Without training, only the code of the frame's number can tell the frames of a still clip apart."""
+    """Without training, only the code of the frame's number can tell the frames of a still clip
+    apart.
+    """
     (video, depth), (frames, points) = clip(t=1), queries()
     video, depth = (repeat(x, "b 1 ... -> b t ...", t=6) for x in (video, depth))
     still = run(small_tracker(WithoutClock), video, depth, frames, points)
     assert_close(still.tracks, still.tracks[:, :1].expand_as(still.tracks), atol=PX, rtol=0)
-    assert_close(still.visibility, still.visibility[:, :1].expand_as(still.visibility), atol=PX, rtol=0)
+    assert_close(
+        still.visibility, still.visibility[:, :1].expand_as(still.visibility), atol=PX, rtol=0
+    )
     assert (still.tracks[:, 0] - points)[..., :2].abs().mean() > 0.1  # they moved, together
     moving, _ = clip(t=6)
     seen = run(small_tracker(WithoutClock), moving, depth, frames, points)
@@ -152,15 +174,18 @@ class WithoutMap(SpatialTracker):
     """Tokens do not say where in the picture they start."""
 
     def codes(self, cells: Tensor, planes: Planes) -> Tensor:
-        return sine_table(cells.shape[1], self.config.token, cells)[:, None].expand(len(cells), -1, 1, -1)
+        return sine_table(cells.shape[1], self.config.token, cells)[:, None].expand(
+            len(cells), -1, 1, -1
+        )
 
 
 def test_translated_planes_translate_the_tracks_but_for_the_position_code():
     """Refinement as a whole, by a cell of the coarsest correlation level, away from borders.
 
-    The network as a whole cannot do so exactly, whatever its weights: its encoder resizes stages with corners aligned,
-    by 63/31 and the like instead of 2, the pixels' Fourier code is relative to the picture, and so is the position
-    code. What the position code alone takes away is left out here; encoder and Fourier code make the planes.
+    The network as a whole cannot do so exactly, whatever its weights: its encoder resizes stages
+    with corners aligned, by 63/31 and the like instead of 2, the pixels' Fourier code is relative
+    to the picture, and so is the position code. What the position code alone takes away is left out
+    here; encoder and Fourier code make the planes.
     """
     generator = torch.Generator().manual_seed(0)
     s, c, side, step = SMALL.window, SMALL.latent, 96, 8
@@ -190,7 +215,8 @@ def test_a_window_of_another_length_is_refused():
     planes = Planes(*(torch.zeros(1, 4, SMALL.latent, 16, 16) for _ in range(3)))
     zeros = torch.zeros(1, 4, 2, 3)
     with pytest.raises(
-        ValueError, match=r"window of 4 frames: the network is built for 6; .*replace\(config, window=4"
+        ValueError,
+        match=r"window of 4 frames: the network is built for 6; .*replace\(config, window=4",
     ):
         small_tracker().refine(
             planes,
@@ -205,18 +231,24 @@ def test_a_window_of_another_length_is_refused():
 
 def test_a_clip_of_half_a_window_is_refused():
     (video, depth), (frames, points) = clip(t=3), queries()
-    with pytest.raises(ValueError, match="clip of 3 frames: more than half a window of 6 is needed"):
+    with pytest.raises(
+        ValueError, match="clip of 3 frames: more than half a window of 6 is needed"
+    ):
         small_tracker()(video, depth, frames, points)
 
 
 @pytest.mark.parametrize("n_frames", [4, 5])
-def test_a_clip_shorter_than_a_window_is_filled_up_with_its_last_frame(n_frames: int, monkeypatch: pytest.MonkeyPatch):
+def test_a_clip_shorter_than_a_window_is_filled_up_with_its_last_frame(
+    n_frames: int, monkeypatch: pytest.MonkeyPatch
+):
     (video, depth), (frames, points) = clip(t=n_frames), queries()
     made = run(small_tracker(), video, depth, frames, points)
     assert len(made.windows) == 1 and made.tracks.shape[1] == n_frames and made.covered.all()
     by_hand = torch.tensor([0, 1, 2, 3, n_frames - 1, n_frames - 1])
 
-    def without_filling(start: int, window: int, _filled: int, query_frames: Tensor, n_old: int) -> Tensor:
+    def without_filling(
+        start: int, window: int, _filled: int, query_frames: Tensor, n_old: int
+    ) -> Tensor:
         return track_mask(start, window, n_frames, query_frames, n_old)
 
     monkeypatch.setattr(model, "track_mask", without_filling)
@@ -226,7 +258,9 @@ def test_a_clip_shorter_than_a_window_is_filled_up_with_its_last_frame(n_frames:
 
 def test_sizes_without_whole_cells_are_refused():
     frames, points = queries()
-    with pytest.raises(ValueError, match="picture of 64 x 66 px: expected multiples of 4, at least 64 px"):
+    with pytest.raises(
+        ValueError, match="picture of 64 x 66 px: expected multiples of 4, at least 64 px"
+    ):
         small_tracker()(torch.zeros(1, 6, 3, 64, 66), torch.ones(1, 6, 64, 66), frames, points)
 
 
@@ -254,21 +288,31 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        self.elements = max([self.elements, *(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor))])
+        self.elements = max(
+            [
+                self.elements,
+                *(leaf.numel() for leaf in tree_leaves(made) if isinstance(leaf, Tensor)),
+            ]
+        )
         return made
 
 
 def largest_tensor(p: int) -> int:
     (video, depth), (frames, points) = clip(t=6), queries(p=p)
     network, largest = small_tracker(), Largest()
-    with largest, sdpa_kernel(SDPBackend.MATH):  # the kernel that keeps all scores that it is asked for
+    with (
+        largest,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # the kernel that keeps all scores that it is asked for
         run(network, video, depth, frames, points)
     return largest.elements
 
 
 def test_no_tensor_grows_with_the_square_of_points_and_frames(monkeypatch: pytest.MonkeyPatch):
     bound, heads, s = 200_000, SMALL.support_heads, SMALL.window
-    assert largest_tensor(p=100) == heads * (100 * s) ** 2  # within the bound as it stands, so in one piece
+    assert (
+        largest_tensor(p=100) == heads * (100 * s) ** 2
+    )  # within the bound as it stands, so in one piece
     monkeypatch.setattr(updater, "MAX_SCORES", bound)
     monkeypatch.setattr(correlation, "MAX_PRODUCTS", bound)
     for p in (100, 200, 400):
@@ -277,13 +321,22 @@ def test_no_tensor_grows_with_the_square_of_points_and_frames(monkeypatch: pytes
 
 
 def test_tiny_is_small_and_a_saved_network_comes_back(tmp_path: Path):
-    assert 1_500_000 < sum(parameter.numel() for parameter in SpatialTracker(tiny()).parameters()) < 5_000_000
+    assert (
+        1_500_000
+        < sum(parameter.numel() for parameter in SpatialTracker(tiny()).parameters())
+        < 5_000_000
+    )
     network = small_tracker()
     save_model(tmp_path / "tracker.safetensors", network, SMALL)
-    loaded, config = load_model(tmp_path / "tracker.safetensors", SpatialTracker, SpatialTrackerConfig)
+    loaded, config = load_model(
+        tmp_path / "tracker.safetensors", SpatialTracker, SpatialTrackerConfig
+    )
     assert config == SMALL
     (video, depth), (frames, points) = clip(t=6), queries()
-    made, expected = run(loaded, video, depth, frames, points), run(network, video, depth, frames, points)
+    made, expected = (
+        run(loaded, video, depth, frames, points),
+        run(network, video, depth, frames, points),
+    )
     assert torch.equal(made.tracks, expected.tracks)
 
 
@@ -306,7 +359,9 @@ def test_gradients_reach_every_parameter():
 
 
 def test_an_iteration_takes_its_position_as_given():
-    """The head's bias for x moves x alone, so it has a gradient of 1 cell per position: the last iteration's step."""
+    """The head's bias for x moves x alone, so it has a gradient of 1 cell per position: the last
+    iteration's step.
+    """
     network = small_tracker()
     (video, depth), (frames, points) = clip(t=6), queries(p=5)
     tracks = network(video, depth, frames, points).windows[0].tracks

@@ -1,4 +1,6 @@
-"""The network and its predictor against reference outputs of the published implementation, with the same weights."""
+"""The network and its predictor against reference outputs of the published implementation, with the
+same weights.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,7 +55,9 @@ def network_with(weights: dict[str, Tensor], **changes: int) -> SpatialTracker:
 
 
 def in_order(frames: np.ndarray, order: list[int]) -> np.ndarray:
-    """A permutation within each frame's points, after which a stable sort by frame puts them into the order given."""
+    """A permutation within each frame's points, after which a stable sort by frame puts them into
+    the order given.
+    """
     index = np.empty(len(order), dtype=int)
     index[np.argsort(frames, kind="stable")] = order
     assert (frames[index] == frames).all()
@@ -67,9 +71,13 @@ def run(network: SpatialTracker, golden: dict[str, np.ndarray], iterations: int)
     queries = torch.from_numpy(golden["queries_txyd"][index])
     depth = torch.from_numpy(golden["depth"])[None]
     with torch.no_grad():
-        output = network(frames, depth, queries[:, 0].long(), queries[None, :, 1:], iterations=iterations)
+        output = network(
+            frames, depth, queries[:, 0].long(), queries[None, :, 1:], iterations=iterations
+        )
     back = np.argsort(index)
-    return output._replace(tracks=output.tracks[:, :, back], visibility=output.visibility[:, :, back])
+    return output._replace(
+        tracks=output.tracks[:, :, back], visibility=output.visibility[:, :, back]
+    )
 
 
 def check(output: TrackerOutput, golden: dict[str, np.ndarray], case: str) -> None:
@@ -80,8 +88,12 @@ def check(output: TrackerOutput, golden: dict[str, np.ndarray], case: str) -> No
     assert np.abs(output.visibility[0].sigmoid().numpy() - golden[f"vis_{case}_f32"]).max() < 3e-5
 
 
-def statistics(network: nn.Module, names: list[str], run: Callable[[], None]) -> dict[str, tuple[int, float, float]]:
-    """Count, mean and standard deviation of the first output, or where the name says so input, of modules."""
+def statistics(
+    network: nn.Module, names: list[str], run: Callable[[], None]
+) -> dict[str, tuple[int, float, float]]:
+    """Count, mean and standard deviation of the first output, or where the name says so input, of
+    modules.
+    """
     seen: dict[str, tuple[int, float, float]] = {}
 
     def note(name: str, value: Tensor) -> None:
@@ -108,12 +120,17 @@ def statistics(network: nn.Module, names: list[str], run: Callable[[], None]) ->
     return seen
 
 
-def test_one_iteration_and_what_leads_to_it(golden: dict[str, np.ndarray], weights: dict[str, Tensor]):
+def test_one_iteration_and_what_leads_to_it(
+    golden: dict[str, np.ndarray], weights: dict[str, Tensor]
+):
     network = network_with(weights)
     names = golden["act_names"].tolist()
     seen = statistics(network, names, lambda: check(run(network, golden, 1), golden, "it1"))
-    # Not the order of axes, nor the first values: tokens lie (frame, point) here, (point, frame) there.
-    for name, shape, mean, std in zip(names, golden["act_shapes"], golden["act_mean"], golden["act_std"], strict=True):
+    # Not the order of axes, nor the first values: tokens lie (frame, point) here, (point, frame)
+    # there.
+    for name, shape, mean, std in zip(
+        names, golden["act_shapes"], golden["act_mean"], golden["act_std"], strict=True
+    ):
         assert seen[name][0] == np.prod([int(side) for side in shape.strip("()").split(",")]), name
         assert seen[name][1:] == pytest.approx((mean, std), abs=1e-5), name
 
@@ -122,21 +139,30 @@ def test_four_iterations(golden: dict[str, np.ndarray], weights: dict[str, Tenso
     check(run(network_with(weights), golden, 4), golden, "it4")
 
 
-def test_four_iterations_over_windows_of_8(golden: dict[str, np.ndarray], weights: dict[str, Tensor]):
+def test_four_iterations_over_windows_of_8(
+    golden: dict[str, np.ndarray], weights: dict[str, Tensor]
+):
     check(run(network_with(weights, window=8), golden, 4), golden, "it4_window8")
 
 
-def predicted(golden: dict[str, np.ndarray], weights: dict[str, Tensor], device: str, precision: Precision) -> Tracks:
+def predicted(
+    golden: dict[str, np.ndarray], weights: dict[str, Tensor], device: str, precision: Precision
+) -> Tracks:
     """By the whole predictor; points of the result are in the fixture's order."""
     height, width = golden["predictor_interp_shape"].tolist()
     network = network_with(weights, working_height=height, working_width=width).to(device)
     queries, (source_height, source_width) = golden["queries"], golden["frames"].shape[1:3]
     assert (golden["predictor_first_frame"] == queries[:, 0]).all()
-    support = support_points(6, height, width) * np.array([1, source_width / width, source_height / height], np.float32)
-    everything = np.concatenate([queries, support])  # as `track_points` does, here to put them into an order
+    support = support_points(6, height, width) * np.array(
+        [1, source_width / width, source_height / height], np.float32
+    )
+    # As `track_points` does, here to put them into an order
+    everything = np.concatenate([queries, support])
     index = in_order(everything[:, 0], ORDER_WITH_SUPPORT)
     clip, depth = golden["frames"][None], golden["depth"][None]
-    made = track_points(network, clip, depth, everything[index], support_grid=0, precision=precision)
+    made = track_points(
+        network, clip, depth, everything[index], support_grid=0, precision=precision
+    )
     own = np.argsort(index)[: len(queries)]
     return Tracks(
         tracks=made.tracks[:, :, own],
@@ -169,7 +195,9 @@ def test_predictor_on_a_gpu(
     mean: float,
     other_flags: int,
 ):
-    """Bars of half precision are twice what it makes on a CPU; TF32 is on here, and must not reach the network."""
+    """Bars of half precision are twice what it makes on a CPU; TF32 is on here, and must not reach
+    the network.
+    """
     assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     made = predicted(golden, weights, "cuda", precision)
     error = np.abs(made.tracks[0] - golden["predictor_tracks_f32"][..., :2])

@@ -1,4 +1,6 @@
-"""The published file: the specification's key list, the ways a file may be wrapped, and what is refused."""
+"""The published file: the specification's key list, the ways a file may be wrapped, and what is
+refused.
+"""
 
 import pickle
 from dataclasses import replace
@@ -6,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import SHARED
 from torch import Tensor
 from tracker_cases import SMALL
 
@@ -13,27 +16,43 @@ from model.spatial_tracker.config import published
 from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.published import UNUSED, load_published, published_state, unwrapped
 
-KEYS = Path(__file__).resolve().parents[4] / "shared" / "spec" / "spatracker_keys.txt"
+KEYS = SHARED / "spec" / "spatracker_keys.txt"
 TOTAL, USED = 34_039_303, 33_910_404  # values in the file, and in the network
 
 
 def on_meta() -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in SpatialTracker(published()).state_dict().items()}
+        return {
+            name: tuple(value.shape)
+            for name, value in SpatialTracker(published()).state_dict().items()
+        }
 
 
 def listed_keys() -> dict[str, tuple[int, ...]]:
     if not KEYS.is_file():
         pytest.skip(f"key list absent: {KEYS}")
-    lines = [line.split("\t") for line in KEYS.read_text().splitlines() if line and not line.startswith("#")]
-    return {name: tuple(int(side) for side in shape.strip("()").split(",") if side) for name, shape, _ in lines}
+    lines = [
+        line.split("\t")
+        for line in KEYS.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    return {
+        name: tuple(int(side) for side in shape.strip("()").split(",") if side)
+        for name, shape, _ in lines
+    }
 
 
 def small_file() -> dict[str, Tensor]:
     """A file of the published kind for a small network, with entries that are not used."""
     torch.manual_seed(0)
-    state = {name: torch.randn(value.shape) for name, value in SpatialTracker(SMALL).state_dict().items()}
-    return {**state, "updateformer.RigidProj.weight": torch.zeros(4, 4), "embedProj.bias": torch.zeros(3)}
+    state = {
+        name: torch.randn(value.shape) for name, value in SpatialTracker(SMALL).state_dict().items()
+    }
+    return {
+        **state,
+        "updateformer.RigidProj.weight": torch.zeros(4, 4),
+        "embedProj.bias": torch.zeros(3),
+    }
 
 
 def count(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -99,7 +118,9 @@ def test_leftovers_are_left_out_only_if_named():
 
 def test_long_lists_of_differences_are_cut(tmp_path: Path):
     torch.save({}, tmp_path / "empty.pth")
-    with pytest.raises(ValueError, match=r"empty\.pth: .* missing: fnet\.conv1\.weight, .* and \d+ more\. Sizes"):
+    with pytest.raises(
+        ValueError, match=r"empty\.pth: .* missing: fnet\.conv1\.weight, .* and \d+ more\. Sizes"
+    ):
         load_published(tmp_path / "empty.pth", SMALL)
 
 
@@ -117,12 +138,18 @@ class Surprise:
 
 def test_files_with_more_than_tensors_are_not_unpickled(tmp_path: Path):
     torch.save({"model": small_file(), "args": Surprise()}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth: damaged, or holds more than tensors, which is not read"):
+    with pytest.raises(
+        ValueError, match=r"x\.pth: damaged, or holds more than tensors, which is not read"
+    ):
         load_published(tmp_path / "x.pth", SMALL)
 
 
-@pytest.mark.parametrize(("content", "found"), [([1], "list"), ({"model": {"a": 1}}, "a dict with 'a' of type int")])
+@pytest.mark.parametrize(
+    ("content", "found"), [([1], "list"), ({"model": {"a": 1}}, "a dict with 'a' of type int")]
+)
 def test_files_of_another_kind_are_refused(tmp_path: Path, content, found: str):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=rf"x\.pth: expected a dict of tensors, or one under .*, found {found}"):
+    with pytest.raises(
+        ValueError, match=rf"x\.pth: expected a dict of tensors, or one under .*, found {found}"
+    ):
         load_published(tmp_path / "x.pth", SMALL)

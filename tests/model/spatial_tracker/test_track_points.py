@@ -55,7 +55,9 @@ def test_inverse_depth_without_a_nearest_point_is_refused():
     with pytest.raises(ValueError, match="clip 1 of 2: inverse depth is nowhere above 0"):
         depth_from_inverse(inverse, floor=0.1)
     inverse[1, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="clip 1 of 2: inverse depth is NaN or infinite in 1 pixels"):
+    with pytest.raises(
+        ValueError, match="clip 1 of 2: inverse depth is NaN or infinite in 1 pixels"
+    ):
         depth_from_inverse(inverse, floor=0.1)
     with pytest.raises(ValueError, match=r"floor=0\.0: expected a share"):
         depth_from_inverse(inverse, floor=0.0)
@@ -70,10 +72,15 @@ def test_tracks_start_at_their_queries_and_have_the_clip_s_units():
     for p, (frame, x, y) in enumerate(queries):
         np.testing.assert_allclose(made.tracks[:, int(frame), p], [[x, y]] * 2, atol=1e-4)
         assert made.visible[:, int(frame), p].all()
-        assert (made.depth[:, int(frame), p] > 1000).all() and (made.depth[:, int(frame), p] < 3000).all()
-    # Nearest resizing takes whole pixels; 1.5 of them per working pixel, so the query's depth is one of the nearby.
+        assert (made.depth[:, int(frame), p] > 1000).all() and (
+            made.depth[:, int(frame), p] < 3000
+        ).all()
+    # Nearest resizing takes whole pixels; 1.5 of them per working pixel, so the query's depth is
+    # one of the nearby.
     around = 1000 * depth[:, 0, 18:24, 8:14]
-    assert (around.min() <= made.depth[:, 0, 0]).all() and (made.depth[:, 0, 0] <= around.max()).all()
+    assert (around.min() <= made.depth[:, 0, 0]).all() and (
+        made.depth[:, 0, 0] <= around.max()
+    ).all()
 
 
 def test_clips_in_a_batch_and_points_beside_others():
@@ -114,10 +121,13 @@ def test_frames_before_late_queries_are_not_covered_unless_tracked_backward():
     both = track_points(network, frames, depth, queries, backward=True)
     assert (both.tracks[~gaps] == forward.tracks[~gaps]).all()
 
-    support = support_points(6, 64, 64)  # the reversed clip by hand, the same support points in its last frame
+    # The reversed clip by hand, the same support points in its last frame
+    support = support_points(6, 64, 64)
     reversed_queries = np.concatenate([queries, support])
     reversed_queries[:, 0] = 11 - reversed_queries[:, 0]
-    back = track_points(network, frames[:, ::-1].copy(), depth[:, ::-1].copy(), reversed_queries, support_grid=0)
+    back = track_points(
+        network, frames[:, ::-1].copy(), depth[:, ::-1].copy(), reversed_queries, support_grid=0
+    )
     filled = Tracks(
         tracks=back.tracks[:, ::-1, :3],
         depth=back.depth[:, ::-1, :3],
@@ -125,7 +135,9 @@ def test_frames_before_late_queries_are_not_covered_unless_tracked_backward():
         visible=back.visible[:, ::-1, :3],
     )
     for name in ("tracks", "depth", "visibility", "visible"):
-        np.testing.assert_allclose(getattr(both, name)[gaps], getattr(filled, name)[gaps], atol=1e-5)
+        np.testing.assert_allclose(
+            getattr(both, name)[gaps], getattr(filled, name)[gaps], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(("precision", "most"), [("float16", 0.02), ("bfloat16", 0.2)])
@@ -139,12 +151,20 @@ def test_attention_in_half_precision_changes_little(precision, most: float):
 
 @pytest.mark.parametrize(
     ("query", "bad"),
-    [([9, 5, 5], "frame"), ([0.5, 5, 5], "frame"), ([0, 64, 5], "x"), ([0, 5, -1], "y"), ([0, np.nan, 5], "x")],
+    [
+        ([9, 5, 5], "frame"),
+        ([0.5, 5, 5], "frame"),
+        ([0, 64, 5], "x"),
+        ([0, 5, -1], "y"),
+        ([0, np.nan, 5], "x"),
+    ],
 )
 def test_queries_outside_the_clip_are_refused(query: list[float], bad: str):
     frames, depth = arrays()
     queries = np.array([[0, 5, 5], query], dtype=np.float32)
-    with pytest.raises(ValueError, match=r"query 1 \(frame, x, y\) = .*: expected a whole frame in \[0, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"query 1 \(frame, x, y\) = .*: expected a whole frame in \[0, 9\)"
+    ):
         track_points(small_tracker(), frames, depth, queries)
 
 
@@ -190,7 +210,9 @@ def test_tf32_is_off_on_cuda_and_afterwards_as_before(convolutions: Any, before:
 def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pytest.MonkeyPatch):
     frames, depth = arrays()
     network, inside = small_tracker(), []
-    monkeypatch.setattr(predictor, "full_float32", lambda device: full_float32(torch.device("cuda")))  # as if on one
+    monkeypatch.setattr(
+        predictor, "full_float32", lambda device: full_float32(torch.device("cuda"))
+    )  # as if on one
     network.register_forward_pre_hook(lambda *_: inside.append(convolutions.fp32_precision))
     convolutions.fp32_precision = "tf32"
     track_points(network, frames, depth, first_frame_grid(2, 64, 64), backward=True)
@@ -198,18 +220,28 @@ def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pyte
 
 
 def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # annotations are checked in tests only
     frames, depth = arrays()
     for precision in ("fp16", "float64", "nn"):  # torch has the last two
-        with pytest.raises(ValueError, match=f"precision='{precision}': expected one of float32, float16, bfloat16"):
-            track_points(small_tracker(), frames, depth, first_frame_grid(2, 64, 64), precision=precision)  # type: ignore[arg-type]
+        with pytest.raises(
+            ValueError, match=f"precision='{precision}': expected one of float32, float16, bfloat16"
+        ):
+            track_points(
+                small_tracker(), frames, depth, first_frame_grid(2, 64, 64), precision=precision
+            )  # type: ignore[arg-type]
 
 
 def test_clips_of_another_length_or_shape_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests only
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # annotations are checked in tests only
     frames, depth = arrays()
     queries = first_frame_grid(2, 64, 64)
     with pytest.raises(ValueError, match="clip of 3 frames: more than half a window of 6"):
         track_points(small_tracker(), frames[:, :3], depth[:, :3], queries)
-    with pytest.raises(ValueError, match=r"depth of shape \(1, 9, 32, 64\), frames \(1, 9, 64, 64\): expected one"):
+    with pytest.raises(
+        ValueError, match=r"depth of shape \(1, 9, 32, 64\), frames \(1, 9, 64, 64\): expected one"
+    ):
         track_points(small_tracker(), frames, depth[:, :, :32].copy(), queries)

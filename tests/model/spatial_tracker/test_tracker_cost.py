@@ -9,13 +9,17 @@ from tracker_cases import SMALL, clip, queries, small_tracker
 
 from model.spatial_tracker.cost import LiveBytes, predict_cost
 
-ONE_LEVEL = replace(SMALL, correlation_levels=1, motion=129)  # lookups are slow on tensors without contents
+# Lookups are slow on tensors without contents
+ONE_LEVEL = replace(SMALL, correlation_levels=1, motion=129)
 
 
 def test_prediction_is_the_work_and_a_bound_for_the_memory_of_a_real_run():
     network = small_tracker(config=replace(ONE_LEVEL, iterations=3))
     (video, depth), (frames, points) = clip(b=2), queries(b=2, p=40)
-    memory, flops = LiveBytes([*network.parameters(), video, depth, points]), FlopCounterMode(display=False)
+    memory, flops = (
+        LiveBytes([*network.parameters(), video, depth, points]),
+        FlopCounterMode(display=False),
+    )
     with torch.no_grad(), flops, memory, sdpa_kernel(SDPBackend.MATH):
         network(video, depth, frames, points)
     predicted = predict_cost(network.config, n_clips=2, n_frames=9, n_points=40)

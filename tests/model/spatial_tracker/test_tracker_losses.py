@@ -15,7 +15,9 @@ from model.spatial_tracker.model import SpatialTracker, TrackerOutput
 
 
 def some_output() -> tuple[TrackerOutput, Tensor, Tensor, Tensor]:
-    """Two clips of 8 frames in windows of 6 (the second reaches beyond the end), and targets with gaps."""
+    """Two clips of 8 frames in windows of 6 (the second reaches beyond the end), and targets with
+    gaps.
+    """
     (video, depth), (frames, points) = clip(b=2, t=8), queries(p=5, b=2, last_frame=7)
     with torch.no_grad():
         output = small_tracker()(video, depth, frames, points)
@@ -25,7 +27,9 @@ def some_output() -> tuple[TrackerOutput, Tensor, Tensor, Tensor]:
     return output, torch.where(valid[..., None], tracks, torch.nan), visible, valid
 
 
-def slow_loss(output: TrackerOutput, tracks: Tensor, visible: Tensor, valid: Tensor, config: TrackerLossConfig) -> dict:
+def slow_loss(
+    output: TrackerOutput, tracks: Tensor, visible: Tensor, valid: Tensor, config: TrackerLossConfig
+) -> dict:
     """Term by term."""
 
     def robust(error: float) -> float:
@@ -70,14 +74,19 @@ def test_true_tracks_cost_nothing_and_the_unit_of_depth_does_not_matter():
     output, _, visible, valid = some_output()
     last = output.windows[-1]
     exact = output._replace(windows=(last._replace(tracks=last.tracks[-1:]),))
-    assert tracker_loss(exact, output.tracks, visible, valid, TrackerLossConfig()).parts["position"] == 0
+    assert (
+        tracker_loss(exact, output.tracks, visible, valid, TrackerLossConfig()).parts["position"]
+        == 0
+    )
     beside = output.tracks + torch.tensor([1.0, -2.0, 0.5])
     metres = tracker_loss(exact, beside, visible, valid, TrackerLossConfig()).parts
     assert metres["position"].item() == pytest.approx(3, rel=1e-4)
     unit = torch.tensor([1.0, 1.0, 1000.0])
     scaled = exact._replace(
         windows=(exact.windows[0]._replace(tracks=exact.windows[0].tracks * unit),),
-        depth_range=output.depth_range._replace(near=1000 * output.depth_range.near, far=1000 * output.depth_range.far),
+        depth_range=output.depth_range._replace(
+            near=1000 * output.depth_range.near, far=1000 * output.depth_range.far
+        ),
     )
     millimetres = tracker_loss(scaled, beside * unit, visible, valid, TrackerLossConfig()).parts
     assert_close(millimetres["depth"], metres["depth"])
@@ -111,16 +120,20 @@ def test_weights_out_of_range_are_refused():
 def moving_texture(
     velocities: list[tuple[int, int]], recede: float, t: int = 6, side: int = 64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips of a texture on a slope that moves by whole pixels and recedes by a share of its depth per frame.
+    """Clips of a texture on a slope that moves by whole pixels and recedes by a share of its depth
+    per frame.
 
     Returns frames, depth, and the tracks of 4 x 4 points of the first frame.
     """
     generator = torch.Generator().manual_seed(5)
-    texture = F.interpolate(torch.rand(1, 3, 32, 32, generator=generator), (256, 256), mode="bicubic")[0].clamp(0, 1)
+    texture = F.interpolate(
+        torch.rand(1, 3, 32, 32, generator=generator), (256, 256), mode="bicubic"
+    )[0].clamp(0, 1)
     slope = torch.linspace(1, 3, 256).expand(1, 256, 256)
     world = torch.cat([255 * texture, slope])
     made = [
-        torch.stack([world[:, 96 - i * y :, 96 - i * x :][:, :side, :side] for i in range(t)]) for x, y in velocities
+        torch.stack([world[:, 96 - i * y :, 96 - i * x :][:, :side, :side] for i in range(t)])
+        for x, y in velocities
     ]
     frames, still_depth = torch.stack(made).split([3, 1], dim=2)
     farther = 1 + recede * torch.arange(t)[:, None, None]
@@ -132,14 +145,18 @@ def moving_texture(
 
 
 def test_overfits_one_batch():
-    """A still clip, and one that moves 5.6 px on average; both recede, and some points leave the picture."""
+    """A still clip, and one that moves 5.6 px on average; both recede, and some points leave the
+    picture.
+    """
     torch.manual_seed(0)
     frames, depth, tracks = moving_texture([(2, 1), (0, 0)], recede=0.01)
     visible = ((tracks[..., :2] >= 0) & (tracks[..., :2] < 64)).all(-1)
     assert not visible.all()
     network, valid, n_steps = SpatialTracker(SMALL), torch.ones_like(visible), 80
     optimizer = torch.optim.AdamW(network.parameters(), lr=8e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 5) * (1 - step / n_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 5) * (1 - step / n_steps)
+    )
 
     def run() -> tuple[TrackerOutput, Tensor, Tensor]:
         output = network(frames, depth, torch.zeros(16, dtype=torch.long), tracks[:, 0])

@@ -7,14 +7,20 @@ from torch.testing import assert_close
 from model.spatial_tracker.triplane import along_planes, depth_range, splat
 
 
-def some_features(n: int = 2, c: int = 3, i: int = 4, j: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+def some_features(
+    n: int = 2, c: int = 3, i: int = 4, j: int = 7
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    z = torch.rand(n, i, j, generator=generator) * 7 - 1  # some beside planes of 5 cells, on both sides
+    z = (
+        torch.rand(n, i, j, generator=generator) * 7 - 1
+    )  # some beside planes of 5 cells, on both sides
     return torch.randn(n, c, i, j, generator=generator), z
 
 
 def slow_splat(features: torch.Tensor, z: torch.Tensor, n_cells: int) -> torch.Tensor:
-    """Pixel by pixel, to the cell below and the cell above, as average splatting is usually written."""
+    """Pixel by pixel, to the cell below and the cell above, as average splatting is usually
+    written.
+    """
     n, c, rows, columns = features.shape
     sums, weights = torch.zeros(n, c, n_cells, rows), torch.zeros(n, n_cells, rows)
     for b in range(n):
@@ -69,7 +75,9 @@ def test_depth_range_skips_holes_and_is_that_of_each_clip():
 
 def test_cells_do_not_depend_on_the_unit_of_depth():
     depth = torch.rand(1, 2, 4, 4) + 0.5
-    assert_close(depth_range(1000 * depth, 8).to_cells(1000 * depth), depth_range(depth, 8).to_cells(depth))
+    assert_close(
+        depth_range(1000 * depth, 8).to_cells(1000 * depth), depth_range(depth, 8).to_cells(depth)
+    )
 
 
 @pytest.mark.parametrize(("plane", "expected"), [(0, [1, 2]), (1, [2, 3]), (2, [1, 3])])

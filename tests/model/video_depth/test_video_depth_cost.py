@@ -1,4 +1,6 @@
-"""Predicted memory against the bytes of tensors alive during a forward; operations against a count layer by layer."""
+"""Predicted memory against the bytes of tensors alive during a forward; operations against a count
+layer by layer.
+"""
 
 from dataclasses import replace
 from unittest.mock import patch
@@ -18,7 +20,9 @@ from model.video_depth.model import VideoDepth
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes of tensors that were alive after any operation, those given at the start included."""
+    """The most bytes of tensors that were alive after any operation, those given at the start
+    included.
+    """
 
     def __init__(self, *given: Tensor):
         super().__init__()
@@ -35,11 +39,15 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors:
             storage = tensor.untyped_storage()
             self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
+        self.alive = {
+            key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()
+        }
         self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
 
 
-def measured(config: VideoDepthConfig, clips: tuple[int, int, int, int], frames_per_step: int) -> int:
+def measured(
+    config: VideoDepthConfig, clips: tuple[int, int, int, int], frames_per_step: int
+) -> int:
     b, t, height, width = clips
     network, frames = VideoDepth(config).eval(), torch.zeros(b, t, 3, height, width)
     with torch.no_grad(), LiveBytes(*network.state_dict().values(), frames) as live:
@@ -47,9 +55,13 @@ def measured(config: VideoDepthConfig, clips: tuple[int, int, int, int], frames_
     return live.peak
 
 
-def predicted(config: VideoDepthConfig, clips: tuple[int, int, int, int], frames_per_step: int) -> int:
+def predicted(
+    config: VideoDepthConfig, clips: tuple[int, int, int, int], frames_per_step: int
+) -> int:
     b, t, *size = clips
-    return peak_bytes(config, size=tuple(size), n_clips=b, n_frames=t, frames_per_step=frames_per_step)
+    return peak_bytes(
+        config, size=tuple(size), n_clips=b, n_frames=t, frames_per_step=frames_per_step
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,11 +87,19 @@ def test_memory_of_real_runs(config: VideoDepthConfig, clips, frames_per_step: i
         (vitb(), (1, 1, 518, 518), 4),
         (vitl(), (1, 32, 518, 518), 4),
         (replace(SMALL, width=1024, n_heads=16), (1, 8, 280, 280), 1),  # the encoder is the largest
-        (replace(SMALL, tap_widths=(32, 32, 512, 32)), (1, 8, 140, 140), 1),  # the motion module on the third tap
+        (
+            replace(SMALL, tap_widths=(32, 32, 512, 32)),
+            (1, 8, 140, 140),
+            1,
+        ),  # the motion module on the third tap
     ],
 )
-def test_memory_of_runs_that_are_only_imagined(config: VideoDepthConfig, clips, frames_per_step: int):
-    """Fake tensors have shapes and lifetimes, but no contents: published sizes at full resolution, in a second."""
+def test_memory_of_runs_that_are_only_imagined(
+    config: VideoDepthConfig, clips, frames_per_step: int
+):
+    """Fake tensors have shapes and lifetimes, but no contents: published sizes at full resolution,
+    in a second.
+    """
     with FakeTensorMode():
         found = measured(config, clips, frames_per_step)
     assert predicted(config, clips, frames_per_step) == pytest.approx(found, rel=0.02)
@@ -95,7 +115,9 @@ def test_fewer_frames_per_step_and_mixed_precision_need_less():
 
 
 def slow_flops(config: VideoDepthConfig, t: int, size: tuple[int, int]) -> float:
-    """Twice the multiplications of every convolution and linear layer, from the shapes it sees, and of attention."""
+    """Twice the multiplications of every convolution and linear layer, from the shapes it sees, and
+    of attention.
+    """
     total = 0
 
     def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -124,7 +146,9 @@ def slow_flops(config: VideoDepthConfig, t: int, size: tuple[int, int]) -> float
 @pytest.mark.parametrize(("config", "t"), [(tiny(), 16), (vits(), 2)])
 def test_operations_agree_with_a_count_layer_by_layer(config: VideoDepthConfig, t: int):
     size = (140, 196)
-    assert flops_per_frame(config, size=size, n_frames=t) == pytest.approx(slow_flops(config, t, size), rel=1e-9)
+    assert flops_per_frame(config, size=size, n_frames=t) == pytest.approx(
+        slow_flops(config, t, size), rel=1e-9
+    )
 
 
 def test_operations_of_the_published_small_size():

@@ -1,4 +1,6 @@
-"""The published vits against reference outputs of its authors' implementation, with the same weights."""
+"""The published vits against reference outputs of its authors' implementation, with the same
+weights.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -38,7 +40,9 @@ def watched(network: VideoDepth, names: list[str]) -> Iterator[dict[str, Tensor]
     def keep(name: str):
         def hook(_module: nn.Module, inputs: tuple, output: Tensor) -> None:
             over_time = "motion_modules" in name
-            seen[name] = rearrange(output, "(b t) c h w -> b c t h w", t=inputs[1]) if over_time else output
+            seen[name] = (
+                rearrange(output, "(b t) c h w -> b c t h w", t=inputs[1]) if over_time else output
+            )
 
         return hook
 
@@ -62,7 +66,9 @@ def watched(network: VideoDepth, names: list[str]) -> Iterator[dict[str, Tensor]
 def test_weights_are_the_references():
     golden, network = references(), reference_network()
     state = network.state_dict()
-    for name, first in zip(golden["weight_check_keys"].tolist(), golden["weight_check_first4"], strict=True):
+    for name, first in zip(
+        golden["weight_check_keys"].tolist(), golden["weight_check_first4"], strict=True
+    ):
         assert np.allclose(np.resize(state[name].flatten()[:4].numpy(), 4), first, rtol=1e-6), name
     total = sum(value.double().sum().item() for value in state.values())
     assert total == pytest.approx(golden["weight_check_total_sum"].item(), rel=1e-6)
@@ -95,13 +101,17 @@ def test_one_frame():
 def test_the_whole_procedure(metric: bool, name: str):
     golden, network = references(), VideoDepth(vits(metric=metric))
     network.load_state_dict(reference_network().state_dict())
-    depth = estimate_depth(network, golden["frames_b"][None], input_size=int(golden["input_size_b"]))
+    depth = estimate_depth(
+        network, golden["frames_b"][None], input_size=int(golden["input_size_b"])
+    )
     assert_near(depth[0], golden[name])
 
 
 def test_a_clip_shorter_than_a_window():
     golden, network = references(), reference_network()
-    depth = estimate_depth(network, golden["frames_b"][None, :16], input_size=int(golden["input_size_b"]))
+    depth = estimate_depth(
+        network, golden["frames_b"][None, :16], input_size=int(golden["input_size_b"])
+    )
     assert_near(depth[0], golden["depth_b_first16"])
 
 
@@ -115,19 +125,26 @@ def test_preprocessing():
 def test_sizes():
     golden = references()
     for height, width, input_size, *expected in golden["size_cases"].tolist():
-        assert network_size(height, width, input_size) == tuple(expected), (height, width, input_size)
+        assert network_size(height, width, input_size) == tuple(expected), (
+            height,
+            width,
+            input_size,
+        )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(
-    ("precision", "highest", "mean"), [("float32", 2e-4, 2e-5), ("float16", 4e-2, 6e-3), ("bfloat16", 3e-1, 5e-2)]
+    ("precision", "highest", "mean"),
+    [("float32", 2e-4, 2e-5), ("float16", 4e-2, 6e-3), ("bfloat16", 3e-1, 5e-2)],
 )
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, precision, highest: float, mean: float):
     """Bars of mixed precision are twice what the published network has under the CPU's."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     golden, network = references(), reference_network()
     frames = golden["frames_a"][None]
-    depth = estimate_depth(copy.deepcopy(network).cuda(), frames, input_size=140, windows="direct", precision=precision)
+    depth = estimate_depth(
+        copy.deepcopy(network).cuda(), frames, input_size=140, windows="direct", precision=precision
+    )
     error = np.abs(depth[0] - golden["depth_a"])
     assert error.max() <= highest and error.mean() <= mean, (error.max(), error.mean())

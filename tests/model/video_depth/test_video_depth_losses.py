@@ -52,7 +52,9 @@ def slow_fitted(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
     out = x.clone()
     for clip, target, mask, made in zip(x, y, valid, out, strict=True):
         columns = torch.stack([clip[mask], torch.ones(int(mask.sum()))], dim=1).double()
-        scale, shift = torch.linalg.lstsq(columns, target[mask].double()[:, None]).solution.flatten()
+        scale, shift = torch.linalg.lstsq(
+            columns, target[mask].double()[:, None]
+        ).solution.flatten()
         made.copy_(clip * scale + shift)
     return out
 
@@ -71,9 +73,17 @@ def slow_gradient(x: Tensor, y: Tensor, valid: Tensor, n_scales: int) -> float:
                 for row in range(0, h, step):
                     for column in range(0, w, step):
                         here = error[i][j][row][column]
-                        if column + step < w and valid[i, j, row, column] and valid[i, j, row, column + step]:
+                        if (
+                            column + step < w
+                            and valid[i, j, row, column]
+                            and valid[i, j, row, column + step]
+                        ):
                             across.append(abs(error[i][j][row][column + step] - here))
-                        if row + step < h and valid[i, j, row, column] and valid[i, j, row + step, column]:
+                        if (
+                            row + step < h
+                            and valid[i, j, row, column]
+                            and valid[i, j, row + step, column]
+                        ):
                             down.append(abs(error[i][j][row + step][column] - here))
         total += mean(across) + mean(down)
     return total
@@ -101,7 +111,9 @@ def test_normalisation_agrees_with_the_slow_version():
 
 def test_fit_agrees_with_the_slow_version():
     y, valid = some_depth(0), some_mask()
-    x = y + 0.5 * some_depth(1)  # correlated, as any scale that least squares finds must be positive
+    x = y + 0.5 * some_depth(
+        1
+    )  # correlated, as any scale that least squares finds must be positive
     assert_close(fitted(x, y, valid), slow_fitted(x, y, valid), atol=1e-5, rtol=0)
 
 
@@ -109,7 +121,10 @@ def test_fit_does_not_turn_a_prediction_upside_down():
     y, valid = some_depth(0), some_mask()
     made = fitted(-y, y, valid)
     assert_close(
-        made, y.new_tensor([y[i][valid[i]].mean() for i in range(2)]).view(2, 1, 1, 1).expand_as(y), atol=0.05, rtol=0
+        made,
+        y.new_tensor([y[i][valid[i]].mean() for i in range(2)]).view(2, 1, 1, 1).expand_as(y),
+        atol=0.05,
+        rtol=0,
     )
     assert depth_loss(-y, y, valid, CONFIG, metric=False).parts["point"] > 0.9
 
@@ -131,7 +146,9 @@ def test_temporal_term_agrees_with_the_slow_version():
 def test_parts_and_total_are_what_their_names_say(metric: bool):
     y, valid = some_depth(1), some_mask()
     x = y + 0.3 * some_depth(0) - 0.9  # some of it below 0
-    config = DepthLossConfig(point=0.7, gradient=0.3, temporal=2.0, negative=0.2, n_scales=2, still=0.04)
+    config = DepthLossConfig(
+        point=0.7, gradient=0.3, temporal=2.0, negative=0.2, n_scales=2, still=0.04
+    )
     loss = depth_loss(x, y, valid, config, metric=metric)
     below = mean([max(0.0, -v) for v in x.flatten().tolist()])
     assert below > 0
@@ -146,14 +163,21 @@ def test_parts_and_total_are_what_their_names_say(metric: bool):
         "temporal": slow_temporal(x, y, valid, 0.04),
         "negative": below,
     }
-    assert {name: part.item() for name, part in loss.parts.items()} == pytest.approx(expected, rel=1e-4)
+    assert {name: part.item() for name, part in loss.parts.items()} == pytest.approx(
+        expected, rel=1e-4
+    )
     weights = {"point": 0.7, "gradient": 0.3, "temporal": 2.0, "negative": 0.2}
-    assert loss.total.item() == pytest.approx(sum(weights[name] * part for name, part in expected.items()), rel=1e-4)
+    assert loss.total.item() == pytest.approx(
+        sum(weights[name] * part for name, part in expected.items()), rel=1e-4
+    )
 
 
 def test_relative_loss_knows_no_scale_or_shift_of_a_clip_but_one_of_a_frame():
     y, valid = some_depth(1), some_mask()
-    scale, shift = torch.tensor([0.3, 7.0]).view(2, 1, 1, 1), torch.tensor([2.0, -1.0]).view(2, 1, 1, 1)
+    scale, shift = (
+        torch.tensor([0.3, 7.0]).view(2, 1, 1, 1),
+        torch.tensor([2.0, -1.0]).view(2, 1, 1, 1),
+    )
     config = DepthLossConfig(negative=0.0)
     assert depth_loss(y * scale + shift, y, valid, config, metric=False).total < 1e-4
     breathing = y * torch.tensor([1.0, 1.3, 1.0]).view(1, 3, 1, 1)
@@ -177,7 +201,9 @@ def test_invalid_pixels_are_not_read(metric: bool):
     assert slope.isfinite().all()
     assert (slope[~valid] == 0).all() and slope[valid].any()
     with pytest.raises(ValueError, match=r"clips \[1\] have no valid pixel"):
-        depth_loss(x, y, valid & torch.tensor([True, False]).view(2, 1, 1, 1), CONFIG, metric=metric)
+        depth_loss(
+            x, y, valid & torch.tensor([True, False]).view(2, 1, 1, 1), CONFIG, metric=metric
+        )
 
 
 def test_flicker_costs_only_where_the_true_depth_is_still():
@@ -193,7 +219,9 @@ def test_flicker_costs_only_where_the_true_depth_is_still():
 
 
 def scene(side: int = 42) -> tuple[Tensor, Tensor]:
-    """Two clips of a disc, 1 m away, that moves over a floor from 3 to 1.5 m: normalised frames and depth."""
+    """Two clips of a disc, 1 m away, that moves over a floor from 3 to 1.5 m: normalised frames and
+    depth.
+    """
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     floor = 3 - 1.5 * y / side
     frames, depth = torch.full((2, 3, 3, side, side), -0.5), floor.expand(2, 3, side, side).clone()

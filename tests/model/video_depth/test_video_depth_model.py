@@ -4,25 +4,25 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from golden_weights import sinusoid_table
+from repository import ROOT
 from torch import Tensor
 from torch.testing import assert_close
 from vda_small import SMALL, lively, timeless
 
-from model.checkpoint import load_model, save_model
+from model.training.checkpoint import load_model, save_model
 from model.video_depth import temporal_head
 from model.video_depth.config import MAX_FRAMES, VideoDepthConfig, tiny
 from model.video_depth.encoder import Encoder
 from model.video_depth.model import VideoDepth
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-EXACT = {"atol": 1e-10, "rtol": 0.0}  # laws are checked in float64, where rounding cannot hide a leak
+EXACT = {
+    "atol": 1e-10,
+    "rtol": 0.0,
+}  # laws are checked in float64, where rounding cannot hide a leak
 
 
 def clips(b: int = 2, t: int = 5, height: int = 28, width: int = 42) -> Tensor:
@@ -60,13 +60,17 @@ def test_frames_of_a_clip_see_each_other_and_their_order():
     depth = network(frames)
     changed = frames.clone()
     changed[:, 4] = 0
-    assert (network(changed)[:, 0] - depth[:, 0]).abs().max() > 1e-2  # the first frame feels the last one
+    assert (
+        network(changed)[:, 0] - depth[:, 0]
+    ).abs().max() > 1e-2  # the first frame feels the last one
     assert (network(frames.flip(1)).flip(1) - depth).abs().max() > 1e-2
 
 
 @torch.no_grad()
 def test_before_training_frames_are_alone_so_that_still_video_is_still():
-    """The motion modules' last layers are zero at the start; with random ones the position table moves still video."""
+    """The motion modules' last layers are zero at the start; with random ones the position table
+    moves still video.
+    """
     torch.manual_seed(0)
     network, frames = VideoDepth(SMALL).eval(), clips(b=1)
     depth = network(frames)
@@ -79,7 +83,9 @@ def test_before_training_frames_are_alone_so_that_still_video_is_still():
 @torch.no_grad()
 @pytest.mark.parametrize("n_frames", [2, 5, 32])
 def test_still_video_is_still_once_frames_have_no_number(n_frames: int):
-    """Attention among equal frames gives what one of them has: the motion modules work, and mix no clips or places."""
+    """Attention among equal frames gives what one of them has: the motion modules work, and mix no
+    clips or places.
+    """
     stills = exact_clips(t=1).expand(-1, n_frames, -1, -1, -1)
     numbered = exact_network()(stills)
     assert (numbered - numbered[:, :1]).abs().max() > 1e-2
@@ -87,13 +93,17 @@ def test_still_video_is_still_once_frames_have_no_number(n_frames: int):
     depth = network(stills)
     assert_close(depth, network(stills[:, :1]).expand_as(depth), **EXACT)
     moving = network(exact_clips(t=2))
-    assert (moving - network(exact_clips(t=2)[:, :1])).abs().max() > 1e-2  # frames that differ do matter
+    assert (
+        moving - network(exact_clips(t=2)[:, :1])
+    ).abs().max() > 1e-2  # frames that differ do matter
 
 
 def test_a_new_network_answers_about_one_and_every_used_weight_gets_a_gradient():
     torch.manual_seed(0)
     network = VideoDepth(SMALL)
-    for module in network.head.motion_modules:  # zero at first, which stops the gradient of what lies before
+    for (
+        module
+    ) in network.head.motion_modules:  # zero at first, which stops the gradient of what lies before
         torch.nn.init.normal_(module.temporal_transformer.proj_out.weight, std=0.02)
     depth = network(clips())
     assert 0.5 < depth.mean() < 1.5 and (depth > 0).all()
@@ -131,7 +141,9 @@ def slow_resample(row: list[float], n: int, scale: float) -> list[float]:
         place = (i + 0.5) / scale - 0.5
         first = math.floor(place) - 1
         reached = range(first, first + 4)
-        out.append(sum(cubic_weight(place - j) * row[min(max(j, 0), len(row) - 1)] for j in reached))
+        out.append(
+            sum(cubic_weight(place - j) * row[min(max(j, 0), len(row) - 1)] for j in reached)
+        )
     return out
 
 
@@ -168,8 +180,9 @@ assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 
 
 def test_compiled_blocks_share_one_graph_and_do_the_same():
-    """Through TorchDynamo only; that kernels are made of the graph is PyTorch's affair. In a process of its own, since
-    annotations are checked in this one, which breaks graphs."""
+    """Through TorchDynamo only; that kernels are made of the graph is PyTorch's affair. In a
+    process of its own, since annotations are checked in this one, which breaks graphs.
+    """
     run = subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
@@ -221,7 +234,9 @@ def test_signed_depth_is_cut_at_zero_by_the_last_relu():
 
 def test_inputs_that_do_not_fit_are_refused():
     network = lively()
-    with pytest.raises(ValueError, match=r"frames of 28 x 40 px: each side must be a multiple of 14"):
+    with pytest.raises(
+        ValueError, match=r"frames of 28 x 40 px: each side must be a multiple of 14"
+    ):
         network(clips(width=40))
     with pytest.raises(ValueError, match="a clip of 33 frames: one forward takes at most 32"):
         network(clips(b=1, t=33))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import SHARED
 from vda_small import SMALL, lively
 
 from model.published import differences
@@ -15,7 +16,7 @@ from model.video_depth.config import VideoDepthConfig, tiny, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
 from model.video_depth.published import NON_COMMERCIAL, licence, load_published
 
-SPEC = Path(__file__).resolve().parents[4] / "shared" / "spec"
+SPEC = SHARED / "spec"
 SIZES = {
     "vits": (vits(), 351, 29_035_137),
     "vitb": (vitb(), 351, 114_441_409),
@@ -41,8 +42,15 @@ def test_names_and_shapes_are_the_published_ones(size: str):
     path = SPEC / f"vda_{size}_keys.txt"
     if not path.is_file():
         pytest.skip(f"key list absent: {path}")
-    lines = [line.split("\t") for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    listed = {name: tuple(int(side) for side in shape.strip("()").split(",") if side) for name, shape, _ in lines}
+    lines = [
+        line.split("\t")
+        for line in path.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    listed = {
+        name: tuple(int(side) for side in shape.strip("()").split(",") if side)
+        for name, shape, _ in lines
+    }
     network = on_meta(SIZES[size][0])
     assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == listed
     buffers = {name for name, _, kind in lines if kind == "buffer"}
@@ -50,7 +58,9 @@ def test_names_and_shapes_are_the_published_ones(size: str):
 
 
 def saved(folder: Path, changes: dict | None = None, name: str = "x.pth") -> Path:
-    """A file of the published kind; entries in `changes` are replaced, or removed where they are None."""
+    """A file of the published kind; entries in `changes` are replaced, or removed where they are
+    None.
+    """
     state = {**lively().state_dict(), **(changes or {})}
     torch.save({name: value for name, value in state.items() if value is not None}, folder / name)
     return folder / name
@@ -79,9 +89,18 @@ def test_half_precision_files_become_float32(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pretrained.mask_token": None}, r"missing: pretrained\.mask_token\. Layouts"),  # unused, but strict is strict
-        ({"head.scratch.refinenet4.resConfUnit1.conv1.bias": None}, r"missing: head\.scratch\.refinenet4"),
-        ({"head.scratch.stem_transpose.weight": torch.zeros(1)}, "not in this network: head.scratch.stem_transpose"),
+        (
+            {"pretrained.mask_token": None},
+            r"missing: pretrained\.mask_token\. Layouts",
+        ),  # unused, but strict is strict
+        (
+            {"head.scratch.refinenet4.resConfUnit1.conv1.bias": None},
+            r"missing: head\.scratch\.refinenet4",
+        ),
+        (
+            {"head.scratch.stem_transpose.weight": torch.zeros(1)},
+            "not in this network: head.scratch.stem_transpose",
+        ),
         (
             {"pretrained.norm.bias": torch.zeros(7)},
             r"of another shape: pretrained\.norm\.bias \(7,\), expected \(64,\)",
@@ -124,7 +143,9 @@ def test_other_files_are_refused(tmp_path: Path):
 def test_a_published_name_says_what_the_numbers_mean(tmp_path: Path, metric: bool):
     path = saved(tmp_path, name=f"{'metric_' if metric else ''}video_depth_anything_vits.pth")
     assert load_published(path, replace(SMALL, metric=metric)).config.metric == metric
-    with pytest.raises(ValueError, match=f"by its name its output is {'metres' if metric else 'relative'}"):
+    with pytest.raises(
+        ValueError, match=f"by its name its output is {'metres' if metric else 'relative'}"
+    ):
         load_published(path, replace(SMALL, metric=not metric))
 
 
@@ -136,6 +157,10 @@ def test_licences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_published(path, SMALL)
-    monkeypatch.setitem(published.LICENCES, SMALL, NON_COMMERCIAL)  # as if it were vitb, without 460 MB
-    with pytest.warns(UserWarning, match=r"x\.pth: weights under CC-BY-NC-4\.0: not for commercial use"):
+    monkeypatch.setitem(
+        published.LICENCES, SMALL, NON_COMMERCIAL
+    )  # as if it were vitb, without 460 MB
+    with pytest.warns(
+        UserWarning, match=r"x\.pth: weights under CC-BY-NC-4\.0: not for commercial use"
+    ):
         load_published(path, SMALL)

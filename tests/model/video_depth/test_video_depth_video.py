@@ -1,4 +1,6 @@
-"""Windows over long videos against a slow version in plain loops, alignment's laws, and what is refused."""
+"""Windows over long videos against a slow version in plain loops, alignment's laws, and what is
+refused.
+"""
 
 import itertools
 import warnings
@@ -42,7 +44,9 @@ def brightness(frames: Tensor) -> Tensor:
 
 
 def restless(call: int, frames: Tensor) -> Tensor:
-    """Follows the frames, but no two calls alike, so that fits leave residues and values fall below zero."""
+    """Follows the frames, but no two calls alike, so that fits leave residues and values fall below
+    zero.
+    """
     noise = torch.rand(brightness(frames).shape, generator=torch.Generator().manual_seed(call))
     return (brightness(frames) * (0.5 + call % 3) - 2 + noise).clamp(min=0)
 
@@ -52,8 +56,12 @@ def videos(n: int, b: int = 1, side: int = 14) -> np.ndarray:
 
 
 def slow_estimate(rule, frames: np.ndarray, *, align: bool) -> np.ndarray:
-    """The published procedure as its description has it, for one video whose size the network takes: plain loops."""
-    frames_in = [normalised(torch.from_numpy(frame[None, None]), frame.shape[:2])[0, 0] for frame in frames]
+    """The published procedure as its description has it, for one video whose size the network
+    takes: plain loops.
+    """
+    frames_in = [
+        normalised(torch.from_numpy(frame[None, None]), frame.shape[:2])[0, 0] for frame in frames
+    ]
     n = len(frames_in)
     frames_in += [frames_in[-1]] * ((22 - n % 22) % 22 + 10)
     keys = [0, 12, 24, 25, 26, 27, 28, 29, 30, 31]
@@ -168,11 +176,16 @@ def test_still_video_gives_still_depth_where_frames_are_alone(windows):
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
 def test_still_video_gives_still_depth_where_frames_have_no_number(windows):
-    """The same with motion modules that work: an error in them, in padding or in alignment would move something."""
+    """The same with motion modules that work: an error in them, in padding or in alignment would
+    move something.
+    """
     frames = np.repeat(videos(1, b=2, side=20), 30, axis=1)
     depth = estimate_depth(timeless(lively()), frames, input_size=28, windows=windows)
     assert np.abs(depth - depth[:, :1]).max() < 1e-5
-    assert np.ptp(estimate_depth(lively(), frames, input_size=28, windows=windows), axis=1).max() > 1e-2
+    assert (
+        np.ptp(estimate_depth(lively(), frames, input_size=28, windows=windows), axis=1).max()
+        > 1e-2
+    )
 
 
 def test_direct_is_one_forward_of_just_these_frames():
@@ -194,13 +207,17 @@ def test_depth_has_the_size_of_the_frames():
     depth = estimate_depth(Pretender(SMALL, ramp), frames, input_size=28, windows="direct")
     assert shown == [network_size(30, 50, 28)] == [(28, 42)]
     assert depth.shape == (1, 2, 30, 50)
-    assert depth[0, 1, 7].tolist() == pytest.approx(np.linspace(1, 2, 50).tolist(), abs=1e-5)  # corners onto corners
+    assert depth[0, 1, 7].tolist() == pytest.approx(
+        np.linspace(1, 2, 50).tolist(), abs=1e-5
+    )  # corners onto corners
 
 
 def test_frames_are_scaled_by_their_channels_statistics():
     frames = torch.tensor([255, 0, 51], dtype=torch.uint8).expand(1, 1, 14, 14, 3)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
-    assert normalised(frames, (28, 14))[0, 0, :, 20, 3].tolist() == pytest.approx(expected, abs=1e-6)
+    assert normalised(frames, (28, 14))[0, 0, :, 20, 3].tolist() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
@@ -226,7 +243,11 @@ def test_nan_in_a_reference_spreads_to_all_that_is_aligned_by_it():
     [
         (videos(33), {"windows": "direct"}, "a video of 33 frames with windows='direct'"),
         (videos(0), {}, r"shape \(1, 0, 14, 14, 3\): expected at least one frame"),
-        (videos(2), {"precision": "float16"}, "precision='float16' on cpu: mixed precision is for CUDA"),
+        (
+            videos(2),
+            {"precision": "float16"},
+            "precision='float16' on cpu: mixed precision is for CUDA",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(frames, settings, message):

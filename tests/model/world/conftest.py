@@ -37,7 +37,9 @@ def make_model() -> Callable[..., DualBranchWorldModel]:
 
 @pytest.fixture
 def make_batch() -> Callable[..., WorldBatch]:
-    def make(seed: int = 0, b: int = 2, t: int = 5, p: int = 6, a: tuple[int, ...] = (3,), grid=(3, 4)) -> WorldBatch:
+    def make(
+        seed: int = 0, b: int = 2, t: int = 5, p: int = 6, a: tuple[int, ...] = (3,), grid=(3, 4)
+    ) -> WorldBatch:
         g = torch.Generator().manual_seed(seed)
         return WorldBatch(
             rgb_tokens=torch.randint(TOKEN_VOCAB, (b, t, *grid), generator=g),

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.world.keypoints import apply_homography, camera_homographies, cells_of, select_active_tracks
+from model.world.keypoints import (
+    apply_homography,
+    camera_homographies,
+    cells_of,
+    select_active_tracks,
+)
 
 
 def lattice(n: int = 12) -> torch.Tensor:
@@ -14,7 +19,9 @@ def lattice(n: int = 12) -> torch.Tensor:
 
 
 def scene(camera, n_moving: int = 0, t: int = 8, noise: float = 0.0):
-    """Tracks of a lattice of points seen by a moving camera; the first `n_moving` also move by themselves."""
+    """Tracks of a lattice of points seen by a moving camera; the first `n_moving` also move by
+    themselves.
+    """
     generator = torch.Generator().manual_seed(0)
     points = lattice()[torch.randperm(144, generator=generator)]
     frames = []
@@ -37,7 +44,9 @@ def panning(points, i):
 def turning(points, i):
     """Roll, zoom and a little perspective about the frame's centre."""
     angle, zoom = 0.03 * i, 1 + 0.02 * i
-    rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    rotation = torch.tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
     centred = (points - 0.5) @ rotation.T * zoom
     return centred / (1 + 0.02 * i * centred[:, :1]) + 0.5
 
@@ -50,7 +59,11 @@ def test_a_moving_camera_over_a_still_scene_selects_nothing_when_compensated(cam
     assert (plain.index >= 0).all(), "without compensation the background looks active"
     assert plain.camera_motion.item() == 0
     compensated = select_active_tracks(tracks, visible, 32, compensate_camera=True)
-    assert (compensated.index == -1).all() and not compensated.visible.any() and not compensated.tracks.any()
+    assert (
+        (compensated.index == -1).all()
+        and not compensated.visible.any()
+        and not compensated.tracks.any()
+    )
     assert compensated.camera_motion.item() > 0.05
 
 
@@ -72,31 +85,39 @@ FX, FY = 322 / 640, 429 / 480  # AGIBOT's head camera, as shares of the frame
 def head_turns(
     pan: float, n_moving: int = 0, noise: float = 0.0, stuck: float = 0.0, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tracks of a grid of points, 0.5 to 2 m away, seen by a head that turns by `pan` rad a frame and nods a little.
+    """Tracks of a grid of points, 0.5 to 2 m away, seen by a head that turns by `pan` rad a frame
+    and nods a little.
 
-    As a tracker gives them: with noise (of each coordinate, independent), 5 % of the points lost at any time, points
-    that leave the frame hidden. The first `n_moving` points move through the scene by themselves; a share `stuck` of
-    the others (dirt on the lens, a part of the head, mistaken points) stays where it is in the picture.
+    As a tracker gives them: with noise (of each coordinate, independent), 5 % of the points lost at
+    any time, points that leave the frame hidden. The first `n_moving` points move through the scene
+    by themselves; a share `stuck` of the others (dirt on the lens, a part of the head, mistaken
+    points) stays where it is in the picture.
     """
     generator = torch.Generator().manual_seed(seed)
     points = lattice(32)[torch.randperm(1024, generator=generator)]
     distance = 0.5 + 1.5 * torch.rand(len(points), 1, generator=generator)
     scale = torch.tensor([FX, FY])
     places = torch.cat([(points - 0.5) / scale, torch.ones(len(points), 1)], 1) * distance
-    stays = (torch.rand(len(points), 1, generator=generator) < stuck) & (torch.arange(len(points)) >= n_moving)[:, None]
+    stays = (torch.rand(len(points), 1, generator=generator) < stuck) & (
+        torch.arange(len(points)) >= n_moving
+    )[:, None]
     frames = []
     for t in range(16):
         seen = places @ rotation(pan * t, 0.004 * t).T
         frames.append(torch.where(stays, points, seen[:, :2] / seen[:, 2:] * scale + 0.5))
         places[:n_moving] += torch.tensor([0.015, -0.02, 0.0]) * distance[:n_moving]
     tracks = torch.stack(frames)
-    visible = ((tracks >= 0) & (tracks < 1)).all(-1) & (torch.rand(tracks.shape[:2], generator=generator) > 0.05)
+    visible = ((tracks >= 0) & (tracks < 1)).all(-1) & (
+        torch.rand(tracks.shape[:2], generator=generator) > 0.05
+    )
     return (tracks + noise * torch.randn(tracks.shape, generator=generator))[None], visible[None]
 
 
 def rotation(pan: float, tilt: float) -> torch.Tensor:
     c, s, ct, st = math.cos(pan), math.sin(pan), math.cos(tilt), math.sin(tilt)
-    return torch.tensor([[1, 0, 0], [0, ct, -st], [0, st, ct]]) @ torch.tensor([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    return torch.tensor([[1, 0, 0], [0, ct, -st], [0, st, ct]]) @ torch.tensor(
+        [[c, 0, -s], [0, 1, 0], [s, 0, c]]
+    )
 
 
 @pytest.mark.parametrize("stuck", [0.0, 0.1])
@@ -104,7 +125,9 @@ def rotation(pan: float, tilt: float) -> torch.Tensor:
 @pytest.mark.parametrize(("pan", "leaving"), [(0.0, 0.0), (0.02, 0.2), (0.06, 0.5)])
 def test_a_turning_head_before_a_still_scene_selects_nothing(pan, leaving, noise, stuck):
     tracks, visible = head_turns(pan, noise=noise, stuck=stuck)
-    assert visible[0, -1].float().mean() < 0.95 - leaving * (1 - stuck), "so many points leave the frame"
+    assert visible[0, -1].float().mean() < 0.95 - leaving * (1 - stuck), (
+        "so many points leave the frame"
+    )
     plain = select_active_tracks(tracks, visible, 64)
     assert (plain.index >= 0).all(), "without compensation the background looks active"
     compensated = select_active_tracks(tracks, visible, 64, compensate_camera=True)
@@ -140,7 +163,9 @@ def test_what_goes_out_and_comes_back_is_active():
 
 def test_homography_is_recovered_from_a_majority():
     before = lattice().double()
-    h = torch.tensor([[1.05, 0.02, 0.03], [-0.01, 0.97, -0.02], [0.05, -0.03, 1.0]], dtype=torch.float64)
+    h = torch.tensor(
+        [[1.05, 0.02, 0.03], [-0.01, 0.97, -0.02], [0.05, -0.03, 1.0]], dtype=torch.float64
+    )
     after = apply_homography(h, before)
     after[:50] += torch.tensor([0.15, -0.1])  # a third moves together: the hard kind of outlier
     seen = torch.ones(len(before), dtype=torch.bool)
@@ -174,7 +199,9 @@ def test_selection_agrees_with_plain_loops(seed, p, k):
             motion.append(length if reach >= 0.2 else -1.0)
         best = sorted((m, i) for i, m in enumerate(motion) if m >= 0)[::-1][:k]
         assert found.index[b].tolist() == [i for _, i in best] + [-1] * (k - len(best))
-        torch.testing.assert_close(found.motion[b], torch.tensor([m for m, _ in best] + [0.0] * (k - len(best))))
+        torch.testing.assert_close(
+            found.motion[b], torch.tensor([m for m, _ in best] + [0.0] * (k - len(best)))
+        )
         for place, (_, i) in enumerate(best):
             assert torch.equal(found.tracks[b, :, place], tracks[b, :, i])
             inside = ((tracks[b, :, i] >= 0) & (tracks[b, :, i] < 1)).all(-1)
@@ -183,5 +210,7 @@ def test_selection_agrees_with_plain_loops(seed, p, k):
 
 
 def test_cells_are_row_major_and_clamped():
-    points = torch.tensor([[0.0, 0.0], [0.99, 0.0], [0.0, 0.99], [0.3, 0.5], [1.0, 1.0], [-0.2, 2.0]])
+    points = torch.tensor(
+        [[0.0, 0.0], [0.99, 0.0], [0.0, 0.99], [0.3, 0.5], [1.0, 1.0], [-0.2, 2.0]]
+    )
     assert cells_of(points, (3, 4)).tolist() == [0, 3, 8, 5, 11, 8]

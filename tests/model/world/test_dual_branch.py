@@ -5,7 +5,12 @@ import torch
 
 from model.world.attention import TimeView, rotary_angles, rotate
 from model.world.config import TOKEN_VOCAB, WorldModelConfig, large, medium, small, tiny
-from model.world.dual_branch import DualBranchWorldModel, join_factors, parameter_counts, split_factors
+from model.world.dual_branch import (
+    DualBranchWorldModel,
+    join_factors,
+    parameter_counts,
+    split_factors,
+)
 
 VARIANTS = [
     {},
@@ -33,12 +38,18 @@ def test_a_frame_depends_on_no_later_one(make_model, make_batch, changes, what):
     else:
         value = getattr(batch, what).clone()
         value[:, frame] = value[:, frame].flip(0) + (what != "actions")
-        after = run(model, replace(batch, **{what: value % TOKEN_VOCAB if what != "actions" else value}), hidden=hidden)
+        after = run(
+            model,
+            replace(batch, **{what: value % TOKEN_VOCAB if what != "actions" else value}),
+            hidden=hidden,
+        )
     for name in model.config.branches:
         x, y = getattr(before, name), getattr(after, name)
         assert torch.equal(x[:, :frame], y[:, :frame])
         if name == what.removesuffix("_tokens") or what in ("actions", "hidden"):
-            assert ((x - y)[:, frame:].abs().amax((0, 2, 3)) > 1e-4).all(), "this and all later frames see the change"
+            assert ((x - y)[:, frame:].abs().amax((0, 2, 3)) > 1e-4).all(), (
+                "this and all later frames see the change"
+            )
 
 
 def test_a_cell_sees_its_whole_frame(make_model, make_batch):
@@ -72,7 +83,13 @@ def test_rgb_with_fusion_zeroed_is_the_model_without_depth(make_model, make_batc
 def test_rgb_loss_reaches_the_depth_branch_through_every_fusion(make_batch, conditioning):
     torch.manual_seed(0)
     config = tiny(
-        n_layers=3, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3, action_conditioning=conditioning
+        n_layers=3,
+        d_model=16,
+        n_heads=2,
+        grid=(3, 4),
+        n_frames=5,
+        action_dim=3,
+        action_conditioning=conditioning,
     )
     model, batch = DualBranchWorldModel(config), make_batch()  # as training starts
     model.rgb.logits(run(model, batch).rgb).square().sum().backward()
@@ -82,7 +99,9 @@ def test_rgb_loss_reaches_the_depth_branch_through_every_fusion(make_batch, cond
     for weight in model.fusions.parameters():
         weight.data.zero_()
     model.rgb.logits(run(model, batch).rgb).square().sum().backward()
-    assert all(p.grad is None or not p.grad.any() for p in model.depth.parameters()), "there is no other way"
+    assert all(p.grad is None or not p.grad.any() for p in model.depth.parameters()), (
+        "there is no other way"
+    )
 
 
 def test_hidden_cells_show_nothing_of_their_tokens(make_model, make_batch):
@@ -101,7 +120,9 @@ def test_rotary_time_is_relative_and_learned_time_is_not(make_model, make_batch)
     batch = make_batch()
     later = TimeView(torch.arange(5) + 1000)
     relative = make_model()
-    torch.testing.assert_close(run(relative, batch).rgb, run(relative, batch, view=later).rgb, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        run(relative, batch).rgb, run(relative, batch, view=later).rgb, atol=1e-3, rtol=0
+    )
     with pytest.raises(ValueError, match="learned time positions end at 5"):
         run(make_model(time_positions="learned"), make_batch(t=6))
 
@@ -116,10 +137,14 @@ def test_rotation_keeps_length_and_turns_by_distance():
 
 
 def test_order_matters_in_time(make_model, make_batch):
-    """Attention without positions would give the last frame the same whatever the order of the ones before."""
+    """Attention without positions would give the last frame the same whatever the order of the ones
+    before.
+    """
     batch = make_batch()
     order = torch.tensor([1, 0, 2, 3, 4])
-    shuffled = replace(batch, rgb_tokens=batch.rgb_tokens[:, order], actions=batch.actions[:, order])
+    shuffled = replace(
+        batch, rgb_tokens=batch.rgb_tokens[:, order], actions=batch.actions[:, order]
+    )
     for positions in ("rotary", "learned"):
         model = make_model(time_positions=positions, depth_branch=False)
         assert (run(model, batch).rgb - run(model, shuffled).rgb)[:, -1].abs().max() > 1e-3
@@ -129,7 +154,11 @@ def test_frames_beyond_the_window_are_not_seen(make_model, make_batch):
     model, batch = make_model(n_layers=1, n_frames=3), make_batch(t=6)
     tokens = batch.rgb_tokens.clone()
     tokens[:, 1] = (tokens[:, 1] + 1) % TOKEN_VOCAB
-    changed = (run(model, batch).rgb - run(model, replace(batch, rgb_tokens=tokens)).rgb).abs().amax((0, 2, 3))
+    changed = (
+        (run(model, batch).rgb - run(model, replace(batch, rgb_tokens=tokens)).rgb)
+        .abs()
+        .amax((0, 2, 3))
+    )
     assert (changed[1:4] > 1e-4).all() and not changed[[0, 4, 5]].any()
 
 
@@ -140,7 +169,9 @@ def test_sub_steps_are_all_read(make_model, make_batch):
         actions[:, 2, i] += 1.0
         changed = run(model, replace(batch, actions=actions)).rgb - run(model, batch).rgb
         assert not changed[:, :2].any() and (changed[:, 2].abs() > 1e-4).any()
-    with pytest.raises(ValueError, match="= 3 numbers a frame, the model was made for 4 sub-steps x 3"):
+    with pytest.raises(
+        ValueError, match="= 3 numbers a frame, the model was made for 4 sub-steps x 3"
+    ):
         run(model, make_batch())
 
 
@@ -159,15 +190,23 @@ def test_token_ids_round_trip_through_their_factors():
 
 
 def test_modulation_starts_as_nothing(make_batch):
-    """AdaLN-zero: an untrained model does not react to actions, and its blocks pass their input through."""
+    """AdaLN-zero: an untrained model does not react to actions, and its blocks pass their input
+    through.
+    """
     torch.manual_seed(0)
-    model = DualBranchWorldModel(tiny(n_layers=2, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3))
+    model = DualBranchWorldModel(
+        tiny(n_layers=2, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3)
+    )
     batch = make_batch()
-    assert torch.equal(run(model, batch).rgb, run(model, replace(batch, actions=-batch.actions)).rgb)
+    assert torch.equal(
+        run(model, batch).rgb, run(model, replace(batch, actions=-batch.actions)).rgb
+    )
 
 
 def branch_millions(config: WorldModelConfig) -> float:
-    """Parameters of one branch, from what a first and a second layer add (the widest has 544 M, too many to make)."""
+    """Parameters of one branch, from what a first and a second layer add (the widest has 544 M, too
+    many to make).
+    """
     counts = []
     for n_layers in (1, 2):
         with torch.device("meta"):
@@ -180,13 +219,15 @@ def branch_millions(config: WorldModelConfig) -> float:
 
 
 def test_sizes_are_those_of_the_paper_for_one_branch():
-    """35, 137 and 544 M a branch with the paper's conditioning; AdaLN costs about a seventh more at width 512."""
+    """35, 137 and 544 M a branch with the paper's conditioning; AdaLN costs about a seventh more at
+    width 512.
+    """
     assert branch_millions(small(action_conditioning="add")) == pytest.approx(35.2, rel=0.03)
     assert branch_millions(medium(action_conditioning="add")) == pytest.approx(137.5, rel=0.03)
     assert branch_millions(large(action_conditioning="add")) == pytest.approx(543.5, rel=0.03)
-    assert branch_millions(medium()) / branch_millions(medium(action_conditioning="add")) == pytest.approx(
-        1.14, abs=0.02
-    )
+    assert branch_millions(medium()) / branch_millions(
+        medium(action_conditioning="add")
+    ) == pytest.approx(1.14, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,29 @@ def test_share_of_hidden_cells(context, n_prompt_frames):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"action_conditioning": "add", "action_substeps": 3}, {"depth_branch": False}, {"mlp_ratio": 2}],
+    [
+        {},
+        {"action_conditioning": "add", "action_substeps": 3},
+        {"depth_branch": False},
+        {"mlp_ratio": 2},
+    ],
     ids=["modulate", "add", "rgb-only", "narrow-mlp"],
 )
 @pytest.mark.parametrize("context", ["masked", "clean"])
 def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
-    """Forward and backward, attention written out; scores of hidden tokens corrected for the ones that were drawn."""
-    config = tiny(n_layers=2, d_model=32, n_heads=2, d_action=8, grid=(3, 4), n_frames=5, action_dim=3, **changes)
+    """Forward and backward, attention written out; scores of hidden tokens corrected for the ones
+    that were drawn.
+    """
+    config = tiny(
+        n_layers=2,
+        d_model=32,
+        n_heads=2,
+        d_action=8,
+        grid=(3, 4),
+        n_frames=5,
+        action_dim=3,
+        **changes,
+    )
     model, masking = DualBranchWorldModel(config), MaskingConfig(context=context)
     batch = make_batch(a=(3, 3) if config.action_substeps == 3 else (3,))
     n_hidden = drawn_hidden(batch, masking)
@@ -41,7 +57,8 @@ def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
     per_hidden = 3 * len(config.branches) * 2 * config.d_model * 1024
     expected_hidden = hidden_share(masking, t) * b * t * config.n_cells
     expected = b * training_flops(config, masking, t) + per_hidden * (n_hidden - expected_hidden)
-    # What nobody needs is not computed: gradients of the actions themselves, and of frames that no loss looks at.
+    # What nobody needs is not computed: gradients of the actions themselves, and of frames that no
+    # loss looks at.
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
@@ -51,7 +68,9 @@ def drawn_hidden(batch, masking: MaskingConfig) -> int:
 
 @pytest.mark.parametrize(("size", "d"), [(small, 256), (medium, 512), (large, 1024)])
 def test_for_the_published_sizes_they_are_about_six_a_parameter_and_attention(size, d):
-    """The usual estimate: 6N + 3 L branches (4 cells d + 4 frames d) a token; N without tables and modulation."""
+    """The usual estimate: 6N + 3 L branches (4 cells d + 4 frames d) a token; N without tables and
+    modulation.
+    """
     config = size(action_conditioning="add")
     model_n = 2 * config.n_layers * (8 + 2 * config.mlp_ratio) * d**2 + config.n_layers * d**2
     attention = 3 * config.n_layers * 2 * (4 * 256 * d + 4 * 16 * d)

@@ -20,11 +20,15 @@ def test_prompt_frames_are_never_hidden(seed, t, prompt):
         with pytest.raises(ValueError, match="none to predict"):
             choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))
         return
-    assert not choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))[:, :prompt].any()
+    assert not choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))[
+        :, :prompt
+    ].any()
 
 
 def test_hidden_shares_follow_the_recipe():
-    """Frame f is open to hiding with chance f / (t-1), and then hides cos(πu/2) of its cells: 2/π on average."""
+    """Frame f is open to hiding with chance f / (t-1), and then hides cos(πu/2) of its cells: 2/π
+    on average.
+    """
     b, t = 4000, 6
     share = choose_hidden((b, t, 6, 6), MaskingConfig(), generator()).float().mean((2, 3))  # (b, t)
     expected = torch.arange(t) / (t - 1) * 2 / math.pi
@@ -36,12 +40,20 @@ def test_hidden_shares_follow_the_recipe():
 
 
 def test_with_a_clean_context_every_frame_after_the_prompt_is_predicted():
-    share = choose_hidden((4000, 4, 6, 6), MaskingConfig(context="clean"), generator()).float().mean((0, 2, 3))
+    share = (
+        choose_hidden((4000, 4, 6, 6), MaskingConfig(context="clean"), generator())
+        .float()
+        .mean((0, 2, 3))
+    )
     torch.testing.assert_close(share, torch.tensor([0.0, 1, 1, 1]) * 2 / math.pi, atol=0.02, rtol=0)
 
 
 def test_first_hidden_frame_is_uniform():
-    hidden = choose_hidden((6000, 5, 8, 8), MaskingConfig(n_prompt_frames=2), generator()).flatten(2).any(-1)
+    hidden = (
+        choose_hidden((6000, 5, 8, 8), MaskingConfig(n_prompt_frames=2), generator())
+        .flatten(2)
+        .any(-1)
+    )
     first = hidden.float().argmax(1)
     counts = torch.bincount(first[hidden.any(1)], minlength=5) / 6000
     assert counts[:2].sum() == 0
@@ -54,7 +66,9 @@ def test_replacement_hits_each_factor_at_the_clips_rate():
     wrong = replace_factors(ids, rate, generator())
     assert torch.equal(wrong[0], ids[0])
     low, high = (wrong[1] % 512 != 5).float().mean(), (wrong[1] // 512 != 9).float().mean()
-    assert low == pytest.approx(0.2 * 511 / 512, abs=0.02) and high == pytest.approx(0.2 * 511 / 512, abs=0.02)
+    assert low == pytest.approx(0.2 * 511 / 512, abs=0.02) and high == pytest.approx(
+        0.2 * 511 / 512, abs=0.02
+    )
     both = ((wrong[1] % 512 != 5) & (wrong[1] // 512 != 9)).float().mean()
     assert both == pytest.approx(0.04, abs=0.01), "the factors are replaced independently"
     assert wrong.min() >= 0 and wrong.max() < TOKEN_VOCAB
@@ -74,7 +88,9 @@ def test_corruption_is_a_function_of_the_seed_and_leaves_its_input_alone(make_ba
 
 
 def test_rates_are_spread_over_clips():
-    """Rates are U(0, 0.2) per clip: mean 0.1, and clips differ far more than chance within a clip explains."""
+    """Rates are U(0, 0.2) per clip: mean 0.1, and clips differ far more than chance within a clip
+    explains.
+    """
     ids = torch.zeros(400, 4, 16, 16, dtype=torch.long)
     share = (corrupt(ids, ids, MaskingConfig(), generator()).rgb % 512 != 0).float().mean((1, 2, 3))
     assert share.mean() == pytest.approx(0.1, abs=0.01)

@@ -1,13 +1,15 @@
-"""Our model with 1xgpt's weights computes what 1xgpt computes, here from its description in plain matrix products."""
+"""Our model with 1xgpt's weights computes what 1xgpt computes, here from its description in plain
+matrix products.
+"""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.peer_weights import from_peer
+from model.world.cache import Tokens
 from model.world.config import SamplingConfig
-from model.world.past import Tokens
-from model.world.peer import from_peer
 from model.world.sampling import rollout
 
 T, SIDE, D, HEADS, LAYERS, HIDDEN = 4, 3, 12, 2, 2, 48
@@ -22,13 +24,21 @@ def peer_state() -> dict[str, Tensor]:
     shapes |= {"out_x_proj.weight": (1024, D), "out_x_proj.bias": (1024,)}
     for i in range(LAYERS):
         at = f"decoder.layers.{i}."
-        shapes |= {f"{at}{norm}.{part}": (D,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+        shapes |= {
+            f"{at}{norm}.{part}": (D,) for norm in ("norm1", "norm2") for part in ("weight", "bias")
+        }
         for attention in ("spatial_attn", "temporal_attn"):
-            shapes |= {f"{at}{attention}.qkv.weight": (3 * D, D), f"{at}{attention}.proj.weight": (D, D)}
+            shapes |= {
+                f"{at}{attention}.qkv.weight": (3 * D, D),
+                f"{at}{attention}.proj.weight": (D, D),
+            }
             shapes |= {f"{at}{attention}.proj.bias": (D,)}
         shapes |= {f"{at}mlp.fc1.weight": (HIDDEN, D), f"{at}mlp.fc1.bias": (HIDDEN,)}
         shapes |= {f"{at}mlp.fc2.weight": (D, HIDDEN), f"{at}mlp.fc2.bias": (D,)}
-    return {name: torch.randn(shape, generator=noise) * shape[-1] ** -0.5 for name, shape in shapes.items()}
+    return {
+        name: torch.randn(shape, generator=noise) * shape[-1] ** -0.5
+        for name, shape in shapes.items()
+    }
 
 
 def attend(state: dict[str, Tensor], at: str, x: Tensor, mask: Tensor) -> Tensor:
@@ -46,17 +56,24 @@ def peer_logits(state: dict[str, Tensor], ids: Tensor, hidden: Tensor) -> Tensor
     """(T, S) ids and hidden cells of one clip -> (T, S, 2, 512)."""
     tables = [state[f"token_embed.factored_embeds.{i}.weight"] for i in range(2)]
     x = tables[0][ids % 512] + tables[1][ids // 512]
-    x = torch.where(hidden[..., None], state["token_embed.mask_token_embed"], x) + state["pos_embed_TSC"][0]
+    x = (
+        torch.where(hidden[..., None], state["token_embed.mask_token_embed"], x)
+        + state["pos_embed_TSC"][0]
+    )
     everywhere, past = torch.ones(S, S, dtype=torch.bool), torch.ones(T, T, dtype=torch.bool).tril()
     for i in range(LAYERS):
         at = f"decoder.layers.{i}."
 
         def norm(y: Tensor, name: str, at: str = at) -> Tensor:
-            return F.layer_norm(y, (D,), state[f"{at}{name}.weight"], state[f"{at}{name}.bias"], eps=1e-5)
+            return F.layer_norm(
+                y, (D,), state[f"{at}{name}.weight"], state[f"{at}{name}.bias"], eps=1e-5
+            )
 
         x = x + attend(state, at + "spatial_attn.", norm(x, "norm1"), everywhere)
         x = x + attend(state, at + "temporal_attn.", x.transpose(0, 1), past).transpose(0, 1)
-        inner = F.gelu(F.linear(norm(x, "norm2"), state[at + "mlp.fc1.weight"], state[at + "mlp.fc1.bias"]))
+        inner = F.gelu(
+            F.linear(norm(x, "norm2"), state[at + "mlp.fc1.weight"], state[at + "mlp.fc1.bias"])
+        )
         x = x + F.linear(inner, state[at + "mlp.fc2.weight"], state[at + "mlp.fc2.bias"])
     return F.linear(x, state["out_x_proj.weight"], state["out_x_proj.bias"]).view(T, S, 2, 512)
 
@@ -78,7 +95,9 @@ def test_logits_are_the_peers():
 
 @torch.no_grad()
 def test_cached_generation_gives_the_peers_tokens():
-    """Greedy, in one pass a frame: the likeliest tokens under the peer's logits, its later frames hidden."""
+    """Greedy, in one pass a frame: the likeliest tokens under the peer's logits, its later frames
+    hidden.
+    """
     state, ids = peer_state(), clip()
     model = from_peer(state, HEADS)
     made = rollout(
@@ -96,8 +115,14 @@ def test_cached_generation_gives_the_peers_tokens():
     ("change", "message"),
     [
         (lambda s: s.pop("out_x_proj.bias"), "out_x_proj.bias is missing"),
-        (lambda s: s.update({"decoder.layers.1.spatial_attn.norm.weight": torch.ones(6)}), "norm.weight has no place"),
-        (lambda s: s.update({"out_x_proj.bias": torch.ones(7)}), "out_x_proj.bias has 7 numbers, expected 1024"),
+        (
+            lambda s: s.update({"decoder.layers.1.spatial_attn.norm.weight": torch.ones(6)}),
+            "norm.weight has no place",
+        ),
+        (
+            lambda s: s.update({"out_x_proj.bias": torch.ones(7)}),
+            "out_x_proj.bias has 7 numbers, expected 1024",
+        ),
         (lambda s: s.pop("pos_embed_TSC"), "not a state dict of 1xgpt"),
     ],
 )

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.world.cache import CachedPast, RecomputedPast, Tokens
 from model.world.config import SamplingConfig, small
 from model.world.dual_branch import DualBranchWorldModel, Hidden
-from model.world.past import CachedPast, RecomputedPast, Tokens
 from model.world.sampling import (
     draw,
     draw_orders,
@@ -31,7 +31,14 @@ def prompt_of(batch, n: int) -> Tokens:
 def fill_one(model, predict, config: SamplingConfig, seed: int = 0) -> Tokens:
     """One frame of two clips of 3 x 4 cells."""
     noise, blank = generator(seed), Tokens(*torch.zeros(2, 2, 1, 3, 4, dtype=torch.long))
-    return fill(model, predict, blank, config, draw_orders(config, (2, 1, 12), noise, blank.rgb.device), noise)
+    return fill(
+        model,
+        predict,
+        blank,
+        config,
+        draw_orders(config, (2, 1, 12), noise, blank.rgb.device),
+        noise,
+    )
 
 
 def same(a: Tokens, b: Tokens) -> bool:
@@ -43,23 +50,38 @@ CONFIDENCE, DRAWN = {"order": "confidence"}, {"temperature": 1.0, "top_k": 50}
 
 @pytest.mark.parametrize(
     ("n_steps", "settings"),
-    [(1, {}), (2, {}), (3, {}), (4, {}), (8, {}), (2, CONFIDENCE), (8, CONFIDENCE), (1, DRAWN), (3, DRAWN)],
+    [
+        (1, {}),
+        (2, {}),
+        (3, {}),
+        (4, {}),
+        (8, {}),
+        (2, CONFIDENCE),
+        (8, CONFIDENCE),
+        (1, DRAWN),
+        (3, DRAWN),
+    ],
 )
 def test_cached_generation_equals_full_recomputation(make_model, make_batch, n_steps, settings):
     """Past the window too: 7 frames with a window of 5."""
     model, batch = make_model(), make_batch(t=7)
     config, prompt = SamplingConfig(n_steps=n_steps, **settings), prompt_of(batch, 1 + n_steps % 2)
     cached = rollout(model, prompt, batch.actions, config, generator(1))
-    assert same(cached, rollout(model, prompt, batch.actions, config, generator(1), use_cache=False))
+    assert same(
+        cached, rollout(model, prompt, batch.actions, config, generator(1), use_cache=False)
+    )
     assert cached.rgb.shape == batch.rgb_tokens.shape
 
 
 def test_cached_generation_past_the_published_window(make_model, make_batch):
-    """16 frames, slid through by 18; deeper blocks still feel frames that have left it, in both ways alike."""
+    """16 frames, slid through by 18; deeper blocks still feel frames that have left it, in both
+    ways alike.
+    """
     model, batch = make_model(n_frames=16), make_batch(t=18, b=1)
     config = SamplingConfig(n_steps=2)
     cached, plain = (
-        rollout(model, prompt_of(batch, 1), batch.actions, config, generator(), use_cache=use) for use in (True, False)
+        rollout(model, prompt_of(batch, 1), batch.actions, config, generator(), use_cache=use)
+        for use in (True, False)
     )
     assert same(cached, plain) and cached.rgb.shape[1] == 18
 
@@ -68,10 +90,15 @@ def test_cached_generation_past_the_published_window(make_model, make_batch):
 def test_the_cache_takes_the_memory_it_says(make_model, make_batch, precision):
     """Keys and values of one frame more than the window, in the precision that they are made in."""
     model, batch = make_model(), make_batch()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16), torch.no_grad():
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16),
+        torch.no_grad(),
+    ):
         past = CachedPast(model, batch.actions)
         past.settle(prompt_of(batch, 5))
-    tensors = [x for block in past.cache for cache in block.values() for x in (cache.keys, cache.values)]
+    tensors = [
+        x for block in past.cache for cache in block.values() for x in (cache.keys, cache.values)
+    ]
     assert {x.dtype for x in tensors} == {precision} and all(x[:, :5].any() for x in tensors)
     n_layers, n_branches, b, n_slots, n_cells, d = 2, 2, 2, 5 + 1, 12, 16
     expected = 2 * n_layers * n_branches * b * n_slots * n_cells * d * precision.itemsize
@@ -80,22 +107,30 @@ def test_the_cache_takes_the_memory_it_says(make_model, make_batch, precision):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("settings", [{"n_steps": 3}, {"n_steps": 2, "order": "confidence", "temperature": 1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"n_steps": 3}, {"n_steps": 2, "order": "confidence", "temperature": 1.0}]
+)
 def test_a_cuda_graph_generates_the_same(make_model, make_batch, settings):
     model, batch = make_model().cuda(), make_batch(t=9).to("cuda")
     config = SamplingConfig(**settings)
 
     def generate(cuda_graph: bool) -> Tokens:
         noise = torch.Generator("cuda").manual_seed(0)
-        return rollout(model, prompt_of(batch, 2), batch.actions, config, noise, cuda_graph=cuda_graph)
+        return rollout(
+            model, prompt_of(batch, 2), batch.actions, config, noise, cuda_graph=cuda_graph
+        )
 
     assert same(generate(True), generate(False))
 
 
-@pytest.mark.parametrize("changes", [{}, {"depth_branch": False, "qk_norm": True}, {"action_conditioning": "add"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"depth_branch": False, "qk_norm": True}, {"action_conditioning": "add"}]
+)
 @pytest.mark.parametrize("n_prompt", [1, 2, 5, 6, 8])
 def test_cached_states_equal_recomputed_states(make_model, make_batch, changes, n_prompt):
-    """To float tolerance, for a second pass over the same frame and for prompts longer than the window."""
+    """To float tolerance, for a second pass over the same frame and for prompts longer than the
+    window.
+    """
     model, batch = make_model(**changes), make_batch(t=12)
     clip = prompt_of(batch, 12)
     cached, plain = CachedPast(model, batch.actions), RecomputedPast(model, batch.actions)
@@ -113,7 +148,9 @@ def test_cached_states_equal_recomputed_states(make_model, make_batch, changes, 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_teacher_forcing_predicts_each_frame_from_the_true_ones(make_model, make_batch, n_steps):
-    """Frame by frame through the slow way; random order draws all frames at once, so confidence order is compared."""
+    """Frame by frame through the slow way; random order draws all frames at once, so confidence
+    order is compared.
+    """
     model, batch = make_model(), make_batch(t=7)
     config = SamplingConfig(n_steps=n_steps, order="confidence")
     clip = prompt_of(batch, 7)
@@ -149,16 +186,33 @@ def test_seeds_reproduce_and_prompts_are_kept(make_model, make_batch):
 
 def test_frames_are_told_as_they_are_made(make_model, make_batch):
     model, batch, told = make_model(), make_batch(), []
-    rollout(model, prompt_of(batch, 2), batch.actions, SamplingConfig(), generator(), on_frame=told.append)
+    rollout(
+        model,
+        prompt_of(batch, 2),
+        batch.actions,
+        SamplingConfig(),
+        generator(),
+        on_frame=told.append,
+    )
     assert told == [2, 3, 4]
 
 
 def test_random_orders_are_drawn_one_pass_after_the_other():
-    """As one draw per pass from the same generator would give them: what a peer that draws in its loop sees."""
+    """As one draw per pass from the same generator would give them: what a peer that draws in its
+    loop sees.
+    """
     config, noise = SamplingConfig(n_steps=4), generator(3)
     orders = torch.stack([draw_orders(config, (2, 1, 256), generator(3), torch.device("cpu"))])
-    assert torch.equal(orders[0], torch.stack([torch.rand(2, 16, 16, generator=noise).view(2, 1, 256) for _ in "123"]))
-    assert draw_orders(SamplingConfig(order="confidence"), (2, 1, 256), noise, torch.device("cpu")).numel() == 0
+    assert torch.equal(
+        orders[0],
+        torch.stack([torch.rand(2, 16, 16, generator=noise).view(2, 1, 256) for _ in "123"]),
+    )
+    assert (
+        draw_orders(
+            SamplingConfig(order="confidence"), (2, 1, 256), noise, torch.device("cpu")
+        ).numel()
+        == 0
+    )
 
 
 def test_changing_an_action_changes_only_that_and_later_frames(make_model, make_batch):
@@ -166,7 +220,9 @@ def test_changing_an_action_changes_only_that_and_later_frames(make_model, make_
     prompt = prompt_of(batch, 1)
     actions = batch.actions.clone()
     actions[:, 3] += 2.0
-    before, after = (rollout(model, prompt, a, SamplingConfig(), generator()) for a in (batch.actions, actions))
+    before, after = (
+        rollout(model, prompt, a, SamplingConfig(), generator()) for a in (batch.actions, actions)
+    )
     assert same(before[:3], after[:3])
     for t in range(3, 6):
         assert not torch.equal(before.rgb[:, t], after.rgb[:, t])
@@ -184,21 +240,36 @@ def test_temperature_changes_the_distribution_as_it_says():
     assert not greedy.any()
 
 
-@pytest.mark.parametrize(("temperature", "top_k"), [(0.5, None), (1.0, None), (2.0, None), (1.0, 20)])
+@pytest.mark.parametrize(
+    ("temperature", "top_k"), [(0.5, None), (1.0, None), (2.0, None), (1.0, 20)]
+)
 def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, temperature, top_k):
-    """The mean log-probability of what 1500 equal clips draw in one pass is what that distribution expects."""
+    """The mean log-probability of what 1500 equal clips draw in one pass is what that distribution
+    expects.
+    """
     model, one, n = make_model(), make_batch(b=1, t=2), 1500
-    prompt = Tokens(one.rgb_tokens[:, :1].repeat(n, 1, 1, 1), one.depth_tokens[:, :1].repeat(n, 1, 1, 1))
+    prompt = Tokens(
+        one.rgb_tokens[:, :1].repeat(n, 1, 1, 1), one.depth_tokens[:, :1].repeat(n, 1, 1, 1)
+    )
     config = SamplingConfig(n_steps=1, temperature=temperature, top_k=top_k)
     made = rollout(model, prompt, one.actions.repeat(n, 1, 1), config, generator())
     with torch.no_grad():
         hidden = torch.tensor([False, True]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
         states = model(one.rgb_tokens, one.depth_tokens, one.actions, hidden)
-    for branch, tokens, of_branch in ((model.rgb, made.rgb, states.rgb), (model.depth, made.depth, states.depth)):
+    for branch, tokens, of_branch in (
+        (model.rgb, made.rgb, states.rgb),
+        (model.depth, made.depth, states.depth),
+    ):
         logits = branch.logits(of_branch[0, 1]).detach() / temperature  # (s, 2, v)
-        kept = logits if top_k is None else logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
+        kept = (
+            logits
+            if top_k is None
+            else logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
+        )
         log_p, p = kept.log_softmax(-1), kept.softmax(-1)
-        drawn = torch.stack([tokens[:, 1].flatten(1) % 512, tokens[:, 1].flatten(1) // 512], -1)  # (n, s, 2)
+        drawn = torch.stack(
+            [tokens[:, 1].flatten(1) % 512, tokens[:, 1].flatten(1) // 512], -1
+        )  # (n, s, 2)
         found = log_p.expand(n, -1, -1, -1).gather(-1, drawn[..., None])
         expected = torch.where(p > 0, p * log_p, 0.0).sum(-1)
         variance = torch.where(p > 0, p * log_p.square(), 0.0).sum(-1) - expected.square()
@@ -207,15 +278,22 @@ def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, te
 
 
 def test_random_order_favours_no_cell(make_model):
-    """After the first of two passes each cell is hidden again in 9 of 12 cases, whatever the model thinks of it."""
+    """After the first of two passes each cell is hidden again in 9 of 12 cases, whatever the model
+    thinks of it.
+    """
     model, n = make_model(depth_branch=False), 4000
     states = Hidden(torch.randn(1, 1, 12, 16, generator=generator(1)).expand(n, 1, 12, 16), None)
     watch = Watch(lambda tokens, hidden: states)
-    blank, config = Tokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None), SamplingConfig(n_steps=2)
+    blank, config = (
+        Tokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None),
+        SamplingConfig(n_steps=2),
+    )
     orders = draw_orders(config, (n, 1, 12), generator(), blank.rgb.device)
     fill(model, watch, blank, config, orders, generator())
     again = watch.hidden[1].float().flatten(1)
-    torch.testing.assert_close(again.mean(0), torch.full((12,), 0.75), atol=4 * (0.75 * 0.25 / n) ** 0.5, rtol=0)
+    torch.testing.assert_close(
+        again.mean(0), torch.full((12,), 0.75), atol=4 * (0.75 * 0.25 / n) ** 0.5, rtol=0
+    )
     pairs = again.T @ again / n  # two cells share their fate as draws without replacement do
     others = pairs[~torch.eye(12, dtype=torch.bool)]
     torch.testing.assert_close(others, torch.full_like(others, 9 / 12 * 8 / 11), atol=0.04, rtol=0)
@@ -232,7 +310,9 @@ def test_top_k_leaves_the_likeliest():
     logits = torch.randn(5000, 2, 512)
     ids = draw(logits, SamplingConfig(temperature=3.0, top_k=4), generator())
     allowed = logits.topk(4, dim=-1).indices
-    assert (ids[:, None] % 512 == allowed[:, 0]).any(-1).all() and (ids[:, None] // 512 == allowed[:, 1]).any(-1).all()
+    assert (ids[:, None] % 512 == allowed[:, 0]).any(-1).all() and (
+        ids[:, None] // 512 == allowed[:, 1]
+    ).any(-1).all()
     counts = torch.tensor([((ids % 512) == allowed[:, 0, i]).sum() for i in range(4)])
     assert (counts > 500).all(), "all four are drawn"
 
@@ -259,12 +339,16 @@ class Watch:
 
 
 def exact_cosine(angle: Fraction) -> Decimal:
-    """Of so many right angles, to 50 digits: 60 degrees are a half (no other angle but 0 and 90 has a rational one)."""
+    """Of so many right angles, to 50 digits: 60 degrees are a half (no other angle but 0 and 90 has
+    a rational one).
+    """
     if angle == Fraction(2, 3):
         return Decimal(1) / 2
     pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
     x = pi / 2 * angle.numerator / angle.denominator
-    return sum((Decimal((-1) ** k) * x ** (2 * k) / math.factorial(2 * k) for k in range(30)), Decimal(0))
+    return sum(
+        (Decimal((-1) ** k) * x ** (2 * k) / math.factorial(2 * k) for k in range(30)), Decimal(0)
+    )
 
 
 @pytest.mark.parametrize("n_cells", [12, 80, 256, 1024])
@@ -280,9 +364,16 @@ def test_the_schedule_is_exact(n_cells):
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
     model, batch = make_model(), make_batch()
-    watch = Watch(RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1])))
+    watch = Watch(
+        RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
+    )
     final = fill_one(model, watch, SamplingConfig(n_steps=4, order=order, temperature=1.0))
-    expected = [12, 12, 9, 5]  # 12 cos(0), 12 cos(22.5°) = 11.1, 12 cos(45°) = 8.5, 12 cos(67.5°) = 4.6, rounded up
+    expected = [
+        12,
+        12,
+        9,
+        5,
+    ]  # 12 cos(0), 12 cos(22.5°) = 11.1, 12 cos(45°) = 8.5, 12 cos(67.5°) = 4.6, rounded up
     for i, hidden in enumerate(watch.hidden):
         assert hidden.sum((1, 2, 3)).tolist() == [expected[i]] * 2
         if i:
@@ -294,7 +385,9 @@ def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
 
 def test_confidence_order_keeps_the_likeliest_cells(make_model, make_batch):
     model, batch = make_model(), make_batch()
-    watch = Watch(RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1])))
+    watch = Watch(
+        RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
+    )
     fill_one(model, watch, SamplingConfig(n_steps=2, order="confidence"))
     states = watch.predict(watch.tokens[0], watch.hidden[0])
     best = model.rgb.logits(states.rgb).log_softmax(-1).amax(-1).sum(-1)
@@ -311,18 +404,24 @@ def flops_of(work) -> int:
 
 
 def test_a_frame_costs_at_most_a_tenth_with_the_cache():
-    """Counted, not timed, at the published width, window and grid, against the whole window in each of 2 passes.
+    """Counted, not timed, at the published width, window and grid, against the whole window in each
+    of 2 passes.
 
-    The ratio is 32 / 3 in the blocks and 1 in the heads; both ways make logits for the new frame alone. Every frame
-    costs the same.
+    The ratio is 32 / 3 in the blocks and 1 in the heads; both ways make logits for the new frame
+    alone. Every frame costs the same.
     """
     with torch.device("meta"):
         model = DualBranchWorldModel(small(n_layers=4))
-        clip, actions = Tokens(*torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)), torch.zeros(1, 16, 16)
+        clip, actions = (
+            Tokens(*torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)),
+            torch.zeros(1, 16, 16),
+        )
 
     def generate(n_frames: int) -> int:
         config = SamplingConfig(n_steps=2)
-        return flops_of(lambda: rollout(model, clip[:1], actions[:, :n_frames], config, generator()))
+        return flops_of(
+            lambda: rollout(model, clip[:1], actions[:, :n_frames], config, generator())
+        )
 
     def window() -> None:
         states = model(clip.rgb, clip.depth, actions)
@@ -346,12 +445,25 @@ def test_impossible_requests_are_refused(make_model, make_batch):
             generator(),
         )
     longer = make_batch(t=6)
-    with pytest.raises(ValueError, match="6 frames, but table time positions end at 5; use 'rotary'"):
+    with pytest.raises(
+        ValueError, match="6 frames, but table time positions end at 5; use 'rotary'"
+    ):
         teacher_forced(
-            make_model(time_positions="table"), prompt_of(longer, 6), longer.actions, SamplingConfig(), generator()
+            make_model(time_positions="table"),
+            prompt_of(longer, 6),
+            longer.actions,
+            SamplingConfig(),
+            generator(),
         )
     with pytest.raises(ValueError, match="cuda_graph: expected a model on a GPU"):
-        rollout(model, prompt_of(batch, 1), batch.actions, SamplingConfig(), generator(), cuda_graph=True)
+        rollout(
+            model,
+            prompt_of(batch, 1),
+            batch.actions,
+            SamplingConfig(),
+            generator(),
+            cuda_graph=True,
+        )
     with pytest.raises(ValueError, match="n_steps=0"):
         SamplingConfig(n_steps=0)
     with pytest.raises(ValueError, match="top_k=0"):

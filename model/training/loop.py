@@ -1,0 +1,466 @@
+"""The only training loop: for the tokenizer, the world model, or any module with a loss.
+
+Everything a step does follows from the seed, the step's number and the state before it: batches are
+a function of the step, and noise comes from a generator made anew for each step. So a run that was
+stopped goes on from its last saved state exactly as if it had not been.
+
+The same loop runs on many processes, each with its part of every batch: see `parallel`. `snapshots`
+saves states.
+"""
+
+import math
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from model.training.parallel import Parallel, Spread, load_whole
+
+
+class Batch(Protocol):
+    """Anything with the names of its clips, for error messages, that can move to a device."""
+
+    clip_ids: list[str]
+
+    def to(self, device: torch.device) -> "Batch": ...
+
+
+# (module, batch, noise) -> scalars by name: "total" is minimised, the others are reported beside
+# it.
+LossFn = Callable[[Any, Any, torch.Generator], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """AdamW with linear warm-up, cosine decay and gradient clipping; the defaults are 1xgpt's
+    recipe.
+    """
+
+    steps: int
+    learning_rate: float = 5e-4  # the highest, reached after the warm-up
+    warmup_steps: int = 1000
+    final_share: float = 0.1  # learning rate at the last step, as a share of the highest
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01  # on matrices only; biases, norms and single vectors are left alone
+    clip_norm: float = 1.0
+    accumulate: int = 1  # batches per step
+    # Decay of a moving average of the weights, e.g. 0.999; None keeps none
+    ema: float | None = None
+    # Bfloat16 is autocast, over weights that stay float32
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
+        for name in ("warmup_steps", "weight_decay", "final_share"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema}: expected a decay between 0 and 1, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Critic:
+    """A second network trained against the first, such as a GAN's discriminator, from step `start`
+    on.
+
+    `loss_fn(critic_module, batch, generator)` makes its own use of the first network, without
+    gradients. The first network's loss may call the critic's module: gradients that this leaves
+    there are cleared before the critic's turn.
+    """
+
+    module: nn.Module
+    loss_fn: LossFn
+    learning_rate: float
+    start: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """All that a run needs to go on, as tensors in containers.
+
+    Optimizers are the moments of each parameter by its number, as in PyTorch's own state dict; all
+    else that an optimizer holds follows from the config. With FSDP most tensors are this worker's
+    shards.
+    """
+
+    step: int  # steps done; the next batch is number step * accumulate
+    model: dict[str, Tensor]
+    optimizer: dict[str, dict[str, Tensor]]
+    ema: dict[str, Tensor] | None = None  # the averaged weights, a state dict like `model`
+    critic: dict[str, Tensor] | None = None
+    critic_optimizer: dict[str, dict[str, Tensor]] | None = None
+    # Torch's global generators, for modules that draw (dropout)
+    rng: dict[str, Tensor] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, Any]:
+        """The tensors, by the field's name, without the fields that are None."""
+        return {
+            name: part for name, part in vars(self).items() if name != "step" and part is not None
+        }
+
+    def fill(self, live: "TrainState") -> int:
+        """Writes what is here into the tensors of a running training; returns the step it is of."""
+        check_alike(self.step, self.parts(), live.parts())
+        _copy_into(live.parts(), self.parts())
+        return self.step
+
+
+@runtime_checkable
+class SavedState(Protocol):
+    """A TrainState, or one on a disk."""
+
+    def fill(self, live: TrainState) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """One finished step."""
+
+    step: int  # steps done, this one included
+    losses: dict[str, float]  # means over the step's batches; a critic's are named "critic/..."
+    learning_rate: float
+    grad_norm: float  # before clipping
+    seconds: float  # wall time of this step, getting its batches included
+    clip_ids: list[str]  # of this worker's part
+    state: Callable[[], TrainState]  # the training's own tensors, which the next step changes
+    capture: Callable[
+        [], TrainState
+    ]  # whole copies on the CPU; with many workers, all must call it
+
+
+class TrainingStopped(RuntimeError):
+    """A step went wrong and was not taken: the weights are those of the step before, or the
+    critic's alone are.
+    """
+
+
+class NonFiniteLoss(TrainingStopped):
+    """The loss or its gradient is NaN or infinite."""
+
+
+class LossSpike(TrainingStopped):
+    """The loss or its gradient is far above that of the steps before."""
+
+
+# (losses, gradient norm) of a step that is about to be taken -> why it must not be, or None
+Guard = Callable[[Mapping[str, float], float], str | None]
+
+
+def train(
+    model: nn.Module,
+    loss_fn: LossFn,
+    batch_at: Callable[[int], Any],
+    config: TrainConfig,
+    *,
+    state: SavedState | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    critic: Critic | None = None,
+    guard: Guard | None = None,
+    parallel: Parallel | None = None,
+) -> TrainState:
+    """Train `model` in place up to `config.steps` and return the state after the last one (its own
+    tensors).
+
+    `batch_at(i)` gives the i-th batch (of many workers: this one's part of it) and must depend on i
+    alone; step n uses batches [n, n + 1) * accumulate. With `state`, everything is set to it and
+    training goes on from there. `on_step` hears of every step; to stop early, let it raise.
+
+    With many workers the loss of a part must be normalised so that the mean over the parts is the
+    loss of the whole.
+
+    Raises NonFiniteLoss when the loss or its gradient is not finite, LossSpike when `guard`
+    objects. Both name the clips of the step.
+    """
+    run = _Run(model, loss_fn, config, critic, guard, parallel or Parallel())
+    try:
+        if state is not None:
+            run.restore(state)
+        while run.step < config.steps:
+            report = run.take_step(batch_at)
+            if on_step is not None:
+                on_step(report)
+        last = run.state()
+        if run.parallel.shards:
+            load_whole(model, last.model)
+        return last
+    finally:
+        run.end()
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """Share of the highest learning rate that step number `step` (from 0) uses."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
+    return (
+        config.final_share
+        + (1 - config.final_share) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    )
+
+
+def step_generator(
+    seed: int, index: int, role: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """The noise of one batch: the same for the same numbers, unrelated for any others.
+
+    On the CPU it is the same everywhere. A training draws on its own device, so that a GPU need not
+    wait for noise: there it is the same on GPUs of one kind.
+    """
+    mixed = np.random.SeedSequence((seed, index, role)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed))
+
+
+FIRST_ROLE, CRITIC_ROLE = 0, 1  # of a learner, which keeps the noise of the two apart
+
+
+class _Learner:
+    """A network with its optimizer."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss_fn: LossFn,
+        learning_rate: float,
+        config: TrainConfig,
+        parallel: Parallel,
+        role: int,
+    ):
+        self.config, self.workers, self.role = config, parallel.workers, role
+        self.device = next(module.parameters()).device
+        self.spread = Spread(module, loss_fn, parallel, config.precision == "bfloat16")
+        self.module = self.spread.network
+        self.learning_rate = learning_rate
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
+        for parameter in parameters:  # from the start, so that a saved state can be read into them
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=self.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+
+    def advance(
+        self, batches: Sequence[Any], step: int, guard: Guard | None
+    ) -> tuple[dict[str, float], float, float]:
+        """One optimizer step over the batches; returns mean losses, gradient norm and learning
+        rate.
+        """
+        self.module.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for i, batch in enumerate(batches):
+            generator = step_generator(
+                self.config.seed, step * len(batches) + i, self.role, self.device
+            )
+            cast = torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
+            )
+            with self.spread.accumulating(more_to_come=i + 1 < len(batches)):
+                with cast:
+                    losses = self.spread.loss(batch, generator)
+                (losses["total"] / len(batches)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(batches)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        shared = self.workers.mean(torch.stack(list(sums.values())))
+        *values, grad_norm = (
+            torch.cat([shared, norm[None]]).double().tolist()
+        )  # the step's one wait for a GPU
+        means = dict(zip(sums, values, strict=True))
+        self._check(means, grad_norm, step, batches, guard)
+        learning_rate = self.learning_rate * learning_rate_at(step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        return means, grad_norm, learning_rate
+
+    def _check(
+        self,
+        means: dict[str, float],
+        grad_norm: float,
+        step: int,
+        batches: Sequence[Any],
+        guard: Guard | None,
+    ) -> None:
+        """All workers see the same numbers, so all of them stop here, or none."""
+        finite = math.isfinite(means["total"]) and math.isfinite(grad_norm)
+        why = guard(means, grad_norm) if finite and guard is not None else None
+        if finite and why is None:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.workers.gather(
+            ", ".join(clip_id for batch in batches for clip_id in batch.clip_ids)
+        )
+        kind, what = (LossSpike, f"{why}; ") if finite else (NonFiniteLoss, "")
+        whose, weights, rate = "", "The weights are those of the step before.", "learning_rate"
+        if self.role == CRITIC_ROLE:
+            whose, rate = "the critic's ", "the critic's learning_rate"
+            weights = (
+                "Its weights are those of the step before; the first network has taken this step already, so only a "
+                "saved state has both as they belong together."
+            )
+        raise kind(
+            f"step {step}: {what}{whose}loss {means}, gradient norm {grad_norm}; clips {', '.join(parts)}. {weights} "
+            f"Look at these clips, or lower {rate}."
+        )
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        return {str(i): moments for i, moments in self.optimizer.state_dict()["state"].items()}
+
+
+class _Run:
+    """What changes from step to step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        config: TrainConfig,
+        critic: Critic | None,
+        guard: Guard | None,
+        parallel: Parallel,
+    ):
+        if critic is not None and parallel.workers.n > 1:
+            raise ValueError(
+                f"{parallel.workers.n} workers and a critic: its first network's loss needs both at once"
+            )
+        self.config, self.guard, self.parallel, self.step = config, guard, parallel, 0
+        self.learner = _Learner(model, loss_fn, config.learning_rate, config, parallel, FIRST_ROLE)
+        self.rival, self.rival_start = None, 0
+        if critic is not None:
+            self.rival = _Learner(
+                critic.module, critic.loss_fn, critic.learning_rate, config, parallel, CRITIC_ROLE
+            )
+            self.rival_start = critic.start
+        weights = self.learner.module.state_dict()
+        self.ema = {name: value.clone() for name, value in weights.items()} if config.ema else None
+
+    def take_step(self, batch_at: Callable[[int], Any]) -> StepReport:
+        started = time.perf_counter()
+        first = self.step * self.config.accumulate
+        batches = [
+            batch_at(i).to(self.learner.device)
+            for i in range(first, first + self.config.accumulate)
+        ]
+        losses, grad_norm, learning_rate = self.advance(batches)
+        return StepReport(
+            step=self.step,
+            losses=losses,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - started,
+            clip_ids=[clip_id for batch in batches for clip_id in batch.clip_ids],
+            state=self.state,
+            capture=self.capture,
+        )
+
+    def advance(self, batches: Sequence[Any]) -> tuple[dict[str, float], float, float]:
+        losses, grad_norm, learning_rate = self.learner.advance(batches, self.step, self.guard)
+        if self.rival is not None and self.step >= self.rival_start:
+            rival_losses, _, _ = self.rival.advance(batches, self.step, None)
+            losses |= {f"critic/{name}": value for name, value in rival_losses.items()}
+        if self.ema is not None and self.config.ema is not None:
+            decay = min(
+                self.config.ema, (1 + self.step) / (10 + self.step)
+            )  # early averages forget their start fast
+            _move_average(self.ema, self.learner.module.state_dict(), decay)
+        self.step += 1
+        return losses, grad_norm, learning_rate
+
+    def state(self) -> TrainState:
+        """The tensors themselves, which the next step changes; of the generators, copies."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.learner.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.learner.device)
+        rival = self.rival
+        return TrainState(
+            step=self.step,
+            model=self.learner.module.state_dict(),
+            optimizer=self.learner.moments(),
+            ema=self.ema,
+            critic=rival.module.state_dict() if rival else None,
+            critic_optimizer=rival.moments() if rival else None,
+            rng=rng,
+        )
+
+    def capture(self) -> TrainState:
+        live = self.state()
+        return TrainState(step=live.step, **_copied(live.parts()))
+
+    def restore(self, saved: SavedState) -> None:
+        live = self.state()
+        self.step = saved.fill(live)
+        torch.set_rng_state(live.rng["cpu"])
+        if "cuda" in live.rng:
+            torch.cuda.set_rng_state(live.rng["cuda"], self.learner.device)
+
+    def end(self) -> None:
+        self.learner.spread.undo()
+
+
+@torch.no_grad()
+def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: float) -> None:
+    for name, value in average.items():
+        if not value.is_floating_point():  # a counter
+            value.copy_(latest[name])
+    moving = [name for name, value in average.items() if value.is_floating_point()]
+    for in_shards in (True, False):  # one call takes tensors of one kind
+        if names := [name for name in moving if isinstance(average[name], DTensor) == in_shards]:
+            torch._foreach_lerp_(  # type: ignore[reportPrivateImportUsage]
+                [average[n] for n in names], [latest[n] for n in names], 1 - decay
+            )
+
+
+def check_alike(step: int, saved: Container[str], live: Container[str]) -> None:
+    """Raises ValueError unless both, given by their parts' names, have averaged weights and a
+    critic, or both not.
+    """
+    for name, what in (("ema", "averaged weights"), ("critic", "a critic")):
+        if (name in saved) != (name in live):
+            raise ValueError(
+                f"the saved state of step {step} {'has' if name in saved else 'lacks'} {what}, this run is the other "
+                "way round: use the same TrainConfig.ema and critic as when it was saved"
+            )
+
+
+def tensors_of(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of nested dicts, by their dotted names."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+        return
+    for name, part in tree.items():
+        yield from tensors_of(part, f"{path}.{name}" if path else name)
+
+
+@torch.no_grad()
+def _copy_into(live: Any, saved: Any) -> None:
+    found = dict(tensors_of(saved))
+    for name, tensor in tensors_of(live):
+        if name in found:  # a GPU's generator, say, is not in a state that a CPU saved
+            tensor.copy_(found[name])
+
+
+def _copied(tree: Any) -> Any:
+    """The same dicts with copies of their tensors, whole and on the CPU."""
+    if isinstance(tree, Tensor):
+        whole = tree.full_tensor() if isinstance(tree, DTensor) else tree
+        return whole.detach().to("cpu", copy=True)
+    return {name: _copied(part) for name, part in tree.items()}

@@ -1,0 +1,150 @@
+"""`roboscape inspect`: what a store holds, on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.lineage.graph import find
+from pipeline.lineage.provenance import NON_COMMERCIAL, non_commercial_behind, non_commercial_text
+from storage.stores import store
+from storage.stores.results import open_result
+from storage.stores.rows import Rows, open_rows
+from storage.stores.store import StoreRef
+from storage.stores.verify import verify as verify_store
+
+
+def print_store(
+    what: str,
+    clip: str | None,
+    root: str,
+    out: Console,
+    picture: Path | None = None,
+    verify: bool = False,
+) -> bool:
+    """Prints the store; returns False if a checksum is wrong. Raises LookupError if there is no
+    such store or clip.
+    """
+    ref = find(what, root)
+    manifest = store.read_manifest(ref)
+    complete = store.is_complete(ref)
+    out.print(
+        f"[bold]{manifest.stage}[/bold] {ref.key}  {manifest.kind}, {'complete' if complete else 'INCOMPLETE'}"
+    )
+    out.print(ref.uri, style="dim")
+    for name, value in manifest.attributes.items():
+        if name != NON_COMMERCIAL:
+            out.print(f"  {name}: {value}", markup=False)
+    for weights in manifest.weights:
+        out.print(
+            f"  weights: {weights['name']} {weights['sha256'][:12]}, {weights.get('licence') or 'licence unknown'}"
+        )
+    if text := non_commercial_text(non_commercial_behind([manifest])):
+        out.print(f"  [yellow]non-commercial:[/yellow] {text}")
+    if not complete and manifest.kind == "clips":
+        missing = store.missing_shards(ref)
+        out.print(
+            f"  {len(missing)} of {manifest.n_shards} shards are missing: `roboscape rerun {ref.stage}` makes them"
+        )
+    if manifest.kind == "result" and complete:
+        print_result(ref, out)
+    elif complete or manifest.kind == "clips":
+        rows = open_rows(ref, partial=not complete)
+        print_clip(rows, clip, out, picture) if clip else print_rows(rows, out)
+    return not verify or report_problems(ref, out)
+
+
+def report_problems(ref: StoreRef, out: Console) -> bool:
+    problems = verify_store(ref, "full")
+    for problem in problems:
+        out.print(f"[red]wrong:[/red] {problem}")
+    if not problems:
+        out.print("every checksum is right", style="green")
+    return not problems
+
+
+def print_result(ref: StoreRef, out: Console) -> None:
+    result = open_result(ref)
+    for name, value in result.numbers.items():
+        out.print(f"  {name:<32} {value:.6g}")
+    for name, about in result.files.items():
+        out.print(f"  {name:<32} {about['size']:>12,} bytes", style="dim")
+
+
+def print_rows(rows: Rows, out: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("array", "dtype", "axes", "shape", "units", "meaning"):
+        table.add_column(column)
+    for spec in rows.specs.values():
+        table.add_row(
+            spec.name,
+            spec.dtype,
+            " ".join(spec.axes),
+            str(list(spec.shape)),
+            spec.units,
+            spec.about,
+        )
+    out.print(table)
+    out.print(f"{int(rows.ok.sum())} of {rows.n} clips; {len(rows.rejected)} left out")
+    for reject in rows.rejected[:10]:
+        out.print(
+            f"  row {reject.row} {reject.clip_id}: {reject.reason} {reject.detail.partition(chr(10))[0]}",
+            markup=False,
+        )
+
+
+def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> None:
+    row = find_row(rows, clip)
+    out.print(f"row {row}, clip {rows.clip_ids[row]}")
+    if not rows.ok[row]:
+        reject = next(r for r in rows.rejected if r.row == row)
+        out.print(f"left out: {reject.reason}: {reject.detail}", markup=False)
+        return
+    arrays = rows.read(list(rows.specs), row)
+    for name, array in arrays.items():
+        out.print(f"  {name:<20} {describe(array)} {rows.specs[name].units}", markup=False)
+    if picture:
+        write_picture(arrays, picture)
+        out.print(f"wrote {picture}")
+
+
+def find_row(rows: Rows, clip: str) -> int:
+    if clip.isdigit() and int(clip) < rows.n:
+        return int(clip)
+    if clip in rows.clip_ids:
+        return list(rows.clip_ids).index(clip)
+    raise LookupError(
+        f"no clip '{clip}' in {rows.ref}: expected a row below {rows.n} or a clip id such as {rows.clip_ids[0]}"
+    )
+
+
+def describe(array: Any) -> str:
+    a = np.asarray(array)
+    if a.ndim == 0 or a.dtype.kind not in "iufb":
+        return str(array)
+    finite = a[np.isfinite(a)] if a.dtype.kind == "f" else a
+    span = (
+        f"{finite.min():.5g} .. {finite.max():.5g}, mean {finite.mean():.5g}"
+        if finite.size
+        else "no finite value"
+    )
+    return f"{a.dtype}{list(a.shape)}  {span}"
+
+
+def write_picture(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """All frames of a video array side by side. Raises LookupError if the store holds no pictures."""
+    from stages.drawing import pictures
+
+    if "rgb" in arrays:
+        frames = arrays["rgb"]
+    elif "inverse_depth" in arrays:
+        frames = pictures.colour_depth(
+            arrays["inverse_depth"], arrays["valid"], arrays["inverse_depth_range"]
+        )
+    else:
+        raise LookupError(
+            f"this store holds no pictures, only {sorted(arrays)}; use the stores 'clip' or 'depth'"
+        )
+    path.write_bytes(pictures.png_bytes(np.concatenate(list(frames), axis=1)))

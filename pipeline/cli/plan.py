@@ -1,0 +1,73 @@
+"""What a run would make, and why: every key is known before anything runs."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.lineage.page import flatten
+from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
+from pipeline.orchestration.plan import planned
+from pipeline.orchestration.recipe import recipe
+from pipeline.settings import Settings
+from storage.errors import StoreError
+from storage.stores import cleanup, store
+from storage.stores.store import Manifest, StoreRef
+
+
+def print_plan(request: dict[str, Any], out: Console) -> None:
+    planner = planned(request)
+    known = cleanup.list_stores(Settings().stores)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "key", "would", "because"):
+        table.add_column(column, overflow="fold")
+    for name, (stage, inputs, ref) in planner.planned.items():
+        do, why = verdict(recipe(stage, inputs), inputs, ref, known)
+        table.add_row(name, ref.key, do, why)
+    out.print(table)
+    for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
+        out.print(cost, style="dim", markup=False)
+    used = [weights for stage, _, _ in planner.planned.values() for weights in weights_of(stage)]
+    if text := non_commercial_text(non_commercial(used)):
+        out.print(f"[yellow]Non-commercial:[/yellow] {text}")
+
+
+def verdict(
+    wanted: dict[str, Any], inputs: dict[str, StoreRef], ref: StoreRef, known: list[StoreRef]
+) -> tuple[str, str]:
+    if store.is_complete(ref):
+        return "[cyan]reuse[/cyan]", "complete"
+    if ref in known:
+        return "[yellow]go on[/yellow]", "begun, not complete"
+    last = latest(ref.stage, known)
+    return "[green]make[/green]", "never made" if last is None else difference(wanted, last)
+
+
+def latest(stage: str, known: list[StoreRef]) -> Manifest | None:
+    found = []
+    for ref in known:
+        if ref.stage == stage:
+            try:
+                found.append(store.read_manifest(ref))
+            except StoreError:
+                continue
+    return max(found, key=lambda m: m.created, default=None)
+
+
+def difference(wanted: dict[str, Any], last: Manifest) -> str:
+    """In what the recipe differs from the newest version of the same stage."""
+    if wanted["version"] != last.version:
+        return f"the stage's version is {wanted['version']}, was {last.version}"
+    new, old = flatten(wanted["parameters"]), flatten(last.parameters)
+    changed = [
+        f"{n}: {old.get(n, '-')} -> {new.get(n, '-')}"
+        for n in sorted(new | old)
+        if new.get(n) != old.get(n)
+    ]
+    old_keys = {role: uri.rsplit("/", 1)[-1] for role, uri in last.inputs.items()}
+    changed += [
+        f"input {role} changed"
+        for role, key in wanted["inputs"].items()
+        if old_keys.get(role) != key
+    ]
+    return ", ".join(changed) or "the newest version has another recipe"

@@ -1,0 +1,46 @@
+"""The embedded sample episodes, made with a progress bar: what `roboscape sample` and the demo do
+first.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.orchestration.progress import StageProgress
+
+if TYPE_CHECKING:
+    from simulation.dataset import SampleConfig
+
+
+def sample_config(
+    *,
+    demo: bool,
+    n_episodes: int | None,
+    seed: int | None,
+    rate_hz: float | None,
+    size: str | None,
+    faults: bool,
+) -> "SampleConfig":
+    """Raises ValueError if `size` is not WIDTHxHEIGHT."""
+    from simulation.dataset import SampleConfig, demo_sample
+
+    changes = {"n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz, "faults": faults or None}
+    if size is not None:
+        width, x, height = size.partition("x")
+        if not (x and width.isdigit() and height.isdigit()):
+            raise ValueError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
+        changes |= {"width": int(width), "height": int(height)}
+    base = demo_sample() if demo else SampleConfig(n_episodes=100)
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def make(root: Path, config: "SampleConfig", workers: int, say: Callable[[str], None]) -> None:
+    """Makes what is missing of the sample below `root`."""
+    from simulation.dataset import make_sample
+
+    with StageProgress("sample") as progress:
+        summary = make_sample(
+            root, config, workers=workers, on_progress=lambda done, total: progress(done, total)
+        )
+    say(f"sample: {summary.n_episodes} episodes ({summary.n_made} made now) in {summary.root}")

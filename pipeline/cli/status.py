@@ -1,0 +1,79 @@
+"""`roboscape status`: what ran and what answers, read from the journals, without asking any server."""
+
+import json
+import time
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.orchestration import services
+from pipeline.orchestration.journal import Journal, find_journal, journals
+from pipeline.settings import Settings
+
+STYLES = {
+    "completed": "green",
+    "cached": "cyan",
+    "running": "yellow",
+    "failed": "red",
+    "crashed": "red",
+}
+SHOWN_RUNS = 5
+
+
+def print_status(settings: Settings, run: str | None, out: Console, as_json: bool = False) -> str:
+    """Prints the run and returns its state; "none" if nothing ran yet."""
+    known = journals(settings.runs)
+    running = services.read_services(settings)
+    if not known:
+        out.print_json(json.dumps({"runs": []})) if as_json else out.print(
+            "no run yet: `roboscape run demo` makes one"
+        )
+        return "none"
+    journal = find_journal(settings.runs, run)
+    if as_json:
+        plain = {k: v for k, v in asdict(journal).items() if k != "path"}
+        plain |= {
+            "state": true_state(journal),
+            "services": {name: s.address for name, s in running.items()},
+        }
+        out.print_json(json.dumps(plain))
+        return true_state(journal)
+    out.print(stage_table(journal))
+    others = [j for j in known if j.id != journal.id][-SHOWN_RUNS:]
+    if others:
+        out.print(
+            "earlier: "
+            + ", ".join(f"{j.id} ({j.request.get('experiment')}, {true_state(j)})" for j in others)
+        )
+    for name in services.NAMES:
+        out.print(
+            f"{name:<11} {running[name].address if name in running else 'not running'}", style="dim"
+        )
+    return true_state(journal)
+
+
+def true_state(journal: Journal) -> str:
+    """A run whose driver was killed could not write so itself."""
+    return "crashed" if journal.state == "running" and not journal.alive else journal.state
+
+
+def stage_table(journal: Journal) -> Table:
+    state = true_state(journal)
+    seconds = (journal.ended or time.time()) - journal.started
+    title = f"run {journal.id}: {journal.request.get('experiment')}, {state}, {seconds:.0f} s"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for column in ("stage", "state", "seconds", "key", "what"):
+        table.add_column(
+            column, justify="right" if column == "seconds" else "left", overflow="fold"
+        )
+    for entry in journal.stages:
+        stage_state = "crashed" if entry.state == "running" and state == "crashed" else entry.state
+        style = STYLES.get(stage_state, "dim")
+        key = entry.uri[-16:]
+        note = escape(
+            entry.note.partition("\n")[0].removeprefix(f"{key} is ")
+        )  # which stands beside it
+        table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", key, note)
+    return table

@@ -1,0 +1,35 @@
+"""`roboscape train-spec`: a training's inputs and parameters as a file, for torchrun."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.orchestration.errors import StageFailed
+from stages.world_model.torchrun import TrainingSpec
+from storage.stores import store
+
+
+def write_spec(request: dict[str, Any], path: Path) -> TrainingSpec:
+    """For `torchrun -m stages.world_model.torchrun`: the world model's training of an experiment,
+    its store created.
+
+    Raises LookupError if the experiment trains none, StageFailed if the stages before it are not
+    complete.
+    """
+    from pipeline.orchestration.plan import planned
+    from pipeline.orchestration.recipe import describe
+
+    stages = planned(request).planned
+    if "world_model" not in stages:
+        raise LookupError(
+            f"experiment '{request['experiment']}' trains no world model; it has {', '.join(stages)}"
+        )
+    stage, inputs, out = stages["world_model"]
+    missing = [str(ref) for ref in inputs.values() if not store.is_complete(ref)]
+    if missing:
+        raise StageFailed(
+            f"the training needs {', '.join(missing)}, not complete: run the stages before it first"
+        )
+    store.create(out, describe(stage, inputs, out))
+    spec = TrainingSpec(stage=stage, inputs=inputs, out=out)
+    path.write_text(spec.to_json())
+    return spec

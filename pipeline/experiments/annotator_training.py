@@ -1,0 +1,97 @@
+"""The paper's annotators in small: their training on simulated episodes with exact labels, and
+their use as annotators.
+
+`roboscape train-annotator NAME` trains one, `roboscape run demo --set depth.annotator=vda-tiny`
+uses one. What they learn holds for the simulated scene only; real videos want the published weights
+(`roboscape weights list`).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from model.spatial_tracker.config import tiny as tiny_tracker
+from model.training.loop import TrainConfig
+from model.video_depth.config import tiny as tiny_depth
+from model.video_depth.losses import DepthLossConfig
+from pipeline.experiments.experiment import AnnotatorTraining
+from simulation.config import demo_sample
+from stages.annotator_training.spatial_tracker import TrainSpatialTracker
+from stages.annotator_training.truth import Truth
+from stages.annotator_training.video_depth import TrainVideoDepth
+from stages.clips.clip import Clip
+from stages.clips.discover import Discover
+from stages.depth.video_depth_anything import VideoDepthAnything
+from stages.keypoints.spatial_tracker import SpatialTracking
+from stages.training.run import RunConfig
+from storage.weights.ref import WeightsRef
+
+SIZE = 128  # px of a clip, as in the demo
+# Other seeds than the demo's and the world model's, so that nobody is measured on what an annotator
+# has learned from.
+SAMPLE = replace(demo_sample(), n_episodes=200, seed=2000, rate_hz=4.0)
+NAMES = (
+    "vda-tiny",
+    "spatracker-tiny",
+)  # experiments of `pipeline.experiments.world_model`, and files of `model/weights`
+DEPTH_MODEL, DEPTH_INPUT = tiny_depth(metric=True), 140  # px
+TRACK_MODEL = replace(tiny_tracker(), window=16)  # the whole clip in one window
+WATCH = RunConfig(save_every=50, validate_every=250)
+
+
+def vda_tiny(source: Path) -> AnnotatorTraining:
+    """Trains a small Video Depth Anything on simulated episodes. About an hour on one core."""
+    return training(
+        source,
+        TrainVideoDepth(
+            model=DEPTH_MODEL,
+            input_size=DEPTH_INPUT,
+            loss=DepthLossConfig(
+                temporal=1.0
+            ),  # the paper's 10 is for a network that knows pictures already
+            training=TrainConfig(
+                steps=3000, learning_rate=5e-4, warmup_steps=100, final_share=0.02
+            ),
+            watch=WATCH,
+        ),
+    )
+
+
+def spatracker_tiny(source: Path) -> AnnotatorTraining:
+    """Trains a small SpatialTracker on simulated episodes. About an hour on one core."""
+    return training(
+        source,
+        TrainSpatialTracker(
+            model=TRACK_MODEL,
+            training=TrainConfig(
+                steps=1500, learning_rate=1e-3, warmup_steps=100, final_share=0.02
+            ),
+            points=64,
+            watch=WATCH,
+        ),
+    )
+
+
+def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> AnnotatorTraining:
+    return AnnotatorTraining(
+        discover=Discover.of(source, hop_s=1.5, val_share=0.05, test_share=0.0),
+        clip=Clip(root=str(source), size=SIZE),
+        truth=Truth.of(source, size=SIZE),
+        annotator=annotator,
+    )
+
+
+def small_depth(weights: WeightsRef) -> VideoDepthAnything:
+    """Uses what `vda_tiny` has trained, as it was trained."""
+    return VideoDepthAnything(
+        weights=weights, model=DEPTH_MODEL, input_size=DEPTH_INPUT, windows="direct", clip_size=SIZE
+    )
+
+
+def small_tracks(
+    weights: WeightsRef, depth_units: Literal["relative", "1/m"], n_points: int
+) -> SpatialTracking:
+    """Uses what `spatracker_tiny` has trained; it has seen metric depth only."""
+    return SpatialTracking(
+        weights=weights, model=TRACK_MODEL, depth_units=depth_units, n_points=n_points
+    )

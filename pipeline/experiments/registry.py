@@ -1,0 +1,136 @@
+"""Named configurations: which there are, which sample and weights each needs, and how one is built
+from its name.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pipeline.experiments import annotator_training
+from pipeline.experiments.annotators import ROLES, choose
+from pipeline.experiments.experiment import Experiment
+from pipeline.experiments.overrides import override
+from pipeline.experiments.world_model import (
+    DEPTH_WEIGHTS,
+    TOKENIZER_WEIGHTS,
+    TRACK_WEIGHTS,
+    demo,
+    paper,
+    pretrain,
+    pseudo_labels,
+    sensor_labels,
+    smoke,
+)
+from pipeline.settings import Settings
+from simulation.config import SampleConfig, demo_sample
+from storage.weights.catalogue import require
+
+Name = Literal[
+    "demo",
+    "smoke",
+    "pretrain",
+    "sensor-labels",
+    "pseudo-labels",
+    "paper",
+    "vda-tiny",
+    "spatracker-tiny",
+]
+
+
+EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotator_training.AnnotatorTraining]] = {
+    "demo": demo,
+    "smoke": smoke,
+    "pretrain": pretrain,
+    "sensor-labels": sensor_labels,
+    "pseudo-labels": pseudo_labels,
+    "paper": paper,
+    "vda-tiny": annotator_training.vda_tiny,
+    "spatracker-tiny": annotator_training.spatracker_tiny,
+}
+
+
+SAMPLES: dict[str, SampleConfig] = {
+    "demo": demo_sample(),
+    "smoke": replace(
+        demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96
+    ),
+    # Other seeds than the demo's, so that nothing the demo evaluates on was seen in pretraining. At
+    # 4 Hz every frame that a clip at 2 Hz can start on is there, and rendering is the cost.
+    "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
+    "annotators": annotator_training.SAMPLE,
+}
+
+
+# Experiments on the sample of another name; the others have one of their own name, or none.
+SHARED_SAMPLES: dict[str, str] = dict.fromkeys(annotator_training.NAMES, "annotators")
+
+
+# Published weights (`roboscape weights list`) that an experiment is built with: looked for before
+# anything is made.
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),
+    "paper": (DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS),
+}
+
+
+assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
+
+
+def sample_name(experiment: str) -> str:
+    """Of the simulated episodes that it runs on when no others are given; experiments may share
+    some.
+    """
+    return SHARED_SAMPLES.get(experiment, experiment)
+
+
+def named(
+    name: str, source: str, overrides: dict[str, Any]
+) -> Experiment | annotator_training.AnnotatorTraining:
+    """The experiment on these episodes, with single parameters changed: {"keypoints.grid": 16}.
+
+    Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes,
+    WeightsError if published weights are missing.
+    """
+    require_weights(name)
+    if not Path(source).exists():
+        raise FileNotFoundError(
+            f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
+        )
+    e = EXPERIMENTS[name](Path(source).absolute())
+    chosen = {role: overrides[role] for role in ROLES if isinstance(overrides.get(role), str)}
+    if isinstance(e, Experiment):
+        for role, maker in chosen.items():
+            e = choose(e, role, maker)
+        overrides = {path: value for path, value in overrides.items() if path not in chosen}
+    e = override(e, overrides)
+    if isinstance(e, Experiment):
+        check_units(e)
+    return e
+
+
+def check_units(e: Experiment) -> None:
+    """Raises ValueError if the tracker takes depth for something else than it is."""
+    taken, given = getattr(e.keypoints.annotator, "depth_units", None), e.depth.annotator.units
+    if taken is not None and taken != given:
+        raise ValueError(
+            f"keypoints.annotator.depth_units={taken!r}, but depth.annotator gives {given!r}: set the former to that"
+        )
+
+
+def require_weights(name: str) -> None:
+    """Raises WeightsError, saying how to get them, if published weights that the experiment needs
+    are missing.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
+    require(WEIGHTS.get(name, ()), Settings().weights)
+
+
+def descriptions() -> dict[str, str]:
+    """The first paragraph of each one's docstring."""
+    paragraphs = {
+        name: (function.__doc__ or "").partition("\n\n")[0]
+        for name, function in EXPERIMENTS.items()
+    }
+    return {name: " ".join(text.split()) for name, text in paragraphs.items()}

@@ -1,0 +1,200 @@
+"""Named configurations of the whole data path, as functions; a variant replaces fields of another.
+
+Every default is settled here, before anything runs: a stage's fields are its cache key.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from model.magvit2.config import MagvitConfig, one_x
+from model.magvit2.config import tiny as tiny_tokenizer
+from model.training.loop import TrainConfig
+from model.world.config import WorldModelConfig, paper_small, small
+from model.world.config import tiny as tiny_world_model
+from pipeline.experiments import annotator_training, annotators
+from pipeline.experiments.annotators import choose
+from pipeline.experiments.experiment import Experiment
+from stages.base import Resources
+from stages.clips.clip import Clip
+from stages.clips.discover import Discover
+from stages.depth.stage import PseudoDepth
+from stages.evaluation.stage import Evaluate
+from stages.keypoints.stage import Keypoints
+from stages.label_quality.score_stage import ScoreLabels
+from stages.label_quality.stage import LabelQuality
+from stages.tokenizer.tokenize import Tokens
+from stages.tokenizer.train import AdversaryConfig, TrainTokenizer
+from stages.training.run import RunConfig
+from stages.world_model.train import TrainWorldModel
+
+# By their published weights; see `pipeline.experiments.annotators`.
+DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS = "vda-vits", "spatracker", "magvit2-1x"
+
+
+WATCH = RunConfig(save_every=25, tensorboard=True)
+# Of days on GPUs. A step far outside of all before it is worth a look; in batches of a few clips it
+# would be chance.
+WATCH_LONG = RunConfig(
+    save_every=500, validate_every=2000, rollout_every=2000, tensorboard=True, spike_deviations=20.0
+)  # fmt: skip
+
+
+def from_scratch(
+    source: Path,
+    *,
+    size: int,
+    tokenizer: MagvitConfig,
+    tokenizer_training: TrainConfig,
+    world_model: WorldModelConfig,
+    world_training: TrainConfig,
+    hop_s: float = 0.5,
+    val_share: float = 0.05,
+    clips_per_batch: int = 8,
+    watch: RunConfig = WATCH,
+    cpus: float = 2.0,
+    gpus: float = 0.0,
+) -> Experiment:
+    """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`.
+
+    cpus: threads of the trainings and the evaluation. Networks as small as the tiny ones gain
+    nothing from a second one, and lose much where another process wants that core. gpus: of a
+    training, and half of it for tokens.
+    """
+    resources = Resources(cpus=cpus, gpus=gpus, memory_gb=16.0 if gpus else 2.0)
+    tokenizing = Resources(
+        cpus=1.0, gpus=gpus / 2, memory_gb=4.0 if gpus else 1.0, clips_per_shard=64
+    )
+    grid = tokenizer.grid(size, size)
+    tokenizers = {
+        "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
+        "n_val_clips": 16, "watch": RunConfig(save_every=100), "resources": resources,
+    }  # fmt: skip
+    return Experiment(
+        discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
+        clip=Clip(root=str(source), size=size),
+        depth=PseudoDepth(
+            annotator=annotators.depth_annotator("sensor", str(source), size, gpus / 2), size=size
+        ),
+        keypoints=Keypoints(
+            annotator=annotators.keypoint_annotator("lucas-kanade", "1/m", 32**2, gpus / 2)
+        ),
+        label_quality=LabelQuality(),
+        label_scores=ScoreLabels(root=str(source)),
+        rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
+        depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
+        rgb_tokens=Tokens(source="rgb", grid=grid, resources=tokenizing),
+        depth_tokens=Tokens(source="depth", grid=grid, resources=tokenizing),
+        world_model=TrainWorldModel(
+            model=replace(world_model, grid=grid),
+            training=world_training,
+            clips_per_batch=clips_per_batch,
+            watch=watch,
+            resources=resources,
+        ),
+        evaluation=Evaluate(resources=resources),
+    )
+
+
+def pretrain(source: Path) -> Experiment:
+    """Makes the shipped weights, from random ones, on simulated episodes of its own. Hours on 2
+    cores.
+    """
+    return from_scratch(
+        source,
+        size=annotator_training.SIZE,
+        tokenizer=tiny_tokenizer(patch=16),
+        tokenizer_training=TrainConfig(
+            steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02
+        ),
+        world_model=tiny_world_model(),
+        world_training=TrainConfig(
+            steps=2300, learning_rate=1.5e-3, warmup_steps=100, final_share=0.05
+        ),
+        clips_per_batch=4,
+        cpus=1.0,
+        hop_s=0.75,
+    )
+
+
+def demo(source: Path) -> Experiment:
+    """The sample at 128 px on a laptop; tiny networks that go on from the shipped weights. A few
+    minutes.
+    """
+    e = replace(
+        pretrain(source), discover=Discover.of(source, hop_s=1.5, val_share=0.2, test_share=0.0)
+    )
+    polish = TrainConfig(steps=60, learning_rate=1e-4, warmup_steps=10)
+    # The encoders stay as they are: the world model that training goes on from knows their tokens.
+    tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
+    return replace(
+        e,
+        rgb_tokenizer=replace(
+            e.rgb_tokenizer, start_from=annotators.shipped_weights("rgb_tokenizer"), **tokenizer
+        ),
+        depth_tokenizer=replace(
+            e.depth_tokenizer, start_from=annotators.shipped_weights("depth_tokenizer"), **tokenizer
+        ),
+        world_model=replace(
+            e.world_model, start_from=annotators.shipped_weights("world_model"), training=polish
+        ),
+    )
+
+
+def smoke(source: Path) -> Experiment:
+    """Every stage for a few seconds at 64 px, from random weights: whether all of it works, not how
+    well.
+    """
+    few = TrainConfig(steps=4, warmup_steps=1)
+    return from_scratch(
+        source,
+        size=64,
+        tokenizer=tiny_tokenizer(patch=16),
+        tokenizer_training=few,
+        world_model=tiny_world_model(n_layers=2, d_model=32),
+        world_training=few,
+        hop_s=2.0,
+        val_share=0.34,
+        cpus=1.0,
+    )
+
+
+def sensor_labels(source: Path) -> Experiment:
+    """AGIBOT-World at 256 px, published sizes, labels by the stand-ins: for GPUs and a cluster."""
+    e = from_scratch(
+        source,
+        size=256,
+        tokenizer=one_x(),
+        tokenizer_training=TrainConfig(steps=100_000, learning_rate=1e-4, ema=0.999),
+        world_model=small(),
+        world_training=TrainConfig(steps=200_000, precision="bfloat16"),
+        watch=WATCH_LONG,
+        cpus=4.0,
+        gpus=1.0,
+    )
+    judge = AdversaryConfig()  # MAGVIT-2's patch discriminator, from `adversarial_start` on
+    return replace(
+        e,
+        rgb_tokenizer=replace(e.rgb_tokenizer, adversary=judge),
+        depth_tokenizer=replace(e.depth_tokenizer, adversary=judge),
+        rgb_tokens=replace(e.rgb_tokens, precision="bfloat16"),
+        depth_tokens=replace(e.depth_tokens, precision="bfloat16"),
+    )
+
+
+def pseudo_labels(source: Path) -> Experiment:
+    """The same with the paper's annotators, Video Depth Anything and SpatialTracker, by published
+    weights.
+    """
+    e = choose(sensor_labels(source), "depth.annotator", DEPTH_WEIGHTS)
+    return choose(e, "keypoints.annotator", TRACK_WEIGHTS)
+
+
+def paper(source: Path) -> Experiment:
+    """The paper's own path: its annotators and 1X's MAGVIT-2 by published weights, actions added to
+    the tokens.
+    """
+    e = pseudo_labels(source)
+    for tokenizer in ("rgb_tokenizer", "depth_tokenizer"):
+        e = choose(e, tokenizer, TOKENIZER_WEIGHTS)
+    return replace(e, world_model=replace(e.world_model, model=paper_small()))

@@ -1,0 +1,72 @@
+"""A page in the Prefect UI that follows a stage while it works: numbers, curves and pictures of a
+training.
+
+One artifact, brought up to date now and then; the version's lineage page takes its place when the
+stage is done. It shows what the stage has written so far, so it is there only where this process
+sees that folder.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pipeline.lineage.page import thumbnail
+from stages.training.live import Live
+
+EVERY_S = 30.0
+
+
+class LivePage:
+    """Call it often; it looks at the folder at most every `EVERY_S` seconds."""
+
+    def __init__(self, stage: str, folder: Path, look: Callable[[Path], Live | None]):
+        self.stage, self.folder, self.look = stage, folder, look
+        self.looked, self.artifact = time.monotonic(), None
+        self.last = ""
+
+    def __call__(self) -> None:
+        if time.monotonic() - self.looked < EVERY_S:
+            return
+        self.looked = time.monotonic()
+        try:
+            live = self.look(self.folder)
+            if live is not None and live.text != self.last:
+                self.last = live.text
+                self.publish(
+                    "\n\n".join(
+                        [
+                            *(f"![{n}]({thumbnail(png)})" for n, png in live.pictures.items()),
+                            live.text,
+                        ]
+                    )
+                )
+        except Exception as error:  # a page must not end a training
+            print(f"{self.stage}: no live page: {error}", file=sys.stderr)
+            self.looked = float("inf")
+
+    def publish(self, page: str) -> None:
+        """Where there is a task run to show it in."""
+        from prefect.artifacts import create_markdown_artifact
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactUpdate
+        from prefect.context import TaskRunContext
+
+        if TaskRunContext.get() is None:
+            return
+        if self.artifact is None:
+            key = f"live-{self.stage.replace('_', '-')}"
+            made: Any = create_markdown_artifact(
+                page, key=key, description=f"{self.stage}: as it is now"
+            )
+            self.artifact = UUID(str(made))
+        else:
+            client: Any = get_client(sync_client=True)
+            client.update_artifact(self.artifact, ArtifactUpdate(data=page))
+
+
+def live_page(stage: Any, folder: Path) -> Callable[[], None] | None:
+    """For a stage that has `live(folder)`."""
+    return LivePage(stage.name, folder, stage.live) if hasattr(stage, "live") else None

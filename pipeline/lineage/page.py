@@ -1,0 +1,255 @@
+"""The page of one data set version: an artifact in the Prefect UI with its whole lineage, and
+tables beside it.
+
+The self-hosted UI draws Mermaid graphs and embedded pictures in markdown artifacts, so one page
+holds: the graph of everything upstream with content keys (each node a link to that version's page),
+parameters, weights, code, counts kept and rejected, and thumbnails. It is published again when a
+stage is reused, so that every run has its lineage.
+"""
+
+import base64
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from pipeline.lineage.graph import Node, ancestry, source_of
+from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
+from storage.files import open_files
+from storage.stores import store
+from storage.stores.results import Result, open_result
+from storage.stores.rows import open_rows
+from storage.stores.store import StoreRef
+
+PICTURE_WIDTH = 880
+PICTURE_BYTES = 90_000  # an artifact sits in the server's database: keep the page under some 300 kB
+PICTURE_ASPECT = 0.75  # height over width at most: taller sheets would be shrunk beyond reading
+PICTURES = 3
+TABLE_ROWS = 100
+COLOURS = {"Completed": "#2f9e6e", "Cached": "#8a97a8", "Reused": "#8a97a8"}
+PREVIEW = "preview.png"
+
+
+def publish(ref: StoreRef, state: str, artifacts: dict[str, str]) -> str:
+    """Makes the version's page and tables; returns the page's id and notes it in `artifacts` (uri
+    -> id).
+    """
+    result = None if store.read_manifest(ref).kind == "clips" else open_result(ref)
+    page = markdown(ref, state, artifacts, result)
+    key = ref.stage.replace("_", "-")
+    made = create_markdown_artifact(
+        page, key=key, description=f"{ref.stage} {ref.key}: {state.lower()}"
+    )
+    artifacts[ref.uri] = str(made)
+    if result is None:
+        publish_rejects(ref, key)
+    else:
+        publish_tables(result, key)
+    return str(made)
+
+
+def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Result | None) -> str:
+    nodes = ancestry(ref)
+    own = nodes[-1]
+    sections = [
+        f"# {own.manifest.stage} `{ref.key}`",
+        f"**{state}** · made {own.manifest.created or '?'} · `{ref.uri}`",
+        *stand_in_note(nodes),
+        *licence_note(nodes),
+        mermaid(nodes, state, artifacts),
+        *pictures(ref, result),
+        counts(ref) if result is None else numbers(result.numbers),
+        *notes(result),
+        upstream_table(nodes, artifacts),
+        f"**Source**: {source_of(nodes)}",
+        table("Parameters", flatten(own.manifest.parameters)),
+        *attributes(own),
+        *weights(nodes),
+        table("Code", own.manifest.code),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def stand_in_note(nodes: Sequence[Node]) -> list[str]:
+    """Says on every page downstream of a stand-in that it is one."""
+    found = [n.manifest.attributes for n in nodes if n.manifest.attributes.get("stand_in_for")]
+    return [
+        f"> Labels made by the stand-in **{a['annotator']}**, not by {a['stand_in_for']}."
+        for a in found
+    ]
+
+
+def licence_note(nodes: Sequence[Node]) -> list[str]:
+    """Says on every page downstream of weights that are not for commercial use that there are such."""
+    text = non_commercial_text(non_commercial_behind(node.manifest for node in nodes))
+    return [f"> **Non-commercial**: {text}."] if text else []
+
+
+def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> str:
+    """The graph of the version's ancestry, left to right, as a Mermaid block."""
+    names = {node.ref.uri: f"n{i}" for i, node in enumerate(nodes)}
+    lines = ["```mermaid", "graph LR"]
+    for node in nodes:
+        name, current = names[node.ref.uri], node is nodes[-1]
+        lines.append(f'  {name}["{node.manifest.stage}<br/>{node.ref.key[:8]}"]')
+        colour = COLOURS.get(state, "#2f9e6e") if current else "#dfe5ec"
+        text = "#ffffff" if current else "#1c2733"
+        lines.append(f"  style {name} fill:{colour},color:{text},stroke:#5b6b7c")
+        if node.ref.uri in artifacts:
+            lines.append(f'  click {name} "../../artifacts/artifact/{artifacts[node.ref.uri]}"')
+        lines += [f"  {names[uri]} --> {name}" for uri in node.manifest.inputs.values()]
+    return "\n".join([*lines, "```"])
+
+
+def upstream_table(nodes: Sequence[Node], artifacts: Mapping[str, str]) -> str:
+    if len(nodes) == 1:
+        return ""
+    rows = []
+    for node in nodes[:-1]:
+        page = artifacts.get(node.ref.uri)
+        link = f"[page](../../artifacts/artifact/{page})" if page else ""
+        rows.append(
+            f"| {node.manifest.stage} | `{node.ref.key}` | {node.manifest.created} | {link} |"
+        )
+    return "\n".join(["## Made from", "| stage | key | made | |", "|---|---|---|---|", *rows])
+
+
+def counts(ref: StoreRef) -> str:
+    """Clips kept and left out, by reason."""
+    seal = store.read_complete(ref)
+    reasons = Counter((r.reason, r.kind) for r in open_rows(ref).rejected)
+    lines = [f"## Clips\n**{seal['made']}** kept, **{seal['rejected']}** left out"]
+    if reasons:
+        lines += ["| left out because | kind | clips |", "|---|---|---|"]
+        lines += [f"| {reason} | {kind} | {n} |" for (reason, kind), n in reasons.most_common()]
+    return lines[0] + ("\n\n" + "\n".join(lines[1:]) if reasons else "")
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    return table("Numbers", {name: f"{value:.5g}" for name, value in values.items()})
+
+
+def table(title: str, values: Mapping[str, Any]) -> str:
+    if not values:
+        return ""
+    rows = [f"| {name} | {cell(value)} |" for name, value in values.items()]
+    return "\n".join([f"## {title}", "| | |", "|---|---|", *rows])
+
+
+def cell(value: Any) -> str:
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return text if len(text) < 200 else text[:197] + "..."
+
+
+def attributes(node: Node) -> list[str]:
+    return [table("About", flatten(node.manifest.attributes))] if node.manifest.attributes else []
+
+
+def weights(nodes: Sequence[Node]) -> list[str]:
+    """Every weights file that anything upstream used: a licence binds what is made with it, too."""
+    used = [(n.manifest.stage, w) for n in nodes for w in n.manifest.weights]
+    if not used:
+        return []
+    rows = [
+        f"| {stage} | {w['name']} | `{w['sha256'][:16]}` | {licence_cell(w)} |" for stage, w in used
+    ]
+    return [
+        "\n".join(
+            ["## Weights", "| used by | file | SHA-256 | licence |", "|---|---|---|---|", *rows]
+        )
+    ]
+
+
+def licence_cell(weights: Mapping[str, Any]) -> str:
+    return (weights.get("licence") or "?") + (
+        ", **non-commercial**" if non_commercial([weights]) else ""
+    )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def notes(result: Result | None) -> list[str]:
+    """Markdown that the stage itself wrote, its headings one level down."""
+    if result is None:
+        return []
+    texts = [result.file(name).read_text() for name in sorted(result.files) if name.endswith(".md")]
+    return [re.sub(r"^#(?=#* )", "##", text, flags=re.MULTILINE).strip() for text in texts]
+
+
+def pictures(ref: StoreRef, result: Result | None) -> list[str]:
+    """The version's pictures as embedded thumbnails."""
+    if result is None:
+        files = open_files(ref.uri)
+        found = {PREVIEW: files.read(PREVIEW)} if files.exists(PREVIEW) else {}
+    else:
+        names = sorted(name for name in result.files if name.endswith(".png") and "/" not in name)[
+            :PICTURES
+        ]
+        found = {name: result.file(name).read_bytes() for name in names}
+    limit = PICTURES * PICTURE_BYTES // max(1, len(found))  # one alone may take the place of all
+    return [f"![{name}]({thumbnail(data, limit)})" for name, data in found.items()]
+
+
+def thumbnail(png: bytes, limit: int = PICTURE_BYTES) -> str:
+    """A data URI of the picture's top, made smaller until it is under `limit` bytes; the store has
+    all of it.
+    """
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.crop((0, 0, image.width, min(image.height, round(PICTURE_ASPECT * image.width))))
+    width = min(PICTURE_WIDTH, image.width)
+    while True:
+        small = image.resize(
+            (width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS
+        )
+        out = io.BytesIO()
+        small.save(out, "JPEG", quality=82)
+        if out.tell() <= limit or width < 200:
+            return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+        width = int(width * 0.8)
+
+
+def publish_rejects(ref: StoreRef, key: str) -> None:
+    rejects = open_rows(ref).rejected
+    if not rejects:
+        return
+    rows = [
+        {
+            "clip": r.clip_id,
+            "row": r.row,
+            "kind": r.kind,
+            "reason": r.reason,
+            "detail": r.detail.partition("\n")[0][:200],
+        }
+        for r in rejects[:TABLE_ROWS]
+    ]
+    more = f" (first {TABLE_ROWS} of {len(rejects)})" if len(rejects) > TABLE_ROWS else ""
+    create_table_artifact(
+        rows, key=f"{key}-rejects", description=f"{ref.stage} {ref.key}: clips left out{more}"
+    )
+
+
+def publish_tables(result: Result, key: str) -> None:
+    """Every CSV that the stage left, as a table artifact; long ones evenly thinned."""
+    for name in sorted(n for n in result.files if n.endswith(".csv") and "/" not in n):
+        with result.file(name).open(newline="") as lines:
+            rows: list[dict[str, Any]] = list(csv.DictReader(lines))
+        step = -(-len(rows) // TABLE_ROWS)
+        if rows:
+            stem = name.removesuffix(".csv").replace("_", "-").lower()
+            thinned = f", every {step}th row" if step > 1 else ""
+            create_table_artifact(
+                rows[:: max(step, 1)], key=f"{key}-{stem}", description=f"{name} of {key}{thinned}"
+            )

@@ -1,0 +1,5 @@
+"""Why a stage ended without its output."""
+
+
+class StageFailed(RuntimeError):
+    """A stage ended without its output; everything that it finished is kept."""

@@ -1,0 +1,107 @@
+"""The data path as a Prefect flow: what a run is asked for, and how each stage becomes a task."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from prefect.utilities.annotations import quote
+
+from pipeline.experiments import registry
+from pipeline.flow import STAGES, StageName, data_path
+from pipeline.lineage.provenance import non_commercial, non_commercial_text, weights_of
+from pipeline.orchestration.crashed_runs import close_leftovers
+from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.journal import start_journal
+from pipeline.orchestration.ray_session import connect_ray
+from pipeline.orchestration.recipe import taken
+from pipeline.orchestration.stage_task import RunContext, run_stage
+from pipeline.settings import Settings
+from stages.base import AnyStage
+from storage.stores.store import StoreRef
+
+
+@flow(
+    name="roboscape", flow_run_name="{experiment}", persist_result=False, validate_parameters=True
+)
+def roboscape(
+    experiment: registry.Name = "demo",
+    source: str = "",
+    stages: list[StageName] = list(STAGES),  # type: ignore[arg-type]  # noqa: B006  (the run form shows them)
+    force: bool = False,
+    overrides: dict[str, Any] = {},  # noqa: B006
+    backend: Literal["ray", "serial"] | None = None,
+    max_error_share: float = 0.01,
+) -> str:
+    """Runs an experiment's stages; what is complete is reused.
+
+    Args:
+        experiment: which named configuration.
+        source: root of the AGIBOT-World episodes; empty means the experiment's own.
+        stages: make these; the others are reused where they are complete, and skipped where not.
+        force: make the chosen stages again even where they are complete.
+        overrides: single parameters, such as {"keypoints.grid": 16}.
+        backend: `ray` (workers on the cluster) or `serial` (in this process).
+        max_error_share: share of a stage's clips that may raise an error and be set aside as rejected.
+    """
+    settings = Settings()
+    close_leftovers(settings)
+    e = registry.named(
+        experiment, source or str(settings.sample(registry.sample_name(experiment))), overrides
+    )
+    if text := non_commercial_text(non_commercial(weights_of(e))):
+        get_run_logger().warning("Non-commercial: %s", text)
+    request = dict(
+        experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
+        max_error_share=max_error_share,
+    )  # fmt: skip
+    context = RunContext(
+        root=settings.stores,
+        journal=start_journal(settings.runs, request),
+        backend=backend or settings.backend,  # type: ignore[arg-type]
+        stages=tuple(stages),
+        force=force,
+        max_error_share=max_error_share,
+        stall_s=settings.stall_s,
+    )
+    with journaled(context), connect_ray(settings, wanted=context.backend == "ray"):
+        return data_path(e, TaskRunner(context)).uri
+
+
+@dataclass
+class TaskRunner:
+    """Runs each stage as a Prefect task; the first one that fails ends the run."""
+
+    context: RunContext
+
+    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef:
+        state = run_stage(stage, taken(stage, offered), quote(self.context), return_state=True)
+        if not state.is_completed():
+            failure = state.result(raise_on_failure=False)
+            if isinstance(failure, BaseException) and not isinstance(failure, Exception):
+                raise failure  # Ctrl-C goes on as such
+            raise StageFailed(str(failure)) from (
+                failure if isinstance(failure, BaseException) else None
+            )
+        return state.result()  # type: ignore[return-value]
+
+
+@contextmanager
+def journaled(context: RunContext) -> Iterator[None]:
+    """Keeps the run's journal true to the end, also when the run fails or is interrupted."""
+    journal = context.journal
+    journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
+    journal.save()
+    try:
+        with journal.beating():
+            yield
+    except KeyboardInterrupt:
+        journal.close("crashed")
+        raise
+    except BaseException:
+        journal.close("failed")
+        raise
+    journal.close("completed")

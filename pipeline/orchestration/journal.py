@@ -1,0 +1,167 @@
+"""A run's journal: one small JSON file per run, rewritten whole at every step.
+
+It lets `roboscape status`, `rerun` and the next start know what a run did without asking a server,
+also when the process that drove it was killed. While the driver lives, it touches the file now and
+then: that is how another machine, which shares the folder and cannot see the process, tells a run
+from the leftover of one.
+"""
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+BEAT_S = 30.0  # between two touches of a running journal
+# Without one, a run of another machine counts as dead; long, for clocks and file systems differ
+SILENCE_S = 600.0
+
+StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
+
+
+@dataclass(kw_only=True)
+class StageEntry:
+    """One stage of one run. `uri` is where its output lies, `note` what a person should read."""
+
+    name: str
+    state: StageState = "waiting"
+    uri: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    note: str = ""
+    artifact: str = ""  # id of its lineage page in Prefect
+
+
+@dataclass(kw_only=True)
+class Journal:
+    path: Path
+    id: str
+    request: dict[str, Any]  # the flow's parameters: enough to start it again
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=lambda: os.uname().nodename)
+    started: float = field(default_factory=time.time)
+    ended: float = 0.0
+    state: Literal["running", "completed", "failed", "crashed"] = "running"
+    prefect_run: str = ""
+    stages: list[StageEntry] = field(default_factory=list)
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        plain = {k: v for k, v in asdict(self).items() if k != "path"}
+        temp = self.path.with_suffix(f".{os.getpid()}.tmp")
+        temp.write_text(json.dumps(plain, indent=1))
+        os.replace(temp, self.path)
+
+    def entry(self, stage: str) -> StageEntry:
+        """The stage's entry, added at the end if the run has not met the stage yet."""
+        found = next((e for e in self.stages if e.name == stage), None)
+        if found is None:
+            found = StageEntry(name=stage)
+            self.stages.append(found)
+        return found
+
+    def close(self, state: Literal["completed", "failed", "crashed"]) -> None:
+        self.state, self.ended = state, time.time()
+        for entry in self.stages:
+            if entry.state == "running":
+                entry.state = "crashed" if state == "crashed" else "failed"
+        self.save()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process drives it, or has."""
+        return (self.pid, self.host) == (os.getpid(), os.uname().nodename)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that drives it still runs; for another machine's, whether it was
+        heard of lately.
+        """
+        if self.state != "running":
+            return False
+        if self.host != os.uname().nodename:
+            return time.time() - self.path.stat().st_mtime < SILENCE_S
+        return Path(f"/proc/{self.pid}").exists() if Path("/proc").exists() else _answers(self.pid)
+
+    @contextmanager
+    def beating(self, every_s: float = BEAT_S) -> Iterator[None]:
+        """Touches the file from a thread for as long as the block lasts."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(every_s):
+                with suppress(OSError):  # a folder that is away for a while must not end the run
+                    os.utime(self.path)
+
+        thread = threading.Thread(target=beat, daemon=True, name=f"journal-{self.id}")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def start_journal(folder: Path, request: dict[str, Any]) -> Journal:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run_id = f"{stamp}-{uuid.uuid4().hex[:4]}"
+    journal = Journal(path=folder / f"{run_id}.json", id=run_id, request=request)
+    journal.save()
+    return journal
+
+
+def read_journal(path: Path) -> Journal:
+    plain = json.loads(path.read_text())
+    stages = [StageEntry(**entry) for entry in plain.pop("stages")]
+    return Journal(path=path, stages=stages, **plain)
+
+
+def journals(folder: Path) -> list[Journal]:
+    """All runs, oldest first. A journal that cannot be read is passed over: it is a record, not
+    data.
+    """
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            found.append(read_journal(path))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return sorted(found, key=lambda journal: journal.started)
+
+
+def find_journal(folder: Path, run_id: str | None) -> Journal:
+    """The run of this id (a unique prefix will do), or the latest one.
+
+    Raises LookupError naming what there is.
+    """
+    known = journals(folder)
+    matching = [j for j in known if run_id is None or j.id.startswith(run_id)]
+    if not matching:
+        ids = ", ".join(j.id for j in known[-5:]) or "none yet; `roboscape run` makes one"
+        raise LookupError(f"no run {run_id or ''} in {folder}; the latest runs are: {ids}")
+    if run_id is not None and len(matching) > 1 and all(j.id != run_id for j in matching):
+        raise LookupError(f"run '{run_id}' is ambiguous: {', '.join(j.id for j in matching)}")
+    return matching[-1]
+
+
+def close_dead(folder: Path) -> list[Journal]:
+    """Marks runs whose driver is gone as crashed, and returns them."""
+    dead = [j for j in journals(folder) if j.state == "running" and not j.alive]
+    for journal in dead:
+        journal.close("crashed")
+    return dead

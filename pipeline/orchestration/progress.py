@@ -1,0 +1,91 @@
+"""How far a stage is: a bar on the terminal and a progress artifact in Prefect, at most once a
+second.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+ARTIFACT_AFTER_S = 5.0  # a stage that ends sooner needs no artifact
+ARTIFACT_EVERY_S = 2.0
+
+
+class StageProgress:
+    """Given to a stage as its `progress`; a context manager around the stage's work.
+
+    follow: called with every report, for what else shall be kept up to date.
+    """
+
+    def __init__(self, name: str, follow: Callable[[], None] | None = None):
+        self.name, self.follow = name, follow
+        self.bar = Progress(
+            TextColumn("[bold]{task.description:<17}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=Console(file=sys.stderr), disable=not sys.stderr.isatty(), transient=False,
+        )  # fmt: skip
+        self.task = self.bar.add_task(name, total=None, note="")
+        self.started = self.sent = self.printed = time.monotonic()
+        self.artifact: Any = None
+
+    def __enter__(self) -> "StageProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.bar.update(self.task, completed=done, total=total, note=note)
+        now = time.monotonic()
+        if self.bar.disable and (now - self.printed > 15.0):
+            print(f"{self.name}: {done}/{total} {note}", file=sys.stderr, flush=True)
+            self.printed = now
+        if now - self.started > ARTIFACT_AFTER_S and (
+            now - self.sent > ARTIFACT_EVERY_S or done == total
+        ):
+            self.sent = now
+            self.send(100.0 * done / max(total, 1), note)
+        if self.follow is not None:
+            self.follow()
+
+    def send(self, percent: float, note: str) -> None:
+        """Reports to Prefect where there is a task run; a server that does not answer must not stop
+        the work.
+        """
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.context import TaskRunContext
+
+        if TaskRunContext.get() is None:
+            return
+        try:
+            if self.artifact is None:
+                key = f"progress-{self.name.replace('_', '-')}"
+                self.artifact = create_progress_artifact(
+                    percent, key=key, description=note or self.name
+                )
+            else:
+                update_progress_artifact(
+                    self.artifact, progress=percent, description=note or self.name
+                )  # type: ignore[arg-type]
+        except Exception as error:
+            print(
+                f"{self.name}: progress could not be reported to Prefect: {error}", file=sys.stderr
+            )
+            self.sent = float("inf")

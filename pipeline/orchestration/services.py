@@ -1,0 +1,255 @@
+"""`up` and `down`: a Prefect server, a Ray head and the served deployment on this machine.
+
+Each is started once and kept, since both need many seconds to start. What runs already is used;
+what the environment names (PREFECT_API_URL, RAY_ADDRESS) is never started or stopped here. `down`
+stops what `up` started and nothing else: never `ray stop`, which would end other people's Ray too.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.settings import Settings, apply_environment
+
+START_LIMIT_S = 240.0  # a busy laptop has been seen to need two minutes for the server
+STOP_LIMIT_S = 10.0
+OBJECT_STORE_BYTES = 256 << 20  # only records of finished shards pass through it
+NAMES = ("prefect", "ray", "deployment")
+
+
+class ServiceError(RuntimeError):
+    """A service could not be started; the message names the port or the log to look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A process that `up` started. `start` is the kernel's start time: a reused process id is not
+    ours.
+    """
+
+    name: str
+    pid: int
+    start: str
+    address: str
+
+    @property
+    def alive(self) -> bool:
+        return self.pid > 0 and process_start(self.pid) == self.start
+
+
+def process_start(pid: int) -> str:
+    """The process's start time in clock ticks since boot, or "" if there is none (or it is a
+    zombie).
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def read_services(settings: Settings) -> dict[str, Service]:
+    """What `up` started here and still runs."""
+    found = {}
+    for name in NAMES:
+        path = settings.services / f"{name}.json"
+        if path.exists():
+            service = Service(**json.loads(path.read_text()))
+            if service.alive:
+                found[name] = service
+            else:
+                path.unlink(missing_ok=True)
+    return found
+
+
+def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
+    try:
+        with urllib.request.urlopen(f"{settings.api_url}/health", timeout=timeout_s) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def up(settings: Settings, say: Callable[[str], None] = print) -> None:
+    """Starts what is missing, all at once, and waits until it answers.
+
+    Raises ServiceError naming a port that is taken, or the log of what did not start.
+    """
+    settings.services.mkdir(parents=True, exist_ok=True)
+    ensure_token(settings)
+    apply_environment(settings)
+    running = read_services(settings)
+    waits = []
+    if settings.external_prefect:
+        if not prefect_answers(settings, 10.0):
+            raise ServiceError(
+                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer"
+            )
+        say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
+    elif "prefect" in running:  # perhaps still starting, or busy
+        waits.append(
+            lambda: wait_until(
+                lambda: prefect_answers(settings, 10.0), running["prefect"], settings
+            )
+        )
+    else:
+        waits.append(start_prefect(settings, say))
+    if settings.external_ray:
+        say(f"Ray: {settings.external_ray} (RAY_ADDRESS)")
+    elif settings.backend == "ray" and "ray" not in running:
+        waits.append(start_ray(settings, say))
+    for wait in waits:
+        wait()
+    if (
+        "deployment" not in running and not settings.external_prefect
+    ):  # a team's server has its own runner
+        start_deployment(settings, say)
+
+
+def ensure_token(settings: Settings) -> None:
+    path = settings.services / "ray-token"
+    if not path.exists():
+        path.write_text(secrets.token_hex(32))
+        path.chmod(0o600)
+
+
+def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
+    refuse_taken_port(settings.prefect_port)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+    command += ["--port", str(settings.prefect_port)]
+    say("Prefect server: starting (about 20 s the first time)")
+    service = spawn(settings, "prefect", command, settings.ui_url)
+
+    def wait() -> None:
+        wait_until(lambda: prefect_answers(settings), service, settings)
+        say(f"Prefect server: {settings.ui_url}")
+
+    return wait
+
+
+def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
+    say("Ray: starting a local head (about 10 s)")
+    port = free_port()
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+    ]
+    command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-port={free_port()}"]
+    command += ["--dashboard-host=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    log = settings.services / "ray.log"
+    mark = log.stat().st_size if log.exists() else 0
+    service = spawn(settings, "ray", command, f"127.0.0.1:{port}")
+
+    def wait() -> None:
+        wait_until(lambda: b"Ray runtime started" in log.read_bytes()[mark:], service, settings)
+        say(f"Ray: {service.address}")
+
+    return wait
+
+
+def start_deployment(settings: Settings, say: Callable[[str], None]) -> None:
+    """The runner that starts a run when somebody presses the button in the UI."""
+    spawn(
+        settings,
+        "deployment",
+        [sys.executable, "-m", "pipeline.orchestration.deployment"],
+        settings.ui_url,
+    )
+    say("Deployment 'roboscape/local': served, so that runs can be started and retried from the UI")
+
+
+def spawn(settings: Settings, name: str, command: list[str], address: str) -> Service:
+    """A process of its own session, so that Ctrl-C here does not end it, with its output in a log."""
+    log = settings.services / f"{name}.log"
+    environment = os.environ | {
+        "ROBOSCAPE_HOME": str(settings.home),
+        "PREFECT_API_URL": settings.api_url,
+    }
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env=environment,
+        )
+    service = Service(name=name, pid=process.pid, start=process_start(process.pid), address=address)
+    (settings.services / f"{name}.json").write_text(json.dumps(service.__dict__))
+    return service
+
+
+def wait_until(ready: Callable[[], bool], service: Service, settings: Settings) -> None:
+    until = time.monotonic() + START_LIMIT_S
+    while not ready():
+        if not service.alive or time.monotonic() > until:
+            log = settings.services / f"{service.name}.log"
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            why = "ended" if not service.alive else f"did not answer within {START_LIMIT_S:.0f} s"
+            raise ServiceError(f"{service.name} {why}. The end of {log}:\n{tail}")
+        time.sleep(0.3)
+
+
+def refuse_taken_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} on 127.0.0.1 is taken by another program, so the Prefect server cannot start there. "
+                "Choose another with ROBOSCAPE_PREFECT_PORT, or name a running server with PREFECT_API_URL."
+            ) from error
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ray_address(settings: Settings) -> str | None:
+    """Where a driver of this workspace finds Ray: the environment's cluster or our own head."""
+    if settings.external_ray:
+        return settings.external_ray
+    service = read_services(settings).get("ray")
+    return service.address if service else None
+
+
+def down(settings: Settings, say: Callable[[str], None] = print) -> None:
+    """Stops what `up` started in this workspace, the youngest first."""
+    running = read_services(settings)
+    if not running:
+        say("nothing of this workspace runs")
+    for name in reversed(NAMES):
+        if name in running:
+            stop(running[name])
+            (settings.services / f"{name}.json").unlink(missing_ok=True)
+            say(f"{name}: stopped")
+
+
+def stop(service: Service) -> None:
+    """Asks the whole process group to end, then insists."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(service.pid, number)
+        except ProcessLookupError:
+            return
+        until = time.monotonic() + STOP_LIMIT_S
+        while service.alive and time.monotonic() < until:
+            time.sleep(0.1)
+        if not service.alive:
+            return

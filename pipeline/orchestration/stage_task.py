@@ -1,0 +1,182 @@
+"""One Prefect task for any stage: key, skip if complete, run what is missing, report."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from pipeline.lineage import page
+from pipeline.lineage.live_page import live_page
+from pipeline.orchestration import dataset_stage, ray_pool, shards
+from pipeline.orchestration.clip_worker import Job
+from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.journal import Journal
+from pipeline.orchestration.progress import StageProgress
+from pipeline.orchestration.recipe import describe, output_ref
+from pipeline.orchestration.shards import Outcome
+from pipeline.orchestration.training.group import run_group
+from pipeline.orchestration.training.retries import working_folder
+from stages.base import AnyStage, ClipStage
+from stages.drawing.pictures import png_bytes
+from storage.files import open_files
+from storage.stores import cleanup, store
+from storage.stores.rows import open_rows
+from storage.stores.store import StoreRef
+
+PREVIEW_CLIPS = 3  # on a stage's lineage page; a stage's own `preview_clips` goes before
+NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
+
+
+@dataclass(kw_only=True)
+class RunContext:
+    """How a run works. Nothing here changes what is made, so nothing here is part of a key.
+
+    stages: names of the stages to make; None means all. The others are reused if they are complete.
+    force: make the chosen stages again even where they are complete. max_error_share: share of a
+    stage's clips that may raise an error and be set aside, see `Outcome.settle`.
+    """
+
+    root: str
+    journal: Journal
+    backend: Literal["ray", "serial"] = "serial"
+    stages: tuple[str, ...] | None = None
+    force: bool = False
+    max_error_share: float = 0.01
+    n_workers: int | None = None
+    stall_s: float = 3600.0
+    # Store uri -> id of its lineage page in this run
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    def chosen(self, stage: str) -> bool:
+        return self.stages is None or stage in self.stages
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(stage: AnyStage, inputs: dict[str, StoreRef], context: RunContext) -> State[Any]:
+    """Makes the stage's output, or finds it made; either way its lineage page belongs to this run.
+
+    Call it with `quote(context)`: the context names earlier results, and Prefect, which otherwise
+    looks inside its dataclass, would draw an edge for each one that it finds there.
+
+    The state's name says what happened: Completed (made now), Cached (chosen, and already
+    complete), Reused (not chosen, complete), Skipped (not chosen and not complete).
+    """
+    out = output_ref(stage, inputs, context.root)
+    entry = context.journal.entry(stage.name)
+    entry.uri, entry.started, entry.state = out.uri, time.time(), "running"
+    context.journal.save()
+    try:
+        name, note = decide(stage, inputs, out, context)
+    except BaseException as error:
+        entry.state, entry.seconds = "failed", time.time() - entry.started
+        entry.note = str(error) or type(error).__name__
+        context.journal.save()
+        raise
+    entry.state = {"Completed": "completed", "Skipped": "skipped"}.get(name, "cached")  # type: ignore[assignment]
+    entry.seconds, entry.note = time.time() - entry.started, note
+    if name != "Skipped":
+        try:
+            entry.artifact = page.publish(out, name, context.artifacts)
+        except (
+            Exception
+        ) as error:  # the data are made; a server that does not answer must not undo that
+            entry.note += f"; no lineage page: {error}"
+            print(f"{stage.name}: no lineage page: {error}", file=sys.stderr)
+    context.journal.save()
+    return Completed(name=name, message=note, data=out)
+
+
+def decide(
+    stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext
+) -> tuple[str, str]:
+    """Runs the stage if it is chosen and not complete. Returns the state's name and a line for
+    people.
+    """
+    complete = store.is_complete(out)
+    if not context.chosen(stage.name):
+        return (
+            ("Reused", f"{out.key} is complete")
+            if complete
+            else ("Skipped", "not chosen and not complete")
+        )
+    if complete and not context.force:
+        return "Cached", f"{out.key} is complete; nothing to do"
+    for role, ref in inputs.items():
+        if not store.is_complete(ref):
+            raise StageFailed(
+                f"stage '{stage.name}' needs '{role}' ({ref.stage} {ref.key}), which is not complete. "
+                f"Run it too: `roboscape rerun {ref.stage} --and-after`."
+            )
+    if context.force:
+        cleanup.delete(out)
+    store.create(out, describe(stage, inputs, out))
+    return "Completed", make(stage, inputs, out, context)
+
+
+def make(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
+    """Runs what is missing on the chosen backend and seals the output."""
+    with StageProgress(stage.name, live_page(stage, working_folder(out))) as progress:
+        if not hasattr(stage, "outputs"):
+            if getattr(stage, "workers", 1) > 1:
+                numbers = run_group(stage, inputs, out, progress, context.backend)
+            else:
+                run = (
+                    dataset_stage.run_dataset_ray
+                    if context.backend == "ray"
+                    else dataset_stage.run_dataset
+                )
+                numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
+            return ", ".join(
+                f"{name} {value:.4g}" for name, value in list(numbers.items())[:NOTE_NUMBERS]
+            )
+        outcome = make_clips(stage, inputs, out, context, progress)  # type: ignore[arg-type]
+        summary = store.seal(out)
+        write_preview(stage, inputs, out)
+    return f"{summary['made']} clips, {summary['rejected']} rejected, {outcome.committed} shards made now"
+
+
+def make_clips(
+    stage: ClipStage,
+    inputs: dict[str, StoreRef],
+    out: StoreRef,
+    context: RunContext,
+    progress: StageProgress,
+) -> Outcome:
+    job = Job(stage=stage, inputs=inputs, out=out)
+    missing = store.missing_shards(out)
+    n_clips = store.read_manifest(out).n_clips or 0
+    allowed = context.max_error_share * n_clips
+    if context.backend == "ray":
+        outcome = ray_pool.run_ray(
+            job, missing, progress, context.n_workers, context.stall_s, allowed
+        )
+    else:
+        outcome = shards.run_serial(job, missing, progress, allowed_errors=allowed)
+    outcome.settle(job, n_clips, context.max_error_share)
+    return outcome
+
+
+def write_preview(stage: Any, inputs: Mapping[str, StoreRef], out: StoreRef) -> None:
+    """A picture of a few clips for the lineage page. It decides nothing, so it must not fail a
+    stage that is done.
+    """
+    if not hasattr(stage, "preview"):
+        return
+    try:
+        own = open_rows(out)
+        rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
+        made = np.flatnonzero(own.ok)
+        n_picks = min(getattr(stage, "preview_clips", PREVIEW_CLIPS), len(made))
+        picks = made[np.linspace(0, len(made) - 1, n_picks).round().astype(int)]
+        if len(picks):
+            picture = stage.preview(own, rows, picks.tolist())
+            open_files(out.uri).write(page.PREVIEW, [png_bytes(picture)])
+    except Exception as error:
+        print(f"{stage.name}: no preview picture: {error}", file=sys.stderr)

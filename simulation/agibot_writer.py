@@ -1,0 +1,217 @@
+"""Write one simulated episode in AGIBOT-World's layout (Beta, gripper robot, head camera).
+
+Four folders per episode (`episode_folders`), each as the real data set has them: video and depth,
+calibration, and `proprio_stats.h5` with every group of a real file, the empty ones too. Quaternions
+are xyzw; nothing simulated-only (ground truth, success) is written here.
+"""
+
+import json
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import h5py
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8, UInt16
+
+from simulation.episode import Trajectory
+from simulation.policies import Task
+from simulation.scene import CAMERA_PITCH_DEG, Camera
+
+CRF = 18  # H.264 quality; visually near lossless at these sizes
+GOP = 15  # 2 Hz clips of a 30 fps video start on key frames
+# Standard deviation of the simulated depth sensor at 1 m; grows with the square of the depth
+DEPTH_NOISE_M = 0.001
+DEPTH_LIMIT_M = 5.0  # farther is no return, written as 0
+START_NS = 1_735_000_000_000_000_000  # of episode 0; real time stamps are Unix time too
+
+EMPTY = (
+    "state/joint/velocity", "state/joint/effort", "state/end/velocity", "state/end/angular", "state/end/wrench",
+    "state/effector/force", "state/robot/position", "state/robot/orientation", "state/robot/position_drift",
+    "state/robot/orientation_drift", "action/joint/effort", "action/joint/velocity", "action/effector/force",
+    "action/robot/position", "action/robot/orientation", "action/robot/angular",
+)  # fmt: skip
+
+
+def observation_folder(task_id: int, episode_id: int) -> Path:
+    return Path("observations", str(task_id), str(episode_id))
+
+
+def video_path(task_id: int, episode_id: int) -> Path:
+    return observation_folder(task_id, episode_id) / "videos" / "head_color.mp4"
+
+
+def camera_folder(task_id: int, episode_id: int) -> Path:
+    return Path("parameters", str(task_id), str(episode_id), "parameters", "camera")
+
+
+def proprio_folder(task_id: int, episode_id: int) -> Path:
+    return Path("proprio_stats", str(task_id), str(episode_id))
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
+    *,
+    size: tuple[int, int],
+    rate_hz: float,
+) -> None:
+    """H.264, yuv420p, a key frame every `GOP` frames. One encoder thread, so that the same frames
+    give the same bytes.
+
+    `size` is (width, height).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rate = Fraction(rate_hz).limit_denominator(1001)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=rate)
+        stream.pix_fmt, stream.codec_context.gop_size, stream.codec_context.max_b_frames = (
+            "yuv420p",
+            GOP,
+            0,
+        )
+        stream.codec_context.thread_count = 1
+        stream.options = {
+            "crf": str(CRF),
+            "preset": "medium",
+            "sc_threshold": "0",
+            "keyint_min": str(GOP),
+        }
+        stream.width, stream.height = size
+        for rgb in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        out.mux(stream.encode())
+
+
+def sense_depth(
+    depth_m: Float32[np.ndarray, "h w"], rng: np.random.Generator
+) -> UInt16[np.ndarray, "h w"]:
+    """What a depth camera would return, in millimetres: a little noise, and 0 (no return) beyond
+    `DEPTH_LIMIT_M` and at some of the pixels along depth edges, where a stereo camera cannot match.
+    """
+    noisy = depth_m + DEPTH_NOISE_M * depth_m**2 * rng.standard_normal(
+        depth_m.shape, dtype=np.float32
+    )
+    near, far = cv2.erode(depth_m, np.ones((3, 3))), cv2.dilate(depth_m, np.ones((3, 3)))
+    lost = (far - near > 0.06) & (rng.random(depth_m.shape, dtype=np.float32) < 0.4)
+    return np.where(lost | (depth_m > DEPTH_LIMIT_M), 0, np.round(noisy * 1000)).astype(np.uint16)
+
+
+def write_depth(folder: Path, frame: int, depth_mm: UInt16[np.ndarray, "h w"]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"head_depth_{frame:06d}.png"
+    if not cv2.imwrite(str(path), depth_mm, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+        raise OSError(f"could not write {path}: is the disk full?")
+
+
+def write_camera(folder: Path, camera: Camera, n_frames: int) -> None:
+    """Intrinsics (with AGIBOT's names) and one camera-to-base pose per frame, OpenCV axes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    intrinsic = {"fx": camera.fx, "fy": camera.fy, "ppx": camera.cx, "ppy": camera.cy}
+    intrinsic |= {name: 0.0 for name in ("k1", "k2", "k3", "p1", "p2")}
+    pose = {
+        "rotation_matrix": camera.rotation.tolist(),
+        "translation_vector": camera.position_m.tolist(),
+    }
+    (folder / "head_intrinsic_params.json").write_text(
+        json.dumps({"intrinsic": intrinsic}, indent=1)
+    )
+    (folder / "head_extrinsic_params.json").write_text(json.dumps({"extrinsic": pose}, indent=1))
+    aligned = [{"extrinsic": pose}] * n_frames
+    (folder / "head_extrinsic_params_aligned.json").write_text(json.dumps(aligned))
+
+
+def timestamps_ns(
+    episode_id: int, n_frames: int, rate_hz: float, rng: np.random.Generator
+) -> Int64[np.ndarray, " t"]:
+    """Frame times; like the real ones not exactly regular (up to 0.3 ms off)."""
+    start = START_NS + (episode_id % 10**6) * 60 * 10**9
+    jitter = rng.integers(-300_000, 300_001, n_frames)
+    return (start + np.round(np.arange(n_frames) * 1e9 / rate_hz).astype(np.int64) + jitter).astype(
+        np.int64
+    )
+
+
+def gripper_reading(closed: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, "t 2"]:
+    """AGIBOT's `state/effector`: about 35 when open, 120 when closed."""
+    return 35 + 85 * closed
+
+
+def quaternions_xyzw(axes: Float[np.ndarray, "t 2 3 3"]) -> Float[np.ndarray, "t 2 4"]:
+    """Rotation matrices -> unit quaternions, with signs that do not jump from frame to frame."""
+    w2 = np.stack([
+        1 + axes[..., 0, 0] - axes[..., 1, 1] - axes[..., 2, 2],
+        1 - axes[..., 0, 0] + axes[..., 1, 1] - axes[..., 2, 2],
+        1 - axes[..., 0, 0] - axes[..., 1, 1] + axes[..., 2, 2],
+        1 + axes[..., 0, 0] + axes[..., 1, 1] + axes[..., 2, 2],
+    ], axis=-1)  # fmt: skip  # four times each component squared
+    a, sums, diffs = axes, axes + np.swapaxes(axes, -1, -2), axes - np.swapaxes(axes, -1, -2)
+    xy, xz, yz = sums[..., 0, 1], sums[..., 0, 2], sums[..., 1, 2]
+    wx, wy, wz = diffs[..., 2, 1], diffs[..., 0, 2], diffs[..., 1, 0]
+    rows = np.stack([  # row i: four times component i times each component
+        np.stack([w2[..., 0], xy, xz, wx], -1), np.stack([xy, w2[..., 1], yz, wy], -1),
+        np.stack([xz, yz, w2[..., 2], wz], -1), np.stack([wx, wy, wz, w2[..., 3]], -1),
+    ], axis=-2)  # fmt: skip
+    best = w2.argmax(axis=-1)
+    q = np.take_along_axis(rows, best[..., None, None], axis=-2)[..., 0, :]
+    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    flips = np.cumprod(np.where((q[1:] * q[:-1]).sum(axis=-1) < 0, -1, 1), axis=0)
+    assert a.shape[-2:] == (3, 3), a.shape
+    return np.concatenate([q[:1], q[1:] * flips[..., None]])
+
+
+def proprio_arrays(trajectory: Trajectory, times: Int64[np.ndarray, " t"]) -> dict[str, np.ndarray]:
+    """Every data set of `proprio_stats.h5` by its path."""
+    t, n = trajectory, len(times)
+    head = np.tile([0.0, np.radians(CAMERA_PITCH_DEG)], (n, 1))
+    waist = np.tile([0.52, 0.27], (n, 1))
+    arrays: dict[str, np.ndarray] = {
+        "timestamp": times,
+        "state/joint/position": t.joints,
+        "state/joint/current_value": t.torque,
+        "state/end/position": t.flange_position,
+        "state/end/orientation": quaternions_xyzw(t.flange_axes),
+        "state/effector/position": gripper_reading(t.closed),
+        "state/head/position": head,
+        "state/waist/position": waist,
+        "action/joint/position": t.joints_command,
+        "action/end/position": t.flange_position_command,
+        "action/end/orientation": quaternions_xyzw(t.flange_axes_command),
+        "action/effector/position": t.closed_command,
+        "action/head/position": head,
+        "action/waist/position": waist,
+        "action/robot/velocity": np.zeros((n, 2)),
+    }
+    groups = ("joint", "end", "effector", "head", "waist", "robot")
+    arrays |= {f"action/{group}/index": np.arange(n, dtype=np.int64) for group in groups}
+    return arrays | {name: np.zeros(0, np.float32) for name in EMPTY}
+
+
+def write_proprio(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "proprio_stats.h5", "w", track_order=False) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, track_times=False)
+
+
+def task_info_entry(episode_id: int, task: Task, trajectory: Trajectory, scene_text: str) -> dict:
+    """One episode's object in `task_info/task_<id>.json`. Frame numbers are rows of the video and
+    of the h5; a segment ends where the next begins.
+    """
+    n = len(trajectory.qpos)
+    begun = sorted(trajectory.segments, key=lambda s: s.start_s)
+    starts = [0, *(min(round(s.start_s * trajectory.rate_hz), n - 1) for s in begun[1:]), n]
+    config = [
+        {"start_frame": a, "end_frame": b, "action_text": s.text, "skill": s.skill}
+        for s, a, b in zip(begun, starts, starts[1:], strict=False)
+        if b > a
+    ]
+    return {
+        "episode_id": episode_id,
+        "task_id": task.id,
+        "task_name": task.name,
+        "init_scene_text": scene_text,
+        "label_info": {"action_config": config},
+    }

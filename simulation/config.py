@@ -1,0 +1,53 @@
+"""What sample to make: the settings, and the digest that names what they give."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+VERSION = 1  # of what the simulation gives for a config; raised when episodes come out differently
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """The defaults give AGIBOT's own rate and size; `demo_sample()` is smaller."""
+
+    n_episodes: int = 30
+    seed: int = 0
+    rate_hz: float = 30.0  # of video, states and actions alike
+    duration_s: float = 12.0
+    width: int = 640
+    height: int = 480
+    share_random: float = 0.25  # of episodes with random actions in place of a skill
+    faults: bool = False  # add one deliberately faulty episode of each kind, for testing readers
+    ground_truth: bool = True
+
+    def __post_init__(self):
+        if self.n_episodes < 0 or self.seed < 0:
+            raise ValueError(
+                f"n_episodes={self.n_episodes} and seed={self.seed} must not be negative"
+            )
+        if self.rate_hz <= 0 or self.duration_s * self.rate_hz < 2:
+            raise ValueError(
+                f"duration_s={self.duration_s} at rate_hz={self.rate_hz} is fewer than 2 frames"
+            )
+        if self.width % 2 or self.height % 2 or min(self.width, self.height) < 32:
+            raise ValueError(
+                f"{self.width}x{self.height}: H.264 yuv420p needs even sides; use 32 pixels or more"
+            )
+        if not 0 <= self.share_random <= 1:
+            raise ValueError(f"share_random={self.share_random} is not in [0, 1]")
+
+    @property
+    def n_frames(self) -> int:
+        return round(self.duration_s * self.rate_hz)
+
+
+def demo_sample() -> SampleConfig:
+    """The set that `make demo` uses: about two minutes on two cores."""
+    return SampleConfig(n_episodes=30, rate_hz=10.0, duration_s=12.0, width=256, height=192)
+
+
+def digest(config: SampleConfig) -> str:
+    """Names what the config makes: SHA-256 of its fields and of the simulation's version."""
+    recipe = json.dumps({"version": VERSION, **asdict(config)}, sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()

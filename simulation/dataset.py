@@ -1,0 +1,224 @@
+"""Make the embedded sample: many simulated episodes in AGIBOT-World's layout, in parallel,
+resumable, from one seed.
+
+    <root>/{observations,parameters,proprio_stats,task_info}   as AGIBOT-World has them
+    <root>/ground_truth/<task>/<episode>                       exact depth, geoms, poses, success; for evaluation only
+    <root>/sample.json                                         the config, its digest, and which episodes are faulty
+    <root>/.made/<episode>.json                                written last: says that the episode is complete
+
+Episode i depends on (config, i) alone. It is built in a temporary folder and its parts are renamed
+into place, so a killed run leaves whole episodes, and a second call makes only what is missing.
+`task_info` is written at the end.
+"""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+
+from simulation.config import VERSION, SampleConfig, demo_sample, digest
+from simulation.faults import FAULTS, damage, simulate_faulty
+from simulation.recording import (
+    episode_id,
+    simulate_episode,
+    task_info_entry,
+    write_episode,
+    write_json_whole,
+)
+
+__all__ = ["SampleConfig", "SampleSummary", "demo_sample", "make_sample"]
+
+_PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSummary:
+    root: Path
+    n_episodes: int  # faulty ones included
+    n_made: int  # by this call; the others stood there already
+    faults: dict[int, str]  # episode id -> kind
+    digest: str  # of config and simulation version
+
+
+def make_sample(
+    root: Path,
+    config: SampleConfig,
+    *,
+    workers: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SampleSummary:
+    """Make what is missing of the sample under `root`; `workers` = 0 takes one process per CPU.
+
+    `on_progress(done, total)` is called in this process, at the start and after each episode.
+    Workers are spawned, so a script must call this under `if __name__ == "__main__"`. Raises
+    FileExistsError where `root` holds a sample of another config or other files, and
+    BlockingIOError where another process is making the same sample.
+    """
+    root, report = Path(root), on_progress or (lambda done, total: None)
+    _claim(root, config)
+    with _alone(root):
+        kinds = fault_kinds(config)
+        total = config.n_episodes + len(kinds)
+        missing = [number for number in range(total) if not _mark(root, number).is_file()]
+        done = total - len(missing)
+        report(done, total)
+        for _ in _make_in_parallel(root, config, missing, workers):
+            done += 1
+            report(done, total)
+        _write_task_info(root, config)
+    faults = {episode_id(number): kind for number, kind in kinds.items()}
+    return SampleSummary(
+        root=root, n_episodes=total, n_made=len(missing), faults=faults, digest=digest(config)
+    )
+
+
+def fault_kinds(config: SampleConfig) -> dict[int, str]:
+    """Episode number -> kind of the faulty episodes, which come after the good ones."""
+    return {config.n_episodes + i: kind for i, kind in enumerate(FAULTS)} if config.faults else {}
+
+
+def _claim(root: Path, config: SampleConfig) -> None:
+    """Write `sample.json` into a fresh root, or check that the one there names the same recipe."""
+    path = root / "sample.json"
+    if path.is_file():
+        found = json.loads(path.read_text())
+        if found["digest"] != digest(config):
+            there, asked = (
+                {"version": found["version"], **found["config"]},
+                {"version": VERSION, **asdict(config)},
+            )
+            differ = ", ".join(
+                f"{k}={there.get(k)} there, {v} asked"
+                for k, v in asked.items()
+                if there.get(k) != v
+            )
+            raise FileExistsError(
+                f"{root} holds another sample ({differ}): give another folder, or delete this one to make it anew"
+            )
+        return
+    if root.exists() and any(root.iterdir()):
+        raise FileExistsError(
+            f"{root} is not empty and holds no sample.json: give an empty or a new folder"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    faults = {str(episode_id(number)): kind for number, kind in fault_kinds(config).items()}
+    write_json_whole(
+        path,
+        {"digest": digest(config), "version": VERSION, "config": asdict(config), "faults": faults},
+    )
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep a second process out of `root`; the lock goes with this process, however it ends."""
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"another process is making the sample in {root}: wait for it, or stop it"
+            ) from error
+        yield
+
+
+def _make_in_parallel(
+    root: Path, config: SampleConfig, numbers: list[int], workers: int
+) -> Iterator[int]:
+    """Make episodes in spawned processes; yields each number when it is done. Ends them all on
+    Ctrl-C or an error.
+    """
+    n_workers = min(workers or os.cpu_count() or 1, len(numbers))
+    if n_workers <= 1:
+        yield from (_make_one(root, config, number) for number in numbers)
+        return
+    others = multiprocessing.active_children()
+    spawn = multiprocessing.get_context("spawn")  # forking a process with threads can hang
+    pool = ProcessPoolExecutor(n_workers, mp_context=spawn, initializer=_start_worker)
+    try:
+        waiting: set[Future[int]] = {
+            pool.submit(_make_one, root, config, number) for number in numbers
+        }
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+        pool.shutdown()
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise RuntimeError(
+                f"a worker making episodes in {root} was killed (out of memory?). Finished episodes are kept: "
+                "call again to make the rest, with fewer workers if memory is short."
+            ) from error
+        raise
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent releases its lock but cannot end its workers; they must not write beside the
+    next call's.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    parent.join()
+    os._exit(1)
+
+
+def _make_one(root: Path, config: SampleConfig, number: int) -> int:
+    """Build episode `number` in a temporary folder and move its parts into place."""
+    kind = fault_kinds(config).get(number)
+    build = root / f".building-{episode_id(number)}"
+    shutil.rmtree(build, ignore_errors=True)
+    build.mkdir()
+    episode = simulate_faulty(config, number, kind) if kind else simulate_episode(config, number)
+    write_episode(build, episode, ground_truth=config.ground_truth)
+    if kind:
+        damage(build, episode, kind)
+    for part in _PARTS:
+        source, target = (
+            base / part / str(episode.task.id) / str(episode.id) for base in (build, root)
+        )
+        shutil.rmtree(target, ignore_errors=True)
+        if source.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+    shutil.rmtree(build)
+    mark = _mark(root, number)
+    mark.parent.mkdir(exist_ok=True)
+    write_json_whole(mark, task_info_entry(episode))
+    return number
+
+
+def _mark(root: Path, number: int) -> Path:
+    """Written when an episode is complete; holds its `task_info` entry."""
+    return root / ".made" / f"{episode_id(number)}.json"
+
+
+def _write_task_info(root: Path, config: SampleConfig) -> None:
+    by_task: dict[int, list[dict]] = {}
+    kinds = fault_kinds(config)
+    for number in range(config.n_episodes + len(kinds)):
+        if kinds.get(number) != "not_listed":
+            entry = json.loads(_mark(root, number).read_text())
+            by_task.setdefault(entry["task_id"], []).append(entry)
+    (root / "task_info").mkdir(exist_ok=True)
+    for task, entries in by_task.items():
+        write_json_whole(root / "task_info" / f"task_{task}.json", entries)

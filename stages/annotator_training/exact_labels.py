@@ -1,0 +1,134 @@
+"""Exact depth and point tracks of a simulated clip, in the clip's own pixels.
+
+Only the scoring of labels and the training of annotators may use them; nothing that a world model
+sees comes from here.
+
+In: an episode's `GroundTruth` and the source frames that the clip is made of. Both pictures cover
+the same view, so their pixels are related as a resize relates them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Integer
+
+from simulation.ground_truth import NOTHING, GroundTruth
+from stages.depth.sensor import nearest_pixels
+
+SURFACE_M = 0.01  # a point up to this far behind what is seen at its pixel is on that surface
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueTracks:
+    """known: points that lie on something; the others have no truth. (0, 0) is the centre of the
+    top-left pixel.
+    """
+
+    tracks: Float32[np.ndarray, "t p 2"]
+    depth_m: Float32[
+        np.ndarray, "t p"
+    ]  # of the point itself along the optical axis, also where something hides it
+    visible: Bool[np.ndarray, "t p"]
+    known: Bool[np.ndarray, " p"]
+
+
+def true_depth(
+    truth: GroundTruth, frames: Integer[np.ndarray, " t"], size: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "t h w"], Bool[np.ndarray, "t h w"]]:
+    """Depth in metres along the optical axis, of `size` = (height, width), and where something is
+    seen at all.
+    """
+    rows, columns = (
+        nearest_pixels(n, m) for n, m in zip(truth.depth_m.shape[1:], size, strict=True)
+    )
+    picked = np.ix_(frames, rows, columns)
+    return truth.depth_m[picked].astype(np.float32), truth.geom[picked] != NOTHING
+
+
+def true_tracks(
+    truth: GroundTruth,
+    frames: Integer[np.ndarray, " t"],
+    queries: Float32[np.ndarray, "p 2"],
+    size: tuple[int, int],
+) -> TrueTracks:
+    """Where the surface points seen at `queries` (x, y in the first frame, clip pixels) are in
+    every frame.
+
+    Each point is fixed to the geom under its query and moves as that geom does. It is visible while
+    it is in the frame and what is seen there, within a pixel, is the same geom at the same depth.
+    """
+    camera = truth.camera
+    to_source = np.array([camera.width / size[1], camera.height / size[0]])
+    pixels = (queries.astype(np.float64) + 0.5) * to_source - 0.5
+    geom, depth = _look_up(truth, int(frames[0]), pixels)
+    known = geom != NOTHING
+    on = np.where(known, geom, 0)
+    world = _lift(truth, pixels, depth)
+    first = int(frames[0])
+    local = np.einsum(
+        "pji,pj->pi", truth.geom_axes[first, on], world - truth.geom_position_m[first, on]
+    )
+    tracks, depths, visible = [], [], []
+    for frame in frames.tolist():
+        moved = truth.geom_position_m[frame, on] + np.einsum(
+            "pij,pj->pi", truth.geom_axes[frame, on], local
+        )
+        there, z = _project(truth, moved)
+        tracks.append((there + 0.5) / to_source - 0.5)
+        depths.append(z)
+        visible.append(_is_seen(truth, frame, there, z, on))
+    shown = np.stack(visible) & known
+    shown[0] = known  # what was seen when it was asked for
+    places, depth_m = np.stack(tracks).astype(np.float32), np.stack(depths).astype(np.float32)
+    return TrueTracks(tracks=places, depth_m=depth_m, visible=shown, known=known)
+
+
+def _look_up(truth: GroundTruth, frame: int, pixels: Float64[np.ndarray, "p 2"]):
+    """Geom id and depth (m) at the nearest source pixels."""
+    x, y = np.round(pixels).astype(int).T
+    inside = (np.clip(y, 0, truth.geom.shape[1] - 1), np.clip(x, 0, truth.geom.shape[2] - 1))
+    return truth.geom[frame][inside], truth.depth_m[frame][inside].astype(np.float64)
+
+
+def _lift(
+    truth: GroundTruth, pixels: Float64[np.ndarray, "p 2"], depth: Float64[np.ndarray, " p"]
+) -> Float64[np.ndarray, "p 3"]:
+    """Points in the base frame, from source pixels and their depth."""
+    camera = truth.camera
+    rays = np.stack(
+        [*((pixels - (camera.cx, camera.cy)) / (camera.fx, camera.fy)).T, np.ones(len(pixels))],
+        axis=1,
+    )
+    return camera.position_m + (rays * depth[:, None]) @ camera.rotation.T
+
+
+def _project(
+    truth: GroundTruth, points: Float64[np.ndarray, "p 3"]
+) -> tuple[Float64[np.ndarray, "p 2"], Float64[np.ndarray, " p"]]:
+    """Source pixels and depth (m) of points in the base frame."""
+    camera = truth.camera
+    x, y, z = ((points - camera.position_m) @ camera.rotation).T
+    return np.stack([camera.cx + camera.fx * x / z, camera.cy + camera.fy * y / z], axis=1), z
+
+
+def _is_seen(
+    truth: GroundTruth,
+    frame: int,
+    pixels: Float64[np.ndarray, "p 2"],
+    z: Float64[np.ndarray, " p"],
+    on: Integer[np.ndarray, " p"],
+) -> Bool[np.ndarray, " p"]:
+    """In the frame, and among the 3 x 3 pixels around the point its own geom is seen, not nearer
+    than the point.
+    """
+    height, width = truth.geom.shape[1:]
+    x, y = np.round(pixels).astype(int).T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (z > 0)
+    seen = np.zeros(len(pixels), bool)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            at = (np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1))
+            seen |= (truth.geom[frame][at] == on) & (
+                z < truth.depth_m[frame][at].astype(np.float64) + SURFACE_M
+            )
+    return inside & seen

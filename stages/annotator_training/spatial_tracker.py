@@ -1,0 +1,298 @@
+"""Simulated clips and their true tracks -> a small SpatialTracker (`roboscape train-annotator
+spatracker-tiny`).
+
+The network, and the way in which its stage runs it, are those of the published weights. See
+`train_annotator`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from model import metrics
+from model.spatial_tracker.config import SpatialTrackerConfig
+from model.spatial_tracker.losses import TrackerLossConfig, tracker_loss
+from model.spatial_tracker.model import SpatialTracker
+from model.spatial_tracker.predictor import Tracks, track_points
+from model.training.loop import LossFn, TrainConfig
+from stages.annotator_training.train import train_annotator
+from stages.base import Progress, Resources
+from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, strip
+from stages.drawing.pictures import spread as spread_frames
+from stages.networks import new_or_started
+from stages.training.run import RunConfig
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import Rows
+from storage.weights.ref import WeightsRef
+
+PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
+MOVING_PX = 10.0  # of a clip of 256 px: points whose true path is longer are half of a batch's
+TRUTH = ("depth_m", "depth_known", "tracks", "track_depth_m", "visible", "known")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackBatch:
+    """Clips in the network's working size, and points of their first frames with their true tracks."""
+
+    frames: Float[Tensor, "b t 3 h w"]  # 0 to 255
+    depth: Float[Tensor, "b t h w"]  # m, 0 where unknown
+    tracks: Float[Tensor, "b t p 3"]  # x, y in working pixels, depth in m
+    visible: Bool[Tensor, "b t p"]
+    valid: Bool[Tensor, "b t p"]
+    clip_ids: list[str]
+
+    def to(self, device: torch.device) -> "TrackBatch":
+        names = ("frames", "depth", "tracks", "visible", "valid")
+        return TrackBatch(
+            **{name: getattr(self, name).to(device) for name in names}, clip_ids=self.clip_ids
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpatialTracker:
+    """Trains on the `train` split, half of each clip's points moving ones; measures whole `val`
+    clips.
+
+    True depth goes in, as a metric depth annotator would give it. Clips are mirrored at random.
+    """
+
+    model: SpatialTrackerConfig
+    training: TrainConfig
+    loss: TrackerLossConfig = field(default_factory=TrackerLossConfig)
+    clips_per_batch: int = 1
+    points: int = 96  # a clip
+    n_val_clips: int = 16
+    val_points: int = 256
+    start_from: WeightsRef | None = None
+    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    # None: a GPU where there is one
+    device: str | None = field(default=None, metadata={"key": False})
+    resources: Resources = field(
+        default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False}
+    )
+
+    name: ClassVar[str] = "keypoint_annotator"
+    version: ClassVar[int] = 1
+    title: ClassVar[str] = "SpatialTracker"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("split",),
+        "clip": ("rgb",),
+        "truth": TRUTH,
+    }
+
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        return train_annotator(self, rows, held_out, out, progress)
+
+    def build(self) -> SpatialTracker:
+        return new_or_started(
+            SpatialTracker, self.model, self.start_from, self.training.seed, self.name
+        )
+
+    # Data
+
+    def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TrackBatch]:
+        """Batch i: some clips in the data set's order, of each some points drawn anew."""
+        seed, usable, clip_ids = (
+            self.training.seed,
+            usable_rows(rows, "train"),
+            rows["clip"].clip_ids,
+        )
+        order = BatchOrder(
+            rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
+        )
+
+        def batch_at(i: int) -> TrackBatch:
+            chosen = order.at(i)
+            clips = read_clips(rows, chosen)
+            n_points = clips["known"].shape[1]
+            draws = (
+                raw_draws(len(chosen) * (n_points + 1), "tracked points", seed, i).reshape(
+                    len(chosen), -1
+                )
+                / 2**64
+            )
+            clips = mirrored(clips, draws[:, 0] < 0.5)
+            return self.batch(clips, draws[:, 1:], [clip_ids[int(row)] for row in chosen])
+
+        return batch_at
+
+    def batch(
+        self, clips: Mapping[str, np.ndarray], draws: Float[np.ndarray, "b n"], clip_ids: list[str]
+    ) -> TrackBatch:
+        b, t, height, width, _ = clips["rgb"].shape
+        size = (self.model.working_height, self.model.working_width)
+        picked = np.stack(
+            [
+                pick_points(moves, d, self.points)
+                for moves, d in zip(moving(clips), draws, strict=True)
+            ]
+        )
+        at = (np.arange(b)[:, None, None], np.arange(t)[:, None], picked[:, None])
+        places = torch.from_numpy(clips["tracks"][at]) * torch.tensor(
+            [size[1] / width, size[0] / height]
+        )
+        tracks = torch.cat(
+            [places, torch.from_numpy(clips["track_depth_m"][at])[..., None]], dim=-1
+        )
+        frames = rearrange(torch.from_numpy(clips["rgb"]), "b t h w c -> (b t) c h w").float()
+        depth = torch.from_numpy(
+            np.where(clips["depth_known"], clips["depth_m"], 0).astype(np.float32)
+        )
+        known = torch.from_numpy(clips["known"][np.arange(b)[:, None], picked])
+        return TrackBatch(
+            frames=F.interpolate(frames, size, mode="bilinear").unflatten(0, (b, t)),
+            depth=F.interpolate(depth, size, mode="nearest"),
+            tracks=tracks,
+            visible=torch.from_numpy(clips["visible"][at]),
+            valid=known[:, None].expand(-1, t, -1) & in_front(tracks),
+            clip_ids=clip_ids,
+        )
+
+    # Loss and measurements
+
+    def loss_fn(self) -> LossFn:
+        def loss(
+            model: SpatialTracker, batch: TrackBatch, noise: torch.Generator
+        ) -> dict[str, Tensor]:
+            frames = torch.zeros(batch.tracks.shape[2], dtype=torch.long)
+            output = model(batch.frames, batch.depth, frames, batch.tracks[:, 0])
+            found = tracker_loss(output, batch.tracks, batch.visible, batch.valid, self.loss)
+            return {"total": found.total, **found.parts}
+
+        return loss
+
+    def estimate(self, model: SpatialTracker, clips: Mapping[str, np.ndarray], i: int) -> Tracks:
+        """One clip's points, as the stage `keypoints` would track them."""
+        depth = np.where(clips["depth_known"][i], clips["depth_m"][i], 0).astype(np.float32)
+        places = clips["tracks"][i, 0, : self.val_points]
+        queries = np.concatenate([np.zeros_like(places[:, :1]), places], axis=1)
+        return track_points(model, clips["rgb"][i : i + 1], depth[None], queries)
+
+    def scores(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """TAP-Vid's numbers in percent, of all points and of the moving ones; beside them, what
+        never moving gives.
+        """
+        size, table = (clips["rgb"].shape[2], clips["rgb"].shape[3]), []
+        moves = moving(clips)[:, : self.val_points]
+        for i in range(len(clips["rgb"])):
+            true, seen, known = (clips[name][i] for name in ("tracks", "visible", "known"))
+            true, seen, known = (
+                true[:, : self.val_points],
+                seen[:, : self.val_points],
+                known[: self.val_points],
+            )
+            found = self.estimate(model, clips, i)
+            still = np.broadcast_to(true[:1], true.shape).copy(), np.ones_like(seen)
+            for suffix, among in (("", known), (" moving", known & moves[i])):
+                if not (seen[1:] & among).any():
+                    continue
+                table.append(
+                    jaccard(
+                        f"average Jaccard{suffix}",
+                        (found.tracks[0], found.visible[0]),
+                        (true, seen),
+                        among,
+                        size,
+                    )
+                    | jaccard(f"if still{suffix}", still, (true, seen), among, size)
+                )
+        names = dict.fromkeys(name for line in table for name in line)
+        return {
+            name: float(np.mean([line[name] for line in table if name in line])) for name in names
+        }
+
+    def picture(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> bytes:
+        """Held-out clips: estimated over true tracks."""
+        shown, strips = spread_frames(clips["rgb"].shape[1], PICTURE_FRAMES), []
+        for i in range(min(PICTURE_CLIPS, len(clips["rgb"]))):
+            found, n = self.estimate(model, clips, i), self.val_points
+            mine = draw_tracks(clips["rgb"][i], found.tracks[0], found.visible[0])[shown]
+            true = draw_tracks(
+                clips["rgb"][i], clips["tracks"][i, :, :n], clips["visible"][i, :, :n]
+            )[shown]
+            rows = [("estimate", mine), ("truth", true)]
+            strips.append(
+                strip(
+                    rows,
+                    columns=[f"frame {t}" for t in shown],
+                    title=f"held-out clip {i}",
+                    cell_px=192,
+                )
+            )
+        return png_bytes(contact_sheet(strips))
+
+
+def read_clips(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """Frames, true depth and true tracks of these rows."""
+    return gather(rows["clip"], ("rgb",), chosen) | gather(rows["truth"], TRUTH, chosen)
+
+
+def moving(clips: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "b p"]:
+    """Points whose true path is long, measured in a picture of 256 px."""
+    height, width = clips["rgb"].shape[2:4]
+    steps = np.diff(clips["tracks"], axis=1) * (256 / np.array([width, height]))
+    return clips["known"] & (np.linalg.norm(steps, axis=-1).sum(axis=1) > MOVING_PX)
+
+
+def pick_points(
+    moves: Bool[np.ndarray, " n"], draws: Float[np.ndarray, " n"], count: int
+) -> Int[np.ndarray, " p"]:
+    """`count` points in the order of their draws, half of them moving ones where there are that
+    many.
+    """
+    order = np.argsort(draws)
+    first = order[moves[order]][: count // 2]
+    rest = order[~np.isin(order, first)]
+    return np.concatenate([first, rest])[:count]
+
+
+def in_front(tracks: Float[Tensor, "b t p 3"]) -> Bool[Tensor, "b t p"]:
+    """Points that have not gone behind the camera, where a projection means nothing."""
+    return tracks[..., 2] > 0
+
+
+def mirrored(
+    clips: Mapping[str, np.ndarray], flip: Bool[np.ndarray, " b"]
+) -> dict[str, np.ndarray]:
+    """The same clips, these of them seen in a mirror."""
+    made = dict(clips)
+    for name in ("rgb", "depth_m", "depth_known"):
+        made[name] = np.stack(
+            [a[:, :, ::-1] if yes else a for a, yes in zip(clips[name], flip, strict=True)]
+        )
+    x, y = np.moveaxis(clips["tracks"], -1, 0)
+    x = np.where(flip[:, None, None], clips["rgb"].shape[3] - 1 - x, x)
+    return made | {"tracks": np.stack([x, y], axis=-1).astype(np.float32)}
+
+
+def jaccard(
+    name: str,
+    given: tuple[np.ndarray, np.ndarray],
+    true: tuple[np.ndarray, np.ndarray],
+    among: Bool[np.ndarray, " p"],
+    size: tuple[int, int],
+) -> dict[str, float]:
+    """Average Jaccard in percent, of (tracks, visible) against the true ones, frame 0 not counted."""
+    tracks, seen, target, true_seen = (torch.from_numpy(a)[None] for a in (*given, *true))
+    after = metrics.frames_after_query(
+        torch.zeros((1, len(among)), dtype=torch.long), tracks.shape[1]
+    )
+    counted = after & torch.from_numpy(among)[None, None]
+    return {
+        name: 100 * float(metrics.average_jaccard(tracks, seen, target, true_seen, counted, size))
+    }

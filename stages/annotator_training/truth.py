@@ -1,0 +1,165 @@
+"""Simulated clips -> exact labels in a store: what annotators are trained on (`roboscape
+train-annotator`).
+
+The only stage besides `label_scores` that reads `<root>/ground_truth`. Nothing that a world model
+is made from comes after it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from simulation.ground_truth import GroundTruth, read_ground_truth
+from stages.annotator_training.exact_labels import true_depth, true_tracks
+from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.batches import raw_draws
+from stages.drawing.pictures import colour_depth, contact_sheet, draw_tracks, spread, strip
+from storage.stores.results import Result
+from storage.stores.rows import Rows
+from storage.stores.spec import ArraySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """points: tracked from the first frame, at places drawn at random for each clip (a grid would
+    teach its places).
+    """
+
+    # Where the sample lies; what it is, stands in `sample`
+    root: str = field(metadata={"key": False})
+    sample: str  # digest of the simulated data set
+    size: int = 256  # px, as in stage `clip`
+    n_frames: int = 16
+    points: int = 1024
+
+    name: ClassVar[str] = "truth"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("task", "episode"),
+        "clip": ("frame_index",),
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=1.5, clips_per_shard=32)
+
+    @classmethod
+    def of(cls, root: Path, **parameters) -> "Truth":
+        """The stage for a simulated data set as it is now. Raises FileNotFoundError for any other
+        one.
+        """
+        recipe = root / "sample.json"
+        if not recipe.is_file():
+            raise FileNotFoundError(
+                f"{root}: no sample.json, so these are not simulated episodes, and only those have exact labels to "
+                "train annotators on; `roboscape sample` makes some"
+            )
+        return cls(
+            root=str(root.absolute()), sample=json.loads(recipe.read_text())["digest"], **parameters
+        )
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        t, p, image, points = self.n_frames, self.points, ("t", "h", "w"), ("t", "p")
+        return (
+            ArraySpec(
+                "depth_m",
+                "float16",
+                image,
+                (t, self.size, self.size),
+                "m",
+                "along the optical axis",
+                "zstd",
+            ),
+            ArraySpec(
+                "depth_known",
+                "bool",
+                image,
+                (t, self.size, self.size),
+                "1",
+                "whether anything is seen there",
+            ),
+            ArraySpec(
+                "tracks",
+                "float32",
+                ("t", "p", "i"),
+                (t, p, 2),
+                "px",
+                "x, y; as in stage 'keypoints'",
+                "zstd",
+            ),
+            ArraySpec(
+                "track_depth_m",
+                "float32",
+                points,
+                (t, p),
+                "m",
+                "of the point itself, also while hidden",
+                "zstd",
+            ),
+            ArraySpec(
+                "visible", "bool", points, (t, p), "1", "whether the point is seen in the frame"
+            ),
+            ArraySpec("known", "bool", ("p",), (p,), "1", "whether the point lies on anything"),
+        )
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        root = Path(self.root) / "ground_truth"
+
+        @lru_cache(
+            maxsize=1
+        )  # clips of one episode follow each other, and an episode's images are hundreds of MB
+        def truth_of(task: int, episode: int) -> GroundTruth:
+            return read_ground_truth(root / str(task) / str(episode))
+
+        def label(clip: ClipInputs) -> Arrays | Rejected:
+            try:
+                truth = truth_of(int(clip.arrays["task"]), int(clip.arrays["episode"]))
+            except FileNotFoundError as error:
+                return Rejected("no_truth", str(error))
+            return self.label(clip, truth)
+
+        return lambda clips: [label(clip) for clip in clips]
+
+    def label(self, clip: ClipInputs, truth: GroundTruth) -> Arrays:
+        frames, size = clip.arrays["frame_index"], (self.size, self.size)
+        depth, known = true_depth(truth, frames, size)
+        points = true_tracks(
+            truth, frames, random_points(self.points, self.size, clip.clip_id), size
+        )
+        tracks = np.where(points.known[:, None], points.tracks, points.tracks[:1])
+        return {
+            "depth_m": np.where(known, depth, 0).astype(np.float16),
+            "depth_known": known,
+            "tracks": tracks,
+            "track_depth_m": np.where(points.known, points.depth_m, np.float32(0)),
+            "visible": points.visible,
+            "known": points.known,
+        }
+
+    def preview(
+        self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Depth and every eighth track of a few clips."""
+        shown, strips = spread(self.n_frames, 8), []
+        for row in picks:
+            a = own.read(("depth_m", "depth_known", "tracks", "visible"), row)
+            inverse = 1 / np.maximum(a["depth_m"].astype(np.float32), 1e-3)
+            limits = np.quantile(inverse[a["depth_known"]], (0.02, 0.98)).astype(np.float32)
+            depth = colour_depth(inverse, a["depth_known"], limits)
+            tracks = draw_tracks(depth, a["tracks"][:, ::8], a["visible"][:, ::8])
+            strips.append(
+                strip(
+                    [("true depth\nand tracks", tracks[shown])], title=f"clip {own.clip_ids[row]}"
+                )
+            )
+        return contact_sheet(strips)
+
+
+def random_points(count: int, size: int, clip_id: str) -> Float32[np.ndarray, "p 2"]:
+    """x, y in pixels, uniform over the picture, the same ones whenever this clip is asked for."""
+    draws = raw_draws(2 * count, "truth points", clip_id).astype(np.float64) / 2**64
+    return (draws.reshape(count, 2) * (size - 1)).astype(np.float32)

@@ -1,0 +1,238 @@
+"""Index row -> clip: 16 RGB frames at 2 Hz, the commands and states between them, and the camera
+(paper, Sec. 3.1).
+
+A whole shard is made in one call. Its clips are grouped by episode; each episode's files are read
+once, and one decoding pass gives the frames of all its clips, which mostly share them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int64
+
+from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
+from stages.clips.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
+from stages.clips.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
+from stages.clips.decoded_frames import Reel
+from stages.clips.episode_files import FLAGS, Recording, read_recording
+from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.video import Video, nearest
+from storage.stores.results import Result
+from storage.stores.spec import ArraySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """`n_frames` and `rate_hz` must be those of the index. action_substeps: 30 Hz rows between two
+    frames at 2 Hz.
+    """
+
+    root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
+    n_frames: int = 16
+    rate_hz: float = 2.0
+    size: int = 256  # px; the whole picture is squeezed to a square
+    action_substeps: int = 15
+    quality: Quality = field(default_factory=Quality)
+
+    name: ClassVar[str] = "clip"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": (
+            "start_ns",
+            "n_frames",
+            "rate_hz",
+            "video",
+            "proprio",
+            "intrinsics",
+            "extrinsics",
+        )
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=1.5, clips_per_shard=32, clips_per_call=32)
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        t, i, a = self.n_frames, self.action_substeps, len(ARM_VECTOR)
+        vector = "both arms' flange m and quaternion xyzw in the base frame, gripper 0 open .. 1 closed: "
+        vector += ", ".join(ARM_VECTOR)
+        spans = (
+            "evenly spaced in [t-1, t), so leading into frame t",
+            "evenly spaced in (t-1, t], the last at frame t",
+        )
+        camera = (
+            "pixels are those of `rgb`, (0, 0) the centre of the top-left one; NaN where unknown"
+        )
+        return (
+            ArraySpec(
+                "rgb",
+                "uint8",
+                ("t", "h", "w", "c"),
+                (t, self.size, self.size, 3),
+                "sRGB",
+                "frames",
+                "zstd",
+            ),
+            ArraySpec(
+                "frame_index",
+                "int64",
+                ("t",),
+                (t,),
+                "1",
+                "frame of the video, row of the HDF5 file",
+                fill=-1,
+            ),
+            ArraySpec(
+                "frame_time_ns", "int64", ("t",), (t,), "ns", "the source's own clock", fill=-1
+            ),
+            ArraySpec(
+                "actions",
+                "float32",
+                ("t", "i", "a"),
+                (t, i, a),
+                "m, 1",
+                f"commands {spans[0]}: {vector}",
+            ),
+            ArraySpec(
+                "states",
+                "float32",
+                ("t", "i", "a"),
+                (t, i, a),
+                "m, 1",
+                f"measured {spans[1]}: {vector}",
+            ),
+            ArraySpec(
+                "intrinsics",
+                "float32",
+                ("i",),
+                (4,),
+                "px",
+                f"fx, fy, cx, cy; {camera}",
+                fill=np.nan,
+            ),
+            ArraySpec(
+                "extrinsics",
+                "float32",
+                ("t", "i", "j"),
+                (t, 3, 4),
+                "m",
+                "[R | t] camera to base; or NaN",
+                fill=np.nan,
+            ),
+            ArraySpec("flags", "bool", ("i",), (len(FLAGS),), "1", ", ".join(FLAGS)),
+            ArraySpec(
+                "scores", "float32", ("i",), (len(SCORES),), "1", ", ".join(SCORES), fill=-1.0
+            ),
+        )
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        return self.make_clips
+
+    def make_clips(self, clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
+        """The clips of a shard; clips of one episode must follow each other to share its files and
+        frames.
+        """
+        files = ("video", "proprio", "intrinsics", "extrinsics")
+        made: list[Arrays | Rejected] = []
+        for refs, group in groupby(
+            clips, key=lambda clip: tuple(str(clip.arrays[name]) for name in files)
+        ):
+            same_episode = list(group)
+            for clip in same_episode:
+                self._check_index(clip)
+            made += self._from_episode(
+                refs, [int(clip.arrays["start_ns"]) for clip in same_episode]
+            )
+        return made
+
+    def _from_episode(
+        self, refs: tuple[str, ...], starts_ns: Sequence[int]
+    ) -> list[Arrays | Rejected]:
+        root = Path(self.root)
+        try:
+            with Video(FileRef.parse(refs[0], root)) as video:
+                most = self.quality.max_count_difference
+                recording = read_recording(video, *refs[1:], root=root, max_count_difference=most)
+                return cut_clips(video, recording, np.array(starts_ns), self)
+        except SourceError as fault:
+            if (
+                fault.reason == "corrupt_video" and len(starts_ns) > 1
+            ):  # the damage may lie in one clip only
+                return [made for start in starts_ns for made in self._from_episode(refs, [start])]
+            detail = f"{fault.item}: found {fault.found}; expected {fault.expected}"
+            return [Rejected(fault.reason, detail) for _ in starts_ns]
+
+    def _check_index(self, clip: ClipInputs) -> None:
+        n_frames, rate_hz = int(clip.arrays["n_frames"]), float(clip.arrays["rate_hz"])
+        if (n_frames, rate_hz) != (self.n_frames, self.rate_hz):
+            raise ValueError(
+                f"clip {clip.clip_id}: the index was made for {n_frames} frames at {rate_hz:g} Hz, stage 'clip' is set "
+                f"to {self.n_frames} at {self.rate_hz:g} Hz; give `discover` and `clip` the same"
+            )
+
+
+def cut_clips(
+    video: Video, recording: Recording, starts_ns: Int64[np.ndarray, " m"], config: Clip
+) -> list[Arrays | Rejected]:
+    """The clips of one episode and camera that start at `starts_ns`. Raises SourceError where the
+    video is damaged.
+    """
+    times, period = recording.times_ns, period_ns(recording.times_ns)
+    wanted = frame_times_ns(starts_ns, config.n_frames, config.rate_hz)
+    rows = nearest(times, wanted.ravel()).reshape(wanted.shape)  # (m, t)
+    gaps = largest_gap_ns(times, wanted)
+    reel = Reel(video, rows[gaps <= period].ravel(), (config.size, config.size))
+    cuts = find_cuts(reel, rows[gaps <= period], config.quality.cut)
+    made: list[Arrays | Rejected] = []
+    for clip_rows, gap in zip(rows, gaps, strict=True):
+        try:
+            if gap > period:
+                found = f"a frame {gap / 1e6:.0f} ms from its time; {recording.n_frames} frames can be used"
+                raise Rejected("time_gap", f"{found}, expected at most {period / 1e6:.0f} ms")
+            reject_cut(cuts, clip_rows)
+            made.append(make_clip(reel, clip_rows, recording, config))
+        except Rejected as rejected:
+            made.append(rejected)
+    return made
+
+
+def make_clip(
+    reel: Reel, rows: Int64[np.ndarray, " t"], recording: Recording, config: Clip
+) -> Arrays:
+    """All arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or for what `score`
+    finds.
+    """
+    if config.quality.require_calibration and not recording.notes.isdisjoint(
+        ("no_intrinsics", "no_extrinsics")
+    ):
+        raise Rejected(
+            "no_calibration", "intrinsics or extrinsics are missing, and this run requires them"
+        )
+    state, action = recording.proprio.state, recording.proprio.action
+    tracks = {}
+    for name, track, at_end in (("actions", action, False), ("states", state, True)):
+        places = substep_rows(
+            recording.times_ns, rows, config.action_substeps, config.rate_hz, at_end=at_end
+        )
+        tracks[name] = arm_vectors(track.position, track.quaternion, track.closed, places)
+        bad = int((~np.isfinite(tracks[name])).sum())
+        if bad:
+            raise Rejected(
+                "nan_proprio", f"{bad} of {tracks[name].size} numbers in {name} are NaN or infinite"
+            )
+    span = slice(int(rows[0]), int(rows[-1]) + 1)
+    return {
+        "rgb": reel.rgb(rows),
+        "frame_index": rows,
+        "frame_time_ns": recording.times_ns[rows],
+        **tracks,
+        "intrinsics": recording.intrinsics_for((config.size, config.size)),
+        "extrinsics": recording.extrinsics_at(rows),
+        "flags": np.array([flag in recording.notes for flag in FLAGS]),
+        "scores": score(
+            reel.motion(rows), recording.times_ns[span], state.position[span], config.quality
+        ),
+    }

@@ -1,0 +1,102 @@
+"""Which clips are fit to learn from: no shot cut inside, some motion, and motion that can be
+followed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from stages.base import Rejected
+from stages.clips.decoded_frames import Reel
+from stages.clips.motion import Motion
+from stages.clips.shot_cuts import THUMBNAIL, WINDOW, Cut, CutRule, find_cut, maybe_cuts
+
+SCORES = ("fastest_motion", "whole_motion", "unexplained", "fastest_hand_m_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What a clip must be like. Numbers without a source are ours; `stages/clips/motion.py` says
+    what they measure.
+    """
+
+    cut: CutRule = field(default_factory=CutRule)
+    min_motion: float = 0.004  # `Motion.fastest`: below it the clip is `static`
+    max_whole_motion: float = 0.07  # `Motion.whole`: above it `chaotic_motion`
+    max_unexplained: float = 30.0  # `Motion.unexplained`, grey levels: above it `chaotic_motion`
+    max_hand_speed: float = 3.0  # m/s between rows: above it `hand_jump`; real hands reach 0.75
+    max_count_difference: int = 3  # of video frames, rows and extrinsics: above it `count_mismatch`
+    require_calibration: bool = False
+
+
+def score(
+    motion: Motion,
+    times_ns: Int64[np.ndarray, " n"],
+    hands: Float64[np.ndarray, "n 2 3"],
+    quality: Quality,
+) -> Float32[np.ndarray, "4"]:
+    """`SCORES` of a clip that moves so and has, in all rows that it spans, these flange positions.
+
+    Raises Rejected: `static`, `chaotic_motion`, `hand_jump`.
+    """
+    reject_motion(motion, quality)
+    speed = fastest_hand(times_ns, hands)
+    if speed > quality.max_hand_speed:
+        raise Rejected(
+            "hand_jump",
+            f"a hand at {speed:.2f} m/s between two rows, at most {quality.max_hand_speed:g}",
+        )
+    return np.array([motion.fastest, motion.whole, motion.unexplained, speed], "float32")
+
+
+def reject_motion(motion: Motion, quality: Quality) -> None:
+    """Raises Rejected for a clip in which too little moves, or everything."""
+    if motion.fastest < quality.min_motion:
+        detail = f"the fastest 1 % moves {motion.fastest:.4f} picture widths a frame, at least {quality.min_motion:g}"
+        raise Rejected("static", detail)
+    if motion.whole > quality.max_whole_motion:
+        detail = f"the whole picture moves {motion.whole:.3f} widths a frame, at most {quality.max_whole_motion:g}"
+        raise Rejected("chaotic_motion", detail)
+    if motion.unexplained > quality.max_unexplained:
+        detail = f"{motion.unexplained:.1f} grey levels are left unexplained by motion, at most "
+        raise Rejected("chaotic_motion", f"{detail}{quality.max_unexplained:g}")
+
+
+def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "n 2 3"]) -> float:
+    """Greatest speed of a hand between successive rows, in m/s."""
+    steps = np.linalg.norm(np.diff(hands, axis=0), axis=-1)  # (n-1, 2)
+    return float((steps / (np.diff(times_ns) / 1e9)[:, None]).max(initial=0.0))
+
+
+def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) -> dict[int, Cut]:
+    """First frame of a new shot -> what shows it, between those frames of the reel that a clip
+    spans.
+    """
+    cuts: dict[int, Cut] = {}
+    for i in maybe_cuts(reel.frames, rule).tolist():  # never the first, which has none before it
+        before, at = int(reel.rows[i - 1]), int(reel.rows[i])
+        if not ((clip_rows[:, 0] <= before) & (clip_rows[:, -1] >= at)).any():
+            continue
+        first, end = max(0, before - WINDOW), min(reel.video.n_frames, at + WINDOW + 1)
+        dense = reel.video.frames(range(first, end), THUMBNAIL)
+        cut = find_cut(dense, rule, among=slice(before - first + 1, at - first + 1))
+        if cut is not None:
+            cuts[first + cut.frame] = cut
+    return cuts
+
+
+def reject_cut(cuts: Mapping[int, Cut], clip_rows: Int64[np.ndarray, " t"]) -> None:
+    """Raises Rejected where a new shot begins inside the clip; one that begins with its first frame
+    does no harm.
+    """
+    for frame, cut in sorted(cuts.items()):
+        if clip_rows[0] < frame <= clip_rows[-1]:
+            detail = (
+                f"frame {frame}: {100 * cut.share:.0f} % of the picture changes, "
+                f"by {cut.change:.1f} of 255 on average"
+            )
+            raise Rejected(
+                "shot_cut", f"{detail}, {cut.ratio:.1f} times as much as in the frames around it"
+            )

@@ -1,0 +1,84 @@
+"""Which rows of a source, whatever its rate, are the frames of a clip, and where between them its
+commands lie.
+
+Times are integer nanoseconds on the source's own clock. A frame is the row whose timestamp is
+nearest to the wanted time (arithmetic on row numbers drifts: 30 Hz sources run at 29.986 Hz); a row
+lies at most one source period away from it, or the clip has a gap. So sources of 30, 15, 10 and 5
+Hz go one way.
+"""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from storage.sources.video import nearest
+
+NS = 1_000_000_000
+
+
+def period_ns(timestamps_ns: Int64[np.ndarray, " n"]) -> int:
+    """The source's usual time between rows: the median, so that a pause does not count."""
+    return int(np.median(np.diff(timestamps_ns)))
+
+
+def frame_times_ns(
+    starts_ns: Int64[np.ndarray, " m"], n_frames: int, rate_hz: float
+) -> Int64[np.ndarray, "m t"]:
+    """The wanted times of the frames of clips that start at `starts_ns`."""
+    return starts_ns[:, None] + np.round(np.arange(n_frames) * (NS / rate_hz)).astype("int64")
+
+
+def clip_starts_ns(
+    timestamps_ns: Int64[np.ndarray, " n"], n_frames: int, rate_hz: float, hop_s: float
+) -> Int64[np.ndarray, " m"]:
+    """Starts every `hop_s` from the first row on, as long as the last frame is there (half a source
+    period allowed).
+
+    Starts a whole number of frame steps apart share their frames, so `hop_s` is best a multiple of
+    `1 / rate_hz`.
+    """
+    span = round((n_frames - 1) * NS / rate_hz)
+    last = int(timestamps_ns[-1]) + period_ns(timestamps_ns) // 2 - span
+    n_clips = max(0, (last - int(timestamps_ns[0])) // round(hop_s * NS) + 1)
+    return timestamps_ns[0] + np.arange(n_clips, dtype="int64") * round(hop_s * NS)
+
+
+def largest_gap_ns(
+    timestamps_ns: Int64[np.ndarray, " n"], wanted_ns: Int64[np.ndarray, "m t"]
+) -> Int64[np.ndarray, " m"]:
+    """How far a clip's rows lie from its wanted times, at most. More than `period_ns` means rows
+    are missing.
+    """
+    rows = nearest(timestamps_ns, wanted_ns.ravel()).reshape(wanted_ns.shape)
+    return np.abs(timestamps_ns[rows] - wanted_ns).max(axis=1)
+
+
+def substep_rows(
+    timestamps_ns: Int64[np.ndarray, " n"],
+    frame_rows: Int64[np.ndarray, " t"],
+    n_substeps: int,
+    rate_hz: float,
+    *,
+    at_end: bool,
+) -> Float64[np.ndarray, "t i"]:
+    """For each frame the `n_substeps` places, as fractional row numbers, between the frame before
+    and it.
+
+    Spans are half open. `at_end=False` is for commands: those of [t-1, t), which are given from the
+    frame before on and lead into frame t. `at_end=True` is for states: those of (t-1, t], so that
+    the last one is what frame t shows. Where the source has just as many rows in the span they are
+    taken as they are; otherwise the places are evenly spaced in time. Before frame 0 lie the rows
+    that lead into it, and before the source's first row there is only it.
+    """
+    clock = (
+        timestamps_ns - timestamps_ns[0]
+    )  # small enough for float64, which rounds times since 1970 to 256 ns
+    times = clock[frame_rows]
+    before = int(times[0]) - round(NS / rate_hz)
+    starts_ns = np.concatenate([[before], times[:-1]])
+    row_before = int(nearest(clock, np.array([before]))[0]) if before >= 0 else -n_substeps
+    start_rows = np.concatenate([[row_before], frame_rows[:-1]])
+    steps = np.arange(n_substeps) + at_end
+    between = starts_ns[:, None] + (times - starts_ns)[:, None] * steps / n_substeps
+    resampled = np.interp(between, clock, np.arange(len(clock)))
+    as_many = (start_rows >= 0) & (frame_rows - start_rows == n_substeps)
+    return np.where(as_many[:, None], (start_rows[:, None] + steps).astype(float), resampled)

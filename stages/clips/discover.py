@@ -1,0 +1,313 @@
+"""Episodes -> clip index: which clips can be cut from an AGIBOT-World root, and what was left out
+and why.
+
+Nothing is decoded here; times come from each episode's `timestamp`. Clips are cut from the whole
+episode, not from its labelled segments (most are shorter than a clip), and carry the texts and
+skills of the segments they overlap.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int64
+
+from stages.base import Progress, Resources
+from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
+from stages.clips.splits import assign_splits
+from storage.sources.agibot import (
+    Episode,
+    EpisodeInfo,
+    ProprioHeader,
+    fingerprint,
+    list_episodes,
+    read_proprio_header,
+)
+from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.video import nearest
+from storage.stores.index import (
+    LEFT_OUT_FILE,
+    ClipRow,
+    LeftOut,
+    Split,
+    clip_id,
+    write_clips,
+    write_left_out,
+)
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import INDEX_FILE, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discover:
+    """Leaves `index.parquet`, and `left_out.parquet` with a row for all that did not come into the
+    index.
+    """
+
+    # Where the data set lies; what it is, stands in `source`
+    root: str = field(metadata={"key": False})
+    source: str  # `storage.sources.agibot.fingerprint(root)`
+    n_frames: int = 16
+    rate_hz: float = 2.0
+    hop_s: float = 0.5  # between the starts of successive clips
+    cameras: tuple[str, ...] = ("head_color",)
+    val_share: float = 0.05  # of the episodes
+    test_share: float = 0.05
+    split_salt: str = ""  # another text draws other splits
+    max_clips_per_episode: int = 0  # spread evenly over the episode; 0 = all
+
+    name: ClassVar[str] = "discover"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "index"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    resources: ClassVar[Resources] = Resources()
+
+    def __post_init__(self) -> None:
+        if (
+            self.n_frames < 2
+            or self.rate_hz <= 0
+            or self.hop_s <= 0
+            or self.max_clips_per_episode < 0
+        ):
+            raise ValueError(
+                f"n_frames={self.n_frames}, rate_hz={self.rate_hz}, hop_s={self.hop_s}, max_clips_per_episode="
+                f"{self.max_clips_per_episode}: expected 2 or more frames, rate and hop above 0, and no negative limit"
+            )
+        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share={self.val_share}, test_share={self.test_share}: expected a sum below 1"
+            )
+
+    @classmethod
+    def of(cls, root: Path, **parameters) -> "Discover":
+        """The stage for a data set as it is now."""
+        return cls(root=str(root.absolute()), source=fingerprint(root), **parameters)
+
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        root = Path(self.root)
+        listing = list_episodes(root)
+        if listing.fingerprint != self.source:
+            raise ValueError(
+                f"the files below {root} have changed since this run was planned (fingerprint "
+                f"{listing.fingerprint[:12]}, expected {self.source[:12]}): run again, and what is there now gets an "
+                "index of its own"
+            )
+        left_out = [_left_out(fault) for fault in listing.faults]
+        candidates: list[Candidate] = []
+        for i, episode in enumerate(listing.episodes):
+            for found in candidates_of(episode, self):
+                (candidates if isinstance(found, Candidate) else left_out).append(found)  # type: ignore[arg-type]
+            progress(i + 1, len(listing.episodes))
+        splits = assign_splits(
+            {c.episode.episode for c in candidates},
+            self.val_share,
+            self.test_share,
+            self.split_salt,
+        )
+        made = [row for candidate in candidates for row in clip_rows(candidate, splits, self, root)]
+        relative = [_relative(row, root) for row in left_out]
+        write_left_out(out.path / LEFT_OUT_FILE, relative)
+        if not made:
+            raise ValueError(
+                f"no clip can be cut from {root}: {dict(Counter(row.reason for row in relative))}"
+            )
+        write_clips(out.path / INDEX_FILE, made)
+        return counts(made, relative, len(listing.episodes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One camera of an episode, its clips' starts and, for each clip, the rows `[first, end)` that
+    it spans.
+    """
+
+    episode: Episode
+    camera: str
+    effector: str
+    starts_ns: Int64[np.ndarray, " m"]
+    spans: Int64[np.ndarray, "m 2"]
+
+
+def candidates_of(episode: Episode, config: Discover) -> Iterator[Candidate | LeftOut]:
+    """What the episode gives: for each camera its clips, or the reason why there are none."""
+    whole = {
+        "item": f"episode {episode.task}/{episode.episode}",
+        "task": episode.task,
+        "episode": episode.episode,
+    }
+    if not episode.has_files:
+        yield LeftOut(
+            reason="no_files",
+            found="an entry in task_info only",
+            expected="observations and proprio",
+            **whole,
+        )
+        return
+    if episode.proprio is None:
+        yield LeftOut(
+            reason="no_proprio",
+            found=f"videos {sorted(episode.videos)}",
+            expected="proprio_stats.h5",
+            **whole,
+        )
+        return
+    try:
+        header = read_proprio_header(episode.proprio)
+    except SourceError as fault:
+        yield LeftOut(reason=fault.reason, found=fault.found, expected=fault.expected, **whole)
+        return
+    starts, spans, reasons = plan_clips(header, config)
+    for camera in config.cameras:
+        if camera not in episode.videos:
+            found = f"videos {sorted(episode.videos)}"
+            yield LeftOut(
+                reason="no_video", found=found, expected=f"{camera}.mp4", camera=camera, **whole
+            )
+            continue
+        for reason in reasons:
+            yield LeftOut(**reason, camera=camera, **whole)
+        if len(starts):
+            yield Candidate(
+                episode=episode,
+                camera=camera,
+                effector=header.effector,
+                starts_ns=starts,
+                spans=spans,
+            )
+
+
+def plan_clips(
+    header: ProprioHeader, config: Discover
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, "m 2"], list[dict]]:
+    """(starts, spans of rows, reasons for what is left out) of an episode with these timestamps."""
+    times, period = header.timestamps_ns, period_ns(header.timestamps_ns)
+    none = np.zeros(0, "int64"), np.zeros((0, 2), "int64")
+    wish = f"{config.n_frames} frames at {config.rate_hz:g} Hz"
+    if period > NS / config.rate_hz * 1.01:
+        return *none, [
+            {
+                "reason": "too_slow",
+                "found": f"{NS / period:.3g} Hz",
+                "expected": f"{config.rate_hz:g} Hz or more",
+            }
+        ]
+    starts = clip_starts_ns(times, config.n_frames, config.rate_hz, config.hop_s)
+    if not len(starts):
+        found = (
+            f"{len(times)} rows at {NS / period:.4g} Hz cover {(times[-1] - times[0]) / NS:.2f} s"
+        )
+        expected = f"{(config.n_frames - 1) / config.rate_hz:g} s for {wish}"
+        return *none, [{"reason": "too_short", "found": found, "expected": expected}]
+    wanted = frame_times_ns(starts, config.n_frames, config.rate_hz)
+    gaps = largest_gap_ns(times, wanted)
+    reasons = [
+        {
+            "reason": "time_gap",
+            "found": f"a row {gap / 1e6:.0f} ms from its time",
+            "expected": f"at most {period / 1e6:.0f} ms",
+            "start_ns": int(start),
+        }
+        for start, gap in zip(starts, gaps, strict=True)
+        if gap > period
+    ]
+    starts, wanted = starts[gaps <= period], wanted[gaps <= period]
+    limit = config.max_clips_per_episode
+    if limit and len(starts) > limit:
+        reasons.append(
+            {
+                "reason": "clip_limit",
+                "found": f"{len(starts)} clips",
+                "expected": f"at most {limit} an episode",
+            }
+        )
+        kept = np.linspace(0, len(starts) - 1, limit).round().astype(int)
+        starts, wanted = starts[kept], wanted[kept]
+    spans = np.stack([nearest(times, wanted[:, 0]), nearest(times, wanted[:, -1]) + 1], axis=1)
+    return starts, spans, reasons
+
+
+def clip_rows(
+    candidate: Candidate, splits: Mapping[int, Split], config: Discover, root: Path
+) -> Iterator[ClipRow]:
+    """The index rows of one camera of an episode, by time."""
+    episode, camera = candidate.episode, candidate.camera
+    intrinsics, extrinsics = episode.calibration(camera)
+    files = {
+        "video": episode.videos[camera],
+        "proprio": episode.proprio,
+        "intrinsics": intrinsics,
+        "extrinsics": extrinsics,
+        "depth": episode.depth if camera == "head_color" else None,
+    }
+    texts = {
+        name: ref.text(root) if isinstance(ref, FileRef) else "" for name, ref in files.items()
+    }
+    for start, (first, end) in zip(
+        candidate.starts_ns.tolist(), candidate.spans.tolist(), strict=True
+    ):
+        said, skills = overlapping(episode.info, first, end)
+        yield ClipRow(
+            clip_id=clip_id(episode.episode, camera, start, config.n_frames, config.rate_hz),
+            task=-1 if episode.task is None else episode.task,
+            episode=episode.episode,
+            camera=camera,
+            start_ns=start,
+            n_frames=config.n_frames,
+            rate_hz=config.rate_hz,
+            split=splits[episode.episode],
+            effector=candidate.effector,  # type: ignore[arg-type]
+            task_name=episode.info.task_name if episode.info else "",
+            texts=said,
+            skills=skills,
+            **texts,
+        )
+
+
+def overlapping(
+    info: EpisodeInfo | None, first: int, end: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(texts, skills) of the segments that share a frame with `[first, end)`, in their order."""
+    segments = (
+        [s for s in info.segments if s.start_frame < end and s.end_frame > first] if info else []
+    )
+    return tuple(s.text for s in segments), tuple(s.skill for s in segments)
+
+
+def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[str, float]:
+    """The numbers of the stage's report."""
+    numbers = {
+        "clips": len(made),
+        "episodes": len({row.episode for row in made}),
+        "episodes_listed": n_listed,
+        "episodes_without_text": len({row.episode for row in made if not row.task_name}),
+        "left_out": len(left_out),
+    }
+    numbers |= {
+        f"clips_{split}": n for split, n in sorted(Counter(row.split for row in made).items())
+    }
+    numbers |= {
+        f"left_out_{reason}": n
+        for reason, n in sorted(Counter(row.reason for row in left_out).items())
+    }
+    return {name: float(n) for name, n in numbers.items()}
+
+
+def _left_out(fault: SourceError) -> LeftOut:
+    return LeftOut(item=fault.item, reason=fault.reason, found=fault.found, expected=fault.expected)
+
+
+def _relative(row: LeftOut, root: Path) -> LeftOut:
+    """Without the data set's place on this machine, which is no part of what was found."""
+    return LeftOut(
+        **vars(row)
+        | {name: getattr(row, name).replace(f"{root}/", "") for name in ("item", "found")}
+    )

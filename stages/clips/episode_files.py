@@ -1,0 +1,124 @@
+"""All that is known of one camera of an episode, as the stage `clip` needs it: its files read and
+held together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from storage.sources.agibot import (
+    Intrinsics,
+    Proprio,
+    read_extrinsics,
+    read_intrinsics,
+    read_proprio,
+)
+from storage.sources.agibot.proprio import NOTES
+from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.video import Video
+
+FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrinsics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """n_frames: how many frames, rows and extrinsics there are of each; the tails of the longer
+    ones are not used.
+
+    video_size: (height, width). notes: what was irregular, of `FLAGS`.
+    """
+
+    n_frames: int
+    video_size: tuple[int, int]
+    proprio: Proprio
+    intrinsics: Intrinsics | None
+    extrinsics: Float64[np.ndarray, "n 3 4"] | None  # camera to base, for each frame
+    notes: frozenset[str]
+
+    @property
+    def times_ns(self) -> Int64[np.ndarray, " n"]:
+        return self.proprio.timestamps_ns[: self.n_frames]
+
+    def intrinsics_for(self, size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
+        """(fx, fy, cx, cy) in a picture of (height, width) `size` made from the whole video frame;
+        NaN if unknown.
+        """
+        if self.intrinsics is None:
+            return np.full(4, np.nan, "float32")
+        return resized_intrinsics(self.intrinsics, self.video_size, size)
+
+    def extrinsics_at(self, rows: Int64[np.ndarray, " t"]) -> Float32[np.ndarray, "t 3 4"]:
+        """[R | t] of these frames; NaN if unknown."""
+        if self.extrinsics is None:
+            return np.full((len(rows), 3, 4), np.nan, "float32")
+        return self.extrinsics[rows].astype("float32")
+
+
+def read_recording(
+    video: Video,
+    proprio: str,
+    intrinsics: str,
+    extrinsics: str,
+    *,
+    root: Path,
+    max_count_difference: int,
+) -> Recording:
+    """The files beside an open video, by the texts that stand in the index (empty where there is
+    none).
+
+    Raises SourceError: of a file; or `count_mismatch` where frames, rows and extrinsics differ by
+    more than a few, as then some may be missing anywhere.
+    """
+
+    def read(reader: Callable, text: str):
+        return reader(FileRef.parse(text, root)) if text else None
+
+    body = read_proprio(FileRef.parse(proprio, root))
+    camera, poses = read(read_intrinsics, intrinsics), read(read_extrinsics, extrinsics)
+    counts = {"video frames": video.n_frames, "rows": len(body.timestamps_ns)}
+    if poses is not None:
+        counts["extrinsics"] = len(poses)
+    spread = max(counts.values()) - min(counts.values())
+    if spread > max_count_difference:
+        found = ", ".join(f"{n} {name}" for name, n in counts.items())
+        raise SourceError(
+            "count_mismatch", video.source, found, f"a difference of at most {max_count_difference}"
+        )
+    notes = {
+        "hand_effector": body.effector == "hand",
+        "count_mismatch": spread > 0,
+        "no_intrinsics": camera is None,
+        "no_extrinsics": poses is None,
+    }
+    return Recording(
+        n_frames=min(counts.values()),
+        video_size=(video.height, video.width),
+        proprio=body,
+        intrinsics=camera,
+        extrinsics=poses,
+        notes=frozenset(body.notes) | {note for note, so in notes.items() if so},
+    )
+
+
+def resized_intrinsics(
+    camera: Intrinsics, size: tuple[int, int], new_size: tuple[int, int]
+) -> Float32[np.ndarray, "4"]:
+    """(fx, fy, cx, cy) in the pixels of a picture of `new_size` made from one of `size`, both
+    (height, width).
+
+    (0, 0) is the centre of the top-left pixel, so centres move by half a pixel besides being
+    scaled.
+    """
+    sy, sx = new_size[0] / size[0], new_size[1] / size[1]
+    return np.array(
+        [
+            camera.fx * sx,
+            camera.fy * sy,
+            (camera.cx + 0.5) * sx - 0.5,
+            (camera.cy + 0.5) * sy - 0.5,
+        ],
+        "float32",
+    )

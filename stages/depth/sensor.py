@@ -1,0 +1,117 @@
+"""The annotator `sensor`: AGIBOT's own head depth camera. It stands in for Video Depth Anything
+where no GPU is.
+
+Reads the 16-bit PNGs beside the video at the clip's frames. Never reads ground truth.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float32, Integer
+
+from stages.base import ClipInputs, Rejected, Resources
+from stages.depth.stage import DepthEstimate
+from storage.sources.agibot import depth_frames, read_depth_png
+from storage.sources.file_ref import FileRef, SourceError
+
+FEW = 3  # missing frames that a rejection names
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorDepth:
+    root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
+    name: str = field(default="sensor", init=False)
+    version: int = field(default=1, init=False)
+
+    units: ClassVar[str] = "1/m"
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("depth",),
+        "clip": ("frame_index",),
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=0.5, clips_per_shard=32)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return {
+            "stand_in_for": "Video Depth Anything",
+            "licence": "that of the data set",
+            "made_by": "the robot's own head depth camera, 16-bit millimetres, nearest pixel",
+        }
+
+    def start(
+        self, device: str, size: tuple[int, int]
+    ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
+        root = Path(self.root)
+
+        @lru_cache(maxsize=2)  # clips of one episode follow each other
+        def frames_of(text: str) -> dict[int, FileRef]:
+            try:
+                return depth_frames(FileRef.parse(text, root))
+            except FileNotFoundError as error:
+                raise SourceError(
+                    "missing_depth", text, "no such folder", "the episode's depth pictures"
+                ) from error
+
+        def estimate(clip: ClipInputs) -> DepthEstimate | Rejected:
+            text, frames = str(clip.arrays["depth"]), clip.arrays["frame_index"]
+            if not text:
+                return Rejected("no_depth", "the episode or this camera has no depth pictures")
+            try:
+                return to_estimate(read_depth(frames_of(text), frames, text), size)
+            except SourceError as fault:
+                return Rejected(
+                    fault.reason, f"{fault.item}: found {fault.found}; expected {fault.expected}"
+                )
+
+        return lambda clips: [estimate(clip) for clip in clips]
+
+
+def read_depth(
+    files: Mapping[int, FileRef], frames: Integer[np.ndarray, " t"], folder: str
+) -> Float32[np.ndarray, "t h w"]:
+    """Depth in m at these frames of the video; NaN where the sensor returned nothing.
+
+    Raises SourceError: `missing_depth`, `depth_size` (pictures of different sizes),
+    `corrupt_depth`.
+    """
+    missing = [f for f in frames.tolist() if f not in files]
+    if missing:
+        found = f"{len(files)} pictures, but none for frames {missing[:FEW]} ({len(missing)} of {len(frames)} missing)"
+        raise SourceError(
+            "missing_depth", folder, found, "head_depth_<frame>.png for every frame of the clip"
+        )
+    pictures = [read_depth_png(files[frame]) for frame in frames.tolist()]
+    sizes = sorted({picture.shape for picture in pictures})
+    if len(sizes) > 1:
+        raise SourceError("depth_size", folder, f"pictures of {sizes} px", "one size")
+    return np.stack(pictures)
+
+
+def to_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) -> DepthEstimate:
+    """Inverse depth in 1/m of (height, width) = `size`. Holes (NaN) stay holes: nothing is averaged
+    across them.
+    """
+    picked = resize_nearest(depth_m, size)
+    valid: Bool[np.ndarray, "t h w"] = picked > 0  # NaN compares as false
+    return DepthEstimate(
+        inverse_depth=1 / np.where(valid, picked, np.float32(1)) * valid, valid=valid
+    )
+
+
+def resize_nearest(
+    images: Float32[np.ndarray, "t h w"], size: tuple[int, int]
+) -> Float32[np.ndarray, "t i j"]:
+    """Each new pixel is the old one under its centre, as a resize of the video squeezes it."""
+    rows, columns = (
+        nearest_pixels(old, new) for old, new in zip(images.shape[1:], size, strict=True)
+    )
+    return images[:, rows[:, None], columns]
+
+
+def nearest_pixels(n_source: int, n: int) -> Integer[np.ndarray, " n"]:
+    """For each of n pixels along an axis, the source pixel under its centre."""
+    return ((np.arange(n) + 0.5) * n_source / n).astype(int)

@@ -1,0 +1,188 @@
+"""Clip -> pseudo depth: inverse depth of every pixel, by an annotator that the experiment chooses
+(paper, Sec. 3.1).
+
+The stage holds what every annotator has in common: the arrays in the store, the checks, and the
+range by which inverse depth becomes an image in [-1, 1] for the tokenizer. An annotator is a frozen
+dataclass such as `SensorDepth`; another one is another value of one field.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from stages.annotator import informed
+from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.depth.scaling import QUANTILES, inverse_depth_range
+from stages.drawing.pictures import Row, colour_depth, contact_sheet, spread, strip
+from storage.stores.results import Result
+from storage.stores.rows import Rows
+from storage.stores.spec import ArraySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthEstimate:
+    """inverse_depth: larger is nearer, in the annotator's units; anything where not valid."""
+
+    inverse_depth: Float32[np.ndarray, "t h w"]
+    valid: Bool[np.ndarray, "t h w"]
+
+
+@runtime_checkable
+class DepthAnnotator(Protocol):
+    """Estimates inverse depth. Its fields are parameters of the stage; `name` and `version` must be
+    among them.
+
+    units: `1/m`, or `relative` for what is known up to scale and shift only. attributes: what
+    reports say of it; `stand_in_for` names the annotator that it takes the place of.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def units(self) -> Literal["relative", "1/m"]: ...
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...  # of the roles `discover` and `clip`
+
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+
+    @property
+    def resources(self) -> Resources: ...
+
+    def start(
+        self, device: str, size: tuple[int, int]
+    ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
+        """The function that a worker keeps; it estimates depth of (height, width) = `size`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoDepth:
+    """max_hole_share: of a frame's pixels; with more of them unknown in any frame the clip is
+    rejected (`holes`).
+    """
+
+    annotator: DepthAnnotator
+    n_frames: int = 16
+    size: int = 256  # px, as in stage `clip`
+    max_hole_share: float = 0.5
+
+    name: ClassVar[str] = "depth"
+    version: ClassVar[int] = 1
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+        return self.annotator.inputs
+
+    @cached_property
+    def informed(self) -> DepthAnnotator:
+        return informed(self.annotator, n_frames=self.n_frames, clip_size=self.size)
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        units, axes, shape = (
+            self.annotator.units,
+            ("t", "h", "w"),
+            (self.n_frames, self.size, self.size),
+        )
+        low, high = (f"{100 * q:g}" for q in QUANTILES)
+        about = (
+            f"percentiles {low} and {high} of the clip's valid inverse depths: -1 and 1 as an image"
+        )
+        return (
+            ArraySpec(
+                "inverse_depth",
+                "float16",
+                axes,
+                shape,
+                units,
+                "larger is nearer; 0 where not valid",
+                "zstd",
+            ),
+            ArraySpec("valid", "bool", axes, shape, "1", "whether the annotator knows the depth"),
+            ArraySpec("inverse_depth_range", "float32", ("i",), (2,), units, about),
+        )
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return {
+            "annotator": self.annotator.name,
+            "units": self.annotator.units,
+            **self.informed.attributes,
+        }
+
+    @property
+    def resources(self) -> Resources:
+        return self.informed.resources
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        estimate = self.informed.start(device, (self.size, self.size))
+
+        def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
+            return [self.finish(estimated) for estimated in estimate(clips)]
+
+        return annotate
+
+    def finish(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
+        """The clip's arrays, checked."""
+        if isinstance(estimated, Rejected):
+            return estimated
+        try:
+            check_estimate(estimated, self.max_hole_share)
+            inverse = np.where(estimated.valid, estimated.inverse_depth, 0).astype(np.float16)
+            limits = inverse_depth_range(inverse, estimated.valid)
+        except Rejected as rejected:
+            return rejected
+        return {"inverse_depth": inverse, "valid": estimated.valid, "inverse_depth_range": limits}
+
+    def preview(
+        self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A few clips: camera frames over depth."""
+        return contact_sheet([self._strip(own, inputs, row) for row in picks])
+
+    def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
+        arrays = own.read(("inverse_depth", "valid", "inverse_depth_range"), row)
+        shown = spread(self.n_frames, 8)
+        depth = (f"depth\n({self.annotator.name})", colour_depth(**arrays)[shown])
+        rgb: list[Row] = (
+            [("camera", inputs["clip"].read(("rgb",), row)["rgb"][shown])]
+            if "clip" in inputs
+            else []
+        )
+        holes = f"{100 * (1 - arrays['valid'].mean()):.1f} % unknown"
+        return strip(
+            [*rgb, depth],
+            title=f"clip {own.clip_ids[row]}",
+            note=holes,
+            columns=[f"{t}" for t in shown],
+        )
+
+
+def check_estimate(estimated: DepthEstimate, max_hole_share: float) -> None:
+    """Raises Rejected: `nan_depth` (a valid pixel that is not finite, or too large for float16),
+    `holes`.
+    """
+    known = estimated.inverse_depth[estimated.valid]
+    limit = float(np.finfo(np.float16).max)
+    bad = int((~(np.abs(known) <= limit)).sum())  # NaN compares as false
+    if bad:
+        raise Rejected(
+            "nan_depth", f"{bad} of {known.size} known pixels are NaN, infinite or beyond {limit:g}"
+        )
+    holes = 1 - estimated.valid.mean(axis=(1, 2))
+    worst = int(holes.argmax())
+    if holes[worst] > max_hole_share:
+        raise Rejected(
+            "holes",
+            f"frame {worst}: {holes[worst]:.1%} of the pixels are unknown, at most {max_hole_share:.0%} may be",
+        )

@@ -1,0 +1,198 @@
+"""The annotator `depth` of the paper, Video Depth Anything (arXiv:2501.12375), published weights or
+small own ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from model.video_depth.config import MAX_FRAMES, PATCH, VideoDepthConfig
+from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
+from model.video_depth.model import VideoDepth, compile_blocks
+from model.video_depth.published import load_published
+from model.video_depth.video import INPUT_SIZE, STEP, Windows, estimate_depth, network_size
+from stages.annotator import check_choice, check_frames, check_share
+from stages.base import ClipInputs, Rejected, Resources
+from stages.depth.stage import DepthEstimate
+from stages.networks import load_own
+from storage.weights.ref import WeightsRef
+
+LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
+NEAREST_M = 0.05  # metric depths below count as this: their inverse must stay finite
+OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDepthAnything:
+    """Inverse depth of whole clips at once.
+
+    windows: `official` pads a clip of 16 frames to 32, which costs twice as much and gives other
+    numbers than `direct`, one forward of the clip as it is. Both stand in the store. A relative
+    network gives inverse depth up to scale and shift; a metric one gives metres, whose inverse is
+    stored.
+
+    Raises ValueError for settings with which no clip could be made.
+    """
+
+    weights: WeightsRef
+    model: VideoDepthConfig
+    input_size: int = INPUT_SIZE  # px, shorter side of the network's input
+    windows: Windows = "official"
+    precision: Precision = "float32"
+    n_frames: int = 16
+    # Px, as the stage has it, for the cost
+    clip_size: int = field(default=256, metadata={"key": False})
+    min_contrast: float = 2.0  # see `check_frames`
+    # The encoder's blocks, by torch.compile
+    compile: bool = field(default=False, metadata={"key": False})
+    clips_per_call: int = field(default=1, metadata={"key": False})
+    gpus: float = field(default=0.0, metadata={"key": False})
+    cpus: float = field(default=1.0, metadata={"key": False})
+    version: int = field(default=1, init=False)
+
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"clip": ("rgb",)}
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_choice(who, "windows", self.windows, Windows)
+        check_choice(who, "precision", self.precision, Precision)
+        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        if self.input_size < PATCH or self.input_size % PATCH:
+            above = max(1, -(-self.input_size // PATCH)) * PATCH
+            raise ValueError(
+                f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, the side of a patch, such as "
+                f"{above}"
+            )
+        if self.n_frames < 1 or (self.windows == "direct" and self.n_frames > MAX_FRAMES):
+            raise ValueError(
+                f"{who}: n_frames={self.n_frames} with windows={self.windows}, expected 1 or more, and with direct at "
+                f"most {MAX_FRAMES}, the length of one forward: take windows=official"
+            )
+
+    @property
+    def name(self) -> str:
+        return self.weights.name.removesuffix(OWN)
+
+    @property
+    def units(self) -> Literal["relative", "1/m"]:
+        return "1/m" if self.model.metric else "relative"
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        height, width = self.input_shape
+        run = f"{self.windows} windows, {height}x{width} px, {self.precision}"
+        aligned = (
+            "windows are faded into each other, not aligned"
+            if self.model.metric
+            else "windows are aligned"
+        )
+        cost = (
+            f"{self.peak_bytes / 1e9:.1f} GB at the peak, {self.gflops_per_clip:.0f} GFLOP a clip"
+        )
+        return {
+            "licence": self.weights.licence or "not known",
+            "made_by": f"Video Depth Anything, {run}",
+            "network_output": self.model.units,
+            "alignment": aligned
+            if self.windows == "official" and self.n_frames > STEP
+            else "one window a clip",
+            "expected_cost": cost,
+        }
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        return network_size(self.clip_size, self.clip_size, self.input_size)
+
+    @property
+    def frames_run(self) -> int:
+        """Of one forward."""
+        return MAX_FRAMES if self.windows == "official" else self.n_frames
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """Memory that one call will need, known before it is made."""
+        return peak_bytes(
+            self.model,
+            size=self.input_shape,
+            n_clips=self.clips_per_call,
+            n_frames=self.frames_run,
+            precision=self.precision,
+        )
+
+    @cached_property
+    def gflops_per_clip(self) -> float:
+        per_frame = flops_per_frame(self.model, size=self.input_shape, n_frames=self.frames_run)
+        n_windows = 1 if self.windows == "direct" else -(-self.n_frames // STEP)
+        return n_windows * self.frames_run * per_frame / 1e9
+
+    @property
+    def resources(self) -> Resources:
+        memory = LIBRARIES_GB + (0 if self.gpus else self.peak_bytes / 1e9)
+        return Resources(
+            cpus=self.cpus,
+            gpus=self.gpus,
+            memory_gb=memory,
+            clips_per_shard=32,
+            clips_per_call=self.clips_per_call,
+        )
+
+    def start(
+        self, device: str, size: tuple[int, int]
+    ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
+        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        if self.compile:
+            compile_blocks(network)
+
+        def estimate(clips: Sequence[ClipInputs]) -> list[DepthEstimate | Rejected]:
+            made: dict[int, DepthEstimate | Rejected] = {}
+            good: list[ClipInputs] = []
+            for clip in clips:
+                try:
+                    check_frames(clip, self.n_frames, self.min_contrast, "depth")
+                    good.append(clip)
+                except Rejected as rejected:
+                    made[clip.row] = rejected
+            if good:
+                frames = np.stack([clip.arrays["rgb"] for clip in good])
+                depths = estimate_depth(
+                    network,
+                    frames,
+                    input_size=self.input_size,
+                    windows=self.windows,
+                    precision=self.precision,
+                )
+                made |= {
+                    clip.row: to_estimate(d, self.model.metric)
+                    for clip, d in zip(good, depths, strict=True)
+                }
+            return [made[clip.row] for clip in clips]
+
+        return estimate
+
+
+def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
+    """The network of a published pickle, or of a file of ours. Raises ValueError where the file is
+    of another one.
+    """
+    return (
+        load_own(path, VideoDepth, config, "depth")
+        if path.suffix == OWN
+        else load_published(path, config)
+    )
+
+
+def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
+    """The network's output as inverse depth. What is not finite becomes NaN, and rejects the clip
+    later.
+
+    So does infinite metric depth: its inverse, 0, would count as known.
+    """
+    inverse = 1 / np.maximum(depth, np.float32(NEAREST_M)) if metric else depth
+    known = np.where(np.isfinite(depth), inverse, np.float32(np.nan))
+    return DepthEstimate(inverse_depth=known, valid=np.ones(depth.shape, bool))

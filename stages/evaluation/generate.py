@@ -1,0 +1,120 @@
+"""The first frame of a clip, and actions -> what a trained world model expects to see, for as long
+as is asked.
+
+The free-running protocol of evaluation, if one likes with actions of one's own. Past the actions
+that are given the last pose is held; past the world model's window its cache slides.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+from model.magvit2.batched import decode_frames
+from model.training.loop import step_generator
+from model.world.cache import Tokens
+from model.world.config import SamplingConfig
+from model.world.sampling import rollout
+from stages.base import Progress
+from stages.evaluation.generated_video import Course, GeneratedVideo
+from stages.evaluation.predict import SAMPLING_ROLE, Networks, read_tokens
+from stages.tokenizer.images import Source
+from stages.world_model.data import pick_substeps
+from storage.stores.rows import Rows
+
+DECODED_AT_ONCE = 16  # frames between two reports of progress
+
+
+def plan_course(
+    own: Float32[np.ndarray, "t s a"],
+    given: Float32[np.ndarray, "t2 s2 a"] | None,
+    n_frames: int | None,
+    n_substeps: int,
+) -> Course:
+    """The clip's actions or those given instead, of which a world model reads `n_substeps` a frame.
+
+    Without `n_frames` there are as many frames as actions. Actions that come one a frame stand for
+    all its sub-steps. Raises ValueError if there is nothing to predict, or fewer sub-steps are
+    given than are read.
+    """
+    chosen = own if given is None else given
+    n = len(chosen) if n_frames is None else n_frames
+    if n < 2:
+        raise ValueError(
+            f"{n} frames: frame 0 is given, so that 2 or more are needed to predict any"
+        )
+    if 1 < chosen.shape[1] < n_substeps:
+        raise ValueError(
+            f"the actions have {chosen.shape[1]} sub-steps a frame, the world model reads {n_substeps}: give as many, "
+            "or one, which then stands for all"
+        )
+    if chosen.shape[1] == 1:
+        actions = np.repeat(chosen, n_substeps, axis=1)
+    else:
+        actions = pick_substeps(chosen[None], n_substeps)[0]
+    n_given = min(n, len(actions))
+    held = np.broadcast_to(actions[-1:, -1:], (n - n_given, *actions.shape[1:]))
+    return Course(
+        actions=np.concatenate([actions[:n_given], held]), n_given=n_given, own=given is None
+    )
+
+
+def generate_video(
+    networks: Networks,
+    rows: Mapping[str, Rows],
+    row: int,
+    course: Course,
+    sampling: SamplingConfig,
+    seed: int,
+    progress: Progress,
+) -> GeneratedVideo:
+    """`rows` has the clip and its tokens; progress counts frames, those generated and those made
+    into pictures.
+    """
+    true = read_tokens(rows, np.array([row]), networks)
+    actions = networks.stats.normalise(torch.from_numpy(course.actions))[None].to(networks.device)
+    n, sources = len(course.actions), by_source(true)
+    total = n - 1 + len(sources) * (n + true.rgb.shape[1])
+    done = 0
+
+    def advance(by: int, note: str) -> None:
+        nonlocal done
+        done += by
+        progress(done, total, note)
+
+    noise = step_generator(seed, 0, SAMPLING_ROLE)
+    advance(0, "generating")
+    made = rollout(
+        networks.world,
+        true[:1],
+        actions,
+        sampling,
+        noise,
+        on_frame=lambda t: advance(1, f"frame {t}"),
+    )
+
+    def decode(source: Source, ids: Int[Tensor, "t gh gw"]) -> Float[Tensor, "t c h w"]:
+        tokenizer = networks.rgb_tokenizer if source == "rgb" else networks.depth_tokenizer
+        assert tokenizer is not None, source
+        parts = []
+        for part in ids.split(DECODED_AT_ONCE):
+            parts.append(decode_frames(tokenizer, part).cpu())
+            advance(len(part), "decoding")
+        return torch.cat(parts)
+
+    return GeneratedVideo(
+        clip_id=rows["clip"].clip_ids[row],
+        course=course,
+        predicted={source: decode(source, ids) for source, ids in by_source(made).items()},
+        true={source: decode(source, ids) for source, ids in sources.items()},
+    )
+
+
+def by_source(tokens: Tokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
+    """Of the only clip."""
+    found: dict[Source, Tensor] = {"rgb": tokens.rgb[0]}
+    if tokens.depth is not None:
+        found["depth"] = tokens.depth[0]
+    return found

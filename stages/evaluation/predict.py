@@ -1,0 +1,261 @@
+"""Held-out clips and a trained world model -> predicted tokens, under both protocols and under
+another clip's actions.
+
+Teacher-forced: every frame from the true frames before it. Free-running: all frames from frame 0
+alone, which is what a world model is for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.batched import Precision
+from model.training.checkpoint import load_model, read_header
+from model.training.loop import step_generator
+from model.world.batch import ActionStats
+from model.world.cache import Tokens
+from model.world.config import SamplingConfig, WorldModelConfig
+from model.world.dual_branch import DualBranchWorldModel
+from model.world.sampling import rollout, teacher_forced
+from stages.batches import raw_draws
+from stages.depth.scaling import image_to_depth
+from stages.evaluation.scores import FREE, TEACHER, ClipDepth, ClipVideos
+from stages.tokenizer.decode import decode_clips, load_tokenizer, read_ids
+from stages.tokenizer.images import rgb_to_images
+from stages.world_model.data import WORLD_MODEL_FILE, card_stats, tokenizer_keys, world_actions
+from storage.stores.results import Result
+from storage.stores.rows import Rows
+
+SAMPLING_ROLE = 3  # keeps the noise of generation apart from that of training and validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What generation needs, loaded. `depth_tokenizer` is None for a world model without a depth
+    branch.
+    """
+
+    world: DualBranchWorldModel
+    stats: ActionStats
+    rgb_tokenizer: MagvitTokenizer
+    depth_tokenizer: MagvitTokenizer | None
+    precision: Precision = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.world.parameters()).device
+
+    @property
+    def has_depth(self) -> bool:
+        return self.depth_tokenizer is not None
+
+
+def load_networks(
+    rows: Mapping[str, Rows],
+    results: Mapping[str, Result],
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Networks:
+    """Raises ValueError where the world model, the tokens and the tokenizers do not belong
+    together.
+    """
+    networks = networks_of(results["world_model"].file(WORLD_MODEL_FILE), rows, results, device)
+    return replace(networks, precision=precision)
+
+
+def networks_of(
+    path: Path, rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device
+) -> Networks:
+    """The same with the world model of a file, wherever it lies."""
+    world, config = load_model(path, DualBranchWorldModel, WorldModelConfig)
+    card = read_header(path)["card"]
+    roles = ("rgb", "depth") if config.depth_branch else ("rgb",)
+    check_belong_together(config, card, rows, results, roles)
+    rgb = load_tokenizer(results["rgb_tokenizer"], "rgb").to(device)
+    depth = (
+        load_tokenizer(results["depth_tokenizer"], "depth").to(device)
+        if config.depth_branch
+        else None
+    )
+    world = world.requires_grad_(False).to(device)
+    return Networks(world=world, stats=card_stats(card), rgb_tokenizer=rgb, depth_tokenizer=depth)
+
+
+def check_belong_together(
+    config: WorldModelConfig,
+    card: Mapping,
+    rows: Mapping[str, Rows],
+    results: Mapping[str, Result],
+    roles: tuple[str, ...],
+) -> None:
+    made_by = tokenizer_keys(rows)
+    for role in roles:
+        store, trained_on, given = (
+            f"{role}_tokens",
+            card["tokenizers"][f"{role}_tokens"],
+            results[f"{role}_tokenizer"],
+        )
+        if not made_by[store] == trained_on == str(given.ref):
+            raise ValueError(
+                f"the {role} tokens were made by tokenizer {made_by[store]}, the world model learned those of "
+                f"{trained_on}, and {given.ref} is given for decoding: all three must be one. Run the stages from "
+                f"'{store}' on again"
+            )
+        if tuple(rows[store].spec(store).shape[1:]) != tuple(config.grid):
+            raise ValueError(
+                f"store {rows[store].ref} has frames of {rows[store].spec(store).shape[1:]} tokens, the world model "
+                f"reads {config.grid}: evaluate it on tokens of the size that it was trained on"
+            )
+
+
+def draw_others(
+    usable: Int[np.ndarray, " n"], chosen: Int[np.ndarray, " b"], seed: int
+) -> Int[np.ndarray, " b"]:
+    """For each chosen row another usable one, drawn at random, to take its actions. At least two
+    must be usable.
+    """
+    if len(usable) < 2:
+        raise ValueError(f"{len(usable)} usable clip: the actions of another one need a second")
+    places = np.searchsorted(usable, chosen)
+    steps = 1 + raw_draws(len(usable), "other actions", seed)[places] % np.uint64(len(usable) - 1)
+    return usable[(places + steps.astype(np.int64)) % len(usable)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Predicted tokens of whole clips; frame 0 is the given one."""
+
+    by_protocol: Mapping[str, Tokens]
+    other_actions: (
+        Tokens | None
+    )  # free-running under the actions of other clips, with the same noise
+
+
+def generate(
+    model: DualBranchWorldModel,
+    true: Tokens,
+    actions: Float[Tensor, "b t i a"],
+    other_actions: Float[Tensor, "b t i a"] | None,
+    sampling: SamplingConfig,
+    seed: int,
+    number: int,
+) -> Generated:
+    """All predictions of one batch; `number` is the batch's, so that batches draw unlike noise."""
+
+    def noise() -> torch.Generator:
+        return step_generator(seed, number, SAMPLING_ROLE)
+
+    given = true[:1]
+    free = rollout(model, given, actions, sampling, noise())
+    taught = given.then(teacher_forced(model, true, actions, sampling, noise()))
+    other = (
+        None if other_actions is None else rollout(model, given, other_actions, sampling, noise())
+    )
+    return Generated(by_protocol={FREE: free, TEACHER: taught}, other_actions=other)
+
+
+def predicted_videos(
+    networks: Networks,
+    rows: Mapping[str, Rows],
+    chosen: Int[np.ndarray, " b"],
+    others: Int[np.ndarray, " b"] | None,
+    sampling: SamplingConfig,
+    seed: int,
+    number: int,
+) -> list[ClipVideos]:
+    """The chosen clips' true and predicted images, ready to be scored and drawn."""
+
+    def actions_of(which: Int[np.ndarray, " b"]) -> Float[Tensor, "b t i a"]:
+        n_substeps = networks.world.config.action_substeps
+        return world_actions(rows["clip"], which, n_substeps, networks.stats).to(networks.device)
+
+    true = read_tokens(rows, chosen, networks)
+    other_actions = None if others is None else actions_of(others)
+    with torch.autocast(
+        networks.device.type, torch.bfloat16, enabled=networks.precision == "bfloat16"
+    ):
+        made = generate(
+            networks.world, true, actions_of(chosen), other_actions, sampling, seed, number
+        )
+    camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
+
+    def decode(tokens: Tokens) -> Float[Tensor, "b t c h w"]:
+        return decode_clips(networks.rgb_tokenizer, tokens.rgb, networks.precision)
+
+    decoded, predicted = (
+        decode(true),
+        {name: decode(tokens) for name, tokens in made.by_protocol.items()},
+    )
+    other = None if made.other_actions is None else decode(made.other_actions)
+    depths = (
+        decoded_depths(networks, rows, chosen, true, made)
+        if networks.has_depth
+        else [None] * len(chosen)
+    )
+    return [
+        ClipVideos(
+            clip_id=rows["clip"].clip_ids[int(row)],
+            camera=camera[i],
+            decoded=decoded[i],
+            predicted={name: video[i] for name, video in predicted.items()},
+            other_actions=None if other is None else other[i],
+            depth=depths[i],
+        )
+        for i, row in enumerate(chosen)
+    ]
+
+
+def read_tokens(
+    rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"], networks: Networks
+) -> Tokens:
+    """The true tokens of these rows; raises ValueError, naming the clip, where one is none of the
+    model's.
+    """
+
+    def read(name: str) -> Int[Tensor, "b t gh gw"]:
+        return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
+
+    return Tokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
+
+
+def decoded_depths(
+    networks: Networks,
+    rows: Mapping[str, Rows],
+    chosen: Int[np.ndarray, " b"],
+    true: Tokens,
+    made: Generated,
+) -> list[ClipDepth]:
+    """Inverse depth in the annotator's units: the depth branch's images, undone by each clip's
+    stored range.
+    """
+    limits = rows["depth"].gather("inverse_depth_range", chosen)
+
+    def undo(tokens: Tokens) -> Float[Tensor, "b t h w"]:
+        assert networks.depth_tokenizer is not None and tokens.depth is not None
+        images = decode_clips(networks.depth_tokenizer, tokens.depth, networks.precision)
+        gray = rearrange(images, "b t c h w -> c b t h w").mean(0)
+        return torch.from_numpy(image_to_depth(gray.numpy(), limits))
+
+    decoded, predicted = (
+        undo(true),
+        {name: undo(tokens) for name, tokens in made.by_protocol.items()},
+    )
+    target = torch.from_numpy(rows["depth"].gather("inverse_depth", chosen).astype(np.float32))
+    valid = torch.from_numpy(rows["depth"].gather("valid", chosen))
+    return [
+        ClipDepth(
+            target=target[i],
+            valid=valid[i],
+            limits=(float(limits[i, 0]), float(limits[i, 1])),
+            decoded=decoded[i],
+            predicted={name: video[i] for name, video in predicted.items()},
+        )
+        for i in range(len(chosen))
+    ]

@@ -1,0 +1,265 @@
+"""Scores of clips -> what people read: means, tables that never mix protocols or references, and
+plain sentences.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model import metrics
+from stages.evaluation.scores import (
+    CAMERA,
+    CEILING,
+    COPY,
+    DECODED,
+    FARTHEST_RATIO,
+    FRAME,
+    FREE,
+    MODEL,
+    MOVING,
+    PREVIOUS,
+    PROTOCOLS,
+    PSEUDO_DEPTH,
+    REFERENCES,
+    TEACHER,
+    Cell,
+    Scores,
+)
+
+# metric -> heading with the direction of better, format
+COLUMNS: dict[str, tuple[str, str]] = {
+    "psnr": ("PSNR (dB) ↑", ".2f"),
+    "ssim": ("SSIM ↑", ".4f"),
+    "lpips": ("LPIPS ↓", ".4f"),
+    "delta_psnr": ("ΔPSNR (dB) ↑", "+.2f"),
+    "abs_rel": ("AbsRel ↓", ".4f"),
+    "delta1": ("δ1 ↑", ".4f"),
+    "delta2": ("δ2 ↑", ".4f"),
+    "abs_rel_aligned": ("AbsRel, aligned ↓", ".4f"),
+    "delta1_aligned": ("δ1, aligned ↑", ".4f"),
+    "delta2_aligned": ("δ2, aligned ↑", ".4f"),
+}
+DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
+WEAK_CONTROL_DB = 1.99  # ΔPSNR of Genie in RoboScape's table (arXiv:2506.23135)
+METHODS = (MODEL, COPY, PREVIOUS, CEILING)
+REGIONS = (FRAME, MOVING)
+
+
+def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cell:
+    return Cell(FREE, reference, region, method, metric)
+
+
+# The numbers of the result, by name: where each stands in the tables. What was not measured is left
+# out.
+NUMBERS: dict[str, Cell] = {
+    "psnr_free": free(FRAME, MODEL, "psnr"),
+    "psnr_copy": free(FRAME, COPY, "psnr"),
+    "ssim_free": free(FRAME, MODEL, "ssim"),
+    "ssim_copy": free(FRAME, COPY, "ssim"),
+    "lpips_free": free(FRAME, MODEL, "lpips"),
+    "lpips_copy": free(FRAME, COPY, "lpips"),
+    "psnr_free_moving": free(MOVING, MODEL, "psnr"),
+    "psnr_copy_moving": free(MOVING, COPY, "psnr"),
+    "psnr_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "psnr"),
+    "ssim_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "ssim"),
+    "delta_psnr": free(FRAME, MODEL, "delta_psnr"),
+    "delta_psnr_moving": free(MOVING, MODEL, "delta_psnr"),
+    "psnr_free_camera": free(FRAME, MODEL, "psnr", CAMERA),
+    "psnr_copy_camera": free(FRAME, COPY, "psnr", CAMERA),
+    "tokenizer_psnr": free(FRAME, CEILING, "psnr", CAMERA),
+    **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
+    "abs_rel_copy": free(FRAME, COPY, "abs_rel", PSEUDO_DEPTH),
+    "abs_rel_tokenizer": free(FRAME, CEILING, "abs_rel", PSEUDO_DEPTH),
+}
+# flag -> the model's number, the copy's, what a sentence calls it, format; for all of them larger
+# is better
+CONTESTS: dict[str, tuple[str, str, str, str]] = {
+    "beats_copy_psnr": ("psnr_free", "psnr_copy", "PSNR", ".2f"),
+    "beats_copy_ssim": ("ssim_free", "ssim_copy", "SSIM", ".4f"),
+    "beats_copy_moving": (
+        "psnr_free_moving",
+        "psnr_copy_moving",
+        "PSNR of the moving region",
+        ".2f",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What was evaluated and how, for the notes below the tables."""
+
+    split: str
+    n_clips: int
+    n_usable: int
+    has_lpips: bool
+    has_depth: bool
+    depth_annotator: str  # name, and what it stands in for
+    depth_units: str
+    sampling: str
+    seed: int
+
+
+def mean_scores(per_clip: Sequence[Scores]) -> Scores:
+    """Means over the clips in which a number was measured."""
+    cells = sorted(dict.fromkeys(cell for scores in per_clip for cell in scores), key=table_order)
+    return {
+        cell: float(np.mean([scores[cell] for scores in per_clip if cell in scores]))
+        for cell in cells
+    }
+
+
+def table_order(cell: Cell) -> tuple[int, ...]:
+    orders = (PROTOCOLS, REFERENCES, REGIONS, METHODS, tuple(COLUMNS))
+    return tuple(order.index(name) for order, name in zip(orders, cell, strict=True))
+
+
+def report_numbers(means: Scores, n_clips: int) -> dict[str, float]:
+    numbers = {name: means[cell] for name, cell in NUMBERS.items() if cell in means}
+    for flag, (ours, copied, _, _) in CONTESTS.items():
+        if ours in numbers and copied in numbers:
+            numbers[flag] = float(numbers[ours] > numbers[copied])
+    return {"clips": float(n_clips), **numbers}
+
+
+def markdown(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
+    numbers = report_numbers(means, setting.n_clips)
+    sections = ["# Evaluation", verdict(numbers, per_clip, setting), actions_verdict(numbers)]
+    for protocol in PROTOCOLS:
+        for reference in REFERENCES:
+            sections += table(means, protocol, reference, setting)
+    return (
+        "\n\n".join([*sections, "\n".join(f"- {line}" for line in notes(means, per_clip, setting))])
+        + "\n"
+    )
+
+
+def verdict(numbers: Mapping[str, float], per_clip: Sequence[Scores], setting: Setting) -> str:
+    """Whether the model beats copying its first frame, in each way that was measured."""
+    won: list[str] = []
+    lost: list[str] = []
+    for flag, (ours, copied, label, style) in CONTESTS.items():
+        if flag not in numbers:
+            continue
+        share = better_in(per_clip, NUMBERS[ours], NUMBERS[copied])
+        text = f"{label} ({numbers[ours]:{style}} against {numbers[copied]:{style}}, better in {share})"
+        (won if numbers[flag] else lost).append(text)
+    start = (
+        f"Free-running from one frame, on {setting.n_clips} held-out clips and against the decoded true tokens, "
+        "the world model "
+    )
+    if not lost:
+        return start + f"**beats copying that frame** in {listed(won)}."
+    if not won:
+        return start + f"**does not beat copying that frame** in {listed(lost, 'or')}."
+    return (
+        start
+        + f"**beats copying that frame** in {listed(won)}, but **not** in {listed(lost, 'or')}."
+    )
+
+
+def actions_verdict(numbers: Mapping[str, float]) -> str:
+    if "delta_psnr" not in numbers:
+        return "How much the actions matter (ΔPSNR) was not measured: it takes two held-out clips."
+    change, moving = numbers["delta_psnr"], numbers.get("delta_psnr_moving")
+    there = f" ({moving:+.2f} dB in the moving region)" if moving is not None else ""
+    measured = f"ΔPSNR, what it loses under those of another clip, is {change:+.2f} dB{there}."
+    if change <= 0:
+        return f"The actions do **not** steer it: {measured}"
+    little = f" That is little: the paper has {WEAK_CONTROL_DB} dB for a model under weak control."
+    return f"The actions steer it: {measured}" + (little if change < WEAK_CONTROL_DB else "")
+
+
+def better_in(per_clip: Sequence[Scores], ours: Cell, copied: Cell) -> str:
+    measured = [scores for scores in per_clip if ours in scores and copied in scores]
+    return f"{sum(scores[ours] > scores[copied] for scores in measured)} of {len(measured)} clips"
+
+
+def listed(texts: Sequence[str], last: str = "and") -> str:
+    return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" {last} {texts[-1]}"
+
+
+def table(means: Scores, protocol: str, reference: str, setting: Setting) -> list[str]:
+    """A heading and a table: one protocol, one reference. Empty where nothing was measured."""
+    here = {cell: value for cell, value in means.items() if cell[:2] == (protocol, reference)}
+    if not here:
+        return []
+    found = {cell.metric for cell in here}
+    columns = [
+        name for name in COLUMNS if name in found or (name == "lpips" and reference != PSEUDO_DEPTH)
+    ]
+    rows = dict.fromkeys((cell.region, cell.method) for cell in sorted(here, key=table_order))
+    lines = [
+        "| | " + " | ".join(COLUMNS[name][0] for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for region, method in rows:
+        label = f"{method}, {region}" if len({r for r, _ in rows}) > 1 else method
+        values = [here.get(Cell(protocol, reference, region, method, name)) for name in columns]
+        texts = [shown(name, value, setting) for name, value in zip(columns, values, strict=True)]
+        lines.append(f"| {label} | " + " | ".join(texts) + " |")
+    return [f"## {protocol.capitalize()}, against {in_words(reference, setting)}", "\n".join(lines)]
+
+
+def shown(metric: str, value: float | None, setting: Setting) -> str:
+    if value is not None:
+        return f"{value:{COLUMNS[metric][1]}}"
+    return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
+
+
+def in_words(reference: str, setting: Setting) -> str:
+    return f"the {reference}" + (
+        f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
+    )
+
+
+def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[str]:
+    """What a number means, and what is not here."""
+    n_moving = sum(NUMBERS["psnr_free_moving"] in scores for scores in per_clip)
+    lines = [
+        f"{setting.n_clips} clips, spread evenly over the {setting.n_usable} usable ones of split '{setting.split}'; "
+        f"values are means over clips. Sampling: {setting.sampling}, seed {setting.seed}.",
+        "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames before it. Frame 0 is "
+        "given and never scored.",
+        f"The moving region, the same against both references, is where decoded true frames differ from frame 0, and "
+        f"a little around; {n_moving} of {setting.n_clips} clips have one.",
+        f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
+        "ΔPSNR: PSNR with the true actions minus PSNR with those of another held-out clip, same noise.",
+    ]
+    if not setting.has_lpips:
+        lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
+    if not setting.has_depth:
+        return [*lines, "The world model has no depth branch: there are no depth scores."]
+    if NUMBERS["abs_rel"] in means:
+        lines.append(
+            "Depth is 1 / the depth branch's inverse depth, in the units that the clip's stored range gives "
+            f"({setting.depth_units or 'not said'}), where the pseudo depth is valid; aligned: after one scale and "
+            "shift of inverse depth a clip. What is farther than "
+            f"{FARTHEST_RATIO:g} times the clip's near end counts as that far. Copied: the decoded first frame."
+        )
+    return lines
+
+
+def metrics_csv(means: Scores) -> bytes:
+    return csv_bytes(Cell._fields, ([*cell, f"{value:.6f}"] for cell, value in means.items()))
+
+
+def clips_csv(clip_ids: Sequence[str], others: Sequence[str], per_clip: Sequence[Scores]) -> bytes:
+    """Long form too; `other_clip` is the one whose actions ΔPSNR was measured with."""
+    lines = (
+        [clip_id, other, *cell, f"{scores[cell]:.6f}"]
+        for clip_id, other, scores in zip(clip_ids, others, per_clip, strict=True)
+        for cell in sorted(scores, key=table_order)
+    )
+    return csv_bytes(("clip", "other_clip", *Cell._fields), lines)
+
+
+def csv_bytes(names: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, "value"])
+    writer.writerows(lines)
+    return text.getvalue().encode()

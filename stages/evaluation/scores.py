@@ -1,0 +1,185 @@
+"""One held-out clip, true and predicted -> scores, each named by the place in the tables where it
+stands.
+
+Frame 0 is given to every method and is never scored. What is compared with what is kept apart: two
+protocols, and three references (decoded true tokens and camera frames for pictures, the pseudo
+labels for depth).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from model import metrics
+from model.lpips import Lpips
+from stages.tokenizer.images import moving_mask
+
+FREE, TEACHER = "free-running", "teacher-forced"
+PROTOCOLS = (FREE, TEACHER)
+DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
+REFERENCES = (DECODED, CAMERA, PSEUDO_DEPTH)
+FRAME, MOVING = "whole frame", "moving region"
+MODEL, COPY, PREVIOUS, CEILING = (
+    "world model",
+    "copy of frame 0",
+    "copy of the frame before",
+    "tokenizer's ceiling",
+)
+
+# Depths beyond this many times the clip's near end count as this far, true and predicted alike
+FARTHEST_RATIO = 100.0
+
+
+class Cell(NamedTuple):
+    """Where a number stands."""
+
+    protocol: str
+    reference: str
+    region: str
+    method: str
+    metric: str
+
+
+Scores = dict[
+    Cell, float
+]  # of one clip; what cannot be measured (the moving region of a still clip) is not there
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDepth:
+    """Inverse depth in the annotator's units; `limits` are the clip's stored range, `predicted` is
+    by protocol.
+    """
+
+    target: Float[Tensor, "t h w"]
+    valid: Bool[Tensor, "t h w"]
+    limits: tuple[float, float]
+    decoded: Float[Tensor, "t h w"]
+    predicted: Mapping[str, Float[Tensor, "t h w"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipVideos:
+    """Images in [-1, 1] of all frames; `predicted` is by protocol, its frame 0 the given one."""
+
+    clip_id: str
+    camera: Float[Tensor, "t c h w"]
+    decoded: Float[Tensor, "t c h w"]
+    predicted: Mapping[str, Float[Tensor, "t c h w"]]
+    other_actions: Float[Tensor, "t c h w"] | None  # free-running under another clip's actions
+    depth: ClipDepth | None
+
+
+def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
+    moving = moving_mask(clip.decoded, still=clip.decoded[:1])
+    scores: Scores = {}
+    for reference, target in ((DECODED, clip.decoded), (CAMERA, clip.camera)):
+        for protocols, method, video in candidates(clip, reference):
+            for (region, metric), value in compare(video, target, moving, perceptual).items():
+                scores |= {
+                    Cell(protocol, reference, region, method, metric): value
+                    for protocol in protocols
+                }
+        if clip.other_actions is not None:
+            other = compare_psnr(clip.other_actions, target, moving)
+            for region, value in other.items():
+                true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
+                scores[Cell(FREE, reference, region, MODEL, "delta_psnr")] = true - value
+    return scores | (score_depth(clip.depth) if clip.depth is not None else {})
+
+
+def candidates(
+    clip: ClipVideos, reference: str
+) -> Iterator[tuple[tuple[str, ...], str, Float[Tensor, "t c h w"]]]:
+    """(protocols, method, video): what is compared with a reference. Copies are copies of the
+    reference's frames.
+    """
+    for protocol in PROTOCOLS:
+        yield (protocol,), MODEL, clip.predicted[protocol]
+    source = clip.decoded if reference == DECODED else clip.camera
+    yield PROTOCOLS, COPY, copy_first(source)
+    yield (
+        (TEACHER,),
+        PREVIOUS,
+        torch.cat([source[:1], source[:-1]]),
+    )  # the true frame before is known there
+    if reference == CAMERA:
+        yield PROTOCOLS, CEILING, clip.decoded
+
+
+def copy_first(video: Float[Tensor, "t *any"]) -> Float[Tensor, "t *any"]:
+    return video[:1].expand_as(video)
+
+
+def compare(
+    video: Float[Tensor, "t c h w"],
+    target: Float[Tensor, "t c h w"],
+    moving: Bool[Tensor, "t h w"],
+    perceptual: Lpips | None,
+) -> dict[tuple[str, str], float]:
+    """(region, metric) -> score over the frames after frame 0."""
+    found = {
+        (region, "psnr"): value for region, value in compare_psnr(video, target, moving).items()
+    }
+    ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
+    similarity, edge = metrics.ssim_map(ours, true), metrics.SSIM_EDGE
+    inner = mask[..., edge:-edge, edge:-edge]
+    found[FRAME, "ssim"] = similarity.mean().item()
+    if inner.any():
+        found[MOVING, "ssim"] = similarity[inner].mean().item()
+    if perceptual is not None:
+        device = perceptual.shift.device
+        found[FRAME, "lpips"] = metrics.lpips(perceptual, ours.to(device), true.to(device)).item()
+    return found
+
+
+def compare_psnr(
+    video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
+) -> dict[str, float]:
+    """By region, in dB; equal frames count as `metrics.MAX_PSNR`."""
+    ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
+    found = {FRAME: metrics.psnr(ours, true).item()}
+    return found | ({MOVING: metrics.psnr(ours, true, mask).item()} if mask.any() else {})
+
+
+def score_depth(depth: ClipDepth) -> Scores:
+    """AbsRel, δ1 and δ2 against the pseudo depth where it is valid, raw and after one scale and
+    shift a clip.
+
+    The copied frame is frame 0 of the decoded true tokens, which knows a depth for every pixel.
+    """
+    if not depth.valid[1:].any():
+        return {}
+    methods = [((protocol,), MODEL, depth.predicted[protocol]) for protocol in PROTOCOLS]
+    methods += [(PROTOCOLS, COPY, copy_first(depth.decoded)), (PROTOCOLS, CEILING, depth.decoded)]
+    scores: Scores = {}
+    for protocols, method, inverse in methods:
+        for metric, value in compare_depth(inverse, depth).items():
+            scores |= {
+                Cell(protocol, PSEUDO_DEPTH, FRAME, method, metric): value for protocol in protocols
+            }
+    return scores
+
+
+def compare_depth(inverse_depth: Float[Tensor, "t h w"], depth: ClipDepth) -> dict[str, float]:
+    farthest = FARTHEST_RATIO / depth.limits[1]
+    ours, inverse_target, valid = (
+        inverse_depth[None, 1:],
+        depth.target[None, 1:],
+        depth.valid[None, 1:],
+    )
+    target = metrics.depth_from_inverse(inverse_target, farthest=farthest)
+    found = {}
+    for suffix, inverse in (
+        ("", ours),
+        ("_aligned", metrics.align_scale_shift(ours, inverse_target, valid)),
+    ):
+        guess = metrics.depth_from_inverse(inverse, farthest=farthest)
+        found[f"abs_rel{suffix}"] = metrics.abs_rel(guess, target, valid).item()
+        for n in (1, 2):
+            found[f"delta{n}{suffix}"] = metrics.delta_accuracy(guess, target, valid, n).item()
+    return found

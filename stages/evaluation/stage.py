@@ -1,0 +1,183 @@
+"""A trained world model on held-out clips -> metric tables and pictures.
+
+Files of the result: `metrics.md` (to read), `metrics.csv` and `metrics.json` (means),
+`tables/clips.csv` (every clip), `rollout.png`, `rollout.gif` and `rollout.mp4` (free-running
+predictions beside the truth).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int
+
+from model.magvit2.batched import Precision
+from model.training.checkpoint import write_whole
+from model.training.device import pick_device
+from model.world.config import SamplingConfig
+from stages.base import Progress, Resources
+from stages.batches import spread, usable_rows
+from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.pictures import animate, picture_page
+from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
+from stages.evaluation.report import (
+    Setting,
+    clips_csv,
+    markdown,
+    mean_scores,
+    metrics_csv,
+    report_numbers,
+)
+from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
+from stages.label_quality.report import Annotator
+from stages.lpips_weights import LpipsWeights
+from storage.stores.key import parameters
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import Rows
+
+# Generated at once; part of the numbers, since a batch draws its noise together
+CLIPS_PER_BATCH = 4
+SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Scores predictions teacher-forced and free-running, beside copying and beside the tokenizer's
+    own ceiling.
+
+    Nothing of the chosen clips was trained on if `split` is not `train`.
+    """
+
+    n_clips: int = 16  # at most, spread evenly over the usable ones
+    split: str = "val"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    seed: int = 0
+    n_pictures: int = 3
+    rate_hz: float = 2.0  # of the clips; for the times beside the pictures
+    lpips: LpipsWeights | None = None
+    # Of world model and tokenizers; bfloat16 is for GPUs, and rounds what is scored
+    precision: Precision = "float32"
+    # None: a GPU where there is one
+    device: str | None = field(default=None, metadata={"key": False})
+    resources: Resources = field(
+        default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
+    )
+
+    name: ClassVar[str] = "evaluation"
+    # 2: cells hidden again after a pass are rounded up; 3: without float's noise
+    version: ClassVar[int] = 3
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "discover": ("split",),
+        "clip": ("rgb", "actions"),
+        "depth": ("inverse_depth", "valid", "inverse_depth_range"),
+        "rgb_tokens": ("rgb_tokens",),
+        "depth_tokens": ("depth_tokens",),
+        "world_model": (),
+        "rgb_tokenizer": (),
+        "depth_tokenizer": (),
+    }
+
+    def __post_init__(self) -> None:
+        if self.n_clips < 1 or self.n_pictures < 1 or not self.rate_hz > 0:
+            raise ValueError(
+                f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more; rate_hz={self.rate_hz}: "
+                "above 0"
+            )
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
+
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        usable = usable_rows(rows, self.split)
+        chosen = spread(usable, self.n_clips)
+        others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
+        networks = load_networks(rows, results, pick_device(self.device), self.precision)
+        per_clip, shown = self.score(networks, rows, chosen, others, progress)
+        means = mean_scores(per_clip)
+        numbers = report_numbers(means, len(chosen))
+        setting = self.setting(rows, networks, len(chosen), len(usable))
+        clip_ids = names(rows, chosen)
+        other_ids = [""] * len(chosen) if others is None else names(rows, others)
+        write_whole(out.path / "metrics.md", markdown(means, per_clip, setting).encode())
+        write_whole(out.path / "metrics.csv", metrics_csv(means))
+        write_whole(out.path / "metrics.json", self.document(setting, numbers, means))
+        write_whole(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
+        self.draw(out, [clip for _, clip in shown], [per_clip[i] for i, _ in shown])
+        return numbers
+
+    def score(
+        self,
+        networks: Networks,
+        rows: Mapping[str, Rows],
+        chosen: Int[np.ndarray, " n"],
+        others: Int[np.ndarray, " n"] | None,
+        progress: Progress,
+    ) -> tuple[list[Scores], list[tuple[int, ClipVideos]]]:
+        """Scores of all chosen clips, and (place, videos) of those to show; other videos are not
+        kept.
+        """
+        perceptual = self.lpips.load(networks.device) if self.lpips else None
+        pictured = set(spread(np.arange(len(chosen)), self.n_pictures).tolist())
+        per_clip: list[Scores] = []
+        shown: list[tuple[int, ClipVideos]] = []
+        progress(0, len(chosen), "generating")
+        for number, start in enumerate(range(0, len(chosen), CLIPS_PER_BATCH)):
+            part = slice(start, start + CLIPS_PER_BATCH)
+            other = None if others is None else others[part]
+            for clip in predicted_videos(
+                networks, rows, chosen[part], other, self.sampling, self.seed, number
+            ):
+                if len(per_clip) in pictured:
+                    shown.append((len(per_clip), clip))
+                per_clip.append(score_clip(clip, perceptual))
+                progress(len(per_clip), len(chosen), f"clip {clip.clip_id}")
+        return per_clip, shown
+
+    def setting(
+        self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
+    ) -> Setting:
+        annotator = Annotator.of(rows["depth"])
+        by = annotator.name + (
+            f", a stand-in for {annotator.stand_in_for}" if annotator.stand_in_for else ""
+        )
+        how = self.sampling
+        return Setting(
+            split=self.split,
+            n_clips=n_clips,
+            n_usable=n_usable,
+            has_lpips=self.lpips is not None,
+            has_depth=networks.has_depth,
+            depth_annotator=by,
+            depth_units=annotator.units,
+            sampling=(
+                f"{how.n_steps} passes a frame, temperature {how.temperature:g}, {how.order} order, {self.precision}"
+            ),
+            seed=self.seed,
+        )
+
+    def document(self, setting: Setting, numbers: Mapping[str, float], means: Scores) -> bytes:
+        table = [{**Cell._asdict(cell), "value": value} for cell, value in means.items()]
+        found = {
+            "setting": vars(setting),
+            "stage": parameters(self),
+            "numbers": dict(numbers),
+            "means": table,
+        }
+        return json.dumps(found, indent=1, ensure_ascii=False).encode()
+
+    def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:
+        write_whole(out.path / "rollout.png", png_bytes(picture_page(clips, scores, self.rate_hz)))
+        frames = animate(clips, self.rate_hz)
+        write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
+        write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
+
+
+def names(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " n"]) -> list[str]:
+    return [rows["clip"].clip_ids[int(row)] for row in chosen]

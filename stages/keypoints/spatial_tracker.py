@@ -1,0 +1,276 @@
+"""The paper's keypoint annotator: SpatialTracker (arXiv:2404.04319), with published weights or
+small ones of ours.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from model.spatial_tracker.config import SpatialTrackerConfig
+from model.spatial_tracker.cost import Cost, predict_cost
+from model.spatial_tracker.model import SpatialTracker
+from model.spatial_tracker.predictor import Precision, Tracks, depth_from_inverse, track_points
+from model.spatial_tracker.published import load_published
+from model.spatial_tracker.triplane import HOLE
+from stages.annotator import check_choice, check_share
+from stages.base import Arrays, ClipInputs, Rejected, Resources
+from stages.keypoints.stage import Queries, TrackEstimate
+from stages.networks import load_own
+from storage.stores.spec import ArraySpec
+from storage.weights.ref import WeightsRef
+
+LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
+SUPPORT_POINTS = 36  # that are tracked beside those asked for
+DepthUnits = Literal["relative", "1/m"]
+OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialTracking:
+    """Tracks first-frame points through pictures and depth.
+
+    depth_units: of stage `depth`. The inverse of `1/m` is used as it is; `relative` inverse depth
+    is inverted with a floor, a share of the clip's largest, since its zero lies anywhere.
+    `backward_points` of the points, spread over the grid, are tracked back from where they were
+    last seen: how far that ends from the way there is the forward-backward error, at about that
+    share of the cost.
+
+    Raises ValueError for settings with which no clip could be made.
+    """
+
+    weights: WeightsRef
+    model: SpatialTrackerConfig
+    depth_units: DepthUnits
+    inverse_floor: float = 0.05
+    visible_above: float = 0.9  # probability, as published
+    precision: Precision = "float32"  # of attention
+    backward_points: int = 64  # 0: no forward-backward error
+    # This and the next: as the stage has them, for the
+    n_frames: int = field(default=16, metadata={"key": False})
+    n_points: int = field(default=1024, metadata={"key": False})  # cost told ahead of a run
+    clips_per_call: int = field(default=1, metadata={"key": False})
+    gpus: float = field(default=0.0, metadata={"key": False})
+    cpus: float = field(default=1.0, metadata={"key": False})
+    version: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        check_choice(who, "depth_units", self.depth_units, DepthUnits)
+        check_choice(who, "precision", self.precision, Precision)
+        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        if not 0 < self.inverse_floor < 1:
+            raise ValueError(
+                f"{who}: inverse_floor={self.inverse_floor:g}, expected a share between 0 and 1"
+            )
+        if not 0 <= self.visible_above <= 1:
+            raise ValueError(
+                f"{who}: visible_above={self.visible_above:g}, expected a probability in [0, 1]"
+            )
+        if self.backward_points < 0:
+            raise ValueError(
+                f"{who}: backward_points={self.backward_points}, expected 0 (none) or more"
+            )
+        try:
+            self.model.check_length(self.n_frames)
+        except ValueError as error:
+            raise ValueError(
+                f"{who}: n_frames={self.n_frames}, model.window={self.model.window}: {error}"
+            ) from error
+
+    @property
+    def name(self) -> str:
+        return self.weights.name.removesuffix(OWN)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        c, gflops = self.model, self.cost.flops / self.clips_per_call / 1e9
+        floor = f"inverse depth inverted, floor {self.inverse_floor:g} of the clip's largest"
+        return {
+            "licence": self.weights.licence or "not known",
+            "made_by": f"SpatialTracker, {c.working_height}x{c.working_width} px, windows of {c.window} frames, "
+            f"{c.iterations} iterations, attention in {self.precision}",
+            "depth_given": "metres" if self.depth_units == "1/m" else floor,
+            "expected_cost": f"{self.cost.peak_bytes / 1e9:.1f} GB at the peak, {gflops:.0f} GFLOP a clip",
+        }
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of one call, known before it is made: all points forward, then clip by clip some of them
+        backward.
+        """
+        there = predict_cost(
+            self.model, self.clips_per_call, self.n_frames, self.n_points + SUPPORT_POINTS
+        )
+        n_back = len(self.tracked_back(self.n_points))
+        if not n_back:
+            return there
+        back = predict_cost(self.model, 1, self.n_frames, n_back + SUPPORT_POINTS)
+        return Cost(
+            flops=there.flops + self.clips_per_call * back.flops,
+            peak_bytes=max(there.peak_bytes, back.peak_bytes),
+        )
+
+    def tracked_back(self, n_points: int) -> np.ndarray:
+        """Which of the points, spread over the grid."""
+        return np.unique(np.linspace(0, n_points - 1, self.backward_points).round().astype(int))
+
+    @property
+    def resources(self) -> Resources:
+        memory = LIBRARIES_GB + (0 if self.gpus else self.cost.peak_bytes / 1e9)
+        return Resources(
+            cpus=self.cpus,
+            gpus=self.gpus,
+            memory_gb=memory,
+            clips_per_shard=32,
+            clips_per_call=self.clips_per_call,
+        )
+
+    def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
+        axes, shape = ("t", "p"), (n_frames, n_points)
+        unit = "m" if self.depth_units == "1/m" else "of the clip's nearest point"
+        back = "distance between the way there and the way back, for each frame since the way back began; NaN where "
+        back += "not measured, hidden points among them"
+        return (
+            ArraySpec(
+                "visibility",
+                "float32",
+                axes,
+                shape,
+                "1",
+                "probability that the point is seen",
+                "zstd",
+            ),
+            ArraySpec(
+                "track_depth", "float32", axes, shape, unit, "of the point, by the tracker", "zstd"
+            ),
+            ArraySpec(
+                "fb_error", "float32", axes, shape, "px per frame", back, "zstd", fill=np.nan
+            ),
+        )
+
+    def start(
+        self, device: str
+    ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
+        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+
+        def track(clips: Sequence[ClipInputs], queries: Queries) -> list[TrackEstimate | Rejected]:
+            made: dict[int, TrackEstimate | Rejected] = {}
+            good, depths = [], []
+            for clip in clips:
+                try:
+                    depths.append(tracker_depth(clip.arrays, self.depth_units, self.inverse_floor))
+                    good.append(clip)
+                except Rejected as rejected:
+                    made[clip.row] = rejected
+            if good:
+                found = self.track(
+                    network,
+                    np.stack([clip.arrays["rgb"] for clip in good]),
+                    np.stack(depths),
+                    queries,
+                )
+                made |= {clip.row: estimate for clip, estimate in zip(good, found, strict=True)}
+            return [made[clip.row] for clip in clips]
+
+        return track
+
+    def track(
+        self,
+        network: SpatialTracker,
+        frames: np.ndarray,
+        depth: Float32[np.ndarray, "b t h w"],
+        queries: Queries,
+    ) -> list[TrackEstimate]:
+        asked = np.concatenate([np.zeros_like(queries[:, :1]), queries], axis=1)
+        how = {"visible_above": self.visible_above, "precision": self.precision}
+        found = track_points(network, frames, depth, asked, **how)
+        estimates = []
+        for i in range(len(frames)):
+            error = np.full(found.visible[i].shape, np.nan, np.float32)
+            chosen = self.tracked_back(len(queries))
+            if len(chosen):
+                error[:, chosen] = backward_error(
+                    network, frames[i], depth[i], found, i, chosen, how
+                )
+            extras = {
+                "visibility": found.visibility[i],
+                "track_depth": found.depth[i],
+                "fb_error": error,
+            }
+            estimates.append(
+                TrackEstimate(tracks=found.tracks[i], visible=found.visible[i], extras=extras)
+            )
+        return estimates
+
+
+def backward_error(
+    network: SpatialTracker,
+    frames: np.ndarray,
+    depth: Float32[np.ndarray, "t h w"],
+    found: Tracks,
+    clip: int,
+    chosen: np.ndarray,
+    how: Mapping[str, object],
+) -> Float32[np.ndarray, "t i"]:
+    """Pixels between these points' tracks and those that start where each was last seen and run
+    back in time, for each frame on that way: so a long way counts no more than a short one, and
+    optical flow's steps measure the same.
+
+    NaN in frames where the point is hidden, and for points that are never seen after the first
+    frame.
+    """
+    there, seen = found.tracks[clip][:, chosen], found.visible[clip][:, chosen]
+    n_frames = len(frames)
+    last = n_frames - 1 - seen[::-1].argmax(axis=0)  # of the frames in which each is seen
+    start = np.concatenate(
+        [(n_frames - 1 - last)[:, None], there[last, np.arange(len(chosen))]], axis=1
+    )
+    inside = np.clip(start, 0, [n_frames - 1, frames.shape[2] - 1, frames.shape[1] - 1]).astype(
+        np.float32
+    )
+    back = track_points(network, frames[None, ::-1].copy(), depth[None, ::-1].copy(), inside, **how)  # type: ignore[arg-type]
+    way = last - np.arange(n_frames)[:, None]  # frames
+    error = np.linalg.norm(back.tracks[0, ::-1] - there, axis=-1) / np.maximum(way, 1)
+    counted = seen & (way >= 0) & (last > 0)
+    return np.where(counted, error, np.nan).astype(np.float32)
+
+
+def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
+    """The network of the published pickle, or of a file of ours. Raises ValueError where the file
+    is of another one.
+    """
+    return (
+        load_own(path, SpatialTracker, config, "keypoints")
+        if path.suffix == OWN
+        else load_published(path, config)
+    )
+
+
+def tracker_depth(arrays: Arrays, units: DepthUnits, floor: float) -> Float32[np.ndarray, "t h w"]:
+    """Depth as the tracker wants it, 0 where it is not known.
+
+    Rejected: `no_depth` where nothing is known, `flat_depth` where all of it is at one distance.
+    """
+    inverse, valid = arrays["inverse_depth"].astype(np.float32), arrays["valid"]
+    known = valid & (inverse > 0)
+    if not known.any():
+        raise Rejected(
+            "no_depth", "no pixel has a depth: the tracker needs it to tell near from far"
+        )
+    if units == "1/m":
+        depth = np.where(known, 1 / np.where(known, inverse, np.float32(1)), np.float32(0))
+    else:
+        inverted = depth_from_inverse(np.where(known, inverse, np.float32(0))[None], floor)[0]
+        depth = np.where(valid, inverted, np.float32(0))
+    seen = depth[depth > HOLE]
+    if not seen.size or seen.min() == seen.max():
+        raise Rejected(
+            "flat_depth", "every pixel lies at one distance: the tracker needs some range of depth"
+        )
+    return depth

@@ -1,0 +1,216 @@
+"""Clip -> keypoints: tracks of a grid of points of the first frame, by an annotator that the
+experiment chooses.
+
+Which of them move enough to train on is not decided here (`model.world.keypoints`). The stage holds
+what every annotator has in common: queries, arrays in the store, checks, and the depth under each
+point. Paper, Sec. 3.3.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float16, Float32, UInt8
+
+from stages.annotator import check_frames, informed
+from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.drawing.pictures import contact_sheet, draw_tracks, spread, strip
+from storage.stores.results import Result
+from storage.stores.rows import Rows
+from storage.stores.spec import ArraySpec
+
+FB_ERROR = "fb_error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackEstimate:
+    """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
+
+    extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far
+    tracking forward and back again end apart, in px for each frame on the way; 0 or NaN where it
+    did not.
+    """
+
+    tracks: Float32[np.ndarray, "t p 2"]
+    visible: Bool[np.ndarray, "t p"]
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+Queries = Float32[np.ndarray, "p 2"]
+
+
+@runtime_checkable
+class KeypointAnnotator(Protocol):
+    """Tracks points. Its fields are parameters of the stage; `name` and `version` must be among
+    them.
+
+    A clip's arrays are `rgb`, `inverse_depth` and `valid`; an annotator may use all of them.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+
+    @property
+    def resources(self) -> Resources: ...
+
+    def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]: ...
+
+    def start(
+        self, device: str
+    ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
+        """The function that a worker keeps; queries are x, y in the first frame, the same for all
+        clips.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keypoints:
+    """grid: points along each side, at the centres of equal cells. min_contrast: least standard
+    deviation of a frame's grey levels (0-255); a frame without contrast (black, covered lens) has
+    nothing to follow and rejects the clip.
+    """
+
+    annotator: KeypointAnnotator
+    grid: int = 32  # open in the paper
+    n_frames: int = 16
+    min_contrast: float = 2.0
+
+    name: ClassVar[str] = "keypoints"
+    version: ClassVar[int] = 1
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "clip": ("rgb",),
+        "depth": ("inverse_depth", "valid"),
+    }
+
+    def __post_init__(self) -> None:
+        if self.grid < 1 or self.n_frames < 2:
+            raise ValueError(
+                f"grid={self.grid}, n_frames={self.n_frames}: expected 1 or more points and 2 frames"
+            )
+
+    @cached_property
+    def informed(self) -> KeypointAnnotator:
+        return informed(self.annotator, n_frames=self.n_frames, n_points=self.grid**2)
+
+    @property
+    def outputs(self) -> tuple[ArraySpec, ...]:
+        t, p = self.n_frames, self.grid**2
+        pixels = "x, y; (0, 0) is the centre of the clip's top-left pixel; point i is column i % grid of row i // grid"
+        depth = (
+            "inverse depth at the point, in the units of stage 'depth'; 0 where hidden or not known"
+        )
+        extras = self.annotator.extra_outputs(t, p)
+        if FB_ERROR not in {spec.name for spec in extras}:
+            about = "how far forward and backward tracking end from the start: not measured by this annotator, so NaN"
+            extras += (
+                ArraySpec(FB_ERROR, "float32", ("t", "p"), (t, p), "px", about, fill=np.nan),
+            )
+        return (
+            ArraySpec(
+                "tracks", "float32", ("t", "p", "i"), (t, p, 2), "px", pixels, "zstd", fill=np.nan
+            ),
+            ArraySpec(
+                "visible", "bool", ("t", "p"), (t, p), "1", "whether the point is seen in the frame"
+            ),
+            ArraySpec(
+                "point_inverse_depth", "float32", ("t", "p"), (t, p), "see stage 'depth'", depth
+            ),
+            *extras,
+        )
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return {"annotator": self.annotator.name, **self.informed.attributes}
+
+    @property
+    def resources(self) -> Resources:
+        return self.informed.resources
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        track = self.informed.start(device)
+
+        def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
+            made: dict[int, Arrays | Rejected] = {}
+            good: list[ClipInputs] = []
+            for clip in clips:
+                try:
+                    check_frames(clip, self.n_frames, self.min_contrast, self.name)
+                    good.append(clip)
+                except Rejected as rejected:
+                    made[clip.row] = rejected
+            if good:
+                queries = grid_queries(self.grid, good[0].arrays["rgb"].shape[1:3])
+                for clip, found in zip(good, track(good, queries), strict=True):
+                    made[clip.row] = found if isinstance(found, Rejected) else finish(found, clip)
+            return [made[clip.row] for clip in clips]
+
+        return annotate
+
+    def preview(
+        self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """A few clips: tracks over the camera frames."""
+        return contact_sheet([self._strip(own, inputs, row) for row in picks])
+
+    def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
+        arrays = own.read(("tracks", "visible"), row)
+        rgb = inputs["clip"].read(("rgb",), row)["rgb"]
+        shown = spread(self.n_frames, 6)
+        drawn = draw_tracks(rgb, arrays["tracks"], arrays["visible"])[shown]
+        seen = f"{100 * arrays['visible'].mean():.0f} % visible"
+        label = f"keypoints\n({self.annotator.name})"
+        title = f"clip {own.clip_ids[row]}"
+        return strip(
+            [(label, drawn)], title=title, note=seen, columns=[f"{t}" for t in shown], cell_px=192
+        )
+
+
+def grid_queries(grid: int, size: tuple[int, int]) -> Queries:
+    """Centres of grid x grid equal cells of a picture of (height, width) = `size`, row by row."""
+    height, width = size
+    cells = (np.arange(grid) + 0.5) / grid
+    x, y = np.meshgrid(cells * width - 0.5, cells * height - 0.5)
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def finish(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
+    """The clip's arrays. Rejected (`nan_tracks`) where a coordinate is not finite."""
+    bad = int((~np.isfinite(found.tracks)).any(axis=2).sum())
+    if bad:
+        return Rejected(
+            "nan_tracks", f"{bad} of {found.visible.size} positions are NaN or infinite"
+        )
+    depth = depth_under(
+        found.tracks, found.visible, clip.arrays["inverse_depth"], clip.arrays["valid"]
+    )
+    common = {"tracks": found.tracks, "visible": found.visible, "point_inverse_depth": depth}
+    return {**common, FB_ERROR: np.full(found.visible.shape, np.nan, np.float32), **found.extras}
+
+
+def depth_under(
+    tracks: Float32[np.ndarray, "t p 2"],
+    visible: Bool[np.ndarray, "t p"],
+    inverse_depth: Float16[np.ndarray, "t h w"],
+    valid: Bool[np.ndarray, "t h w"],
+) -> Float32[np.ndarray, "t p"]:
+    """Inverse depth of the pixel under each point; 0 where the point is hidden, outside, or the
+    depth unknown.
+
+    The nearest pixel, since a mean across an edge is the depth of nothing.
+    """
+    height, width = valid.shape[1:]
+    x, y = np.moveaxis(np.round(tracks), -1, 0)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    column, row = np.where(inside, x, 0).astype(int), np.where(inside, y, 0).astype(int)
+    frame = np.arange(len(tracks))[:, None]
+    known = visible & inside & valid[frame, row, column]
+    return np.where(known, inverse_depth[frame, row, column], 0).astype(np.float32)

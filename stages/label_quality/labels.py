@@ -1,0 +1,53 @@
+"""One clip's labels as they lie in the stores, and who made them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from storage.stores.rows import Rows
+from storage.stores.store import read_manifest
+
+LABEL_ARRAYS = {
+    "clip": ("rgb",),
+    "depth": ("inverse_depth", "valid", "inverse_depth_range"),
+    "keypoints": ("tracks", "visible"),
+}  # by role, what `Labels` holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Units and meaning of each array are those of the stage that made it."""
+
+    rgb: UInt8[np.ndarray, "t h w 3"]
+    inverse_depth: Float[np.ndarray, "t h w"]
+    valid: Bool[np.ndarray, "t h w"]
+    inverse_depth_range: Float32[np.ndarray, " 2"]
+    tracks: Float32[np.ndarray, "t p 2"]
+    visible: Bool[np.ndarray, "t p"]
+
+
+def read_labels(rows: Mapping[str, Rows], row: int) -> Labels:
+    """From the stores in these roles. Raises RejectedRow if one of them has nothing in this row."""
+    arrays: dict[str, np.ndarray] = {}
+    for role, names in LABEL_ARRAYS.items():
+        arrays |= rows[role].read(names, row)
+    return Labels(**arrays)
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Who made a store's labels, as its manifest says it."""
+
+    name: str
+    units: str
+    stand_in_for: str
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Annotator":
+        about = read_manifest(rows.ref).attributes
+        units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
+        return cls(
+            str(about.get("annotator", "unknown")), units, str(about.get("stand_in_for", ""))
+        )

@@ -1,0 +1,170 @@
+"""What people see of the labels' quality and scores: a page of tables, and a picture of a few
+clips.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from model import metrics
+from stages.drawing.pictures import Row, colour_depth, spread
+from stages.label_quality.contact_sheet import SheetClip, draw_thinned, label_rows
+from stages.label_quality.labels import Annotator
+from stages.label_quality.measures import MEASURES, flag_names, flag_summary, quality_note
+from stages.label_quality.scores import MOVING_PX, LabelledClip, Scores, TrueLabels
+from storage.stores.rows import Rows
+from storage.stores.store import read_manifest
+
+FRAMES_SHOWN = 3
+FLAGGED_SHOWN = 20
+
+
+def report(
+    means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, Annotator], quality: Rows
+) -> str:
+    """Markdown: who made the labels, their quality in all clips, and the scores of some beside what
+    they must beat.
+    """
+    lines = ["# Labels", ""]
+    for role, a in annotators.items():
+        lines.append(
+            f"- {role}: **{a.name}**"
+            + (f", a stand-in for {a.stand_in_for}" if a.stand_in_for else "")
+        )
+    lines += ["", "## Quality", "", *quality_table(quality), "", f"{flag_summary(quality)}.", ""]
+    if flagged := flagged_table(quality):
+        lines += [*flagged, ""]
+    lines += ["## Against ground truth", ""]
+    lines.append(f"{n_clips} clips looked at; {n_true} have exact ground truth beside them.")
+    if n_true == 0:
+        lines.append(
+            "Without ground truth nothing can be said here about how right the labels are."
+        )
+    elif annotators["depth"].name == "sensor":
+        lines.append(
+            "A simulated depth sensor is ground truth plus a little noise: a real one is worse."
+        )
+    for table in (depth_table(means), track_table(means, annotators["keypoints"].name)):
+        lines += ["", *table] if table else []
+    return "\n".join([*lines, ""])
+
+
+def quality_table(quality: Rows) -> list[str]:
+    """Each measure over all clips of the store: its middle, its worst value and clip, its limit,
+    clips beyond it.
+    """
+    rows = np.flatnonzero(quality.ok)
+    limits, flags = read_manifest(quality.ref).parameters, quality.gather("flags", rows)
+    lines = [
+        "| measure | median | worst | in clip | limit | flagged |",
+        "|---|---|---|---|---|---|",
+    ]
+    for bit, measure in enumerate(MEASURES):
+        values = quality.gather(measure.name, rows)
+        if np.isnan(values).all():
+            lines.append(f"| {measure.name} | not measured | | | | |")
+            continue
+        worst = measure.worst(values)
+        numbers = (np.nanmedian(values), values[worst], limits[measure.limit])
+        median, value, limit = (measure.text.format(float(number)) for number in numbers)
+        n_flagged = int((flags >> bit & 1).sum())
+        clip = f"`{quality.clip_ids[int(rows[worst])]}`"
+        lines.append(f"| {measure.name} | {median} | {value} | {clip} | {limit} | {n_flagged} |")
+    return lines
+
+
+def flagged_table(quality: Rows) -> list[str]:
+    """The flagged clips, those with most flags first."""
+    rows = np.flatnonzero(quality.ok)
+    flags = quality.gather("flags", rows)
+    order = sorted(np.flatnonzero(flags), key=lambda i: -len(flag_names(int(flags[i]))))
+    lines = ["| row | flagged clip | because |", "|---|---|---|"] if order else []
+    for i in order[:FLAGGED_SHOWN]:
+        row = int(rows[i])
+        lines.append(
+            f"| {row} | `{quality.clip_ids[row]}` | {', '.join(flag_names(int(flags[i])))} |"
+        )
+    return lines
+
+
+def depth_table(means: Scores) -> list[str]:
+    if "abs_rel_aligned" not in means:
+        return []
+    lines = ["| depth | AbsRel | δ1 |", "|---|---|---|"]
+    if "abs_rel" in means:
+        lines.append(f"| as it is | {means['abs_rel']:.4f} | {means['delta1']:.2%} |")
+    lines.append(
+        f"| one scale and shift a clip | {means['abs_rel_aligned']:.4f} | {means['delta1_aligned']:.2%} |"
+    )
+    return lines
+
+
+def track_table(means: Scores, annotator: str) -> list[str]:
+    if "average_jaccard" not in means:
+        return []
+    lines = [
+        "| keypoints | average Jaccard | position accuracy | occlusion accuracy |",
+        "|---|---|---|---|",
+    ]
+    names = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
+    for label, suffix in (
+        (f"{annotator}, all points", ""),
+        ("if nothing moved, all points", "_if_still"),
+        (f"{annotator}, moving points", "_moving"),
+        ("if nothing moved, moving points", "_moving_if_still"),
+    ):
+        values = [means.get(f"{name}{suffix}") for name in names]
+        if None not in values:
+            lines.append(
+                f"| {label} | "
+                + " | ".join(f"{100 * v:.1f}" for v in values if v is not None)
+                + " |"
+            )
+    moving = f"{MOVING_PX:g} px of {metrics.TAPVID_SIDE}"
+    lines += ["", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
+    if "active_truly_moving" in means:
+        found, share = means["active_points"], means["active_truly_moving"]
+        lines.append(
+            f"Of {found:.0f} tracks a clip that training would take as active, {share:.0%} truly move."
+        )
+    return lines
+
+
+def draw_clip(
+    clip: LabelledClip,
+    truth: TrueLabels | None,
+    scores: Scores,
+    quality: Mapping[str, np.ndarray],
+    annotators: Mapping[str, Annotator],
+) -> SheetClip:
+    """Camera, depth and tracks, each with its truth below it where there is one."""
+    shown = spread(len(clip.rgb), FRAMES_SHOWN)
+    camera, depth, tracks = label_rows(clip, annotators, shown)
+    rows: list[Row] = [camera, depth, tracks]
+    if truth is not None:
+        inverse = 1 / np.maximum(truth.depth_m, 1e-3)
+        limits = np.quantile(inverse[truth.depth_known], (0.02, 0.98)).astype(np.float32)
+        limits = clip.inverse_depth_range if annotators["depth"].units == "1/m" else limits
+        true_depth = colour_depth(inverse[shown], truth.depth_known[shown], limits)
+        true_tracks = draw_thinned(clip.rgb, truth.points.tracks, truth.points.visible)[shown]
+        rows = [camera, depth, ("true depth", true_depth), tracks, ("true tracks", true_tracks)]
+    return SheetClip(
+        title=f"episode {clip.task}/{clip.episode}",
+        note=f"{quality_note(quality)}\n{caption(scores)}",
+        rows=rows,
+    )
+
+
+def caption(scores: Scores) -> str:
+    texts: tuple[tuple[str, str, float, str], ...] = (
+        ("abs_rel", "AbsRel", 1, ".3f"),
+        ("abs_rel_aligned", "aligned", 1, ".3f"),
+        ("average_jaccard", "AJ", 100, ".0f"),
+        ("average_jaccard_moving", "moving", 100, ".0f"),
+    )
+    found = [
+        f"{label} {scores[name] * factor:{style}}"
+        for name, label, factor, style in texts
+        if name in scores
+    ]
+    return ", ".join(found) or "no ground truth"

@@ -1,0 +1,164 @@
+"""How good the pseudo labels are, over a data set: the numbers of `label_scores` where episodes
+have ground truth, and what `label_quality` found without.
+
+Only simulated episodes have ground truth (`<root>/ground_truth`). Where there is none, the report
+says so.
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from simulation.ground_truth import GroundTruth, read_ground_truth
+from stages.base import Progress, Resources
+from stages.drawing.pictures import png_bytes, spread
+from stages.label_quality.contact_sheet import COLUMNS, label_sheet
+from stages.label_quality.labels import LABEL_ARRAYS, Annotator, read_labels
+from stages.label_quality.measures import MEASURES, all_flags, flag_names, flag_summary
+from stages.label_quality.report import draw_clip, report
+from stages.label_quality.scores import LabelledClip, Scores, score_clip, true_labels
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreLabels:
+    """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and
+    `labels.png` to look at.
+
+    Scores are of `max_clips`; how many clips are flagged is of all.
+    """
+
+    # Where the data set lies, with `ground_truth` in it or not
+    root: str = field(metadata={"key": False})
+    max_clips: int = 64  # spread evenly over the index
+    n_pictures: int = COLUMNS  # with their truth they fill a page
+
+    name: ClassVar[str] = "label_scores"
+    version: ClassVar[int] = 2
+    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **LABEL_ARRAYS,
+        "discover": ("task", "episode", "split"),
+        "clip": ("rgb", "frame_index"),
+        "label_quality": (*(measure.name for measure in MEASURES), "flags"),
+    }
+    resources: ClassVar[Resources] = Resources(memory_gb=2.0)
+
+    def __post_init__(self) -> None:
+        if self.max_clips < 1 or self.n_pictures < 1:
+            raise ValueError(
+                f"max_clips={self.max_clips}, n_pictures={self.n_pictures}: expected 1 or more of each"
+            )
+
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        annotators = {role: Annotator.of(rows[role]) for role in ("depth", "keypoints")}
+        chosen = choose_rows(rows, self.max_clips)
+        shown = {chosen[i] for i in spread(len(chosen), self.n_pictures)}
+        table, pictures = [], []
+        for done, row in enumerate(chosen):
+            clip = self._read(rows, row)
+            quality = rows["label_quality"].read(self.inputs["label_quality"], row)
+            truth = truth_beside(Path(self.root), clip.task, clip.episode)
+            labels = None if truth is None else true_labels(clip, truth)
+            scores = (
+                {}
+                if labels is None
+                else score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
+            )
+            table.append({**clip.names, **measured(quality), **scores})
+            if row in shown:
+                pictures.append(draw_clip(clip, labels, scores, quality, annotators))
+            progress(done + 1, len(chosen))
+        means = mean_scores(table)
+        n_true = sum("average_jaccard" in line for line in table)
+        n_flagged = int((all_flags(rows["label_quality"]) > 0).sum())
+        write_table(out.path / "label_scores.csv", table)
+        document = {
+            "clips": len(table),
+            "clips_with_truth": n_true,
+            "clips_flagged": n_flagged,
+            "means": means,
+        }
+        document |= {role: vars(annotator) for role, annotator in annotators.items()}
+        (out.path / "scores.json").write_text(json.dumps(document, indent=1))
+        page = report(means, len(table), n_true, annotators, rows["label_quality"])
+        (out.path / "labels.md").write_text(page)
+        sheet = label_sheet(pictures, title="Labels", note=flag_summary(rows["label_quality"]))
+        (out.path / "labels.png").write_bytes(png_bytes(sheet))
+        counts = {
+            name: float(value) for name, value in document.items() if name.startswith("clips")
+        }
+        return {**counts, **means}
+
+    def _read(self, rows: Mapping[str, Rows], row: int) -> LabelledClip:
+        index = rows["discover"].read(self.inputs["discover"], row)
+        return LabelledClip(
+            clip_id=rows["clip"].clip_ids[row],
+            task=int(index["task"]),
+            episode=int(index["episode"]),
+            split=str(index["split"]),
+            **rows["clip"].read(("frame_index",), row),
+            **vars(read_labels(rows, row)),
+        )
+
+
+def measured(quality: Mapping[str, np.ndarray]) -> dict[str, float | str]:
+    """A clip's quality for the table: what was measured, and its flags by name."""
+    values = {m.name: float(quality[m.name]) for m in MEASURES if not np.isnan(quality[m.name])}
+    return {**values, "flags": " ".join(flag_names(int(quality["flags"])))}
+
+
+def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:
+    """At most `limit` rows with data in every store, spread evenly. Raises ValueError if there are
+    none.
+    """
+    ok = np.flatnonzero(np.logical_and.reduce([store.ok for store in rows.values()]))
+    if len(ok) == 0:
+        counts = ", ".join(
+            f"{int(store.ok.sum())} of {store.n} in '{role}'" for role, store in rows.items()
+        )
+        raise ValueError(
+            f"no clip has both depth and keypoints ({counts}): look at the stages' rejected clips"
+        )
+    return [int(ok[i]) for i in spread(len(ok), limit)]
+
+
+@lru_cache(
+    maxsize=1
+)  # clips of one episode follow each other, and an episode's images are hundreds of MB
+def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
+    """The episode's ground truth, or None where there is none."""
+    try:
+        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
+    except FileNotFoundError:
+        return None
+
+
+def mean_scores(table: Sequence[Mapping[str, Any]]) -> Scores:
+    """Means over the clips in which a number was measured."""
+    names = dict.fromkeys(
+        name for line in table for name, value in line.items() if isinstance(value, float)
+    )
+    return {name: float(np.mean([line[name] for line in table if name in line])) for name in names}
+
+
+def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """CSV; a cell is empty where nothing was measured."""
+    names = list(dict.fromkeys(name for line in table for name in line))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        for line in table:
+            writer.writerow({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in line.items()})

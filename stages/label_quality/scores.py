@@ -1,0 +1,176 @@
+"""How right the labels of one clip are: depth and tracks against exact ground truth, as numbers.
+
+Depth as AbsRel and δ1, as it is (annotators with a metric unit) and after one scale and shift per
+clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that move, beside a
+tracker that says that nothing ever moves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Integer
+from torch import Tensor
+
+from model import metrics
+from model.world.keypoints import select_active_tracks
+from simulation.ground_truth import GroundTruth
+from stages.annotator_training.exact_labels import TrueTracks, true_depth, true_tracks
+from stages.label_quality.labels import Labels
+
+# Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
+FARTHEST_M = 20.0
+MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves
+
+Scores = dict[str, float]  # by name; what was not measured is not there
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledClip(Labels):
+    """One clip with its labels, and where it is from."""
+
+    clip_id: str
+    task: int
+    episode: int
+    split: str
+    frame_index: Integer[np.ndarray, " t"]
+
+    @property
+    def names(self) -> dict[str, str | int]:
+        return {
+            "clip": self.clip_id,
+            "task": self.task,
+            "episode": self.episode,
+            "split": self.split,
+        }
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.rgb.shape[1], self.rgb.shape[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueLabels:
+    depth_m: Float32[np.ndarray, "t h w"]
+    depth_known: Bool[np.ndarray, "t h w"]
+    points: TrueTracks
+
+
+def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
+    """Raises ValueError where the ground truth belongs to another video."""
+    if clip.frame_index.max() >= len(truth.depth_m):
+        raise ValueError(
+            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {clip.frame_index.max()}, its true "
+            f"labels have {len(truth.depth_m)} frames: the sample was changed by hand; make it again"
+        )
+    depth, known = true_depth(truth, clip.frame_index, clip.size)
+    points = true_tracks(truth, clip.frame_index, clip.tracks[0], clip.size)
+    return TrueLabels(depth_m=depth, depth_known=known, points=points)
+
+
+def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
+    """All numbers of one clip."""
+    moves = moving_points(truth.points, clip.size)
+    everything = score_tracks(clip.tracks, clip.visible, truth.points, clip.size)
+    moving = score_tracks(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
+    still = score_tracks(*never_moving(clip), truth.points, clip.size)
+    still_moving = score_tracks(*never_moving(clip), truth.points, clip.size, among=moves)
+    return {
+        **score_depth(
+            clip.inverse_depth, clip.valid, truth.depth_m, truth.depth_known, is_metric=is_metric
+        ),
+        **everything,
+        **{f"{name}_moving": value for name, value in moving.items()},
+        **{f"{name}_if_still": value for name, value in still.items()},
+        **{f"{name}_moving_if_still": value for name, value in still_moving.items()},
+        "moving_points": float(moves.mean()),
+        **score_selection(clip, moves),
+    }
+
+
+def score_depth(
+    inverse_depth: Float[np.ndarray, "t h w"],
+    valid: Bool[np.ndarray, "t h w"],
+    depth_m: Float32[np.ndarray, "t h w"],
+    depth_known: Bool[np.ndarray, "t h w"],
+    *,
+    is_metric: bool,
+) -> Scores:
+    """AbsRel and δ1 over the pixels that both know. Raw only where the unit is 1/m: a relative
+    depth has no scale.
+    """
+    both = torch.from_numpy(valid & depth_known)[None]
+    if not both.any():
+        return {}
+    inverse = torch.from_numpy(inverse_depth.astype(np.float32))[None]
+    depth = torch.from_numpy(depth_m)[None]
+    aligned = metrics.align_scale_shift(inverse, torch.where(both, 1 / depth, 0.0), both)
+    ways = {"": inverse} if is_metric else {}
+    scores: Scores = {}
+    for suffix, one in (ways | {"_aligned": aligned}).items():
+        guess = metrics.depth_from_inverse(one, farthest=FARTHEST_M)
+        scores[f"abs_rel{suffix}"] = float(metrics.abs_rel(guess, depth, both))
+        scores[f"delta1{suffix}"] = float(metrics.delta_accuracy(guess, depth, both))
+    return scores
+
+
+def score_tracks(
+    tracks: Float32[np.ndarray, "t p 2"],
+    visible: Bool[np.ndarray, "t p"],
+    truth: TrueTracks,
+    size: tuple[int, int],
+    among: Bool[np.ndarray, " p"] | None = None,
+) -> Scores:
+    """TAP-Vid's three numbers over points with a truth (of those in `among`); none if no such point
+    is ever seen.
+    """
+    chosen = truth.known if among is None else truth.known & among
+    counted = torch.from_numpy(chosen)[None, None] & after_query(tracks)
+    true_seen = torch.from_numpy(truth.visible)[None]
+    if not (true_seen & counted).any():
+        return {}
+    given, seen, target = (torch.from_numpy(a)[None] for a in (tracks, visible, truth.tracks))
+    return {
+        "average_jaccard": float(
+            metrics.average_jaccard(given, seen, target, true_seen, counted, size)
+        ),
+        "position_accuracy": float(
+            metrics.position_accuracy(given, target, true_seen, counted, size)
+        ),
+        "occlusion_accuracy": float(metrics.occlusion_accuracy(seen, true_seen, counted)),
+    }
+
+
+def after_query(tracks: Float32[np.ndarray, "t p 2"]) -> Bool[Tensor, "1 t p"]:
+    """Every frame but the first, in which all points are given."""
+    return metrics.frames_after_query(
+        torch.zeros((1, tracks.shape[1]), dtype=torch.long), len(tracks)
+    )
+
+
+def moving_points(truth: TrueTracks, size: tuple[int, int]) -> Bool[np.ndarray, " p"]:
+    """Points whose true path is long, measured in a picture of 256 x 256 px."""
+    scale = metrics.TAPVID_SIDE / np.array([size[1], size[0]])
+    path = np.linalg.norm(np.diff(truth.tracks, axis=0) * scale, axis=-1).sum(0)
+    return truth.known & (path > MOVING_PX)
+
+
+def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores:
+    """How many tracks training would select as active (`select_active_tracks`), and the share that
+    truly moves.
+    """
+    size = np.array([clip.size[1], clip.size[0]], np.float32)
+    tracks = torch.from_numpy((clip.tracks + np.float32(0.5)) / size)[None]
+    chosen = select_active_tracks(tracks, torch.from_numpy(clip.visible)[None]).index[0].numpy()
+    chosen = chosen[chosen >= 0]
+    shares = {"active_truly_moving": float(moves[chosen].mean())} if len(chosen) else {}
+    return {"active_points": float(len(chosen)), **shares}
+
+
+def never_moving(
+    clip: LabelledClip,
+) -> tuple[Float32[np.ndarray, "t p 2"], Bool[np.ndarray, "t p"]]:
+    """The labels of a tracker that says that nothing moves and nothing is hidden: what any tracker
+    should beat.
+    """
+    return np.broadcast_to(clip.tracks[:1], clip.tracks.shape).copy(), np.ones_like(clip.visible)

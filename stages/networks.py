@@ -1,0 +1,48 @@
+"""Networks from files that `model.training.checkpoint` wrote: the one that a stage asks for, or a
+clear no.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from model.published import check_finite
+from model.training.checkpoint import load_model
+from model.training.device import seeded
+from storage.weights.ref import WeightsRef
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+ConfigT = TypeVar("ConfigT")
+
+
+def load_own(
+    path: Path, build: Callable[[ConfigT], ModuleT], config: ConfigT, stage: str
+) -> ModuleT:
+    """The file's network, on the CPU.
+
+    Raises ValueError, naming the stage, if it was built from another config or has entries that are
+    not finite.
+    """
+    network, found = load_model(path, build, type(config))
+    if found != config:
+        raise ValueError(f"{stage}: {path} holds a network of {found}, the stage asks for {config}")
+    check_finite(network.state_dict(), f"{stage}: {path}")
+    return network
+
+
+def new_or_started(
+    build: Callable[[ConfigT], ModuleT],
+    config: ConfigT,
+    start_from: WeightsRef | None,
+    seed: int,
+    stage: str,
+) -> ModuleT:
+    """What a training begins with: a network with random weights of this seed, or that of
+    `start_from`.
+    """
+    if start_from is not None:
+        return load_own(start_from.resolve(), build, config, stage)
+    with seeded(seed):
+        return build(config)

@@ -1,0 +1,65 @@
+"""Between the stores' arrays and the tokenizer's images: RGB frames and inverse depth as (b c h w)
+in [-1, 1].
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.depth.scaling import depth_to_image
+from stages.drawing.pictures import colour_depth
+
+Source = Literal["rgb", "depth"]
+
+# source -> the upstream role and the arrays of it that make an image
+READS: dict[Source, tuple[str, tuple[str, ...]]] = {
+    "rgb": ("clip", ("rgb",)),
+    "depth": ("depth", ("inverse_depth", "inverse_depth_range")),
+}
+
+# Difference from the still picture, of a range of 2, that counts as motion (15 of 255 grey levels)
+MOVED = 0.12
+MARGIN_PX = 2  # the moving region is grown by this much: edges and shadows belong to what moves
+
+
+def images_of(source: Source, arrays: Mapping[str, np.ndarray]) -> Float[Tensor, "b t c h w"]:
+    """The images of whole clips, (b t ...) as `READS` names them, in [-1, 1]."""
+    if source == "rgb":
+        return rgb_to_images(arrays["rgb"])
+    scaled = depth_to_image(arrays["inverse_depth"], arrays["inverse_depth_range"])
+    return repeat(torch.from_numpy(scaled), "b t h w -> b t c h w", c=3)
+
+
+def rgb_to_images(rgb: UInt8[np.ndarray, "*any h w c"]) -> Float[Tensor, "*any c h w"]:
+    return rearrange(torch.from_numpy(rgb).float() / 127.5 - 1, "... h w c -> ... c h w")
+
+
+def images_to_rgb(images: Float[Tensor, "*any c h w"]) -> UInt8[np.ndarray, "*any h w c"]:
+    """Images in [-1, 1] (clamped) to the nearest of 256 levels."""
+    levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return rearrange(levels, "... c h w -> ... h w c").cpu().numpy()
+
+
+def moving_mask(
+    images: Float[Tensor, "t c h w"], still: Float[Tensor, "1 c h w"] | None = None
+) -> Bool[Tensor, "t h w"]:
+    """Where a frame differs from the clip's median frame (or from `still`), and `MARGIN_PX` around."""
+    background = images.median(dim=0, keepdim=True).values if still is None else still
+    changed = ((images - background).abs().amax(dim=1) > MOVED).float()
+    return F.max_pool2d(changed[:, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)[:, 0] > 0
+
+
+def picture_frames(
+    source: Source, images: Float[Tensor, "t c h w"]
+) -> UInt8[np.ndarray, "t h w c"]:
+    """Images as a reader wants to see them: RGB as it is, inverse depth in colours."""
+    if source == "rgb":
+        return images_to_rgb(images)
+    near = images.mean(dim=1).cpu().numpy()
+    return colour_depth(near, np.ones(near.shape, bool), np.array([-1.0, 1.0]))

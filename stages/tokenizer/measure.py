@@ -1,0 +1,118 @@
+"""How well a tokenizer reconstructs held-out clips: numbers, and a picture."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.losses import code_perplexity
+from model.metrics import frame_psnr
+from stages.batches import gather, spread, usable_rows
+from stages.drawing.pictures import contact_sheet, png_bytes, strip
+from stages.tokenizer.images import READS, Source, images_of, moving_mask, picture_frames
+from storage.stores.rows import Rows
+
+TOKENIZER_FILE = "tokenizer.safetensors"
+
+
+PICTURE_FILE = "reconstruction.png"
+
+
+PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
+
+
+DIFFERENCE_GAIN = 3  # differences are drawn this much stronger
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerBatch:
+    images: Float[Tensor, "i c h w"]  # in [-1, 1]
+    moving: Bool[Tensor, "i h w"]
+    number: int  # of the batch, from 0
+    clip_ids: list[str]
+
+    def to(self, device: torch.device) -> "TokenizerBatch":
+        images, moving = self.images.to(device), self.moving.to(device)
+        return TokenizerBatch(
+            images=images, moving=moving, number=self.number, clip_ids=self.clip_ids
+        )
+
+
+def read_clips(source: Source, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+    """Arrays of whole clips and where they move."""
+    arrays = gather(store, READS[source][1], rows)
+    moving = torch.stack([moving_mask(clip) for clip in images_of(source, arrays)])
+    return arrays | {"moving": moving.numpy()}
+
+
+def frames_of(
+    source: Source, arrays: Mapping[str, np.ndarray], clip_ids: list[str], number: int = 0
+) -> TokenizerBatch:
+    return TokenizerBatch(
+        images=rearrange(images_of(source, dict(arrays)), "b t c h w -> (b t) c h w"),
+        moving=rearrange(torch.from_numpy(arrays["moving"]), "b t h w -> (b t) h w"),
+        number=number,
+        clip_ids=clip_ids,
+    )
+
+
+def held_out_frames(source: Source, rows: Mapping[str, Rows], n_clips: int) -> TokenizerBatch:
+    """All frames of some clips of the `val` split."""
+    store, chosen = rows[READS[source][0]], spread(usable_rows(rows, "val"), n_clips)
+    return frames_of(
+        source, read_clips(source, store, chosen), [store.clip_ids[int(row)] for row in chosen]
+    )
+
+
+@torch.no_grad()
+def scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
+    """Reconstruction PSNR in dB, of whole frames and of their moving region, and how much of the
+    codebook is used.
+
+    Where nothing moves in any frame there is no "psnr moving".
+    """
+    psnr, moving_psnr, ids = [], [], []
+    for start in range(0, len(batch.images), 16):
+        images, moving = batch.images[start : start + 16], batch.moving[start : start + 16]
+        ids.append(model.to_ids(images))
+        again = model.decode_ids(ids[-1])
+        psnr.append(frame_psnr(again[:, None], images[:, None])[:, 0])
+        moving_psnr.append(frame_psnr(again[:, None], images[:, None], moving[:, None])[:, 0])
+    low, high = code_perplexity(torch.cat(ids))
+    in_motion = (
+        {"psnr moving": torch.cat(moving_psnr).nanmean().item()} if batch.moving.any() else {}
+    )
+    return {
+        "psnr": torch.cat(psnr).mean().item(),
+        **in_motion,
+        "codes used (bits 0-8)": low,
+        "codes used (bits 9-17)": high,
+    }
+
+
+@torch.no_grad()
+def reconstruction_picture(
+    source: Source, model: MagvitTokenizer, batch: TokenizerBatch, title: str
+) -> bytes:
+    """A PNG of a few held-out clips: frames, what is left of them after the tokens, and the
+    difference.
+    """
+    n_frames = len(batch.images) // len(batch.clip_ids)
+    psnr = scores(model, batch)["psnr"]
+    shown = np.linspace(0, n_frames - 1, min(n_frames, PICTURE_FRAMES)).round().astype(int)
+    strips = []
+    for clip, clip_id in enumerate(batch.clip_ids[:PICTURE_CLIPS]):
+        images = batch.images[clip * n_frames + torch.from_numpy(shown)]
+        again = model.decode_ids(model.to_ids(images))
+        difference = (again - images).abs() * DIFFERENCE_GAIN - 1
+        rows = [("frames", images), ("from tokens", again)]
+        drawn = [(label, picture_frames(source, row)) for label, row in rows]
+        drawn.append((f"|difference|\nx {DIFFERENCE_GAIN}", picture_frames("rgb", difference)))
+        note = f"{clip_id} (held out); mean over held-out clips {psnr:.1f} dB"
+        strips.append(strip(drawn, columns=[f"frame {i}" for i in shown], title=title, note=note))
+    return png_bytes(contact_sheet(strips))

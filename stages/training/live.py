@@ -1,0 +1,40 @@
+"""What a training has written so far, as a page to look at while it runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.drawing.loss_plot import plot_losses
+from stages.training.mfu import THROUGHPUT_FILE
+from stages.training.run import LOG_FILE, ROLLOUTS, read_log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    text: str  # Markdown
+    pictures: Mapping[str, bytes]  # PNGs by name
+
+
+def live(folder: Path, title: str) -> Live | None:
+    """The page of a training's working folder; None before its first steps are there."""
+    if not (folder / LOG_FILE).exists():
+        return None
+    log = read_log(folder / LOG_FILE)
+    if len(log) < 2:
+        return None
+    pictures = {"losses": plot_losses(log, f"{title}: step {log[-1]['step']}")}
+    if rollouts := sorted((folder / ROLLOUTS).glob("*.png")):
+        pictures["sample rollout"] = rollouts[-1].read_bytes()
+    lines = [f"# {title}: step {log[-1]['step']}", "", "| | now |", "|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {value:.5g} |" for name, value in latest(log).items()]
+    throughput = folder / THROUGHPUT_FILE
+    text = "\n".join([*lines, ""]) + ("\n" + throughput.read_text() if throughput.exists() else "")
+    return Live(text=text, pictures=pictures)
+
+
+def latest(log: list[dict[str, float | int]]) -> dict[str, float]:
+    """The newest value of every column."""
+    found: dict[str, float] = {}
+    for row in log:
+        found |= {name: value for name, value in row.items() if name != "step"}
+    return found

@@ -1,0 +1,70 @@
+"""How fast a training runs, and which share of the machine's own rate of products that is."""
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.training.peak_flops import Peak
+
+THROUGHPUT_FILE = "throughput.md"
+# Share of the steps, at the start, that a report leaves out: compilation and first touches
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """What one step does. All numbers are those of all workers together."""
+
+    clips_per_step: int
+    tokens_per_clip: int  # of all branches
+    flops_per_clip: (
+        float  # forward and backward, each product once: nothing for recomputing or padding
+    )
+    n_workers: int
+    peak: Peak  # of one worker
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """Of a step that took so long."""
+        clips = self.clips_per_step / seconds
+        mfu = clips * self.flops_per_clip / (self.n_workers * self.peak.flops)
+        return {"clips/s": clips, "tokens/s": clips * self.tokens_per_clip, "MFU": mfu}
+
+    def report(self, seconds: Sequence[float]) -> str:
+        """Markdown, of the median step after a warm-up."""
+        kept = np.asarray(seconds)[int(WARM_UP * len(seconds)) :]
+        step = float(np.median(kept))
+        rates = self.rates(step)
+        gpu = torch.cuda.is_available()
+        memory = (
+            torch.cuda.max_memory_allocated()
+            if gpu
+            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        )
+        workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
+        stated = []
+        if sheet := self.peak.data_sheet:
+            share = rates["MFU"] * self.peak.flops / sheet
+            stated = [f"| MFU of the data sheet's {sheet / 1e12:.0f} TFLOP/s | {share:.1%} |"]
+        return "\n".join(
+            [
+                "# Throughput",
+                "",
+                f"Median of {len(kept)} steps, {workers}, {self.clips_per_step} clips a step; batches included, saving "
+                "and measuring not.",
+                "",
+                "| | |",
+                "|---|---|",
+                f"| step | {1000 * step:.4g} ms |",
+                f"| clips a second | {rates['clips/s']:.4g} |",
+                f"| tokens a second | {rates['tokens/s']:.4g} |",
+                f"| operations | {self.flops_per_clip / 1e9:.4g} GFLOP a clip, forward and backward |",
+                f"| MFU | {rates['MFU']:.1%} of {workers} x {self.peak.flops / 1e9:.4g} GFLOP/s |",
+                f"| measured rate | {self.peak.what}, in this run |",
+                *stated,
+                f"| most memory of the first worker | {memory / 1e9:.3g} GB{' of the GPU' if gpu else ''} |",
+                "",
+            ]
+        )

@@ -1,0 +1,34 @@
+"""Batches by number, the next one made while the last one is used."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+Batch = TypeVar("Batch")
+
+
+class Prefetched(Generic[Batch]):
+    """Batches by number, the next one made by a thread while the last one is used.
+
+    A thread and not a process: gathering arrays lets other threads run, and a batch needs no trip
+    between processes. pin: in memory from which a GPU copies by itself, for batches that have a
+    `pinned()`.
+    """
+
+    def __init__(self, batch_at: Callable[[int], Batch], *, pin: bool = False):
+        self.batch_at = (lambda i: _pinned(batch_at(i))) if pin else batch_at
+        self.pool = ThreadPoolExecutor(1, "batches")
+        self.ahead: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, i: int) -> Batch:
+        ready = self.ahead is not None and self.ahead[0] == i
+        batch = self.ahead[1].result() if self.ahead is not None and ready else self.batch_at(i)
+        self.ahead = i + 1, self.pool.submit(self.batch_at, i + 1)
+        return batch
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+def _pinned(batch: Any) -> Any:
+    return batch.pinned() if hasattr(batch, "pinned") else batch

@@ -1,0 +1,57 @@
+"""What a checkpoint's card and a training's page say about where the training began."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from model.training.checkpoint import read_header
+from storage.weights.ref import WeightsRef
+
+
+def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
+    """What a checkpoint's card says about where its training began."""
+    if start_from is None:
+        return {"started_from": "random weights", "steps_before": 0}
+    before = read_header(start_from.resolve())["card"]
+    taken = before.get("state", {}).get("step", before.get("training", {}).get("steps", 0))
+    steps = before.get("steps_before", 0) + taken
+    return {
+        "started_from": f"{start_from.name} (SHA-256 {start_from.sha256})",
+        "steps_before": steps,
+    }
+
+
+def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[str, float]) -> str:
+    """Markdown for the report: what this training started from, and what it changed on held-out
+    clips.
+    """
+    card = start_card(start_from)
+    before = f", after {card['steps_before']} steps elsewhere" if card["steps_before"] else ""
+    lines = [
+        f"# {title}",
+        "",
+        f"Started from **{card['started_from']}**{before}; trained {numbers['steps']:.0f} steps here.",
+        "",
+    ]
+    counts = {name: count for name, count in numbers.items() if name.startswith("parameters")}
+    if counts:
+        whole, *of_parts = counts.items()
+        lines += [f"| {whole[0]} | {whole[1]:,.0f} |", "|---|---|"]
+        lines += [
+            f"| {name.removeprefix('parameters, ')} | {count:,.0f} |" for name, count in of_parts
+        ]
+        lines.append("")
+    parts = [
+        name.removesuffix(", first steps") for name in numbers if name.endswith(", first steps")
+    ]
+    if parts:
+        lines += ["| in training | first steps | last steps |", "|---|---|---|"]
+        lines += [
+            f"| {p} | {numbers[f'{p}, first steps']:.4g} | {numbers[f'{p}, last steps']:.4g} |"
+            for p in parts
+        ]
+        lines.append("")
+    lines += ["| on held-out clips | before | after |", "|---|---|---|"]
+    for name in (name.removesuffix(", before") for name in numbers if name.endswith(", before")):
+        old, new = numbers[f"{name}, before"], numbers[f"{name}, after"]
+        lines.append(f"| {name.removeprefix('val/')} | {old:.4g} | {new:.4g} |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,170 @@
+"""The world model trained by several processes, from complete stores: what each of them runs.
+
+    torchrun --nproc-per-node 8 -m stages.world_model.torchrun training.json
+
+`training.json` says which stage, which inputs and where the result goes; `roboscape train-spec`
+writes it. Neither Prefect nor Ray is needed. The pipeline starts the same program, or calls
+`train_together` on Ray Train's workers. A training whose processes were killed goes on from its
+last saved state when the same is started again, with any number of processes.
+"""
+
+import argparse
+import json
+import os
+import socket
+import threading
+import time
+import traceback
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.training.checkpoint import from_plain, write_whole
+from model.training.parallel import Workers, join, leave
+from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
+from stages.world_model.train import TrainWorldModel
+from storage.stores.results import open_writer
+from storage.stores.rows import open_rows
+from storage.stores.store import StoreRef, is_complete
+
+PROGRESS_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec:
+    """One training: all that a process must be told. The store `out` has its manifest already."""
+
+    stage: TrainWorldModel
+    inputs: dict[str, StoreRef]
+    out: StoreRef
+
+    def to_json(self) -> str:
+        inputs = {role: ref.uri for role, ref in self.inputs.items()}
+        return json.dumps(
+            {"stage": asdict(self.stage), "inputs": inputs, "out": self.out.uri}, indent=1
+        )
+
+    @staticmethod
+    def from_json(text: str) -> "TrainingSpec":
+        """Raises ValueError for a field that the stage does not have."""
+        plain = json.loads(text)
+        return TrainingSpec(
+            stage=from_plain(TrainWorldModel, plain["stage"], "training spec"),
+            inputs={role: StoreRef(uri) for role, uri in plain["inputs"].items()},
+            out=StoreRef(plain["out"]),
+        )
+
+
+def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = False) -> None:
+    """One worker's part, from the stores to the sealed result, which the first worker writes.
+
+    clear_stop: a stop file that lies there is a former training's. (Ray's launcher removes that by
+    itself, and may have put a new one when its workers come here.)
+    """
+    torch.set_num_threads(max(1, int(spec.stage.resources.cpus)))
+    writer = open_writer(spec.out) if workers.is_first else None
+    try:
+        if writer and clear_stop:
+            (writer.path / STOP_FILE).unlink(missing_ok=True)
+        folder = meet_at(writer.path if writer else None, workers)
+        rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
+        progress = ProgressFile(folder, workers)
+        numbers = spec.stage.work(rows, folder, progress, workers)
+        if writer:
+            writer.finish(numbers)
+        workers.wait()
+    finally:
+        if writer:
+            writer.close()
+
+
+def meet_at(folder: Path | None, workers: Workers) -> Path:
+    """The first worker's working folder. Raises OSError on all of them if one does not see it."""
+    token = uuid.uuid4().hex
+    if folder is not None:
+        write_whole(folder / MEETING_FILE, token.encode())
+    place, token = workers.from_first((folder, token))
+    assert place is not None
+    seen = (place / MEETING_FILE).exists() and (place / MEETING_FILE).read_text() == token
+    found = workers.gather((socket.gethostname(), seen))
+    if folder is not None:
+        (folder / MEETING_FILE).unlink()
+    blind = [(rank, host) for rank, (host, sees) in enumerate(found) if not sees]
+    if blind:
+        raise OSError(
+            f"worker {blind[0][0]} on {blind[0][1]} does not see {place}, where the first worker (on {found[0][0]}) "
+            "saves the training: several machines need ROBOSCAPE_STORES in a folder that all of them share"
+        )
+    return place
+
+
+class Stopped(RuntimeError):
+    """The training ends because it was told to; the next start goes on from its last saved state."""
+
+
+class ProgressFile:
+    """The stage's progress, for whoever started the processes."""
+
+    def __init__(self, folder: Path, workers: Workers):
+        self.path, self.active, self.written = folder / PROGRESS_FILE, workers.is_first, 0.0
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if self.active and self.path.with_name(STOP_FILE).exists():
+            raise Stopped("whoever started this training asked it to end")
+        if self.active and (done == total or time.monotonic() - self.written > PROGRESS_EVERY_S):
+            self.written = time.monotonic()
+            # Renamed, but not flushed: nobody needs it after a power cut
+            partial = self.path.with_name(PARTIAL_FILE)
+            partial.write_text(json.dumps([done, total, note]))
+            os.replace(partial, self.path)
+
+
+def leave_with(parent: int) -> None:
+    """Ends this process when the one that started it is gone: nobody would watch it any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def record_failure(path: Path, error: BaseException) -> None:
+    what: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "at": time.time()}
+    write_whole(
+        path, json.dumps(what | {"trace": "".join(traceback.format_exception(error))}).encode()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="One process of a training; started by torchrun or the pipeline."
+    )
+    parser.add_argument("spec", type=Path, help="what `roboscape train-spec` wrote")
+    parser.add_argument(
+        "--failures", type=Path, help="folder for a note of the error that ends this process"
+    )
+    parser.add_argument("--parent", type=int, help="process id; when it is gone, this process ends")
+    arguments = parser.parse_args()
+    if arguments.parent:
+        leave_with(arguments.parent)
+    spec = TrainingSpec.from_json(arguments.spec.read_text())
+    if is_complete(spec.out):
+        print(f"{spec.out.uri} is complete; nothing to do")
+        return
+    try:
+        train_together(spec, join(spec.stage.device), clear_stop=True)
+    except Exception as error:
+        if arguments.failures:
+            record_failure(arguments.failures / f"{os.environ.get('RANK', '0')}.json", error)
+        raise
+    finally:
+        leave()
+
+
+if __name__ == "__main__":
+    main()

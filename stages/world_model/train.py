@@ -1,0 +1,379 @@
+"""Tokens, point tracks and actions of clips -> a trained world model (RoboScape, arXiv:2506.23135,
+section 3).
+
+Files of the result: `world_model.safetensors` (weights, config, and a card with the statistics that
+normalise actions and the keys of the data and of the tokenizers), `losses.csv` (every part of the
+loss at every step), `losses.png`, `training.md` (what it started from), `throughput.md`,
+`active_tracks.csv` (how many tracks of a clip were active, and how much of their motion was the
+camera's). Where `RunConfig` asks for them: `best_world_model.safetensors` (the weights with the
+least loss on held-out clips, if those are not the last), `rollouts/` and `tensorboard/`.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from model.training.checkpoint import read_header, save_model, write_whole
+from model.training.device import pick_device
+from model.training.loop import TrainConfig, TrainingStopped, step_generator
+from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
+from model.training.peak_flops import measure_peak
+from model.world.batch import ActionStats, WorldBatch
+from model.world.config import LossConfig, MaskingConfig, SamplingConfig, WorldModelConfig
+from model.world.dual_branch import Block, DualBranchWorldModel, parameter_counts
+from model.world.flops import training_flops
+from model.world.keypoints import select_active_tracks
+from model.world.losses import world_loss_fn
+from stages.base import Progress, Resources
+from stages.batches import BatchOrder, fingerprint, gather, spread, usable_rows
+from stages.drawing.loss_plot import plot_losses
+from stages.label_quality.measures import unflagged
+from stages.networks import new_or_started
+from stages.tokenizer.decode import read_ids
+from stages.training.live import Live, live
+from stages.training.mfu import Meter
+from stages.training.prepared_rows import PreparedRows
+from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
+from stages.training.working_files import leave_card, remove_working_files
+from stages.training_card import start_card, training_note
+from stages.world_model.data import (
+    ACTIVE_FILE,
+    WORLD_MODEL_FILE,
+    card_stats,
+    pick_substeps,
+    tokenizer_keys,
+    track_shares,
+    world_actions,
+    world_batch,
+)
+from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
+from storage.stores.key import parameters
+from storage.stores.results import Result, ResultWriter
+from storage.stores.rows import Rows
+from storage.weights.ref import WeightsRef
+
+BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
+# Action statistics and the table of active tracks look at this many clips at most
+STATS_CLIPS = 4096
+# What a training that was stopped by its own numbers is to be told: its rate is part of its key.
+GO_ON = (
+    "Another learning_rate makes another result, whose training starts anew: to go on from a saved state of this one, "
+    "write it as a checkpoint with `roboscape checkpoint` and set world_model.start_from to that file."
+)
+N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Which tracks the losses look at; K and the camera option are open in the paper."""
+
+    n_active: int = 64  # K
+    # How far a track gets in the clip, of the frame's side; 0 is the paper's rule
+    min_motion: float = 0.03
+    # For cameras that move: ranks tracks by their motion relative to the background
+    compensate_camera: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWorldModel:
+    """Trains on the `train` split and measures the same losses on clips of the `val` split.
+
+    One process or several, with the same outcome but for rounding: `resources` are those of one
+    worker, and `clips_per_batch` counts the clips of all. Several `workers` are launched by the
+    pipeline, or by torchrun, see `train_distributed`.
+    """
+
+    model: WorldModelConfig
+    training: TrainConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    tracks: TrackConfig = TrackConfig()
+    clips_per_batch: int = 8
+    n_val_clips: int = 16
+    drop_flagged: bool = True  # leaves out clips that stage `label_quality` finds fault with
+    start_from: WeightsRef | None = None  # goes on from this checkpoint, with its action statistics
+    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    workers: int = field(default=1, metadata={"key": False})
+    parallel: ParallelConfig = field(default=ParallelConfig(), metadata={"key": False})
+    # None: a GPU where there is one
+    device: str | None = field(default=None, metadata={"key": False})
+    resources: Resources = field(
+        default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
+    )
+
+    name, version = "world_model", 2
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            "discover": ("split",),
+            "rgb_tokens": ("rgb_tokens",),
+            "depth_tokens": ("depth_tokens",),
+            "keypoints": ("tracks", "visible"),
+            "clip": ("rgb", "actions"),
+            **({"label_quality": ("flags",)} if self.drop_flagged else {}),
+        }
+
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        """All of it in this process."""
+        return self.work(rows, out.path, progress, ALONE)
+
+    def check_workers(self, n: int) -> None:
+        """Raises ValueError if a batch cannot be shared evenly."""
+        if n < 1 or self.clips_per_batch % n:
+            raise ValueError(
+                f"{self.name}: {n} workers cannot share clips_per_batch={self.clips_per_batch} evenly; choose a "
+                "multiple of the number of workers, so that the batch stays the same for any number of them"
+            )
+
+    def work(
+        self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
+    ) -> dict[str, float]:
+        """One worker's part of the training. All of them see `folder`; the first one writes the
+        result's files.
+        """
+        self.check_workers(workers.n)
+        if numbers := workers.from_first(
+            finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
+        ):
+            if workers.is_first:
+                remove_working_files(folder)
+            return numbers
+        device = pick_device(self.device)
+        model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
+        used = self.rows_of(rows, "train")
+        stats = self.action_stats(rows["clip"], used)
+        if workers.is_first:
+            leave_card(folder, self.model, self.card(rows, stats, {}))
+        prepared = folder / PREPARED
+        data = PreparedRows(
+            lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers,
+            told=lambda done, total: progress(0, self.training.steps, f"preparing clips: {done} of {total}"),
+        )  # fmt: skip
+        held_out = self.held_out(rows, stats)
+        run = TrainingRun(
+            model=model,
+            loss_fn=world_loss_fn(self.loss, self.masking),
+            batch_at=self.batches(rows, data, used, workers),
+            config=self.training,
+            watch=self.watch,
+            folder=folder,
+            progress=progress,
+            validate=lambda: self.validate(model, [batch.to(device) for batch in held_out]),
+            parallel=Parallel(
+                workers=workers,
+                config=self.parallel,
+                block=Block,
+                all_trained=self.loss.depth > 0 or not self.model.depth_branch,
+            ),
+            meter=self.meter(rows, device, workers),
+            sample=self.sample(rows, held_out[0], device)
+            if self.watch.rollout_every and workers.is_first
+            else None,
+        )
+        try:
+            log = run.finish()
+        except TrainingStopped as stopped:
+            raise type(stopped)(f"{stopped} {GO_ON}") from stopped
+        numbers = summary(log) | parameter_numbers(model)
+        if workers.is_first:
+            card = self.card(rows, stats, numbers)
+            save_model(folder / WORLD_MODEL_FILE, model.cpu(), self.model, card=card)
+            write_whole(folder / PLOT_FILE, plot_losses(log, "World model: losses"))
+            write_whole(
+                folder / NOTE_FILE, training_note("World model", self.start_from, numbers).encode()
+            )
+            write_whole(
+                folder / ACTIVE_FILE,
+                active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)),
+            )
+            if best := run.best():
+                best.load_weights(model)
+                save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})
+            shutil.rmtree(prepared, ignore_errors=True)
+            remove_working_files(folder)
+            run.clean_up()
+        workers.wait()
+        return numbers
+
+    def live(self, folder: Path) -> Live | None:
+        return live(folder, "World model")
+
+    def meter(self, rows: Mapping[str, Rows], device: torch.device, workers: Workers) -> Meter:
+        n_frames = rows["rgb_tokens"].spec("rgb_tokens").shape[0]
+        dtype = torch.bfloat16 if self.training.precision == "bfloat16" else torch.float32
+        return Meter(
+            clips_per_step=self.clips_per_batch * self.training.accumulate,
+            tokens_per_clip=n_frames * self.model.n_cells * len(self.model.branches),
+            flops_per_clip=training_flops(self.model, self.masking, n_frames),
+            n_workers=workers.n,
+            peak=measure_peak(device, dtype),
+        )
+
+    def sample(
+        self, rows: Mapping[str, Rows], batch: WorldBatch, device: torch.device
+    ) -> SampleRollout:
+        return SampleRollout(
+            batch=batch.first(CLIPS).to(device),
+            decoders=decoders_of(rows, device),
+            seed=self.training.seed,
+            sampling=SamplingConfig(),
+        )
+
+    # Data
+
+    def rows_of(self, rows: Mapping[str, Rows], split: str) -> Int[np.ndarray, " n"]:
+        """Those that may be used. Raises ValueError, with the counts, if there are none."""
+        usable = usable_rows(rows, split)
+        kept = usable[unflagged(rows["label_quality"], usable)] if self.drop_flagged else usable
+        if len(kept) == 0:
+            raise ValueError(
+                f"all {len(usable)} clips of split {split} are flagged: the page of label_scores says by what. Raise "
+                "that limit of stage label_quality, or set world_model.drop_flagged=false"
+            )
+        return kept
+
+    def prepare(
+        self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
+    ) -> dict[str, np.ndarray]:
+        """What a batch holds of these rows, and which of their tracks were active."""
+        found = gather(rows["keypoints"], ("tracks", "visible"), chosen)
+        _, height, width, _ = rows["clip"].spec("rgb").shape
+        active = select_active_tracks(
+            track_shares(found["tracks"], height, width),
+            torch.from_numpy(found["visible"]),
+            self.tracks.n_active,
+            compensate_camera=self.tracks.compensate_camera,
+            min_motion=self.tracks.min_motion,
+        )
+        return {
+            "rgb_tokens": read_ids(rows["rgb_tokens"], "rgb_tokens", chosen),
+            "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", chosen),
+            "actions": world_actions(
+                rows["clip"], chosen, self.model.action_substeps, stats
+            ).numpy(),
+            "tracks": active.tracks.numpy(),
+            "visible": active.visible.numpy(),
+            "motion": active.motion.numpy(),
+            "camera_motion": active.camera_motion.numpy(),
+        }
+
+    def batches(
+        self,
+        rows: Mapping[str, Rows],
+        data: PreparedRows,
+        used: Int[np.ndarray, " n"],
+        workers: Workers = ALONE,
+    ) -> Callable[[int], WorldBatch]:
+        """This worker's part of each global batch."""
+        seed, clip_ids = self.training.seed, rows["rgb_tokens"].clip_ids
+        order = BatchOrder(
+            rows=used, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
+        )
+
+        def batch_at(i: int) -> WorldBatch:
+            chosen = order.at(i, workers.rank, workers.n)
+            return world_batch(data(chosen), [clip_ids[int(row)] for row in chosen], workers)
+
+        return batch_at
+
+    def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
+        chosen, clip_ids = (
+            spread(self.rows_of(rows, "val"), self.n_val_clips),
+            rows["rgb_tokens"].clip_ids,
+        )
+        parts = [
+            chosen[i : i + self.clips_per_batch]
+            for i in range(0, len(chosen), self.clips_per_batch)
+        ]
+        return [
+            world_batch(self.prepare(rows, stats, part), [clip_ids[int(row)] for row in part])
+            for part in parts
+        ]
+
+    def action_stats(self, clip: Rows, used: Int[np.ndarray, " n"]) -> ActionStats:
+        """Of the training clips; those of the checkpoint that training goes on from."""
+        if self.start_from is not None:
+            return card_stats(read_header(self.start_from.resolve())["card"])
+        actions = pick_substeps(
+            clip.gather("actions", spread(used, STATS_CLIPS)), self.model.action_substeps
+        )
+        return ActionStats.measure(torch.from_numpy(actions))
+
+    # Model
+
+    def build(self) -> DualBranchWorldModel:
+        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
+        return new_or_started(
+            DualBranchWorldModel, self.model, self.start_from, self.training.seed, self.name
+        )
+
+    @torch.no_grad()
+    def validate(self, model: DualBranchWorldModel, batches: list[WorldBatch]) -> dict[str, float]:
+        """Mean losses over the held-out clips, under the same masks every time."""
+        loss, sums = world_loss_fn(self.loss, self.masking), dict[str, float]()
+        for i, batch in enumerate(batches):
+            for draw in range(N_VAL_NOISE):
+                noise = step_generator(self.training.seed, i * N_VAL_NOISE + draw, VALIDATION_ROLE)
+                for name, value in loss(model, batch, noise).items():
+                    sums[name] = (
+                        sums.get(name, 0.0) + value.item() * len(batch.clip_ids) / N_VAL_NOISE
+                    )
+        n_clips = sum(len(batch.clip_ids) for batch in batches)
+        return {name: value / n_clips for name, value in sums.items()}
+
+    def card(self, rows: Mapping[str, Rows], stats: ActionStats, numbers: dict[str, float]) -> dict:
+        return parameters(
+            {
+                **start_card(self.start_from),
+                "action_mean": stats.mean.tolist(),
+                "action_std": stats.std.tolist(),
+                "data": {role: str(store.ref) for role, store in rows.items()},
+                "tokenizers": tokenizer_keys(rows),
+                "training": self.training,
+                "loss": self.loss,
+                "masking": self.masking,
+                "tracks": self.tracks,
+                "numbers": numbers,
+            }
+        )
+
+
+def parameter_numbers(model: DualBranchWorldModel) -> dict[str, float]:
+    """Of the whole network, of each branch and of the maps that fuse them."""
+    counts = parameter_counts(model)
+    parts = {f"parameters, {name}": float(counts[name]) for name in ("rgb", "depth", "fusion")}
+    return {"parameters": float(counts["total"]), **parts}
+
+
+VALIDATION_ROLE = 2  # keeps its noise apart from that of training
+
+
+def active_table(data: PreparedRows, keypoints: Rows, chosen: Int[np.ndarray, " n"]) -> bytes:
+    """CSV, one line per clip: its active tracks, the mean path of these and of the camera (shares
+    of the frame).
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip", "active_tracks", "mean_motion", "camera_motion"])
+    found = data(chosen)
+    for row, motion, camera in zip(chosen, found["motion"], found["camera_motion"], strict=True):
+        active = motion[motion > 0]
+        mean = float(active.mean()) if len(active) else 0.0
+        writer.writerow(
+            [keypoints.clip_ids[row], len(active), f"{mean:.4f}", f"{float(camera):.4f}"]
+        )
+    return text.getvalue().encode()

@@ -1,0 +1,63 @@
+"""Actions that a person gives, to ask a world model "what if": one row of numbers for each frame.
+
+.npy     an array (frames, action) or (frames, sub-steps, action) .json    the same, as nested lists
+.csv     (frames, action): one line a frame, numbers between commas; a first line of names is
+skipped
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+READERS = (".npy", ".csv", ".json")
+
+
+def read_actions(path: Path, action_dim: int) -> Float32[np.ndarray, "t i a"]:
+    """The file's actions, those without sub-steps as one sub-step, in the units in which they stand
+    there.
+
+    Raises ValueError if the file is none of these, or not of finite numbers, `action_dim` to an
+    action.
+    """
+    if path.suffix not in READERS:
+        raise ValueError(
+            f"{path}: actions are read from {', '.join(READERS)} files, found '{path.suffix}'; convert it"
+        )
+    try:
+        actions = _read(path)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a table of numbers ({error}); expected rows of {action_dim}, or equally many of them a frame"
+        ) from error
+    if actions.ndim not in (2, 3) or 0 in actions.shape or actions.shape[-1] != action_dim:
+        raise ValueError(
+            f"{path}: found an array of shape {actions.shape}, expected (frames, {action_dim}) or (frames, sub-steps, "
+            f"{action_dim}): the world model was made for actions of {action_dim} numbers"
+        )
+    bad = np.argwhere(~np.isfinite(actions))
+    if len(bad):
+        raise ValueError(
+            f"{path}: frame {bad[0][0]} has a number that is NaN or infinite; expected finite ones"
+        )
+    return actions.reshape(len(actions), -1, action_dim)
+
+
+def _read(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False).astype(np.float32)
+    if path.suffix == ".json":
+        return np.array(json.loads(path.read_text()), np.float32)
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    if lines and not _is_number(lines[0].split(",")[0]):
+        lines = lines[1:]
+    return np.array([[float(cell) for cell in line.split(",")] for line in lines], np.float32)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Where a source file lies (on its own, or as a slice of an uncompressed tar), and what is wrong
+with it when it is.
+
+In: a path, or a text from the clip index. Out: an open binary file, or all of its bytes. Nothing is
+extracted.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SLICE_TEXT = re.compile(r"(.+?\.tar)!(.+)@(\d+)\+(\d+)")
+
+
+class SourceError(ValueError):
+    """A file of the data set that cannot be used; the run goes on without the episode or clip it
+    belongs to.
+
+    reason: a word or two, the same for all files with this fault (`corrupt_video`), so that it can
+    be counted. found, expected: what was there and what a good file has.
+    """
+
+    def __init__(self, reason: str, item: object, found: str, expected: str):
+        super().__init__(f"{item}: {reason}: found {found}; expected {expected}")
+        self.reason, self.item, self.found, self.expected = reason, str(item), found, expected
+
+    def __reduce__(self):  # so that it survives the trip from a worker process
+        return SourceError, (self.reason, self.item, self.found, self.expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRef:
+    """A file, or `size` bytes from `offset` of the tar at `path`, where they are its member
+    `member`.
+    """
+
+    path: Path
+    member: str = ""
+    offset: int = 0
+    size: int = 0
+
+    def open(self) -> io.BufferedReader:
+        """Raises SourceError (`missing_file`) where there is nothing to open."""
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise SourceError(
+                "missing_file", self, error.strerror or str(error), "a readable file"
+            ) from error
+        return io.BufferedReader(_Slice(file, self.offset, self.size)) if self.member else file
+
+    def read_bytes(self) -> bytes:
+        with self.open() as file:
+            data = file.read()
+        if self.member and len(data) != self.size:
+            raise SourceError(
+                "truncated_tar",
+                self,
+                f"{len(data)} bytes",
+                f"{self.size} bytes (download it again)",
+            )
+        return data
+
+    def text(self, root: Path) -> str:
+        """As it stands in the clip index: relative to the data set's root, so that the data set may
+        move.
+        """
+        path = self.path.relative_to(root).as_posix()
+        return f"{path}!{self.member}@{self.offset}+{self.size}" if self.member else path
+
+    @classmethod
+    def parse(cls, text: str, root: Path) -> "FileRef":
+        """The inverse of `text`."""
+        slice_of_tar = _SLICE_TEXT.fullmatch(text)
+        if not slice_of_tar:
+            return cls(path=root / text)
+        path, member, offset, size = slice_of_tar.groups()
+        return cls(path=root / path, member=member, offset=int(offset), size=int(size))
+
+    def __str__(self) -> str:
+        return f"{self.path}!{self.member}" if self.member else str(self.path)
+
+
+class _Slice(io.RawIOBase):
+    """Read-only window `[offset, offset + size)` of an open file, which it owns."""
+
+    def __init__(self, file: io.BufferedReader, offset: int, size: int):
+        self._file, self._offset, self._size, self._at = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"seek to {start + offset}, before the start of the file")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        self._file.seek(self._offset + self._at)
+        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -1,0 +1,105 @@
+"""The hub's uncompressed tars, read in place: one pass over the headers gives every member's offset
+and size.
+
+The pass costs a seek per member (a 48 GB tar holds some 200,000), so large tars' indexes are kept
+as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), under the tar's
+path and size.
+"""
+
+import hashlib
+import os
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage.sources.file_ref import FileRef, SourceError
+
+KEPT_FROM = 2_000  # members; a smaller tar is indexed anew by each process that reads it
+_COMPRESSED = (
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x28\xb5\x2f\xfd",
+)  # first bytes of gzip, bzip2, xz, zstd
+_SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+
+
+def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
+    """The regular files in the tar whose name inside (without a leading `./`) begins with `prefix`.
+
+    Raises SourceError: `compressed_tar`, or `truncated_tar` where the file ends before its last
+    member does. (The members before the end are not used either: a tar that stops early is a
+    download to be finished.)
+    """
+    table = _index(path, path.stat().st_size)
+    if prefix:
+        table = table.filter(pc.starts_with(table["name"], prefix))  # type: ignore[attr-defined]
+    names, offsets, sizes = (table[column].to_pylist() for column in _SCHEMA.names)
+    return {
+        name: FileRef(path=path, member=name, offset=offset, size=size)
+        for name, offset, size in zip(names, offsets, sizes, strict=True)
+    }
+
+
+@lru_cache(maxsize=4)  # a stage reads many episodes of one tar before it turns to the next
+def _index(path: Path, n_bytes: int) -> pa.Table:
+    folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
+    kept = (
+        folder
+        / f"{hashlib.sha256(f'{path.absolute()} {n_bytes}'.encode()).hexdigest()[:24]}.parquet"
+    )
+    if kept.exists():
+        return pq.read_table(kept)
+    table = _scan(path, n_bytes)
+    if len(table) >= KEPT_FROM:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(kept)
+    return table
+
+
+def _scan(path: Path, n_bytes: int) -> pa.Table:
+    names: list[str] = []
+    spans: list[tuple[int, int]] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (info := tar.next()) is not None:
+                if info.isreg():
+                    names.append(info.name.removeprefix("./"))
+                    spans.append((info.offset_data, info.size))
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep an object for each of them
+    except tarfile.ReadError as error:
+        raise _unreadable(path, n_bytes, error) from error
+    offsets, sizes = np.array(spans, "int64").reshape(-1, 2).T
+    end = int((offsets + sizes).max(initial=0))
+    if end > n_bytes or not _ends_with_zeros(path, n_bytes):
+        raise SourceError(
+            "truncated_tar", path, f"{n_bytes} bytes", f"{end} or more (download it again)"
+        )
+    return pa.table({"name": names, "offset": offsets, "size": sizes}, schema=_SCHEMA)
+
+
+def _ends_with_zeros(path: Path, n_bytes: int) -> bool:
+    """A whole tar ends with two blocks of 512 zero bytes; one that was cut between two members does
+    not.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, n_bytes - 1024))
+        return not any(file.read())
+
+
+def _unreadable(path: Path, n_bytes: int, error: tarfile.ReadError) -> SourceError:
+    with path.open("rb") as file:
+        if file.read(6).startswith(_COMPRESSED):
+            return SourceError(
+                "compressed_tar", path, "a compressed tar", "an uncompressed one (decompress it)"
+            )
+    return SourceError(
+        "truncated_tar", path, f"{n_bytes} bytes, {error}", "a whole tar (download it again)"
+    )

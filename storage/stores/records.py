@@ -1,0 +1,252 @@
+"""What a store's JSON files hold, as dataclasses: where a store is, what it is made from, what its
+parts are.
+
+Every file carries the crc32c of its own content, so that a flipped bit in it is found and not
+believed.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import crc32c
+
+from storage.errors import CorruptFile
+from storage.files import FileRecord, Files
+from storage.stores.spec import ArraySpec
+
+STORES = "stores"  # folder of all stores below a root
+
+
+Kind = Literal["clips", "index", "result"]  # of a store
+
+
+@dataclass(frozen=True)
+class StoreRef:
+    """Names one store; what flows between the stages. `uri` is `<root>/stores/<stage>/<key>`.
+
+    The root is a local folder or an address such as s3://bucket/prefix.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        parts = self.uri.split("/")
+        if len(parts) < 4 or parts[-3] != STORES or not all(parts[-2:]):
+            raise ValueError(
+                f"'{self.uri}' does not name a store; expected <root>/{STORES}/<stage>/<key>"
+            )
+
+    @staticmethod
+    def at(root: str, stage: str, key: str) -> "StoreRef":
+        root = (
+            root.rstrip("/") if "://" in root else os.path.abspath(root)
+        )  # workers run in other folders
+        return StoreRef(f"{root}/{STORES}/{stage}/{key}")
+
+    @property
+    def stage(self) -> str:
+        return self.uri.split("/")[-2]
+
+    @property
+    def key(self) -> str:
+        return self.uri.split("/")[-1]
+
+    @property
+    def root(self) -> str:
+        return self.uri.rsplit("/", 3)[0]
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+
+def cache_folder(ref: StoreRef) -> Path:
+    """This machine's folder for a result that lies in an object store; another root is another
+    folder.
+    """
+    home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
+    return home / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a store is made from and what it will hold; written once, before any work.
+
+    parameters, inputs (role -> uri of the upstream store) and version are the recipe behind the
+    key. specs, n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code:
+    git commit, whether the tree was dirty, package versions. weights: name, sha256 and licence of
+    each file used. attributes: anything a report should show.
+    """
+
+    stage: str
+    key: str
+    kind: Kind
+    version: int
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    specs: tuple[ArraySpec, ...] = ()
+    n_clips: int | None = None
+    clips_per_shard: int | None = None
+    index_uri: str | None = None
+    code: dict[str, Any] = field(default_factory=dict)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    created: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "clips" and not (
+            self.specs and self.n_clips is not None and self.clips_per_shard
+        ):
+            raise ValueError(
+                f"store {self.stage}/{self.key} of clips needs specs, n_clips and clips_per_shard; it has "
+                f"{[s.name for s in self.specs]}, {self.n_clips} and {self.clips_per_shard}"
+            )
+
+    @property
+    def n_shards(self) -> int:
+        return -(-(self.n_clips or 0) // (self.clips_per_shard or 1))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "specs": [_spec_to_json(spec) for spec in self.specs]}
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> "Manifest":
+        specs = tuple(_spec_from_json(spec) for spec in plain["specs"])
+        return Manifest(**{**_known(Manifest, plain), "specs": specs})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """A row without data. kind: `rejected` by the stage's own rule, `error` where its code raised,
+    `upstream` where an input has no such row.
+    """
+
+    row: int
+    clip_id: str
+    reason: str
+    detail: str
+    kind: Literal["rejected", "error", "upstream"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """One worker's finished shard: the folder it lies in and what must be found there. Counts only
+    once committed.
+
+    chunks: for each shard file the SHA-256 over the crc32c's of its chunks and index. The crc32c of
+    the whole file says nothing about them: after bytes and then their own crc32c, a crc32c is the
+    same whatever the bytes were.
+    """
+
+    shard: int
+    attempt: str
+    first_row: int
+    n: int
+    made: int
+    rejects: tuple[Reject, ...]
+    files: dict[str, FileRecord]  # by path below the part's folder
+    seconds: float
+    chunks: dict[str, str] = field(default_factory=dict)  # by path below the part's folder
+
+    @property
+    def part(self) -> str:
+        """The part's folder, below the store's."""
+        return f"parts/{self.shard:08d}-{self.attempt}"
+
+    @property
+    def commit_path(self) -> str:
+        return commit_path(self.shard)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(file.size for file in self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> "PartRecord":
+        rejects = tuple(Reject(**_known(Reject, reject)) for reject in plain["rejects"])
+        files = {
+            path: FileRecord(**_known(FileRecord, file)) for path, file in plain["files"].items()
+        }
+        return PartRecord(**{**_known(PartRecord, plain), "rejects": rejects, "files": files})
+
+
+def commit_path(shard: int) -> str:
+    return f"commits/{shard:08d}.json"
+
+
+def read_record(files: Files, path: str) -> PartRecord:
+    """The commit at `path` of a store. Raises CorruptFile if it is damaged, or the commit of
+    another shard.
+    """
+    record = PartRecord.from_json(read_document(files, path))
+    if record.commit_path != path:
+        raise CorruptFile(
+            f"{files.uri}/{path} is the commit of shard {record.shard}: a file was copied or renamed"
+        )
+    return record
+
+
+def encode_document(content: Mapping[str, Any]) -> bytes:
+    """JSON with the content's own crc32c as its last entry."""
+    assert "crc32c" not in content, sorted(content)
+    plain = json.loads(
+        json.dumps(content, allow_nan=False)
+    )  # keys are text from here on, as they will be read
+    return json.dumps({**plain, "crc32c": _checksum(plain)}, indent=1).encode()
+
+
+def read_document(files: Files, path: str) -> dict[str, Any]:
+    """Raises CorruptFile if the file is not as it was written, FileNotFoundError if it is not
+    there.
+    """
+    data = files.read(path)
+    try:
+        content = json.loads(data)
+        expected = content.pop("crc32c")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CorruptFile(
+            f"{files.uri}/{path} is not one of our JSON files any more: {error!r}"
+        ) from error
+    found = _checksum(content)
+    if found != expected:
+        raise CorruptFile(
+            f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It was changed after it "
+            "was written; delete the store and run its stage again, or bring the file back from a copy."
+        )
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"{crc32c.crc32c(text.encode()):08x}"
+
+
+def _known(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Drops fields of later minor versions, which we may ignore."""
+    return {k: v for k, v in plain.items() if k in kind.__dataclass_fields__}
+
+
+def _spec_to_json(spec: ArraySpec) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: a fill of those is its name instead."""
+    fill = (
+        str(spec.fill)
+        if isinstance(spec.fill, float) and not math.isfinite(spec.fill)
+        else spec.fill
+    )
+    return {**asdict(spec), "fill": fill}
+
+
+def _spec_from_json(plain: Mapping[str, Any]) -> ArraySpec:
+    known = _known(ArraySpec, plain)
+    fill = float(known["fill"]) if isinstance(known["fill"], str) else known["fill"]
+    return ArraySpec(
+        **{**known, "axes": tuple(known["axes"]), "shape": tuple(known["shape"]), "fill": fill}
+    )

@@ -1,0 +1,224 @@
+"""Results: files that a stage leaves (index, checkpoint, tables, pictures) and a few numbers,
+visible all at once.
+
+    <store>/work/            what the stage is writing; kept when it is killed, so that the next attempt goes on
+    <store>/files/           the published files
+    <store>/complete.json    lists them with size and SHA-256; without it there is no result
+
+In an object store the working folder and the copies read from it lie in a cache folder on this
+machine: ROBOSCAPE_CACHE, or ~/.cache/roboscape. There each writer publishes to a folder of its own,
+which the seal names: two machines that make the same result cannot know of each other, and the
+later one must not change what is sealed.
+"""
+
+import fcntl
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from storage.errors import CorruptFile, StoreConflict, StoreError
+from storage.files import Files, LocalFiles, open_files, sha256_file, sync_folder, sync_tree
+from storage.stores.records import StoreRef, cache_folder, encode_document
+from storage.stores.store import COMPLETE, is_complete, read_complete, read_manifest
+
+WORK, FILES, LOCK = "work", "files", "work.lock"
+PIECE = 4 << 20
+
+
+class ResultWriter:
+    """Where a stage writes its files: `path`, a local folder that is kept until the result is
+    complete.
+
+    Holds a lock on the folder, which the operating system frees when the process ends, however it
+    ends.
+    """
+
+    def __init__(self, ref: StoreRef):
+        local = open_files(ref.uri).local("")
+        home = local or cache_folder(ref)
+        home.mkdir(parents=True, exist_ok=True)
+        self.ref, self.path = ref, home / WORK
+        self._lock: int | None = _lock(home / LOCK, ref)
+        if is_complete(ref):
+            self.close()
+            raise StoreConflict(
+                f"result {ref.uri} is complete already: delete the store to make it anew"
+            )
+        if local and (home / FILES).is_dir():
+            os.replace(
+                home / FILES, self.path
+            )  # killed between publishing and the seal: go on from there
+        self.path.mkdir(exist_ok=True)
+
+    def finish(self, numbers: dict[str, float]) -> None:
+        """Publishes every file below `path` and seals the result. `numbers` are what its report
+        shows; all finite.
+        """
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"result {self.ref}: the number '{name}' is {value}; leave out what was not measured"
+                )
+        files, writer = open_files(self.ref.uri), uuid.uuid4().hex
+        digests = {
+            name: {"size": size, "sha256": sha256_file(self.path / name)}
+            for name, size in self._names()
+        }
+        if isinstance(files, LocalFiles):
+            folder = FILES
+            sync_tree(self.path)
+            os.replace(self.path, self.path.with_name(folder))
+            sync_folder(self.path.parent)
+        else:
+            folder = f"{FILES}-{writer[:12]}"
+            for name in digests:
+                files.write(f"{folder}/{name}", _pieces(self.path / name))
+        seal = {
+            "stage": self.ref.stage,
+            "key": self.ref.key,
+            "folder": folder,
+            "files": digests,
+            "numbers": {name: float(value) for name, value in numbers.items()},
+        }
+        stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": writer}
+        if not files.create(COMPLETE, encode_document(seal | stamp)):
+            raise StoreConflict(f"result {self.ref.uri} was completed by another process meanwhile")
+        shutil.rmtree(
+            self.path, ignore_errors=True
+        )  # of an object store: the cache is no place to keep it
+        self.close()
+
+    def _names(self) -> list[tuple[str, int]]:
+        found = sorted(path for path in self.path.rglob("*") if path.is_file())
+        return [(path.relative_to(self.path).as_posix(), path.stat().st_size) for path in found]
+
+    def close(self) -> None:
+        """Lets another attempt begin; what was written is kept for it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}  # the process that opened it keeps the lock
+
+
+@dataclass(frozen=True)
+class Result:
+    """A complete result. Files are checked against their SHA-256 once per object, when first asked
+    for.
+    """
+
+    ref: StoreRef
+
+    @cached_property
+    def seal(self) -> dict[str, Any]:
+        return read_complete(self.ref)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return self.seal["numbers"]
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """name -> {size, sha256}."""
+        return self.seal["files"]
+
+    @property
+    def folder(self) -> str:
+        """Where in the store the files lie."""
+        return self.seal.get("folder", FILES)
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder of the files on this machine; from an object store they are all fetched first."""
+        store = open_files(self.ref.uri)
+        if local := store.local(self.folder):
+            return local
+        for name in self.files:
+            self._fetch(store, name)
+        return cache_folder(self.ref) / FILES
+
+    @cached_property
+    def _checked(self) -> set[str]:
+        return set()
+
+    def file(self, name: str) -> Path:
+        """The file on this machine. Raises CorruptFile if it is not the one that was published."""
+        if name not in self.files:
+            raise FileNotFoundError(
+                f"result {self.ref.uri} has no file '{name}'; it has {sorted(self.files)}"
+            )
+        store = open_files(self.ref.uri)
+        path = store.local(f"{self.folder}/{name}") or self._fetch(store, name)
+        if name not in self._checked:
+            require_sha256(path, self.files[name]["sha256"], f"result {self.ref}")
+            self._checked.add(name)
+        return path
+
+    def _fetch(self, store: Files, name: str) -> Path:
+        path = cache_folder(self.ref) / FILES / name
+        if not path.exists() or sha256_file(path) != self.files[name]["sha256"]:
+            LocalFiles(str(path.parent)).write(path.name, [store.read(f"{self.folder}/{name}")])
+        return path
+
+
+def open_result(ref: StoreRef) -> Result:
+    """Raises IncompleteStore if the result is not complete, FileNotFoundError if there is none."""
+    if read_manifest(ref).kind == "clips":
+        raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `open_rows`")
+    result = Result(ref)
+    assert result.seal["key"] == ref.key, (result.seal["key"], ref)
+    return result
+
+
+def open_writer(ref: StoreRef) -> ResultWriter:
+    """The working folder of a result that is not complete; the store must have been created.
+
+    Raises StoreConflict if it is complete, or if another process of this machine is making it now.
+    """
+    if read_manifest(ref).kind == "clips":
+        raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `write_part`")
+    return ResultWriter(ref)
+
+
+def require_sha256(path: Path, expected: str, owner: str) -> None:
+    found = sha256_file(path) if path.exists() else "missing"
+    if found != expected:
+        raise CorruptFile(
+            f"{owner}: the SHA-256 of {path} is {found}, expected {expected}. The file was changed after it was "
+            "published; delete the store and run its stage again, or bring the file back from a copy."
+        )
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _lock(path: Path, ref: StoreRef) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(fd, 256, 0).decode() or "unknown"
+        os.close(fd)
+        raise StoreConflict(
+            f"result {ref.uri} is being made by another process ({holder}); wait for it, or end it first"
+        ) from error
+    os.truncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
+    return fd

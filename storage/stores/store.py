@@ -1,0 +1,423 @@
+"""Stores of stages: create, write a shard, commit it, seal the whole.
+
+    <root>/format.json
+    <root>/stores/<stage>/<key>/manifest.json              the recipe, before any work
+    <root>/stores/<stage>/<key>/parts/<shard>-<attempt>/   one worker's shard: a Zarr v3 group, never changed again
+    <root>/stores/<stage>/<key>/commits/<shard>.json       names the part that counts; created exclusively
+    <root>/stores/<stage>/<key>/rejected.parquet           rows without data, and why
+    <root>/stores/<stage>/<key>/complete.json              the seal; a store without it is visibly incomplete
+
+A worker calls `write_part`, which makes nothing visible. The one driver of a run calls `commit`;
+the first commit of a shard counts, whoever comes later is told so. Then `seal`. A process may be
+killed between any two file operations: what is committed stays, anything else is garbage that
+`garbage` finds.
+"""
+
+import hashlib
+import io
+import json
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict, StoreError
+from storage.files import FileRecord, Files, open_files, read_checked
+from storage.stores.cleanup import delete, garbage, list_stores, sweep
+from storage.stores.records import (
+    Manifest,
+    PartRecord,
+    Reject,
+    StoreRef,
+    commit_path,
+    encode_document,
+    read_document,
+    read_record,
+)
+from storage.stores.shards import (
+    Array,
+    encode_shard,
+    metadata_files,
+    noting_checks,
+    open_zarr,
+    shard_path,
+)
+
+__all__ = [
+    "CorruptShard",
+    "DiskFull",
+    "IncompleteStore",
+    "Manifest",
+    "PartRecord",
+    "Reject",
+    "StoreConflict",
+]
+__all__ += [
+    "StoreError",
+    "StoreRef",
+    "commit",
+    "create",
+    "delete",
+    "exists",
+    "garbage",
+    "is_complete",
+    "list_stores",
+]
+__all__ += [
+    "missing_shards",
+    "read_complete",
+    "read_manifest",
+    "read_records",
+    "read_rejected",
+    "retract",
+    "seal",
+]
+__all__ += ["shard_rows", "sweep", "write_part"]
+
+FORMAT_NAME = "roboscape-stores"
+FORMAT = (
+    1,
+    1,
+)  # major: older readers must refuse; minor: they may ignore what is new (1.1: `PartRecord.chunks`)
+MANIFEST, COMPLETE, REJECTED = "manifest.json", "complete.json", "rejected.parquet"
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        *((name, pa.string()) for name in ("clip_id", "reason", "detail", "kind")),
+    ]
+)
+
+
+# Create and look
+
+
+def create(ref: StoreRef, manifest: Manifest) -> None:
+    """Makes the store if it is not there. Its cut into shards stays as it was made, whatever
+    `manifest` says.
+
+    Raises StoreConflict if the store that is there has the same key and another recipe or other
+    arrays.
+    """
+    assert (ref.stage, ref.key) == (manifest.stage, manifest.key), (
+        ref,
+        manifest.stage,
+        manifest.key,
+    )
+    manifest = replace(manifest, created=manifest.created or _now())
+    require_format(ref.root, make=True)
+    if open_files(ref.uri).create(MANIFEST, encode_document(manifest.to_json())):
+        return
+    old, new = read_manifest(ref).to_json(), manifest.to_json()
+    for name in ("kind", "version", "parameters", "specs", "n_clips"):
+        if _plain(old[name]) != _plain(new[name]):
+            raise StoreConflict(
+                f"store {ref} is there with another {name}: found {old[name]}, expected {new[name]}. Two recipes share "
+                "one key: raise the stage's `version`, or delete the store."
+            )
+
+
+def require_format(root: str, *, make: bool = False) -> None:
+    """Raises StoreConflict if the stores below `root` are of a format that this version cannot
+    read.
+    """
+    files = open_files(root)
+    expected = {"name": FORMAT_NAME, "version": ".".join(map(str, FORMAT))}
+    if make and not files.exists("format.json"):
+        files.create("format.json", encode_document(expected))
+    found = read_document(files, "format.json")
+    major = str(found.get("version", "")).partition(".")[0]
+    if found.get("name") != FORMAT_NAME or major != str(FORMAT[0]):
+        raise StoreConflict(
+            f"{root}/format.json says {found}; this version reads '{FORMAT_NAME}' {FORMAT[0]}.x. Use the version of "
+            "the pipeline that wrote it, or another root."
+        )
+
+
+def exists(ref: StoreRef) -> bool:
+    return open_files(ref.uri).exists(MANIFEST)
+
+
+def is_complete(ref: StoreRef) -> bool:
+    return open_files(ref.uri).exists(COMPLETE)
+
+
+def read_manifest(ref: StoreRef) -> Manifest:
+    """Raises FileNotFoundError if there is no such store."""
+    files = open_files(ref.uri)
+    if not files.exists(MANIFEST):
+        raise FileNotFoundError(
+            f"there is no store {ref.uri}: nothing has run its stage ('{ref.stage}') with this key"
+        )
+    require_format(ref.root)
+    return Manifest.from_json(read_document(files, MANIFEST))
+
+
+def read_complete(ref: StoreRef) -> dict[str, Any]:
+    """The seal: counts, digest and, for clips, all part records. Raises IncompleteStore if it is
+    not there.
+    """
+    try:
+        return read_document(open_files(ref.uri), COMPLETE)
+    except FileNotFoundError as error:
+        raise IncompleteStore(
+            f"store {ref.uri} is not complete: run its stage ('{ref.stage}') first"
+        ) from error
+
+
+def shard_rows(store: StoreRef | Manifest, shard: int) -> range:
+    """The store's rows in shard `shard`."""
+    manifest = read_manifest(store) if isinstance(store, StoreRef) else store
+    if not 0 <= shard < manifest.n_shards:
+        raise IndexError(
+            f"store {manifest.stage}/{manifest.key} has {manifest.n_shards} shards, no shard {shard}"
+        )
+    step = manifest.clips_per_shard or 1
+    return range(shard * step, min((shard + 1) * step, manifest.n_clips or 0))
+
+
+def missing_shards(ref: StoreRef) -> list[int]:
+    committed = set(open_files(ref.uri).list("commits"))
+    names = (
+        (shard, commit_path(shard).split("/")[-1]) for shard in range(read_manifest(ref).n_shards)
+    )
+    return [shard for shard, name in names if name not in committed]
+
+
+def read_records(ref: StoreRef) -> dict[int, PartRecord]:
+    """The committed part of each shard, for stores that are not sealed yet too."""
+    files = open_files(ref.uri)
+    records = (read_record(files, f"commits/{name}") for name in files.list("commits"))
+    return {record.shard: record for record in records}
+
+
+def read_rejected(ref: StoreRef) -> list[Reject]:
+    """The rows without data of a sealed store. Raises CorruptFile if the table is not the one that
+    was sealed.
+    """
+    sealed = FileRecord(**read_complete(ref)["files"][REJECTED])
+    data = read_checked(open_files(ref.uri), REJECTED, sealed)
+    return [Reject(**reject) for reject in pq.read_table(pa.BufferReader(data)).to_pylist()]
+
+
+# Write
+
+
+def write_part(
+    ref: StoreRef,
+    shard: int,
+    arrays: Mapping[str, Array],
+    rejects: Sequence[Reject],
+    seconds: float,
+) -> PartRecord:
+    """Writes all arrays of one shard and reads a chunk of each back. Nothing is visible before
+    `commit`.
+
+    arrays: by the specs' names, each (clips of the shard, *shape). A rejected row is stored as the
+    spec's fill, whatever `arrays` holds there. Raises DiskFull, with the unfinished part removed.
+    """
+    manifest = read_manifest(ref)
+    rows = shard_rows(manifest, shard)
+    _check_arrays(ref, manifest, rows, arrays)
+    _check_rejects(ref, rows, rejects)
+    record = PartRecord(
+        shard=shard,
+        attempt=uuid.uuid4().hex[:12],
+        first_row=rows.start,
+        n=len(rows),
+        made=len(rows) - len(rejects),
+        rejects=tuple(rejects),
+        files={},
+        seconds=seconds,
+    )
+    files = open_files(ref.uri)
+    try:
+        written, chunks = _write_files(files, record, manifest, arrays)
+        _reopen(files, record, manifest, arrays)
+    except BaseException as error:
+        files.delete_tree(record.part)
+        if isinstance(error, DiskFull):
+            n_bytes = sum(np.asarray(array).nbytes for array in arrays.values())
+            raise DiskFull(
+                f"store {ref}, shard {shard} ({n_bytes / 1e6:.1f} MB uncompressed): {error}"
+            ) from error
+        raise
+    return replace(record, files=written, chunks=chunks)
+
+
+def _check_arrays(
+    ref: StoreRef, manifest: Manifest, rows: range, arrays: Mapping[str, Array]
+) -> None:
+    if set(arrays) != {spec.name for spec in manifest.specs}:
+        raise ValueError(
+            f"store {ref} holds {[spec.name for spec in manifest.specs]}, got {sorted(arrays)}"
+        )
+    for spec in manifest.specs:
+        found, shape = arrays[spec.name], (len(rows), *spec.shape)
+        if found.shape != shape or found.dtype != np.dtype(spec.dtype):
+            raise ValueError(
+                f"store {ref}, rows {rows.start} to {rows.stop}: array '{spec.name}' is "
+                f"{found.dtype}{list(found.shape)}, expected {spec.dtype}{list(shape)}"
+            )
+
+
+def _check_rejects(ref: StoreRef, rows: range, rejects: Sequence[Reject]) -> None:
+    counts = Counter(reject.row for reject in rejects)
+    wrong = [row for row, count in counts.items() if count > 1 or row not in rows]
+    if wrong:
+        raise ValueError(
+            f"store {ref}, rows {rows.start} to {rows.stop}: rejected twice, or not a row of these: {wrong}"
+        )
+
+
+def _write_files(
+    files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
+) -> tuple[dict[str, FileRecord], dict[str, str]]:
+    """Data first, metadata last: a part that was cut short is not even a Zarr group."""
+    holes = frozenset(reject.row - record.first_row for reject in record.rejects)
+    written: dict[str, FileRecord] = {}
+    chunks: dict[str, str] = {}
+    for spec in manifest.specs:
+        path, checks = shard_path(spec), hashlib.sha256()
+        pieces = noting_checks(encode_shard(arrays[spec.name], spec, holes), checks)
+        written[path] = files.write(f"{record.part}/{path}", pieces)
+        chunks[path] = checks.hexdigest()
+    attributes = {
+        "format": f"{FORMAT_NAME} {FORMAT[0]}.{FORMAT[1]}",
+        "stage": manifest.stage,
+        "key": manifest.key,
+        "version": manifest.version,
+        "shard": record.shard,
+        "first_row": record.first_row,
+        "n": record.n,
+        "attempt": record.attempt,
+        "rejected_rows": [reject.row for reject in record.rejects],
+        "code": manifest.code,
+        "written": _now(),
+    }
+    for path, data in metadata_files(manifest.specs, record.n, attributes).items():
+        written[path] = files.write(f"{record.part}/{path}", [data])
+    return written, chunks
+
+
+def _reopen(
+    files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
+) -> None:
+    """Reads the last clip of each array through zarr-python, as a stranger would, and compares it."""
+    group, last = open_zarr(files, record.part), record.n - 1
+    hole = any(reject.row == record.first_row + last for reject in record.rejects)
+    for spec in manifest.specs:
+        expected = np.full(spec.shape, spec.fill, spec.dtype) if hole else arrays[spec.name][last]
+        found = np.asarray(group[spec.name][last])  # type: ignore[index]
+        if found.tobytes() != np.ascontiguousarray(expected).tobytes():
+            raise CorruptShard(
+                f"{files.uri}/{record.part}: array '{spec.name}' reads back differently from what was just written "
+                f"(row {record.first_row + last}). The disk or the memory of this machine is not to be trusted."
+            )
+
+
+def commit(ref: StoreRef, record: PartRecord) -> bool:
+    """Makes the part count; False if another attempt at the shard did before. For the run's one
+    driver.
+
+    Raises CorruptShard if the part's files are not all there in their full size.
+    """
+    files = open_files(ref.uri)
+    sizes = {info.path: info.size for info in files.walk(record.part)}
+    for path, expected in record.files.items():
+        name = f"{record.part}/{path}"
+        found = sizes.get(name)
+        if found != expected.size:
+            raise CorruptShard(
+                f"{files.uri}/{name} has {found} bytes, {expected.size} were written: not committed"
+            )
+    if record.made + len(record.rejects) != record.n:
+        raise ValueError(f"store {ref}, shard {record.shard}: {record.n} clips in, {record.made} made and "
+                         f"{len(record.rejects)} rejected")  # fmt: skip
+    if files.create(record.commit_path, encode_document(record.to_json())):
+        return True
+    # A driver that repeats itself, after a lost answer say, meets its own commit.
+    return read_record(files, record.commit_path).attempt == record.attempt
+
+
+def seal(ref: StoreRef) -> dict[str, Any]:
+    """Declares a store of clips complete and gives its seal. Sealing again changes nothing.
+
+    Raises IncompleteStore naming the shards that are missing.
+    """
+    if is_complete(ref):
+        return read_complete(ref)
+    manifest, files = read_manifest(ref), open_files(ref.uri)
+    if missing := missing_shards(ref):
+        raise IncompleteStore(
+            f"store {ref.uri}: {len(missing)} of {manifest.n_shards} shards are missing ({_some(missing)}); run stage "
+            f"'{ref.stage}' again, it makes only these"
+        )
+    records = [record for _, record in sorted(read_records(ref).items())]
+    rejects = [reject for record in records for reject in record.rejects]
+    rejected = files.write(REJECTED, [rejected_table(rejects)])
+    content = {
+        "stage": ref.stage,
+        "key": ref.key,
+        "n_clips": manifest.n_clips,
+        "made": sum(record.made for record in records),
+        "rejected": len(rejects),
+        "reasons": dict(Counter(reject.reason for reject in rejects)),
+        "seconds": sum(record.seconds for record in records),
+        "n_bytes": sum(record.n_bytes for record in records),
+        "digest": digest(manifest, records),
+        "files": {REJECTED: asdict(rejected)},
+        "parts": [replace(record, rejects=()).to_json() for record in records],
+        "sealed": _now(),
+        "writer": uuid.uuid4().hex,
+    }
+    files.create(COMPLETE, encode_document(content))
+    return read_complete(ref)
+
+
+def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
+    """SHA-256 over the sizes and checksums of all shard files: equal data, equal digest, whoever
+    wrote it when.
+    """
+    lines = []
+    for record in records:
+        for path in map(shard_path, manifest.specs):
+            file = record.files[path]
+            lines.append(
+                f"{record.shard} {path} {file.size} {file.crc32c} {record.chunks.get(path, '')}".rstrip()
+            )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def retract(ref: StoreRef, shard: int) -> None:
+    """Takes back a shard that turned out to be damaged: the store is incomplete again and a run
+    remakes the shard.
+    """
+    files = open_files(ref.uri)
+    files.delete(COMPLETE)
+    files.delete(commit_path(shard))
+
+
+def rejected_table(rejects: Sequence[Reject]) -> bytes:
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist([asdict(reject) for reject in rejects], schema=REJECTED_SCHEMA)
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _some(shards: Sequence[int], limit: int = 10) -> str:
+    return ", ".join(map(str, shards[:limit])) + (", ..." if len(shards) > limit else "")
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from a file: tuples are lists, keys are strings."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,150 @@
+"""Checking stores at rest: is everything there, and is it what was written?"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+from storage.errors import CorruptFile, StoreError
+from storage.files import Files, open_files, read_checked, sha256_file
+from storage.stores.records import Manifest, PartRecord, StoreRef, read_record
+from storage.stores.results import Result
+from storage.stores.shards import Shard, open_zarr, shard_path
+from storage.stores.store import (
+    digest,
+    is_complete,
+    read_complete,
+    read_manifest,
+    read_rejected,
+    shard_rows,
+)
+
+
+class _Findings:
+    """What the checks of one store found."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self.messages: list[str] = []
+
+    def run(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """What `check` gives, or None with its message noted."""
+        try:
+            return check(*arguments)
+        except (StoreError, OSError) as error:
+            self.messages.append(str(error))
+        except (ValueError, LookupError, TypeError) as error:  # how nonsense in a file may end
+            self.messages.append(f"{self.uri}: {error!r}")
+
+
+def verify(ref: StoreRef, level: Literal["quick", "full"] = "quick") -> list[str]:
+    """What is wrong with a store, one message each, naming the file; empty if nothing is.
+
+    quick: the JSON files, every file's presence and size, the shard indices, the Zarr metadata.
+    full: every chunk of every shard, every byte of a result. Of a store that is not complete, what
+    is committed is checked.
+    """
+    found, files, full = _Findings(ref.uri), open_files(ref.uri), level == "full"
+    manifest = found.run(read_manifest, ref)
+    seal = found.run(read_complete, ref) if is_complete(ref) else None
+    if manifest is None:
+        return found.messages
+    if manifest.kind != "clips":
+        for name in seal["files"] if seal else ():
+            found.run(_check_result_file, files, Result(ref), name, full)
+        return found.messages
+    records = [found.run(read_record, files, f"commits/{name}") for name in files.list("commits")]
+    for record in filter(None, records):
+        _check_part(found, files, manifest, record, full)
+    if seal is not None and None not in records:
+        found.run(_check_seal, ref, manifest, records, seal)
+    return found.messages
+
+
+def _check_part(
+    found: _Findings, files: Files, manifest: Manifest, record: PartRecord, full: bool
+) -> None:
+    before = len(found.messages)
+    found.run(_check_counts, files, manifest, record)
+    for path in record.files:
+        found.run(_check_file, files, manifest, record, path, full)
+    if (
+        len(found.messages) == before
+    ):  # with a damaged file Zarr would only say the same in its own words
+        found.run(_check_zarr, files, manifest, record)
+
+
+def _check_counts(files: Files, manifest: Manifest, record: PartRecord) -> None:
+    rows = shard_rows(manifest, record.shard)
+    if (record.first_row, record.n) != (rows.start, len(rows)) or record.made + len(
+        record.rejects
+    ) != record.n:
+        raise CorruptFile(
+            f"{files.uri}/{record.commit_path}: {record.n} rows from {record.first_row}, {record.made} made and "
+            f"{len(record.rejects)} rejected; expected {len(rows)} rows from {rows.start}"
+        )
+
+
+def _check_file(
+    files: Files, manifest: Manifest, record: PartRecord, path: str, full: bool
+) -> None:
+    """A shard file by its size, index and, in full, chunk by chunk, so that a message names the
+    row; others whole.
+    """
+    expected, where = record.files[path], f"{record.part}/{path}"
+    spec = next((spec for spec in manifest.specs if shard_path(spec) == path), None)
+    if spec is None:
+        read_checked(files, where, expected)
+        return
+    shard = Shard(files, where, spec, record.n, expected.size, record.first_row)
+    _check_size(files, where, expected.size)
+    if full and (found := shard.check_all()) != record.chunks.get(path, found):
+        raise CorruptFile(
+            f"{files.uri}/{where} is a whole shard file, but not the one that was committed"
+        )
+
+
+def _check_size(files: Files, path: str, expected: int) -> None:
+    if (size := files.size(path)) != expected:
+        raise CorruptFile(f"{files.uri}/{path} has {size} bytes, {expected} were written")
+
+
+def _check_zarr(files: Files, manifest: Manifest, record: PartRecord) -> None:
+    """Whether zarr-python sees the arrays that the manifest promises."""
+    group = open_zarr(files, record.part)
+    for spec in manifest.specs:
+        array: Any = group[spec.name]
+        if array.shape != (record.n, *spec.shape) or array.dtype != spec.dtype:
+            raise CorruptFile(
+                f"{files.uri}/{record.part}: Zarr sees '{spec.name}' as {array.dtype}{list(array.shape)}, the manifest "
+                f"says {spec.dtype}{[record.n, *spec.shape]}"
+            )
+
+
+def _check_seal(
+    ref: StoreRef, manifest: Manifest, records: list[PartRecord], seal: dict[str, Any]
+) -> None:
+    sealed = {part["shard"]: part["attempt"] for part in seal["parts"]}
+    committed = {record.shard: record.attempt for record in records}
+    if sealed != committed:
+        shards = sorted(shard for shard, _ in sealed.items() ^ committed.items())
+        raise CorruptFile(
+            f"{ref.uri}: the seal and the commits name different parts of shards {sorted(set(shards))}"
+        )
+    if seal["digest"] != digest(manifest, records):
+        raise CorruptFile(f"{ref.uri}: the seal's digest is not that of the committed parts")
+    expected = [reject for record in records for reject in record.rejects]
+    if read_rejected(ref) != expected:
+        raise CorruptFile(f"{ref.uri}: the table of rejected rows is not that of the commits")
+
+
+def _check_result_file(files: Files, result: Result, name: str, full: bool) -> None:
+    path, expected = f"{result.folder}/{name}", result.files[name]
+    _check_size(files, path, expected["size"])
+    if not full:
+        return
+    local = files.local(path)
+    found = sha256_file(local) if local else hashlib.sha256(files.read(path)).hexdigest()
+    if found != expected["sha256"]:
+        raise CorruptFile(
+            f"{files.uri}/{path} has the SHA-256 {found}, expected {expected['sha256']}"
+        )

@@ -1,0 +1,199 @@
+import json
+import os
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from model.training import snapshots as module
+from model.training.loop import TrainState
+from model.training.snapshots import ABOUT, Snapshots, saved_states
+
+
+def state(step: int, **changes) -> TrainState:
+    """Every number in it is the step, but for the generator's."""
+    tensors = {
+        "model": {"a.weight": torch.full((3, 2), float(step)), "n": torch.tensor(step)},
+        "optimizer": {
+            "0": {"step": torch.tensor(float(step)), "exp_avg": torch.full((3, 2), float(step))}
+        },
+        "ema": {"a.weight": torch.full((3, 2), float(step)), "n": torch.tensor(step)},
+        "rng": {"cpu": torch.get_rng_state()},
+    }
+    return TrainState(step=step, **(tensors | changes))
+
+
+def numbers(found: TrainState) -> set[float]:
+    """All there are, but for the generator's."""
+    parts = [found.model, found.ema, *found.optimizer.values()]
+    return {
+        value
+        for part in parts
+        if part
+        for tensor in part.values()
+        for value in tensor.flatten().tolist()
+    }
+
+
+def saved(
+    folder: Path, *steps: int, metrics: dict[int, float] | None = None, keep: int = 2
+) -> Snapshots:
+    found = Snapshots(folder, keep=keep)
+    for step in steps:
+        found.save(state(step), next_batch=3 * step, metric=(metrics or {}).get(step))
+    found.wait()
+    return found
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_state_comes_back_into_the_tensors_that_are_there(tmp_path):
+    torch.manual_seed(4)
+    snapshot = saved(tmp_path, 7).latest()
+    expected = torch.rand(3)
+    live = state(1)
+    weight = live.model["a.weight"]
+    assert snapshot is not None and snapshot.fill(live) == 7
+    assert numbers(live) == {7.0} and weight.eq(7).all()
+    torch.set_rng_state(live.rng["cpu"])
+    assert torch.equal(torch.rand(3), expected)
+    assert snapshot.about == {"step": 7, "next_batch": 21, "workers": 1, "metric": None}
+
+
+def test_weights_alone_come_back_into_a_plain_module(tmp_path):
+    """Their average, if one is kept."""
+    net, average, other = (nn.Linear(2, 3) for _ in range(3))
+    weights, averaged = dict(net.state_dict()), dict(average.state_dict())
+    for step, ema, expected in ((2, None, net), (3, averaged, average)):
+        found = Snapshots(tmp_path)
+        found.save(state(step, model=weights, ema=ema), next_batch=step)
+        found.close()
+        snapshot = found.latest()
+        assert snapshot is not None and snapshot.step == step
+        snapshot.load_weights(other)
+        assert torch.equal(other.weight, expected.weight) and torch.equal(other.bias, expected.bias)
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    found = saved(tmp_path, 1, 2, 3, 4, 5, metrics={1: 0.9, 2: 0.4, 4: 0.6})
+    assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    best, latest = found.best(), found.latest()
+    assert best is not None and best.step == 2 and latest is not None and latest.step == 5
+    assert saved(tmp_path / "unmeasured", 1, 2, 3, keep=1).best() is None
+    assert names(tmp_path / "unmeasured") == ["step-00000003"]
+
+
+def test_what_is_saved_is_the_moment_it_was_saved_at(tmp_path):
+    """The training goes on while the state is written."""
+    live, found = state(1), Snapshots(tmp_path)
+    found.save(live, next_batch=1)
+    for part in (live.model, live.ema, *live.optimizer.values()):
+        for tensor in (part or {}).values():
+            tensor.add_(100)
+    found.close()
+    snapshot, again = found.latest(), state(0)
+    assert snapshot is not None
+    snapshot.fill(again)
+    assert numbers(again) == {1.0}
+
+
+def test_saving_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    may_end, write_whole = threading.Event(), module.write_whole
+
+    def slow(path, content):
+        assert may_end.wait(60)
+        write_whole(path, content)
+
+    monkeypatch.setattr(module, "write_whole", slow)
+    found = Snapshots(tmp_path)
+    found.save(state(1), next_batch=1)  # comes back at once
+    assert found.latest() is None
+    may_end.set()
+    found.close()
+    assert names(tmp_path) == ["step-00000001"]
+
+
+def test_a_state_that_was_not_finished_does_not_count_and_goes(tmp_path, monkeypatch):
+    saved(tmp_path, 3).close()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_whole", killed)
+        found = Snapshots(tmp_path)
+        found.save(state(4), next_batch=4)
+        with pytest.raises(KeyboardInterrupt):
+            found.close()
+    assert names(tmp_path) == ["step-00000003", "step-00000004.partial"]
+    again = Snapshots(tmp_path)
+    assert names(tmp_path) == ["step-00000003"]
+    latest = again.latest()
+    assert latest is not None and latest.step == 3
+
+
+def test_half_deleted_states_do_not_count(tmp_path, monkeypatch):
+    found, rmtree = saved(tmp_path, 1, 2), shutil.rmtree
+
+    def killed(folder, *_):
+        (Path(folder) / ABOUT).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        found.save(state(3), next_batch=3)
+        with pytest.raises(KeyboardInterrupt):
+            found.wait()
+    assert shutil.rmtree is rmtree
+    assert [snapshot.step for snapshot in saved_states(tmp_path)] == [2, 3]
+
+
+def test_the_same_step_can_be_saved_again(tmp_path):
+    saved(tmp_path, 1, 2).close()
+    found = Snapshots(tmp_path)
+    found.save(replace(state(9), step=2), next_batch=2)
+    found.close()
+    snapshot, live = found.latest(), state(0)
+    assert snapshot is not None and snapshot.fill(live) == 2 and numbers(live) == {9.0}
+
+
+def test_an_error_of_the_disk_is_raised_at_the_next_save(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    found = saved(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_whole", full)
+        found.save(state(2), next_batch=2)
+        with pytest.raises(OSError, match="No space"):
+            found.save(state(3), next_batch=3)
+    latest = found.latest()
+    assert latest is not None and latest.step == 1, "the old state is whole"
+
+
+def test_a_state_of_another_kind_is_refused(tmp_path):
+    snapshot = saved(tmp_path, 2).latest()
+    assert snapshot is not None
+    with pytest.raises(ValueError, match="saved state of step 2 has averaged weights"):
+        snapshot.fill(state(0, ema=None))
+    with pytest.raises(ValueError, match="saved state of step 2 lacks a critic"):
+        snapshot.fill(state(0, critic={"w": torch.zeros(1)}))
+
+
+def test_a_generator_that_the_saving_machine_lacked_is_left_alone(tmp_path):
+    """Saved on a CPU, read on a GPU."""
+    snapshot, there = saved(tmp_path, 2).latest(), torch.arange(4, dtype=torch.uint8)
+    live = state(0, rng={"cpu": torch.get_rng_state(), "cuda": there.clone()})
+    assert snapshot is not None and snapshot.fill(live) == 2
+    assert torch.equal(live.rng["cuda"], there)
+
+
+def test_about_is_plain_json(tmp_path):
+    saved(tmp_path, 1, metrics={1: 0.5}).close()
+    assert json.loads((tmp_path / "step-00000001" / ABOUT).read_text())["metric"] == 0.5

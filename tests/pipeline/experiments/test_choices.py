@@ -1,0 +1,159 @@
+"""Who makes labels and tokens, by name, on the command line and in experiments."""
+
+import io
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from model.magvit2.config import one_x, tencent
+from model.spatial_tracker.config import published as tracker
+from model.video_depth.config import vitl, vits
+from model.world.config import paper_small
+from pipeline.cli.run import print_limits
+from pipeline.experiments import annotators, registry
+from pipeline.experiments.experiment import Experiment
+from stages.depth.video_depth_anything import VideoDepthAnything
+from stages.keypoints.spatial_tracker import SpatialTracking
+from stages.tokenizer.published import PublishedTokenizer
+from storage.errors import WeightsError
+from storage.weights import catalogue as published_weights
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A weights folder with files of the published names; what they should hold is not known here."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    entries = tuple(replace(entry, sha256="") for entry in published_weights.PUBLISHED)
+    monkeypatch.setattr(published_weights, "PUBLISHED", entries)
+    for entry in entries:
+        (folder / entry.file).write_text(entry.name)
+    monkeypatch.setenv("ROBOSCAPE_WEIGHTS", str(folder))
+    return folder
+
+
+def named(name: str, tree: Path, **overrides: object) -> Experiment:
+    e = registry.named(
+        name, str(tree), {path.replace("__", "."): value for path, value in overrides.items()}
+    )
+    assert isinstance(e, Experiment)
+    return e
+
+
+def differing(a: Experiment, b: Experiment) -> set[str]:
+    return {f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)}
+
+
+def test_the_experiments_differ_in_who_makes_the_labels(weights: Path, tree: Path):
+    sensor, pseudo = named("sensor-labels", tree), named("pseudo-labels", tree)
+    assert differing(sensor, pseudo) == {"depth", "keypoints"}
+    assert replace(pseudo.depth, annotator=sensor.depth.annotator) == sensor.depth
+    assert replace(pseudo.keypoints, annotator=sensor.keypoints.annotator) == sensor.keypoints
+    depth, tracks = pseudo.depth.annotator, pseudo.keypoints.annotator
+    assert isinstance(depth, VideoDepthAnything) and isinstance(tracks, SpatialTracking)
+    assert (depth.name, depth.model, depth.gpus) == ("vda-vits", vits(), 0.5)
+    assert (tracks.name, tracks.model, tracks.depth_units) == ("spatracker", tracker(), "relative")
+
+
+def test_what_networks_need_is_told_before_a_run(weights: Path, tree: Path):
+    text = io.StringIO()
+    print_limits(named("pseudo-labels", tree), Console(file=text, width=200))
+    lines = text.getvalue().splitlines()
+    assert re.fullmatch(r"depth by vda-vits: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[0])
+    assert re.fullmatch(
+        r"keypoints by spatracker: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[1]
+    )
+    assert lines[2].startswith("Non-commercial: made with spatracker")
+    print_limits(named("demo", tree), Console(file=(nothing := io.StringIO())))
+    assert nothing.getvalue() == ""
+
+
+def test_the_papers_experiment_takes_its_tokenizer_and_its_network(weights: Path, tree: Path):
+    e = named("paper", tree)
+    assert differing(e, named("pseudo-labels", tree)) == {
+        "rgb_tokenizer",
+        "depth_tokenizer",
+        "world_model",
+    }
+    for source, tokenizer in (("rgb", e.rgb_tokenizer), ("depth", e.depth_tokenizer)):
+        assert isinstance(tokenizer, PublishedTokenizer)
+        assert (tokenizer.source, tokenizer.layout, tokenizer.weights.name) == (
+            source,
+            "1x",
+            "magvit2-1x",
+        )
+        assert tokenizer.model == one_x()
+    assert e.world_model.model == paper_small(grid=e.rgb_tokens.grid)
+
+
+def test_a_name_takes_the_place_of_an_annotator_and_the_tracker_keeps_step(
+    weights: Path, tree: Path
+):
+    e = named(
+        "pseudo-labels", tree, depth__annotator="vda-vitl-metric", depth__annotator__input_size=280
+    )
+    depth, tracks = e.depth.annotator, e.keypoints.annotator
+    assert isinstance(depth, VideoDepthAnything) and isinstance(tracks, SpatialTracking)
+    assert (
+        depth.model == vitl(metric=True)
+        and depth.input_size == 280
+        and tracks.depth_units == depth.units == "1/m"
+    )
+    back = named(
+        "pseudo-labels", tree, depth__annotator="sensor", keypoints__annotator="lucas-kanade"
+    )
+    assert differing(back, named("sensor-labels", tree)) == set()
+
+
+def test_a_name_takes_the_place_of_a_tokenizer(weights: Path, tree: Path):
+    e = named("sensor-labels", tree, depth_tokenizer="magvit2-tencent")
+    assert (
+        isinstance(e.depth_tokenizer, PublishedTokenizer) and e.depth_tokenizer.model == tencent()
+    )
+    assert differing(e, named("sensor-labels", tree)) == {"depth_tokenizer"}
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "message"),
+    [
+        (
+            "depth.annotator",
+            "midas",
+            r"no depth annotator 'midas'; there is: sensor, vda-tiny, vda-vits, ",
+        ),
+        (
+            "keypoints.annotator",
+            "raft",
+            r"no keypoint annotator 'raft'; there is: lucas-kanade, spatracker-tiny, ",
+        ),
+        ("rgb_tokenizer", "vqgan", r"no tokenizer 'vqgan'; there is: magvit2-1x, magvit2-tencent"),
+    ],
+)
+def test_names_that_there_are_not_are_told_with_those_that_there_are(
+    tree: Path, role: str, name: str, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        registry.named("demo", str(tree), {role: name})
+
+
+@pytest.mark.parametrize("experiment", ["pseudo-labels", "paper"])
+def test_without_its_files_an_experiment_says_which_where_from_and_how(
+    experiment: str, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ROBOSCAPE_WEIGHTS", str(tmp_path))
+    with pytest.raises(
+        WeightsError, match=r"(?s)video_depth_anything_vits\.pth.*roboscape weights fetch vda-vits"
+    ):
+        named(experiment, tree)
+    (tmp_path / "video_depth_anything_vits.pth").write_text("cut off")
+    with pytest.raises(WeightsError, match=r"spaT_final\.pth"):
+        named(experiment, tree)
+
+
+def test_every_name_is_that_of_weights_or_of_something_of_ours():
+    ours = {"sensor", "lucas-kanade", "vda-tiny", "spatracker-tiny"}
+    theirs = {entry.name for entry in published_weights.PUBLISHED}
+    assert {*annotators.DEPTH, *annotators.KEYPOINTS, *annotators.TOKENIZERS} - ours <= theirs

@@ -1,0 +1,95 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.status import true_state
+from pipeline.orchestration.journal import (
+    SILENCE_S,
+    close_dead,
+    find_journal,
+    journals,
+    read_journal,
+    start_journal,
+)
+
+
+def test_a_journal_reads_back_as_it_was_written(tmp_path: Path):
+    journal = start_journal(tmp_path, {"experiment": "demo", "stages": ["depth"]})
+    journal.entry("depth").state = "completed"
+    journal.entry("depth").note = "3 clips"
+    journal.save()
+    assert read_journal(journal.path) == journal
+    assert [entry.name for entry in journal.stages] == ["depth"]
+
+
+def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    journal = start_journal(tmp_path, {})
+    journal.pid = int(dead.stdout)
+    journal.entry("clip").state = "running"
+    journal.save()
+    assert true_state(read_journal(journal.path)) == "crashed"
+    assert [j.id for j in close_dead(tmp_path)] == [journal.id]
+    again = read_journal(journal.path)
+    assert (again.state, again.stages[0].state) == ("crashed", "crashed")
+    assert close_dead(tmp_path) == []
+
+
+def test_a_run_knows_the_process_that_drives_it(tmp_path: Path):
+    """Another run of the same workspace, or of another machine that shares it, is not shown in the
+    place of ours.
+    """
+    journal = start_journal(tmp_path, {})
+    assert read_journal(journal.path).is_ours
+    journal.pid += 1
+    assert not journal.is_ours
+    journal.pid, journal.host = os.getpid(), "elsewhere"
+    assert not journal.is_ours
+
+
+def test_a_live_run_is_left_alone(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    assert journal.pid == os.getpid() and journal.alive
+    assert close_dead(tmp_path) == []
+
+
+def test_runs_are_found_by_prefix_and_the_latest_by_default(tmp_path: Path):
+    with pytest.raises(LookupError, match="none yet"):
+        find_journal(tmp_path, None)
+    first, second = start_journal(tmp_path, {"n": 1}), start_journal(tmp_path, {"n": 2})
+    assert find_journal(tmp_path, first.id).request == {"n": 1}
+    assert {j.id for j in journals(tmp_path)} == {first.id, second.id}
+    with pytest.raises(LookupError, match="ambiguous"):
+        find_journal(tmp_path, first.id[:4])
+    with pytest.raises(LookupError, match=first.id):
+        find_journal(tmp_path, "nothing")
+
+
+def test_a_damaged_journal_is_passed_over(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    (tmp_path / "00000000-000000-dead.json").write_text("{half")
+    assert [j.id for j in journals(tmp_path)] == [journal.id]
+
+
+def test_a_run_of_another_machine_lives_as_long_as_it_is_heard_of(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    journal.host = "another-machine"
+    journal.save()
+    assert read_journal(journal.path).alive
+    long_ago = time.time() - 2 * SILENCE_S
+    os.utime(journal.path, (long_ago, long_ago))
+    assert not read_journal(journal.path).alive
+    with journal.beating(every_s=0.01):
+        until = time.monotonic() + 30
+        while not read_journal(journal.path).alive:
+            assert time.monotonic() < until, "the journal was not touched"
+            time.sleep(0.01)
+    os.utime(journal.path, (long_ago, long_ago))
+    time.sleep(0.05)
+    assert [j.id for j in close_dead(tmp_path)] == [journal.id]

@@ -1,0 +1,127 @@
+"""Devices and room: one rule for both backends, and hints that name what `--set` takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from machinery import Machinery
+from toys import Frames
+
+from model.spatial_tracker.config import tiny as tiny_tracker
+from model.training.loop import TrainConfig
+from model.video_depth.config import tiny as tiny_depth
+from pipeline.experiments.overrides import override
+from pipeline.orchestration.placement import lacking, less, pick_device
+from stages.annotator_training.video_depth import TrainVideoDepth
+from stages.base import ClipFunction, Resources
+from stages.clips.clip import Clip
+from stages.depth.stage import PseudoDepth
+from stages.depth.video_depth_anything import VideoDepthAnything
+from stages.keypoints.lucas_kanade import LucasKanade
+from stages.keypoints.spatial_tracker import SpatialTracking
+from stages.keypoints.stage import Keypoints
+from stages.tokenizer.tokenize import Tokens
+from storage.stores.results import Result
+from storage.weights.ref import WeightsRef
+
+WEIGHTS = WeightsRef(name="x", sha256="0" * 64)
+DEVICES: list[str] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGpu(Frames):
+    """Frames made on half a GPU, it says, and notes where it was started."""
+
+    resources: ClassVar[Resources] = Resources(cpus=0.5, gpus=0.5, clips_per_shard=4)
+
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        DEVICES.append(device)
+        return super().start(device, results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Some:
+    """Stages under their names, as an experiment has them."""
+
+    clip: Clip
+    depth: PseudoDepth
+    keypoints: Keypoints
+    rgb_tokens: Tokens
+    annotator: TrainVideoDepth
+
+
+def some(**changes: Any) -> Some:
+    depth = VideoDepthAnything(weights=WEIGHTS, model=tiny_depth(), clips_per_call=2)
+    tracks = SpatialTracking(weights=WEIGHTS, model=tiny_tracker(), depth_units="relative")
+    made = Some(
+        clip=Clip(root=""),
+        depth=PseudoDepth(annotator=depth),  # type: ignore[arg-type]
+        keypoints=Keypoints(annotator=tracks),  # type: ignore[arg-type]
+        rgb_tokens=Tokens(source="rgb", grid=(8, 8)),
+        annotator=TrainVideoDepth(model=tiny_depth(), training=TrainConfig(steps=1)),
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "there", "device"), [(0.0, False, "cpu"), (0.0, True, "cpu"), (0.5, True, "cuda")]
+)
+def test_a_gpu_is_taken_by_those_that_ask_for_one(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, there: bool, device: str
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert pick_device(Tokens(source="rgb", grid=(8, 8), resources=Resources(gpus=gpus))) == device
+
+
+def test_the_serial_backend_takes_the_gpu_that_its_stage_asks_for(
+    machinery: Machinery, monkeypatch: pytest.MonkeyPatch
+):
+    DEVICES.clear()
+    index = {"discover": machinery.index()}
+    with pytest.raises(
+        RuntimeError, match=r"stage 'clip' asks for gpus=0\.5, but torch finds no CUDA device here"
+    ):
+        machinery.run(OnGpu(), index)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    machinery.run(OnGpu(), index)
+    assert DEVICES == ["cuda"]
+
+
+@pytest.mark.parametrize(
+    ("name", "scarce", "hint"),
+    [
+        ("depth", ["GPU"], "depth.annotator.gpus=0"),
+        ("depth", ["memory"], "depth.annotator.clips_per_call=1"),
+        (
+            "keypoints",
+            ["GPU", "CPU"],
+            "keypoints.annotator.gpus=0 --set keypoints.annotator.cpus=...",
+        ),
+        ("keypoints", ["memory"], ""),
+        ("rgb_tokens", ["GPU"], "rgb_tokens.resources.gpus=0"),
+        ("rgb_tokens", ["memory"], "rgb_tokens.resources.memory_gb=..."),
+        ("annotator", ["GPU"], "annotator.resources.gpus=0"),
+        ("clip", ["memory"], ""),
+    ],
+)
+def test_hints_name_settings_that_can_be_set(name: str, scarce: list[str], hint: str):
+    e = some()
+    told = less(getattr(e, name), scarce)
+    assert told == (f"To ask for less: --set {hint}" if hint else "")
+    for setting in told.split("--set ")[1:]:
+        path, _, value = setting.strip().partition("=")
+        override(e, {path: 1 if value == "..." else int(value)})
+
+
+def test_an_annotator_that_has_no_such_setting_gets_no_hint():
+    assert less(Keypoints(annotator=LucasKanade()), ["GPU", "memory"]) == ""  # type: ignore[arg-type]
+
+
+def test_only_what_no_node_has_is_lacking():
+    needed = Resources(cpus=2.0, gpus=1.0, memory_gb=4.0)
+    assert lacking(needed, [{"CPU": 4, "memory": 8e9}, {"CPU": 1, "memory": 8e9}]) == ["GPU"]
+    assert lacking(needed, []) == ["CPU", "GPU", "memory"]
+    apart = [{"CPU": 4, "memory": 8e9}, {"GPU": 1, "CPU": 1, "memory": 1e9}]
+    assert lacking(needed, apart) == ["CPU", "GPU", "memory"]

@@ -1,0 +1,345 @@
+"""Several workers as the pipeline starts them: killed ones go on, errors of their own end the stage
+at once.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import pytest
+from small_trainings import FEW, Stores, log_of, make_stores, rows_of, train_stage, world_stage
+
+from pipeline.cli.train_spec import write_spec
+from pipeline.orchestration import dataset_stage
+from pipeline.orchestration import stage_task as run_stage
+from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.journal import start_journal
+from pipeline.orchestration.recipe import describe, output_ref
+from pipeline.orchestration.stage_task import RunContext
+from pipeline.orchestration.training import group as training_group
+from pipeline.orchestration.training import local_processes as processes
+from pipeline.orchestration.training import ray_train as ray_training
+from pipeline.orchestration.training.errors import WorkerDied
+from pipeline.orchestration.training.group import pass_on, run_group
+from pipeline.orchestration.training.retries import last_saved, working_folder
+from stages.base import Resources
+from stages.training.run import STATES, RunConfig
+from stages.world_model.torchrun import TrainingSpec
+from stages.world_model.train import TrainWorldModel
+from storage.stores import store
+from storage.stores.results import Result, open_result, open_writer
+from storage.stores.store import StoreRef
+
+STEPS = 60
+SMALL = Resources(cpus=1.0, memory_gb=0.5)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("group")
+
+
+@pytest.fixture(scope="module")
+def stores(root) -> Stores:
+    return make_stores(root)
+
+
+def two_workers(**changes) -> TrainWorldModel:
+    settings = {"workers": 2, "watch": RunConfig(save_every=5), "resources": SMALL}
+    return world_stage(**(settings | {"training": replace(FEW, steps=STEPS, ema=0.9)} | changes))
+
+
+def created(
+    stage: TrainWorldModel, stores: Stores, root: Path
+) -> tuple[dict[str, StoreRef], StoreRef]:
+    inputs = rows_of(stage, stores)
+    out = output_ref(stage, inputs, str(root))
+    store.create(out, describe(stage, inputs, out))
+    return inputs, out
+
+
+def children(name: str) -> list[int]:
+    """Processes of this one that run the named program, at any depth."""
+    lines = subprocess.check_output(["ps", "-eo", "pid=,ppid=,args="], text=True).splitlines()
+    table = [
+        (int(pid), int(parent), args)
+        for pid, parent, args in (line.split(None, 2) for line in lines)
+    ]
+    ours, more = {os.getpid()}, True
+    while more:  # process ids begin anew at some time, so a child's may be the smaller one
+        more = {pid for pid, parent, _ in table if parent in ours} - ours
+        ours |= more
+    return [pid for pid, _, args in table if pid in ours and name in args]
+
+
+def random_step() -> int:
+    return random.randrange(3, STEPS - 10)
+
+
+def killing(name: str, after: int) -> tuple[Callable[..., None], list[int]]:
+    """Progress that kills one of two workers, either, when this step is done; and the step where it
+    did.
+    """
+    kills: list[int] = []
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if not kills and done >= after:
+            workers = children(name)
+            assert len(workers) == 2, workers
+            kills.append(done)
+            os.kill(random.choice(workers), 9)
+
+    return progress, kills
+
+
+def assert_same_training(result: Result, other: Result) -> None:
+    assert [row["step"] for row in log_of(result)] == list(range(STEPS + 1)), (
+        "no step repeated, none left out"
+    )
+    for row, expected in zip(log_of(result), log_of(other), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4), f"step {row['step']}"
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_by_themselves_and_end_as_one_that_was_not(
+    root, stores, monkeypatch
+):
+    """One of two workers is killed after a random step; the undisturbed training is a single
+    process's.
+    """
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
+    stage = two_workers()
+    progress, kills = killing("stages.world_model.torchrun", random_step())
+    inputs, out = created(stage, stores, root)
+    numbers = run_group(stage, inputs, out, progress, "serial")
+    assert len(kills) == 1 and numbers["steps"] == STEPS
+    result = open_result(out)
+    assert_same_training(result, train_stage(root, replace(stage, workers=1), stores))
+    assert not any(name.startswith((STATES, "progress", ".")) for name in result.files)
+    assert children("stages.world_model.torchrun") == []
+
+
+@pytest.mark.slow
+def test_killed_ray_workers_go_on_by_themselves(root, stores, ray_cluster, monkeypatch):
+    monkeypatch.setattr(ray_training, "POLL_S", 0.05)
+    stage = two_workers(n_val_clips=1)  # another result than the processes'
+    progress, kills = killing("RayTrainWorker", random_step())
+    inputs, out = created(stage, stores, root)
+    run_group(stage, inputs, out, progress, "ray")
+    assert len(kills) == 1
+    assert_same_training(open_result(out), train_stage(root, replace(stage, workers=1), stores))
+    assert not (working_folder(out).parent / "ray-train").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "name"), [("serial", "stages.world_model.torchrun"), ("ray", "RayTrainWorker")]
+)
+def test_interrupted_the_workers_end_and_the_next_run_goes_on(
+    root, stores, ray_cluster, monkeypatch, backend, name
+):
+    """Ctrl-C, as the main thread gets it: nobody trains on, or holds the store, behind the user's
+    back.
+    """
+    monkeypatch.setattr(ray_training, "POLL_S", 0.05)
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
+    seed = {"serial": 5, "ray": 6}[backend]  # results of their own
+    stage = two_workers(training=replace(FEW, steps=STEPS, ema=0.9, seed=seed))
+    inputs, out = created(stage, stores, root)
+    pressed: list[int] = []
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if not pressed and done >= 12:
+            assert len(children(name)) == 2
+            pressed.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_group(stage, inputs, out, progress, backend)
+    assert pressed and not store.is_complete(out)
+    deadline = time.monotonic() + 20
+    while children(name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children(name) == []
+    assert 5 <= last_saved(out) < STEPS
+    run_group(stage, inputs, out, lambda *_: None, backend)
+    assert_same_training(open_result(out), train_stage(root, replace(stage, workers=1), stores))
+
+
+@pytest.mark.slow
+def test_too_many_workers_for_the_cluster_are_told_at_once(root, stores, ray_cluster):
+    stage = two_workers(clips_per_batch=8, workers=8, n_val_clips=2)
+    with pytest.raises(StageFailed, match=r"has room for \d workers of .*, 8 are asked for"):
+        run_group(stage, *created(stage, stores, root), lambda *_: None, "ray")
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(root, stores, monkeypatch):
+    """A learning rate that no network survives. The error names the step and all clips of its
+    batch.
+    """
+    launches, started = [], training_group.launcher
+
+    def counted(backend: Literal["ray", "serial"]):
+        launch = started(backend)
+        return lambda *arguments: (launches.append(1), launch(*arguments))
+
+    monkeypatch.setattr(training_group, "launcher", counted)
+    stage = two_workers(training=replace(FEW, learning_rate=1e30))
+    with pytest.raises(
+        StageFailed, match=r"NonFiniteLoss: step \d: loss .*nan.*; clips clip00\d, clip00\d\."
+    ):
+        run_group(stage, *created(stage, stores, root), lambda *_: None, "serial")
+    assert len(launches) == 1 and children("stages.world_model.torchrun") == []
+
+
+def deadly(deaths: int, saved_steps: list[int], out: StoreRef):
+    """A launch whose workers die so often, each time having saved the next of these steps."""
+    calls = []
+
+    def launch(spec, watch):
+        calls.append(1)
+        if saved_steps:
+            (working_folder(out) / STATES / f"step-{saved_steps.pop(0):08d}").mkdir(parents=True)
+        if len(calls) <= deaths:
+            raise WorkerDied("worker 1 was ended by SIGKILL")
+        store_result(spec.out)
+
+    return launch, calls
+
+
+def store_result(out: StoreRef) -> None:
+    with open_writer(out) as writer:
+        writer.finish({"steps": 3.0})
+
+
+def test_workers_that_die_without_getting_on_end_the_stage(root, stores, monkeypatch):
+    stage = two_workers(n_val_clips=3)
+    inputs, out = created(stage, stores, root)
+    launch, calls = deadly(99, [], out)
+    monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
+    with pytest.raises(
+        StageFailed,
+        match=r"its workers were started 3 times and died before any state was saved\. .*SIGKILL",
+    ):
+        run_group(stage, inputs, out, lambda *_: None, "serial")
+    assert len(calls) == 3
+
+
+def test_workers_that_die_but_get_on_are_started_again_and_again(root, stores, monkeypatch):
+    stage = two_workers(n_val_clips=4)
+    inputs, out = created(stage, stores, root)
+    launch, calls = deadly(9, list(range(1, 10)), out)
+    monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
+    assert run_group(stage, inputs, out, lambda *_: None, "serial") == {"steps": 3.0}
+    assert len(calls) == 10
+
+
+@pytest.mark.parametrize(("saved_steps", "starts"), [([], 3), ([5, 10, 15, 20], 6)])
+def test_a_ray_training_of_one_worker_is_started_again_while_it_gets_on(
+    tmp_path, monkeypatch, saved_steps, starts
+):
+    """Its third death with no newer state in between is the last."""
+    import ray
+    from ray.exceptions import RayActorError
+
+    out = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef")
+    started, last = [], (saved_steps or [None])[-1]
+
+    def dies(worker, progress):
+        if saved_steps:
+            (working_folder(out) / STATES / f"step-{saved_steps.pop(0):08d}").mkdir(parents=True)
+        raise RayActorError
+
+    actor = SimpleNamespace(remote=lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: actor)
+    monkeypatch.setattr(ray, "kill", lambda worker: None)
+    monkeypatch.setattr(dataset_stage, "room_for", lambda *_: 1)
+    monkeypatch.setattr(dataset_stage, "watched", dies)
+    since = "any state" if last is None else f"a newer state than that of step {last}"
+    with pytest.raises(
+        StageFailed, match=f"its worker was started 3 times and died before {since} was saved"
+    ):
+        dataset_stage.run_dataset_ray(two_workers(workers=1), {}, out, lambda *_: None)
+    assert len(started) == starts
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(
+    root, stores, monkeypatch
+):
+    monkeypatch.setattr(training_group, "launcher", None)
+    stage = two_workers(clips_per_batch=3)
+    with pytest.raises(ValueError, match=r"2 workers cannot share clips_per_batch=3 evenly"):
+        run_group(stage, *created(stage, stores, root), lambda *_: None, "serial")
+
+
+def test_progress_is_passed_on_where_it_can_be_seen(tmp_path):
+    out, heard = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef"), []
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        heard.append((done, total, note))
+
+    pass_on(out, progress)
+    folder = working_folder(out)
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text("[3, ")  # on a shared disk, perhaps half there
+    pass_on(out, progress)
+    (folder / "progress.json").write_text('[3, 10, "loss 2.5"]')
+    pass_on(out, progress)
+    assert heard == [(3, 10, "loss 2.5")]
+
+
+def test_the_newest_saved_state_is_found(tmp_path):
+    out = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef")
+    assert last_saved(out) == -1
+    for name in ("step-00000005", "step-00000040", "step-00000045.partial", "step-00000001.gone"):
+        (working_folder(out) / STATES / name).mkdir(parents=True)
+    assert last_saved(out) == 40
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_pipeline_makes_a_group_of_a_stage_that_asks_for_one(
+    root, stores, tmp_path, monkeypatch, workers
+):
+    stage, started = two_workers(workers=workers), []
+
+    def run(name: str):
+        return lambda *_: started.append(name) or {"steps": 1.0}
+
+    monkeypatch.setattr(run_stage, "run_group", run("group"))
+    monkeypatch.setattr(dataset_stage, "run_dataset", run("one"))
+    inputs, out = created(stage, stores, root)
+    context = RunContext(root=str(root), journal=start_journal(tmp_path, {}))
+    assert run_stage.make(stage, inputs, out, context) == "steps 1"
+    assert started == (["group"] if workers == 2 else ["one"])
+
+
+def test_a_spec_for_torchrun_names_the_stores_and_makes_the_result_ready(
+    root, stores, tmp_path, monkeypatch
+):
+    stage = two_workers(n_val_clips=5)
+    inputs = rows_of(stage, stores)
+    out = output_ref(stage, inputs, str(root))
+    planned = {"world_model": (stage, inputs, out)}
+    monkeypatch.setattr(
+        "pipeline.orchestration.plan.planned", lambda request: SimpleNamespace(planned=planned)
+    )
+    spec = write_spec({}, tmp_path / "training.json")
+    assert TrainingSpec.from_json((tmp_path / "training.json").read_text()) == spec
+    assert (spec.inputs, spec.out) == (inputs, out)
+    assert store.read_manifest(out).parameters["clips_per_batch"] == stage.clips_per_batch
+    unmade = inputs | {"clip": StoreRef.at(str(root), "clip", "0123456789abcdef")}
+    planned["world_model"] = (stage, unmade, out)
+    with pytest.raises(StageFailed, match="needs clip/0123456789abcdef, not complete"):
+        write_spec({}, tmp_path / "other.json")
+    del planned["world_model"]
+    with pytest.raises(LookupError, match="experiment 'vda-tiny' trains no world model"):
+        write_spec({"experiment": "vda-tiny"}, tmp_path / "other.json")
+    assert not (tmp_path / "other.json").exists()

@@ -1,0 +1,512 @@
+import csv
+import json
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageSequence
+from small_stores import new_result, opened
+from small_world import World, add_world_model, make_world
+
+from model.lpips import Lpips
+from model.metrics import MAX_PSNR
+from model.world.cache import Tokens
+from model.world.config import SamplingConfig
+from model.world.sampling import rollout
+from stages.base import Resources
+from stages.evaluation import predict as generation
+from stages.evaluation import stage as evaluation
+from stages.evaluation.predict import draw_others
+from stages.evaluation.scores import (
+    CAMERA,
+    CEILING,
+    COPY,
+    DECODED,
+    FRAME,
+    FREE,
+    MODEL,
+    MOVING,
+    PREVIOUS,
+    PSEUDO_DEPTH,
+    TEACHER,
+    Cell,
+    ClipDepth,
+    ClipVideos,
+    score_clip,
+    score_depth,
+)
+from stages.evaluation.stage import Evaluate
+from stages.lpips_weights import LpipsWeights
+from storage.stores.key import parameters
+from storage.stores.results import Result, open_result, open_writer
+from storage.weights.ref import WeightsRef
+
+FILES = {
+    "metrics.md",
+    "metrics.csv",
+    "metrics.json",
+    "tables/clips.csv",
+    "rollout.png",
+    "rollout.gif",
+    "rollout.mp4",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return make_world(tmp_path_factory.mktemp("evaluate"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(world) -> Result:
+    return world.evaluate()
+
+
+def table(result: Result, name: str = "metrics.csv") -> list[dict[str, str]]:
+    with result.file(name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def means(result: Result) -> dict[Cell, float]:
+    return {Cell(**{k: row[k] for k in Cell._fields}): float(row["value"]) for row in table(result)}
+
+
+def test_it_leaves_tables_and_pictures(evaluated):
+    assert set(evaluated.files) == FILES
+    assert {
+        "psnr_free",
+        "ssim_free",
+        "psnr_copy",
+        "ssim_copy",
+        "psnr_free_moving",
+        "psnr_copy_moving",
+    } <= set(evaluated.numbers)
+    assert {"psnr_teacher", "delta_psnr", "tokenizer_psnr", "abs_rel", "delta1", "delta2"} <= set(
+        evaluated.numbers
+    )
+    assert {evaluated.numbers[f"beats_copy_{name}"] for name in ("psnr", "ssim", "moving")} <= {
+        0.0,
+        1.0,
+    }
+    assert len({row["clip"] for row in table(evaluated, "tables/clips.csv")}) == 3
+    document = json.loads(evaluated.file("metrics.json").read_text())
+    assert document["numbers"] == evaluated.numbers
+    with (
+        Image.open(evaluated.file("rollout.gif")) as gif,
+        av.open(str(evaluated.file("rollout.mp4"))) as movie,
+    ):
+        n_frames = sum(1 for _ in movie.decode(video=0))
+        assert n_frames >= 2 * 16  # two clips, and their last frames held for a while
+        assert (
+            sum(frame.info["duration"] for frame in ImageSequence.Iterator(gif)) == n_frames * 250
+        )
+    with Image.open(evaluated.file("rollout.png")) as picture:
+        assert picture.width > 800
+
+
+def test_every_table_has_one_protocol_and_one_reference(evaluated):
+    text = evaluated.file("metrics.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(headings) == len(set(headings)) == 6
+    for heading in headings:
+        assert sum(protocol in heading.lower() for protocol in (FREE, TEACHER)) == 1
+        assert sum(reference in heading for reference in (DECODED, CAMERA, PSEUDO_DEPTH)) == 1
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "whole frame" in line]
+    assert rows and all(" no weights " in row for row in rows)
+    assert len(means(evaluated)) == len(table(evaluated))
+
+
+GOLDEN = {
+    (DECODED, FRAME, MODEL, "psnr"): 28.0300,
+    (DECODED, FRAME, MODEL, "ssim"): 0.9684,
+    (DECODED, MOVING, MODEL, "psnr"): 27.9241,
+    (DECODED, MOVING, COPY, "ssim"): 0.4509,
+    (DECODED, FRAME, MODEL, "delta_psnr"): 5.9548,
+    (CAMERA, FRAME, CEILING, "psnr"): 39.9419,
+    (CAMERA, MOVING, COPY, "psnr"): 15.7661,
+}
+
+
+# What is scored
+
+
+def moving_clip(seed: int = 0, *, still: bool = False, side: int = 32) -> ClipVideos:
+    """Seven frames in which a patch moves to the right, with predictions that are a little wrong
+    everywhere.
+    """
+    noise = torch.Generator().manual_seed(seed)
+
+    def spoiled(video: torch.Tensor, by: float) -> torch.Tensor:
+        return (video + by * torch.randn(video.shape, generator=noise)).clamp(-1, 1)
+
+    decoded = (torch.rand(1, 3, side, side, generator=noise) - 0.5).expand(7, -1, -1, -1).clone()
+    for t in range(7):
+        decoded[t, :, 12:18, 8 + (0 if still else 2 * t) : 12 + (0 if still else 2 * t)] = 0.9
+    return ClipVideos(
+        clip_id="clip",
+        camera=spoiled(decoded, 0.05),
+        decoded=decoded,
+        predicted={FREE: spoiled(decoded, 0.1), TEACHER: spoiled(decoded, 0.07)},
+        other_actions=spoiled(decoded, 0.2),
+        depth=None,
+    )
+
+
+def slow_mask(decoded: np.ndarray) -> np.ndarray:
+    """Pixels within 2 px of one that differs from frame 0 by more than 0.12 in any channel."""
+    n, _, height, width = decoded.shape
+    mask = np.zeros((n, height, width), bool)
+    for t in range(n):
+        for y, x in np.argwhere(abs(decoded[t] - decoded[0]).max(axis=0) > 0.12):
+            mask[t, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
+    return mask
+
+
+def slow_psnr(video: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    """Mean over the frames after frame 0 in which the mask has pixels."""
+    found = []
+    for t in range(1, len(video)):
+        errors = [
+            (video[t, c, y, x] - target[t, c, y, x]) ** 2
+            for y, x in np.argwhere(mask[t])
+            for c in range(3)
+        ]
+        if errors:
+            found.append(
+                min(10 * np.log10(4 / np.mean(errors)), MAX_PSNR) if np.mean(errors) else MAX_PSNR
+            )
+    return float(np.mean(found))
+
+
+def test_rows_are_what_a_slow_computation_finds():
+    clip = moving_clip()
+    scores = score_clip(clip, None)
+    decoded, camera = clip.decoded.double().numpy(), clip.camera.double().numpy()
+    free, other = clip.predicted[FREE].double().numpy(), clip.other_actions.double().numpy()
+    mask = slow_mask(decoded)
+    assert 0 < mask.mean() < 0.5
+    for region, where in ((FRAME, np.ones_like(mask)), (MOVING, mask)):
+        for reference, target in ((DECODED, decoded), (CAMERA, camera)):
+            copied = np.repeat(target[:1], 7, axis=0)
+            before = np.concatenate([target[:1], target[:-1]])
+            expected = {
+                (FREE, COPY): slow_psnr(copied, target, where),
+                (TEACHER, COPY): slow_psnr(copied, target, where),
+                (TEACHER, PREVIOUS): slow_psnr(before, target, where),
+                (FREE, MODEL): slow_psnr(free, target, where),
+            }
+            for (protocol, method), value in expected.items():
+                assert scores[Cell(protocol, reference, region, method, "psnr")] == pytest.approx(
+                    value, abs=1e-4
+                )
+            lost = slow_psnr(free, target, where) - slow_psnr(other, target, where)
+            assert scores[Cell(FREE, reference, region, MODEL, "delta_psnr")] == pytest.approx(
+                lost, abs=1e-4
+            )
+            assert lost > 0
+        ceiling = slow_psnr(decoded, camera, where)
+        assert scores[Cell(FREE, CAMERA, region, CEILING, "psnr")] == pytest.approx(
+            ceiling, abs=1e-4
+        )
+    assert (
+        Cell(FREE, DECODED, FRAME, PREVIOUS, "psnr") not in scores
+    )  # free-running knows no frame but the first
+
+
+def test_golden_scores():
+    """Changed numbers mean a new `Evaluate.version`."""
+    t, c, y, x = np.ogrid[:5, :3, :32, :32]
+    decoded = torch.from_numpy(0.8 * np.sin(0.2 * (x + 2 * t) + c) * np.cos(0.15 * y)).float()
+    predicted = {FREE: decoded.roll(1, 3), TEACHER: decoded * 0.9}
+    clip = ClipVideos(
+        clip_id="",
+        camera=decoded * 0.95,
+        decoded=decoded,
+        predicted=predicted,
+        other_actions=decoded.roll(2, 3),
+        depth=None,
+    )
+    scores = score_clip(clip, None)
+    found = {name: scores[Cell(FREE, *name)] for name in GOLDEN}
+    assert found == pytest.approx(GOLDEN, abs=2e-3)
+
+
+def test_frame_0_is_never_scored():
+    clip = moving_clip()
+    spoiled = {name: torch.cat([-video[:1], video[1:]]) for name, video in clip.predicted.items()}
+    other = replace(
+        clip,
+        predicted=spoiled,
+        other_actions=torch.cat([-clip.other_actions[:1], clip.other_actions[1:]]),
+    )
+    assert score_clip(other, None) == score_clip(clip, None)
+    later = replace(
+        clip,
+        predicted={name: torch.cat([v[:1], -v[1:2], v[2:]]) for name, v in clip.predicted.items()},
+    )
+    assert score_clip(later, None) != score_clip(clip, None)
+
+
+def test_a_still_clip_has_no_moving_region():
+    regions = {cell.region for cell in score_clip(moving_clip(still=True), None)}
+    assert regions == {FRAME}
+
+
+def test_lpips_is_of_the_whole_frame_and_0_for_equal_clips():
+    torch.manual_seed(0)
+    clip = moving_clip()
+    exact = replace(clip, predicted=dict.fromkeys((FREE, TEACHER), clip.decoded))
+    network = Lpips().requires_grad_(False)
+    for head in network.linear:
+        head.weight.abs_()
+    found = {
+        cell: value for cell, value in score_clip(exact, network).items() if cell.metric == "lpips"
+    }
+    assert {cell.region for cell in found} == {FRAME}
+    assert found[Cell(FREE, DECODED, FRAME, MODEL, "lpips")] == 0
+    assert found[Cell(FREE, DECODED, FRAME, COPY, "lpips")] > 0
+
+
+def depth_of(predicted: torch.Tensor, target: torch.Tensor) -> ClipDepth:
+    valid = torch.ones_like(target, dtype=torch.bool)
+    valid[:, :4] = False
+    return ClipDepth(
+        target=target.masked_fill(~valid, 0),
+        valid=valid,
+        limits=(0.5, 2.0),
+        decoded=target,
+        predicted={FREE: predicted, TEACHER: target},
+    )
+
+
+@given(scale=st.floats(0.5, 1.5), shift=st.floats(0.1, 0.5), seed=st.integers(0, 99))
+def test_aligned_depth_scores_do_not_see_scale_and_shift(scale, shift, seed):
+    target = 0.5 + 1.5 * torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    scores = score_depth(depth_of(scale * target + shift, target))
+    assert scores[Cell(TEACHER, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")] == 0
+    assert scores[Cell(TEACHER, PSEUDO_DEPTH, FRAME, MODEL, "delta1")] == 1
+    assert scores[Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel_aligned")] == pytest.approx(
+        0, abs=1e-4
+    )
+    inverse, given_depth = target[1:, 4:].double(), (scale * target + shift)[1:, 4:].double()
+    raw = (abs(1 / given_depth - 1 / inverse) * inverse).mean().item()
+    assert scores[Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")] == pytest.approx(raw, abs=1e-4)
+
+
+# The stage
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """They take most of a small evaluation's time."""
+    monkeypatch.setattr(Evaluate, "draw", lambda *arguments: None)
+
+
+def always_right(model, true, actions, other_actions, *rest) -> generation.Generated:
+    wrong = Tokens(true.rgb.flip(1), None)
+    return generation.Generated(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
+
+
+def test_a_perfect_model_beats_copying(world, monkeypatch, without_pictures):
+    monkeypatch.setattr(generation, "generate", always_right)
+    result = world.evaluate(seed=1)
+    numbers, found = result.numbers, means(result)
+    assert (
+        numbers["psnr_free"] == numbers["psnr_teacher"] == numbers["psnr_free_moving"] == MAX_PSNR
+    )
+    assert numbers["ssim_free"] == pytest.approx(1)
+    assert {numbers[f"beats_copy_{name}"] for name in ("psnr", "ssim", "moving")} == {1.0}
+    assert numbers["delta_psnr"] > 0
+    assert numbers["psnr_free_camera"] == numbers["tokenizer_psnr"] < MAX_PSNR
+    assert numbers["abs_rel"] == numbers["abs_rel_tokenizer"]
+    assert (
+        found[Cell(TEACHER, CAMERA, FRAME, MODEL, "ssim")]
+        == found[Cell(TEACHER, CAMERA, FRAME, CEILING, "ssim")]
+    )
+    text = result.file("metrics.md").read_text()
+    assert (
+        "**beats copying that frame** in PSNR (100.00 against" in text
+        and "better in 3 of 3 clips" in text
+    )
+    assert "The actions steer it" in text
+
+
+def always_frame_0(model, true, actions, other_actions, *rest) -> generation.Generated:
+    def copies(ids):
+        return ids[:, :1].expand_as(ids)
+
+    copied = Tokens(copies(true.rgb), copies(true.depth))
+    return generation.Generated(by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied)
+
+
+def test_a_model_that_copies_does_not_beat_copying(world, monkeypatch, without_pictures):
+    monkeypatch.setattr(generation, "generate", always_frame_0)
+    result = world.evaluate(seed=2)
+    numbers = result.numbers
+    for ours, copied in (
+        ("psnr_free", "psnr_copy"),
+        ("ssim_free", "ssim_copy"),
+        ("abs_rel", "abs_rel_copy"),
+    ):
+        assert numbers[ours] == numbers[copied]
+    assert {numbers[f"beats_copy_{name}"] for name in ("psnr", "ssim", "moving")} == {0.0}
+    assert numbers["delta_psnr"] == 0
+    text = result.file("metrics.md").read_text()
+    assert "**does not beat copying that frame**" in text and "do **not** steer it" in text
+
+
+def test_delta_psnr_swaps_the_actions_and_nothing_else(world, monkeypatch, without_pictures):
+    calls = []
+
+    def recorded(model, prompt, actions, config, generator):
+        calls.append((prompt.rgb, actions, generator.initial_seed()))
+        return rollout(model, prompt, actions, config, generator)
+
+    monkeypatch.setattr(generation, "rollout", recorded)
+    result = world.evaluate(seed=3)
+    (prompt, true, noise), (other_prompt, other, other_noise) = calls
+    assert (
+        noise == other_noise and torch.equal(prompt, other_prompt) and not torch.equal(true, other)
+    )
+    pairs = {row["clip"]: row["other_clip"] for row in table(result, "tables/clips.csv")}
+    assert all(clip != another for clip, another in pairs.items())
+    every = opened({"clip": world.rows["clip"]})["clip"]
+    for which, clips in ((true, pairs.keys()), (other, pairs.values())):
+        rows = np.array([int(clip.removeprefix("clip")) for clip in clips])
+        expected = (every.gather("actions", rows)[:, :, -1:] - 16) / 8
+        np.testing.assert_allclose(which.numpy(), expected, rtol=1e-6)
+
+
+def test_the_same_actions_lose_nothing(world, monkeypatch, without_pictures):
+    monkeypatch.setattr("stages.evaluation.stage.draw_others", lambda usable, chosen, seed: chosen)
+    numbers = world.evaluate(seed=4, sampling=SamplingConfig(temperature=1.0)).numbers
+    assert numbers["delta_psnr"] == numbers["delta_psnr_moving"] == 0
+
+
+@given(n=st.integers(2, 30), seed=st.integers(0, 50), data=st.data())
+def test_others_are_other_usable_clips(n, seed, data):
+    usable = np.arange(n) * 3 + 1
+    chosen = usable[np.sort(data.draw(st.lists(st.integers(0, n - 1), min_size=1, unique=True)))]
+    others = draw_others(usable, chosen, seed)
+    assert set(others.tolist()) <= set(usable.tolist()) and (others != chosen).all()
+    np.testing.assert_array_equal(others, draw_others(usable, chosen, seed))
+
+
+def test_the_seed_decides_everything(world, evaluated):
+    again = world.evaluate(resources=Resources(cpus=1.0))  # not part of the key
+    for name in FILES - {
+        "rollout.mp4"
+    }:  # x264 gives other bytes now and then; the GIF has the same frames
+        assert again.files[name] == evaluated.files[name], name
+    assert again.numbers == evaluated.numbers
+    other = world.evaluate(seed=5, n_pictures=1)
+    assert other.file("metrics.csv").read_bytes() != evaluated.file("metrics.csv").read_bytes()
+
+
+def test_without_a_depth_branch_there_are_no_depth_scores(world):
+    rgb_only = add_world_model(world.root, world.results, depth_branch=False)
+    result = replace(world, results={**world.results, "world_model": rgb_only}).evaluate(
+        n_pictures=1
+    )
+    assert not [name for name in result.numbers if name.startswith(("abs_rel", "delta1", "delta2"))]
+    assert PSEUDO_DEPTH not in {cell.reference for cell in means(result)}
+    text = result.file("metrics.md").read_text()
+    assert "no depth branch" in text and "AbsRel" not in text
+    assert set(result.files) == FILES
+
+
+def test_one_held_out_clip_has_no_other_actions(world, without_pictures):
+    result = world.evaluate(split="test")
+    assert result.numbers["clips"] == 1 and "delta_psnr" not in result.numbers
+    text = result.file("metrics.md").read_text()
+    assert "was not measured: it takes two" in text and "| ΔPSNR" not in text
+
+
+def test_progress_is_told(world, without_pictures):
+    told = []
+    writer = open_writer(new_result(world.root, "evaluation", "progress"))
+    results = {role: open_result(ref) for role, ref in world.results.items()}
+    Evaluate(n_clips=2).run(
+        opened(world.rows), results, writer, lambda done, total, note="": told.append((done, total))
+    )
+    writer.close()
+    assert told[0] == (0, 2) and told[-1] == (2, 2)
+
+
+def test_bfloat16_is_that_of_all_networks_and_of_no_score(
+    world, evaluated, without_pictures, monkeypatch
+):
+    casts: dict[str, set[bool]] = {"generate": set(), "score_clip": set()}
+
+    def watched(module, name: str):
+        plain = getattr(module, name)
+
+        def call(*arguments):
+            casts[name].add(torch.is_autocast_enabled("cpu"))
+            return plain(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    watched(generation, "generate")
+    watched(evaluation, "score_clip")
+    result = world.evaluate(precision="bfloat16")
+    assert casts == {"generate": {True}, "score_clip": {False}}
+    for name in ("tokenizer_psnr", "abs_rel_tokenizer"):  # of the true tokens: decoding alone
+        rounded, exact = result.numbers[name], evaluated.numbers[name]
+        assert rounded != exact and rounded == pytest.approx(exact, rel=0.02)
+    assert "bfloat16" in result.file("metrics.md").read_text()
+    assert ", float32, seed" in evaluated.file("metrics.md").read_text()
+
+
+def test_lpips_weights_fill_the_column(world, tmp_path, without_pictures):
+    torch.manual_seed(0)
+    state = Lpips().state_dict()
+    parts = {
+        "trunk": {name: value for name, value in state.items() if name.startswith("features.")}
+    }
+    parts["linear"] = {
+        f"lin{i}.model.1.weight": state[f"linear.{i}.weight"].abs() for i in range(5)
+    }
+    for name, part in parts.items():
+        torch.save(part, tmp_path / f"{name}.pth")
+    weights = LpipsWeights(**{name: WeightsRef.of(tmp_path / f"{name}.pth") for name in parts})
+    result = world.evaluate(n_clips=1, lpips=weights)
+    assert result.numbers["lpips_free"] > 0 and result.numbers["lpips_copy"] > 0
+    assert "no weights" not in result.file("metrics.md").read_text()
+
+
+# Bad input
+
+
+def test_no_held_out_clip_is_an_error(world):
+    with pytest.raises(
+        ValueError, match=r"no clip of split holdout has data in .*7 clips in the index"
+    ):
+        world.evaluate(split="holdout")
+
+
+def test_tokenizers_must_be_those_of_the_world_model(world):
+    made_by = {
+        "rgb_tokens": "rgb_tokenizer/0123456789abcdef",
+        "depth_tokens": str(world.results["depth_tokenizer"]),
+    }
+    other = add_world_model(world.root, world.results, depth_branch=True, tokenizers=made_by)
+    with pytest.raises(
+        ValueError, match=r"the world model learned those of rgb_tokenizer/0123456789abcdef"
+    ):
+        replace(world, results={**world.results, "world_model": other}).evaluate(seed=6)
+
+
+@pytest.mark.parametrize("wrong", [{"n_clips": 0}, {"n_pictures": 0}, {"rate_hz": 0.0}])
+def test_settings_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Evaluate(**wrong)
+
+
+def test_where_it_runs_is_not_in_its_key():
+    moved = Evaluate(device="cpu", resources=Resources(cpus=7.0))
+    assert parameters(moved) == parameters(Evaluate()) != parameters(Evaluate(seed=1))

@@ -1,0 +1,142 @@
+"""Clips prepared once: the same rows whether kept in memory, in a file, or not at all."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.training import prepared_rows
+from stages.training.prepared_rows import READ_ROWS, PreparedRows, has_room
+
+
+@given(rows=st.lists(st.integers(0, 99), min_size=1, unique=True), data=st.data())
+def test_prepared_rows_are_the_same_kept_or_not(rows, data):
+    values = np.arange(100) ** 2
+
+    def prepare(chosen):
+        return {"value": values[chosen], "pair": np.stack([chosen, -chosen], axis=1)}
+
+    usable = np.array(rows)
+    asked = np.array(data.draw(st.lists(st.sampled_from(rows), min_size=1)))
+    kept, lazy = PreparedRows(prepare, usable), PreparedRows(prepare, usable, cache_bytes=0)
+    assert kept.kept is not None and lazy.kept is None
+    for name, expected in prepare(asked).items():
+        np.testing.assert_array_equal(kept(asked)[name], expected)
+        np.testing.assert_array_equal(lazy(asked)[name], expected)
+
+
+def squares(chosen):
+    return {
+        "odd": chosen[:, None] % np.array([2, 3, 5]) == 1,
+        "square": chosen.astype(np.float64) ** 2,
+    }
+
+
+def test_prepared_rows_in_a_file_are_the_same_and_are_found_again(tmp_path):
+    """Above the size that memory is taken for. Entries of odd sizes lie at addresses that torch can
+    read.
+    """
+    rows, calls = np.arange(0, 300, 3), []
+
+    def prepare(chosen):
+        calls.extend(chosen)
+        return squares(chosen)
+
+    asked = np.array([297, 0, 33, 33])
+    filed = PreparedRows(prepare, rows, cache_bytes=100, folder=tmp_path)
+    assert isinstance(filed.kept, np.memmap)
+    for name, expected in squares(asked).items():
+        found = filed(asked)[name]
+        np.testing.assert_array_equal(found, expected)
+        torch.from_numpy(found).sum()
+    assert sorted(calls) == [0, *rows]  # the first row twice: once to know the sizes
+    again = PreparedRows(prepare, rows, cache_bytes=100, folder=tmp_path)
+    np.testing.assert_array_equal(again(asked)["square"], filed(asked)["square"])
+    assert len(calls) == len(rows) + 2
+
+
+def test_a_file_of_other_rows_or_half_a_file_is_made_anew(tmp_path):
+    PreparedRows(squares, np.arange(40), cache_bytes=0, folder=tmp_path)
+    other = PreparedRows(squares, np.arange(5, 45), cache_bytes=0, folder=tmp_path)
+    np.testing.assert_array_equal(other(np.array([44]))["square"], [44.0**2])
+
+    def killed(chosen):
+        if chosen[0] > 40:
+            raise KeyboardInterrupt
+        return squares(chosen)
+
+    with pytest.raises(KeyboardInterrupt):
+        PreparedRows(killed, np.arange(80), cache_bytes=0, folder=tmp_path)
+    whole = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
+    np.testing.assert_array_equal(whole(np.arange(80))["square"], np.arange(80.0) ** 2)
+
+
+def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.warns(UserWarning, match="no room for .* GB of prepared clips"):
+        lazy = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
+    assert lazy.kept is None and not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
+
+
+def test_a_file_that_was_only_begun_is_no_room(tmp_path, monkeypatch):
+    n_bytes = 1 << 20
+    (tmp_path / "clips").write_bytes(b"")
+    os.truncate(tmp_path / "clips", 2 * n_bytes)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=n_bytes))
+    assert not has_room(tmp_path, n_bytes)
+    (tmp_path / "clips").write_bytes(bytes(n_bytes))
+    assert has_room(tmp_path, n_bytes), "of which all is there already"
+
+
+def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
+    """Of ten runs of rows three are done and noted; only the others are prepared by the next
+    attempt.
+    """
+    monkeypatch.setattr(prepared_rows, "NOTE_S", 0.0)
+    rows, calls, told = np.arange(10 * READ_ROWS), [], []
+
+    def prepare(chosen):
+        calls.append(int(chosen[0]))
+        if calls.count(3 * READ_ROWS) == 1 and chosen[0] == 3 * READ_ROWS:
+            raise KeyboardInterrupt
+        return squares(chosen)
+
+    with pytest.raises(KeyboardInterrupt):
+        PreparedRows(prepare, rows, cache_bytes=0, folder=tmp_path)
+    calls.clear()
+    whole = PreparedRows(
+        squares_noting(calls),
+        rows,
+        cache_bytes=0,
+        folder=tmp_path,
+        told=lambda *at: told.append(at),
+    )
+    assert calls == [0, *range(3 * READ_ROWS, len(rows), READ_ROWS)], (
+        "the first row is read to know the sizes"
+    )
+    np.testing.assert_array_equal(whole(rows)["square"], rows.astype(float) ** 2)
+    assert told[0] == (4 * READ_ROWS, len(rows)) and told[-1] == (len(rows), len(rows))
+
+
+def squares_noting(calls):
+    def prepare(chosen):
+        calls.append(int(chosen[0]))
+        return squares(chosen)
+
+    return prepare
+
+
+def test_what_another_number_of_workers_began_is_made_anew(tmp_path):
+    (tmp_path / "begun.json").write_text("of another kind")
+    (tmp_path / "part-0").write_text("1")
+    (tmp_path / "part-1").write_text("1")
+    whole = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
+    np.testing.assert_array_equal(whole(np.arange(80))["square"], np.arange(80.0) ** 2)
+    assert not (tmp_path / "part-1").exists()

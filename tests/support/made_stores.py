@@ -1,0 +1,147 @@
+"""Small stores for the tests of `storage`: three arrays, one per codec, in shards of 4, 4 and 2
+clips.
+"""
+
+import math
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from storage.files import LocalFiles
+from storage.stores import store
+from storage.stores.spec import ArraySpec
+from storage.stores.store import Manifest, PartRecord, Reject, StoreRef
+
+TOKENS = ArraySpec("tokens", "int32", ("t", "i"), (3, 4), "token id", "", codec="raw", fill=-1)
+DEPTH = ArraySpec("depth", "float16", ("h", "w"), (5, 4), "m", "", codec="zstd", fill=math.nan)
+RGB = ArraySpec("rgb", "uint8", ("h", "w", "c"), (4, 5, 3), "sRGB", "", codec="lz4")
+SPECS = (TOKENS, DEPTH, RGB)
+N, STEP = 10, 4
+KEY = "0123456789abcdef"
+
+
+def clips(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "tokens": rng.integers(0, 2**18, (N, *TOKENS.shape), dtype=np.int32),
+        "depth": rng.uniform(0.2, 3.0, (N, *DEPTH.shape)).astype(np.float16),
+        "rgb": rng.integers(0, 256, (N, *RGB.shape), dtype=np.uint8),
+    }
+
+
+def manifest(kind: Any = "clips", **changes: Any) -> Manifest:
+    of_clips = {"specs": SPECS, "n_clips": N, "clips_per_shard": STEP} if kind == "clips" else {}
+    base = Manifest(
+        stage="clip", key=KEY, kind=kind, version=1, parameters={"size": 5}, inputs={}, **of_clips
+    )
+    return replace(base, **changes)
+
+
+def created(root: Path | str, of: Manifest | None = None) -> StoreRef:
+    of = of or manifest()
+    ref = StoreRef.at(str(root), of.stage, of.key)
+    store.create(ref, of)
+    return ref
+
+
+def reject(row: int) -> Reject:
+    return Reject(
+        row=row, clip_id=f"clip{row}", reason="shot_cut", detail=f"détail {row}", kind="rejected"
+    )
+
+
+def write(
+    ref: StoreRef, shard: int, arrays: Mapping[str, np.ndarray], rejected: Sequence[int] = ()
+) -> PartRecord:
+    """One shard's part of `arrays`, which hold the whole store's clips."""
+    rows = store.shard_rows(ref, shard)
+    block = {name: array[rows.start : rows.stop] for name, array in arrays.items()}
+    return store.write_part(
+        ref, shard, block, [reject(row) for row in rejected if row in rows], 0.5
+    )
+
+
+def filled(
+    ref: StoreRef, arrays: Mapping[str, np.ndarray], rejected: Sequence[int] = ()
+) -> StoreRef:
+    """Makes what is missing of the store and seals it."""
+    for shard in store.missing_shards(ref):
+        assert store.commit(ref, write(ref, shard, arrays, rejected))
+    store.seal(ref)
+    return ref
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below, by its path."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Runs `work` in a forked process. Returns its wait status: 0 if it ended well, the signal if
+    it was killed.
+    """
+    if not (pid := os.fork()):
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def killed_at(operation: int, work: Callable[[], object]) -> bool:
+    """Runs `work` in a process that is killed just before its n-th change of the disk; False if it
+    needs fewer.
+    """
+
+    def countdown(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal operation
+            operation -= 1
+            if operation < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return counted
+
+    def run() -> None:
+        for name in ("write", "link", "replace", "unlink", "mkdir", "rmdir"):
+            setattr(os, name, countdown(getattr(os, name)))
+        work()
+
+    status = in_child(run)
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+
+def stop_at_write(patch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """The n-th file that is written locally raises `error` midway."""
+    left, write_file = number, LocalFiles.write
+
+    def write(self: LocalFiles, path: str, pieces: Any) -> Any:
+        nonlocal left
+        left -= 1
+        return write_file(self, path, broken(pieces) if left < 0 else pieces)
+
+    def broken(pieces: Any) -> Any:
+        yield next(iter(pieces))
+        raise error
+
+    patch.setattr(LocalFiles, "write", write)

@@ -1,0 +1,92 @@
+"""A trained pipeline in small: stores of clips and tokens, tokenizers and a world model, all
+weights random.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from small_stores import new_result, square_clips, write_clips, write_index
+from small_stores import run_stage as run
+
+from model.magvit2.autoencoder import MagvitTokenizer
+from model.magvit2.batched import encode_frames
+from model.magvit2.config import tiny as tiny_tokenizer
+from model.training.checkpoint import save_model
+from model.world.config import tiny as tiny_world
+from model.world.dual_branch import DualBranchWorldModel
+from stages.evaluation.stage import Evaluate
+from stages.tokenizer.images import images_of
+from stages.tokenizer.measure import TOKENIZER_FILE
+from stages.world_model.data import WORLD_MODEL_FILE
+from storage.stores.results import Result, open_writer
+from storage.stores.store import StoreRef
+
+SPLITS = ["test", "val", "val", "val", "train", "val", "val"]
+USABLE = [1, 2, 5, 6]  # of split val; row 3 is rejected
+
+
+@dataclass
+class World:
+    """Stores and checkpoints with random weights, as the pipeline would leave them."""
+
+    root: Path
+    rows: dict[str, StoreRef]
+    results: dict[str, StoreRef]
+
+    def evaluate(self, **changes) -> Result:
+        return run(
+            self.root,
+            Evaluate(**{"n_clips": 3, "n_pictures": 2, **changes}),
+            self.rows,
+            self.results,
+        )
+
+
+def make_world(root: Path) -> World:
+    torch.manual_seed(0)
+    arrays, index = square_clips(len(SPLITS)), write_index(root, SPLITS)
+    rows = {"discover": index}
+    rows |= {
+        name: write_clips(index, name, arrays[name], rejected=(3,)) for name in ("clip", "depth")
+    }
+    results = {}
+    for source, of in (("rgb", "clip"), ("depth", "depth")):
+        tokenizer = MagvitTokenizer(tiny_tokenizer(patch=8)).eval()
+        ref = results[f"{source}_tokenizer"] = new_result(root, f"{source}_tokenizer", [])
+        seal(ref, TOKENIZER_FILE, tokenizer, tokenizer.config, {"source": source})
+        ids = np.stack(
+            [encode_frames(tokenizer, clip).numpy() for clip in images_of(source, arrays[of])]
+        )
+        name = f"{source}_tokens"
+        rows[name] = write_clips(
+            index, name, {name: ids}, rejected=(3,), inputs={"tokenizer": ref.uri}
+        )
+    data = {role: str(ref) for role, ref in rows.items() if role != "depth"}
+    results["world_model"] = add_world_model(root, results, depth_branch=True, data=data)
+    return World(root, rows, results)
+
+
+def add_world_model(
+    root: Path, results: dict[str, StoreRef], *, depth_branch: bool, **card
+) -> StoreRef:
+    config = tiny_world(n_layers=1, d_model=16, n_heads=1, grid=(4, 4), depth_branch=depth_branch)
+    ref = new_result(root, "world_model", [depth_branch, *card])
+    statistics = {"action_mean": [16.0] * 16, "action_std": [8.0] * 16}
+    made_by = {
+        f"{source}_tokens": str(results[f"{source}_tokenizer"]) for source in ("rgb", "depth")
+    }
+    network = DualBranchWorldModel(config)
+    for weight in (
+        network.parameters()
+    ):  # modulation starts as nothing at all; here actions must do something
+        torch.nn.init.normal_(weight, std=0.3)
+    seal(ref, WORLD_MODEL_FILE, network, config, {**statistics, "tokenizers": made_by, **card})
+    return ref
+
+
+def seal(ref: StoreRef, name: str, network, config, card: dict) -> None:
+    writer = open_writer(ref)
+    save_model(writer.path / name, network, config, card=card)
+    writer.finish({})
