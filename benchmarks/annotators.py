@@ -36,6 +36,7 @@ from model.video_depth import config as depth_sizes
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size
+from stages.clip_format import ClipFormat
 
 FRAMES, SIDE, GRID, SUPPORT = 16, 256, 32, 36
 DEPTH = {
@@ -262,16 +263,18 @@ def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
     torch.manual_seed(0)
     depth = VideoDepthAnything(
         weights=weights("vda-tiny", VideoDepth(depth_config), depth_config), model=depth_config, input_size=140,
-        windows="direct", clip_size=128, gpus=float(n_gpus),
+        windows="direct", clip_format=ClipFormat(size=128), gpus=float(n_gpus),
     )  # fmt: skip
     tracks = SpatialTracking(
         weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config), model=track_config,
-        depth_units="relative", backward_points=0, gpus=float(n_gpus),
+        depth_units="relative", clip_format=ClipFormat(size=128), backward_points=0, gpus=float(n_gpus),
     )  # fmt: skip
-    e = registry.named("demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2})
+    e = registry.named(
+        "demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2}, folder
+    )
     assert isinstance(e, Experiment)
     return [
-        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks, grid=16)  # type: ignore[arg-type]
+        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks, grid=16)
     ]  # fmt: skip
 
 

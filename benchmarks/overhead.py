@@ -95,7 +95,7 @@ def run_overhead(home: Path, source: Path) -> list[Row]:
     )
     wall = time.perf_counter() - began
     spent = {entry.name: entry.seconds for entry in find_journal(settings.runs, None).stages}
-    planned = plan(registry.named("demo", str(source), DENSE), str(home)).planned
+    planned = plan(registry.named("demo", str(source), DENSE, home), str(home)).planned
     bare = {name: bare_loop(*planned[name][:2]) for name in CHAIN}
     rows = [stage_row(name, spent[name], bare[name]) for name in CHAIN]
     total = sum(bare.values()) + spent["discover"]

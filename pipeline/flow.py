@@ -5,7 +5,7 @@ Ray.
 from typing import Literal, Protocol, get_args
 
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
-from stages.base import AnyStage
+from stages.base import Stage
 from storage.stores.store import StoreRef
 
 StageName = Literal[
@@ -20,7 +20,7 @@ class RunStage(Protocol):
     it would lie.
     """
 
-    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef: ...
+    def __call__(self, stage: Stage, **offered: StoreRef) -> StoreRef: ...
 
 
 def data_path(e: Experiment | AnnotatorTraining, run: RunStage) -> StoreRef:

@@ -1,45 +1,109 @@
-"""Settings that the paper's annotators share: wrong ones are refused where an annotator is built,
-not clip by clip.
+"""What annotators of depth and of keypoints have in common: what they declare, and checks of settings and frames.
+
+An annotator is a frozen dataclass in one field of its stage, so its fields are parameters of the
+stage. Wrong settings are refused where it is built, not clip by clip.
 """
 
-from dataclasses import fields, replace
-from typing import Any, TypeVar, get_args
+from abc import ABC, abstractmethod
+from typing import Any, get_args
 
 import numpy as np
 
-from stages.base import ClipInputs, Rejected
+from stages.base import ClipInputs, ClipStage, Rejected, ResourceName, Resources
+from stages.clip_format import ClipFormat
+from storage.weights.ref import WeightsRef
+
+LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
+OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
+
+
+class Annotator(ABC):
+    """`name` and `version` must be among its fields, or follow from them: they are part of the key."""
+
+    # The clips that it is made for; None if it takes any. The experiment sets it, see `ClipFormat`.
+    clip_format: ClipFormat | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def version(self) -> int: ...
+
+    def ask_for_less(self, resource: ResourceName) -> str | None:
+        """Its own setting that asks for less of a resource, such as `gpus=0`; None if there is none."""
+        return None
+
+
+class NetworkAnnotator(Annotator):
+    """One of the paper's: a network by its weights, on a share of a GPU or on a CPU."""
+
+    weights: WeightsRef
+    clip_format: ClipFormat  # type: ignore[assignment]  # its cost and its windows depend on it
+    precision: str
+    clips_per_call: int
+    gpus: float
+    cpus: float
+
+    @property
+    def name(self) -> str:
+        return self.weights.name.removesuffix(OWN)
+
+    def network_resources(self, peak_bytes: int) -> Resources:
+        """peak_bytes: of a call; on a GPU they are the card's."""
+        memory = LIBRARIES_GB + (0 if self.gpus else peak_bytes / 1e9)
+        return Resources(
+            cpus=self.cpus, gpus=self.gpus, memory_gb=memory, clips_per_call=self.clips_per_call
+        )
+
+    def ask_for_less(self, resource: ResourceName) -> str | None:
+        if resource == "memory_gb":
+            return "clips_per_call=1" if self.clips_per_call > 1 else None
+        return "gpus=0" if resource == "gpus" else f"{resource}=..."
+
+    def check_share(self) -> None:
+        """Raises ValueError for a share of a worker's device that the precision does not allow."""
+        who = type(self).__name__
+        if self.clips_per_call < 1:
+            raise ValueError(f"{who}: clips_per_call={self.clips_per_call}, expected 1 or more")
+        if self.gpus < 0:
+            raise ValueError(f"{who}: gpus={self.gpus:g}, expected 0 or more")
+        if self.precision != "float32" and not self.gpus:
+            raise ValueError(
+                f"{who}: precision={self.precision!r} with gpus=0, but half precision is for GPUs: "
+                "set gpus too (0.5 is half a card), or take precision=float32"
+            )
+
+
+class AnnotatedStage(ClipStage):
+    """A stage whose arrays an annotator makes."""
+
+    annotator: Annotator
+    clip_format: ClipFormat
+
+    def __post_init__(self) -> None:
+        made_for = self.annotator.clip_format
+        if made_for not in (None, self.clip_format):
+            raise ValueError(
+                f"stage '{self.name}' takes clips of {self.clip_format}, but its annotator "
+                f"{self.annotator.name} is set to {made_for}: give both the same clip_format"
+            )
+
+    @property
+    def expected_cost(self) -> str:
+        cost = self.attributes.get("expected_cost")
+        return f"by {self.annotator.name}: {cost}" if cost else ""
+
+    def ask_for_less(self, resource: ResourceName) -> str | None:
+        setting = self.annotator.ask_for_less(resource)
+        return setting and f"{self.config_name}.annotator.{setting}"
 
 
 def check_choice(who: str, name: str, value: object, choices: Any) -> None:
     """Raises ValueError for a value that is none of a Literal's."""
     if value not in get_args(choices):
         raise ValueError(f"{who}: {name}={value!r}, expected one of {', '.join(get_args(choices))}")
-
-
-def check_share(who: str, precision: str, gpus: float, clips_per_call: int) -> None:
-    """Raises ValueError for a share of a worker's device that does not go with the precision, or is
-    none.
-    """
-    if clips_per_call < 1:
-        raise ValueError(f"{who}: clips_per_call={clips_per_call}, expected 1 or more")
-    if gpus < 0:
-        raise ValueError(f"{who}: gpus={gpus:g}, expected 0 or more")
-    if precision != "float32" and not gpus:
-        raise ValueError(
-            f"{who}: precision={precision!r} with gpus=0, but half precision is for GPUs: set gpus too (0.5 is half "
-            "a card), or take precision=float32"
-        )
-
-
-AnnotatorT = TypeVar("AnnotatorT")
-
-
-def informed(annotator: AnnotatorT, **facts: int) -> AnnotatorT:
-    """The annotator with those of its stage's facts (sizes, numbers of points) that it has a field
-    for.
-    """
-    names = {f.name for f in fields(annotator)}  # type: ignore[arg-type]
-    return replace(annotator, **{name: value for name, value in facts.items() if name in names})  # type: ignore[type-var]
 
 
 def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: str) -> None:

@@ -1,22 +1,34 @@
-"""The two kinds of stage, and nothing else.
+"""The stage contract: what a stage declares, and what it may add. `docs/extending.md` shows whole ones.
 
 A `ClipStage` makes some arrays for every clip, shard by shard, on many workers. A `DatasetStage`
 works over whole stores (the index, training, evaluation). Both are frozen dataclasses: their fields
 are their parameters, so they are also part of the content key of what they make (fields marked
-`metadata={"key": False}` excepted).
+`metadata={"key": False}` excepted, see `storage.stores.key`).
+
+A class variable, a field or a property may stand in place of each member declared here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
 
+if TYPE_CHECKING:  # most stages do without torch
+    from model.training.parallel import Workers
+
 Arrays = dict[str, np.ndarray]
+# Role -> arrays read. A role is the name under which the flow offers an upstream store. An empty
+# tuple stands for an upstream result (a checkpoint, say), which has files instead of arrays.
+Inputs = Mapping[str, tuple[str, ...]]
+ResourceName = Literal["cpus", "gpus", "memory_gb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +43,11 @@ class Resources:
 
 
 class Rejected(Exception):
-    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped
-    downstream.
+    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped downstream.
 
-    reason: one word or two, the same for all clips of this fault (`static`, `shot_cut`), so that it
-    can be counted. detail: the number that decided and what was expected.
+    reason: one word or two, the same for all clips with this fault (`static`, `shot_cut`), so that
+    it can be counted.
+    detail: the number that decided and what was expected.
     """
 
     def __init__(self, reason: str, detail: str = ""):
@@ -48,9 +60,7 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInputs:
-    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own
-    names.
-    """
+    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own names."""
 
     row: int
     clip_id: str
@@ -61,59 +71,87 @@ ClipFunction = Callable[[Sequence[ClipInputs]], Sequence["Arrays | Rejected"]]
 
 
 @runtime_checkable
-class ClipStage(Protocol):
-    """Makes `outputs` for each clip from rows of its inputs.
-
-    inputs: role -> arrays read, where a role is the name under which the flow hands over an
-    upstream store. An empty tuple stands for an upstream result (a checkpoint), given to `start`
-    instead.
-    """
-
-    @property
-    def name(self) -> str: ...  # folder of its stores, name of its task run
-
-    @property
-    def version(self) -> int: ...  # raised when the same inputs give other numbers
-
-    @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...
-
-    @property
-    def outputs(self) -> tuple[ArraySpec, ...]: ...
-
-    @property
-    def resources(self) -> Resources: ...
-
-    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        """Called once per worker: loads what the worker keeps (a network) and gives its function."""
-        ...
-
-
-@runtime_checkable
 class Progress(Protocol):
-    """How a DatasetStage tells how far it is; `note` is a short text such as the current loss."""
+    """How a DatasetStage reports its progress; `note` is a short text such as the current loss."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-@runtime_checkable
-class DatasetStage(Protocol):
-    """Works over whole stores and leaves files (index, checkpoint, tables, pictures) and a few
-    numbers.
-    """
+@dataclass(frozen=True, kw_only=True)
+class LivePage:
+    """What a stage shows while it runs."""
+
+    text: str  # Markdown
+    pictures: Mapping[str, bytes]  # PNGs by name
+
+
+class Stage(ABC):
+    """What both kinds of stage declare."""
+
+    resources: Resources = Resources()
 
     @property
-    def name(self) -> str: ...
+    @abstractmethod
+    def name(self) -> str:
+        """Folder of its stores, name of its task run."""
 
     @property
-    def version(self) -> int: ...
+    @abstractmethod
+    def version(self) -> int:
+        """Raised when the same inputs give other numbers."""
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...
+    @abstractmethod
+    def inputs(self) -> Inputs: ...
 
     @property
-    def resources(self) -> Resources: ...
+    def attributes(self) -> Mapping[str, str]:
+        """Facts for the manifest and the lineage page that no other stage computes with."""
+        return {}
 
+    @property
+    def expected_cost(self) -> str:
+        """What it will take, for people, before anything runs; empty if it is nothing to speak of."""
+        return ""
+
+    @property
+    def config_name(self) -> str:
+        """Its field of the experiment: what `--set` calls it."""
+        return self.name
+
+    def ask_for_less(self, resource: ResourceName) -> str | None:
+        """The setting, as `--set` takes it, by which it asks for less; None if the code decides."""
+        own = {f.name for f in fields(self)} if is_dataclass(self) else set()
+        value = "0" if resource == "gpus" else "..."
+        return f"{self.config_name}.resources.{resource}={value}" if "resources" in own else None
+
+
+class ClipStage(Stage):
+    """Makes `outputs` for each clip from rows of its inputs."""
+
+    preview_clips: int = 3  # shown on its lineage page
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[ArraySpec, ...]: ...
+
+    @abstractmethod
+    def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
+        """Called once per worker: loads what the worker keeps (a network) and gives its function."""
+
+    def preview(
+        self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
+    ) -> UInt8[np.ndarray, "h w 3"] | None:
+        """A picture of these rows for the lineage page; None if the stage has none."""
+        return None
+
+
+class DatasetStage(Stage):
+    """Works over whole stores and writes files (index, checkpoint, tables, pictures) and a few numbers."""
+
+    kind: Literal["result", "index"] = "result"
+
+    @abstractmethod
     def run(
         self,
         rows: Mapping[str, Rows],
@@ -121,11 +159,31 @@ class DatasetStage(Protocol):
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        """Writes files below `out.path`, returns the numbers that its report shows. Called again
-        after a kill, it finds what it wrote before (`out.path` is kept until the result is
-        complete) and goes on from there.
+        """Writes files under `out.path`, returns the numbers that its report shows.
+
+        `out.path` is kept until the result is complete. Called again after a kill, it finds there
+        what it wrote before, and resumes.
         """
-        ...
+
+    def live_page(self, folder: Path) -> LivePage | None:
+        """What its working folder shows so far, while it runs; None if there is nothing yet."""
+        return None
+
+
+class ParallelStage(DatasetStage):
+    """A training that several workers may share: processes on one machine, or Ray Train's on many."""
+
+    workers: int = 1
+
+    @abstractmethod
+    def check_workers(self, n: int) -> None:
+        """Raises ValueError if so many workers cannot share it."""
+
+    @abstractmethod
+    def work(
+        self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: "Workers"
+    ) -> dict[str, float]:
+        """One worker's part. All of them see `folder`; the first one writes the result's files."""
 
 
 def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
@@ -141,8 +199,3 @@ def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
         return made
 
     return process
-
-
-# A ClipStage or a DatasetStage. Pyright does not take a dataclass's ClassVar for a protocol's
-# property.
-AnyStage = Any

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBOSCAPE_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_threads() -> Iterator[None]:
+    """Stages set torch's threads, and sums over another number of threads differ in the last bit."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Drives a run from the shell: services, sample, flow, and what to look at afterwards."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial
 from pipeline.orchestration import services
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.settings import Settings
+from stages.base import Stage
 from storage.stores import store
 from storage.stores.results import open_result
 from storage.stores.store import StoreRef
@@ -23,13 +25,18 @@ def drive(request: dict[str, Any], out: Console) -> None:
     from pipeline.experiments import registry
 
     settings = Settings(backend=request.get("backend") or Settings().backend)
-    registry.require_weights(request["experiment"])  # before the sample, which takes minutes
+    registry.require_weights(
+        request["experiment"], settings.weights
+    )  # before the sample, which takes minutes
     make_sample_if_wanted(request, settings, out)
     source = request.get("source") or str(
         settings.sample(registry.sample_name(request["experiment"]))
     )
     # Mistakes show before any wait.
-    print_limits(registry.named(request["experiment"], source, request.get("overrides") or {}), out)
+    e = registry.named(
+        request["experiment"], source, request.get("overrides") or {}, settings.weights
+    )
+    print_limits(e.stages, out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     from pipeline.orchestration.flow_run import roboscape
 
@@ -46,13 +53,13 @@ def drive(request: dict[str, Any], out: Console) -> None:
     show_results(ours[-1], settings, out)
 
 
-def print_limits(e: Any, out: Console) -> None:
+def print_limits(stages: Sequence[Stage], out: Console) -> None:
     """What its networks need, and what the licences of their weights forbid, before anything is
     made with them.
     """
-    for cost in costs_of(vars(e).values()):
+    for cost in costs_of(stages):
         out.print(cost, style="dim", markup=False)
-    if text := non_commercial_text(non_commercial(weights_of(e))):
+    if text := non_commercial_text(non_commercial(weights_of(stages))):
         out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 
 

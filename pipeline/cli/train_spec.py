@@ -30,6 +30,6 @@ def write_spec(request: dict[str, Any], path: Path) -> TrainingSpec:
             f"the training needs {', '.join(missing)}, not complete: run the stages before it first"
         )
     store.create(out, describe(stage, inputs, out))
-    spec = TrainingSpec(stage=stage, inputs=inputs, out=out)
+    spec = TrainingSpec.of(stage, inputs, out)
     path.write_text(spec.to_json())
     return spec

@@ -8,7 +8,6 @@ uses one. What they learn holds for the simulated scene only; real videos want t
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training.loop import TrainConfig
@@ -19,14 +18,16 @@ from simulation.config import demo_sample
 from stages.annotator_training.spatial_tracker import TrainSpatialTracker
 from stages.annotator_training.truth import Truth
 from stages.annotator_training.video_depth import TrainVideoDepth
+from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
 from stages.clips.discover import Discover
+from stages.depth.stage import DepthUnits
 from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.training.run import RunConfig
 from storage.weights.ref import WeightsRef
 
-SIZE = 128  # px of a clip, as in the demo
+CLIP_FORMAT = ClipFormat(size=128)  # as in the demo
 # Other seeds than the demo's and the world model's, so that nobody is measured on what an annotator
 # has learned from.
 SAMPLE = replace(demo_sample(), n_episodes=200, seed=2000, rate_hz=4.0)
@@ -39,7 +40,7 @@ TRACK_MODEL = replace(tiny_tracker(), window=16)  # the whole clip in one window
 WATCH = RunConfig(save_every=50, validate_every=250)
 
 
-def vda_tiny(source: Path) -> AnnotatorTraining:
+def vda_tiny(source: Path, weights: Path) -> AnnotatorTraining:
     """Trains a small Video Depth Anything on simulated episodes. About an hour on one core."""
     return training(
         source,
@@ -57,7 +58,7 @@ def vda_tiny(source: Path) -> AnnotatorTraining:
     )
 
 
-def spatracker_tiny(source: Path) -> AnnotatorTraining:
+def spatracker_tiny(source: Path, weights: Path) -> AnnotatorTraining:
     """Trains a small SpatialTracker on simulated episodes. About an hour on one core."""
     return training(
         source,
@@ -74,24 +75,31 @@ def spatracker_tiny(source: Path) -> AnnotatorTraining:
 
 def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> AnnotatorTraining:
     return AnnotatorTraining(
-        discover=Discover.of(source, hop_s=1.5, val_share=0.05, test_share=0.0),
-        clip=Clip(root=str(source), size=SIZE),
-        truth=Truth.of(source, size=SIZE),
+        clip_format=CLIP_FORMAT,
+        discover=Discover.of(
+            source, clip_format=CLIP_FORMAT, hop_s=1.5, val_share=0.05, test_share=0.0
+        ),
+        clip=Clip(root=str(source), clip_format=CLIP_FORMAT),
+        truth=Truth.of(source, clip_format=CLIP_FORMAT),
         annotator=annotator,
     )
 
 
-def small_depth(weights: WeightsRef) -> VideoDepthAnything:
+def small_depth(weights: WeightsRef, clip_format: ClipFormat) -> VideoDepthAnything:
     """Uses what `vda_tiny` has trained, as it was trained."""
     return VideoDepthAnything(
-        weights=weights, model=DEPTH_MODEL, input_size=DEPTH_INPUT, windows="direct", clip_size=SIZE
+        weights=weights,
+        model=DEPTH_MODEL,
+        input_size=DEPTH_INPUT,
+        windows="direct",
+        clip_format=clip_format,
     )
 
 
 def small_tracks(
-    weights: WeightsRef, depth_units: Literal["relative", "1/m"], n_points: int
+    weights: WeightsRef, depth_units: DepthUnits, clip_format: ClipFormat
 ) -> SpatialTracking:
     """Uses what `spatracker_tiny` has trained; it has seen metric depth only."""
     return SpatialTracking(
-        weights=weights, model=TRACK_MODEL, depth_units=depth_units, n_points=n_points
+        weights=weights, model=TRACK_MODEL, depth_units=depth_units, clip_format=clip_format
     )

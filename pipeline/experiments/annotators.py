@@ -1,30 +1,28 @@
-"""Who makes labels and tokens, by name: `--set depth.annotator=vda-vitl`, `--set
-rgb_tokenizer=magvit2-1x`.
+"""Annotators and tokenizers by name: `--set depth.annotator=vda-vitl`, `--set rgb_tokenizer=magvit2-1x`.
 
-Weights of others are looked for in the weights folder (`roboscape weights list`); the small ones
-ship with the package.
+Third-party weights are looked for in the weights folder (`roboscape weights list`); the small ones ship
+with the package.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from model.spatial_tracker.config import published as tracker
 from model.video_depth.config import VideoDepthConfig, vitb, vitl, vits
 from model.weights import shipped
 from pipeline.experiments import annotator_training
 from pipeline.experiments.experiment import Experiment
-from pipeline.settings import Settings
 from stages.base import Resources
+from stages.clip_format import ClipFormat
 from stages.depth.sensor import SensorDepth
-from stages.depth.stage import DepthAnnotator
+from stages.depth.stage import DepthAnnotator, DepthUnits
 from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import KeypointAnnotator
 from stages.tokenizer.images import Source
-from stages.tokenizer.published import LAYOUTS, PublishedTokenizer
+from stages.tokenizer.published import LAYOUTS, Layout, PublishedTokenizer
 from storage.weights.catalogue import published
 from storage.weights.ref import WeightsRef
 
@@ -34,50 +32,53 @@ VDA: dict[str, Callable[..., VideoDepthConfig]] = {
     "vda-vitl": vitl,
 }
 METRIC = "-metric"
-Units = Literal["relative", "1/m"]
 DEPTH = ("sensor", "vda-tiny", *(f"{name}{units}" for name in VDA for units in ("", METRIC)))
 KEYPOINTS = ("lucas-kanade", "spatracker-tiny", "spatracker")
 MAGVIT = "magvit2-"
 TOKENIZERS = tuple(f"{MAGVIT}{layout}" for layout in LAYOUTS)
 
 
-def depth_annotator(name: str, root: str, size: int, gpus: float) -> DepthAnnotator:
-    """root: of the episodes, whose depth camera `sensor` reads. size: px of a clip. gpus: of a
-    worker.
-    """
+def depth_annotator(
+    name: str, root: str, clip_format: ClipFormat, gpus: float, weights: Path
+) -> DepthAnnotator:
+    """root: of the episodes, whose depth camera `sensor` reads. gpus: of a worker."""
     if name == "sensor":
-        return SensorDepth(root=root)  # type: ignore[return-value]  (its ClassVars)
+        return SensorDepth(root=root, clip_format=clip_format)
     if name == "vda-tiny":
-        return annotator_training.small_depth(shipped_weights(name))  # type: ignore[return-value]
+        return annotator_training.small_depth(shipped_weights(name), clip_format)
     check(name, DEPTH, "depth annotator")
-    config = VDA[name.removesuffix(METRIC)](metric=name.endswith(METRIC))
-    weights = published(name, Settings().weights)
-    return VideoDepthAnything(weights=weights, model=config, clip_size=size, gpus=gpus)  # type: ignore[return-value]
-
-
-def keypoint_annotator(
-    name: str, depth_units: Units, n_points: int, gpus: float
-) -> KeypointAnnotator:
-    """depth_units: of the depth annotator, which the tracker reads. n_points: of a clip, for the
-    cost told ahead.
-    """
-    if name == "lucas-kanade":
-        return LucasKanade()  # type: ignore[return-value]
-    if name == "spatracker-tiny":
-        return annotator_training.small_tracks(shipped_weights(name), depth_units, n_points)  # type: ignore[return-value]
-    check(name, KEYPOINTS, "keypoint annotator")
-    weights = published(name, Settings().weights)
-    return SpatialTracking(  # type: ignore[return-value]
-        weights=weights, model=tracker(), depth_units=depth_units, n_points=n_points, gpus=gpus
+    return VideoDepthAnything(
+        weights=published(name, weights),
+        model=VDA[name.removesuffix(METRIC)](metric=name.endswith(METRIC)),
+        clip_format=clip_format,
+        gpus=gpus,
     )
 
 
-def tokenizer(name: str, source: Source, resources: Resources) -> PublishedTokenizer:
+def keypoint_annotator(
+    name: str, depth_units: DepthUnits, clip_format: ClipFormat, gpus: float, weights: Path
+) -> KeypointAnnotator:
+    """depth_units: of the depth annotator, whose depth the tracker reads."""
+    if name == "lucas-kanade":
+        return LucasKanade()
+    if name == "spatracker-tiny":
+        return annotator_training.small_tracks(shipped_weights(name), depth_units, clip_format)
+    check(name, KEYPOINTS, "keypoint annotator")
+    return SpatialTracking(
+        weights=published(name, weights),
+        model=tracker(),
+        depth_units=depth_units,
+        clip_format=clip_format,
+        gpus=gpus,
+    )
+
+
+def tokenizer(name: str, source: Source, resources: Resources, weights: Path) -> PublishedTokenizer:
     check(name, TOKENIZERS, "tokenizer")
-    weights = published(name, Settings().weights)
+    layout: Layout = "1x" if name == f"{MAGVIT}1x" else "tencent"
     return PublishedTokenizer(
-        source=source, weights=weights, layout=name.removeprefix(MAGVIT), resources=resources  # type: ignore[arg-type]
-    )  # fmt: skip
+        source=source, weights=published(name, weights), layout=layout, resources=resources
+    )
 
 
 def shipped_weights(name: str) -> WeightsRef:
@@ -90,25 +91,21 @@ def check(name: str, there: tuple[str, ...], what: str) -> None:
         raise ValueError(f"no {what} '{name}'; there is: {', '.join(there)}")
 
 
-def choose(e: Experiment, role: str, name: str) -> Experiment:
-    """The experiment with another maker of labels or tokens; ROLES are the roles. A tracker keeps
-    step with the depth.
+def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
+    """The experiment with another annotator or tokenizer in this role, one of ROLES.
 
     Raises ValueError naming what there is, WeightsError if the weights are missing.
     """
-    gpus = getattr(e.depth.annotator, "gpus", 0.0) or e.world_model.resources.gpus / 2
+    gpus = e.depth.annotator.resources.gpus or e.world_model.resources.gpus / 2
     if role == "depth.annotator":
-        made = depth_annotator(name, e.clip.root, e.clip.size, gpus)
-        e = replace(e, depth=replace(e.depth, annotator=made))
-        tracker = e.keypoints.annotator
-        if isinstance(tracker, SpatialTracking):
-            tracker = replace(tracker, depth_units=made.units)
-        return replace(e, keypoints=replace(e.keypoints, annotator=tracker))
+        made = depth_annotator(name, e.clip.root, e.clip_format, gpus, weights)
+        return e.vary({"depth": replace(e.depth, annotator=made)})
     if role == "keypoints.annotator":
-        tracks = keypoint_annotator(name, e.depth.annotator.units, e.keypoints.grid**2, gpus)
-        return replace(e, keypoints=replace(e.keypoints, annotator=tracks))
-    old = getattr(e, role)
-    return replace(e, **{role: tokenizer(name, old.source, old.resources)})
+        units = e.depth.annotator.units
+        tracks = keypoint_annotator(name, units, e.clip_format, gpus, weights)
+        return e.vary({"keypoints": replace(e.keypoints, annotator=tracks)})
+    old = e.rgb_tokenizer if role == "rgb_tokenizer" else e.depth_tokenizer
+    return e.vary({role: tokenizer(name, old.source, old.resources, weights)})
 
 
 ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")

@@ -1,10 +1,15 @@
 """What a run is made of: one stage of each kind, named as the flow names them."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
+from pipeline.experiments import agreement
 from stages.annotator_training.spatial_tracker import TrainSpatialTracker
 from stages.annotator_training.truth import Truth
 from stages.annotator_training.video_depth import TrainVideoDepth
+from stages.base import Stage
+from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
 from stages.clips.discover import Discover
 from stages.depth.stage import PseudoDepth
@@ -18,12 +23,33 @@ from stages.tokenizer.train import TrainTokenizer
 from stages.world_model.train import TrainWorldModel
 
 
+class Parts:
+    """A run's stages and what they share, as the fields of a dataclass."""
+
+    def __post_init__(self) -> None:
+        agreement.check(vars(self))
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [part for part in vars(self).values() if isinstance(part, Stage)]
+
+    def vary(self, parts: Mapping[str, Any], given: Collection[str] = ()) -> Self:
+        """The same with other parts; what the others share with them follows.
+
+        given: dotted paths that a user set, which must not be overruled. Raises ValueError where
+        they contradict each other.
+        """
+        return type(self)(**agreement.follow({**vars(self), **parts}, given))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One stage of each kind; the fields are named as the stages are, in the order in which they
-    run.
+class Experiment(Parts):
+    """One stage of each kind; the fields are named as the stages are, in the order in which they run.
+
+    Raises ValueError where two stages disagree on something that they share.
     """
 
+    clip_format: ClipFormat
     discover: Discover
     clip: Clip
     depth: PseudoDepth
@@ -39,9 +65,10 @@ class Experiment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotatorTraining:
-    """The stages of such a training, in the order in which they run."""
+class AnnotatorTraining(Parts):
+    """The training of a small annotator: its stages, in the order in which they run."""
 
+    clip_format: ClipFormat
     discover: Discover
     clip: Clip
     truth: Truth

@@ -2,15 +2,15 @@
 from its name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipeline.experiments import annotator_training
 from pipeline.experiments.annotators import ROLES, choose
-from pipeline.experiments.experiment import Experiment
-from pipeline.experiments.overrides import override
+from pipeline.experiments.experiment import AnnotatorTraining, Experiment
+from pipeline.experiments.overrides import changed_fields
 from pipeline.experiments.world_model import (
     DEPTH_WEIGHTS,
     TOKENIZER_WEIGHTS,
@@ -22,7 +22,6 @@ from pipeline.experiments.world_model import (
     sensor_labels,
     smoke,
 )
-from pipeline.settings import Settings
 from simulation.config import SampleConfig, demo_sample
 from storage.weights.catalogue import require
 
@@ -38,7 +37,7 @@ Name = Literal[
 ]
 
 
-EXPERIMENTS: dict[str, Callable[[Path], Experiment | annotator_training.AnnotatorTraining]] = {
+EXPERIMENTS: dict[str, Callable[[Path, Path], Experiment | AnnotatorTraining]] = {
     "demo": demo,
     "smoke": smoke,
     "pretrain": pretrain,
@@ -85,46 +84,36 @@ def sample_name(experiment: str) -> str:
 
 
 def named(
-    name: str, source: str, overrides: dict[str, Any]
-) -> Experiment | annotator_training.AnnotatorTraining:
+    name: str, source: str, overrides: Mapping[str, Any], weights: Path
+) -> Experiment | AnnotatorTraining:
     """The experiment on these episodes, with single parameters changed: {"keypoints.grid": 16}.
 
-    Raises ValueError for an unknown name or parameter, FileNotFoundError if there are no episodes,
+    weights: the folder of published weights. Raises ValueError for an unknown name or parameter and
+    for parameters that contradict each other, FileNotFoundError if there are no episodes,
     WeightsError if published weights are missing.
     """
-    require_weights(name)
+    require_weights(name, weights)
     if not Path(source).exists():
         raise FileNotFoundError(
-            f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` makes simulated ones"
+            f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` "
+            "makes simulated ones"
         )
-    e = EXPERIMENTS[name](Path(source).absolute())
-    chosen = {role: overrides[role] for role in ROLES if isinstance(overrides.get(role), str)}
+    e = EXPERIMENTS[name](Path(source).absolute(), weights)
     if isinstance(e, Experiment):
+        chosen = {role: overrides[role] for role in ROLES if isinstance(overrides.get(role), str)}
         for role, maker in chosen.items():
-            e = choose(e, role, maker)
+            e = choose(e, role, maker, weights)
         overrides = {path: value for path, value in overrides.items() if path not in chosen}
-    e = override(e, overrides)
-    if isinstance(e, Experiment):
-        check_units(e)
-    return e
+    return e.vary(changed_fields(e, overrides, weights), given=overrides)
 
 
-def check_units(e: Experiment) -> None:
-    """Raises ValueError if the tracker takes depth for something else than it is."""
-    taken, given = getattr(e.keypoints.annotator, "depth_units", None), e.depth.annotator.units
-    if taken is not None and taken != given:
-        raise ValueError(
-            f"keypoints.annotator.depth_units={taken!r}, but depth.annotator gives {given!r}: set the former to that"
-        )
-
-
-def require_weights(name: str) -> None:
+def require_weights(name: str, weights: Path) -> None:
     """Raises WeightsError, saying how to get them, if published weights that the experiment needs
     are missing.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
-    require(WEIGHTS.get(name, ()), Settings().weights)
+    require(WEIGHTS.get(name, ()), weights)
 
 
 def descriptions() -> dict[str, str]:

@@ -16,10 +16,13 @@ from pipeline.experiments import annotator_training, annotators
 from pipeline.experiments.annotators import choose
 from pipeline.experiments.experiment import Experiment
 from stages.base import Resources
+from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
 from stages.clips.discover import Discover
+from stages.depth.sensor import SensorDepth
 from stages.depth.stage import PseudoDepth
 from stages.evaluation.stage import Evaluate
+from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.stage import Keypoints
 from stages.label_quality.score_stage import ScoreLabels
 from stages.label_quality.stage import LabelQuality
@@ -65,26 +68,31 @@ def from_scratch(
     tokenizing = Resources(
         cpus=1.0, gpus=gpus / 2, memory_gb=4.0 if gpus else 1.0, clips_per_shard=64
     )
+    clip_format = ClipFormat(size=size)
     grid = tokenizer.grid(size, size)
     tokenizers = {
         "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
         "n_val_clips": 16, "watch": RunConfig(save_every=100), "resources": resources,
     }  # fmt: skip
     return Experiment(
-        discover=Discover.of(source, hop_s=hop_s, val_share=val_share, test_share=0.0),
-        clip=Clip(root=str(source), size=size),
+        clip_format=clip_format,
+        discover=Discover.of(
+            source, clip_format=clip_format, hop_s=hop_s, val_share=val_share, test_share=0.0
+        ),
+        clip=Clip(root=str(source), clip_format=clip_format),
         depth=PseudoDepth(
-            annotator=annotators.depth_annotator("sensor", str(source), size, gpus / 2), size=size
+            annotator=SensorDepth(root=str(source), clip_format=clip_format),
+            clip_format=clip_format,
         ),
-        keypoints=Keypoints(
-            annotator=annotators.keypoint_annotator("lucas-kanade", "1/m", 32**2, gpus / 2)
-        ),
+        keypoints=Keypoints(annotator=LucasKanade(), clip_format=clip_format),
         label_quality=LabelQuality(),
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),
         depth_tokenizer=TrainTokenizer(source="depth", **tokenizers),
-        rgb_tokens=Tokens(source="rgb", grid=grid, resources=tokenizing),
-        depth_tokens=Tokens(source="depth", grid=grid, resources=tokenizing),
+        rgb_tokens=Tokens(source="rgb", grid=grid, clip_format=clip_format, resources=tokenizing),
+        depth_tokens=Tokens(
+            source="depth", grid=grid, clip_format=clip_format, resources=tokenizing
+        ),
         world_model=TrainWorldModel(
             model=replace(world_model, grid=grid),
             training=world_training,
@@ -92,17 +100,17 @@ def from_scratch(
             watch=watch,
             resources=resources,
         ),
-        evaluation=Evaluate(resources=resources),
+        evaluation=Evaluate(clip_format=clip_format, resources=resources),
     )
 
 
-def pretrain(source: Path) -> Experiment:
+def pretrain(source: Path, weights: Path) -> Experiment:
     """Makes the shipped weights, from random ones, on simulated episodes of its own. Hours on 2
     cores.
     """
     return from_scratch(
         source,
-        size=annotator_training.SIZE,
+        size=annotator_training.CLIP_FORMAT.size,
         tokenizer=tiny_tokenizer(patch=16),
         tokenizer_training=TrainConfig(
             steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02
@@ -117,18 +125,17 @@ def pretrain(source: Path) -> Experiment:
     )
 
 
-def demo(source: Path) -> Experiment:
+def demo(source: Path, weights: Path) -> Experiment:
     """The sample at 128 px on a laptop; tiny networks that go on from the shipped weights. A few
     minutes.
     """
-    e = replace(
-        pretrain(source), discover=Discover.of(source, hop_s=1.5, val_share=0.2, test_share=0.0)
-    )
+    e = pretrain(source, weights)
     polish = TrainConfig(steps=60, learning_rate=1e-4, warmup_steps=10)
     # The encoders stay as they are: the world model that training goes on from knows their tokens.
     tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
     return replace(
         e,
+        discover=replace(e.discover, hop_s=1.5, val_share=0.2),
         rgb_tokenizer=replace(
             e.rgb_tokenizer, start_from=annotators.shipped_weights("rgb_tokenizer"), **tokenizer
         ),
@@ -141,7 +148,7 @@ def demo(source: Path) -> Experiment:
     )
 
 
-def smoke(source: Path) -> Experiment:
+def smoke(source: Path, weights: Path) -> Experiment:
     """Every stage for a few seconds at 64 px, from random weights: whether all of it works, not how
     well.
     """
@@ -159,7 +166,7 @@ def smoke(source: Path) -> Experiment:
     )
 
 
-def sensor_labels(source: Path) -> Experiment:
+def sensor_labels(source: Path, weights: Path) -> Experiment:
     """AGIBOT-World at 256 px, published sizes, labels by the stand-ins: for GPUs and a cluster."""
     e = from_scratch(
         source,
@@ -182,19 +189,19 @@ def sensor_labels(source: Path) -> Experiment:
     )
 
 
-def pseudo_labels(source: Path) -> Experiment:
+def pseudo_labels(source: Path, weights: Path) -> Experiment:
     """The same with the paper's annotators, Video Depth Anything and SpatialTracker, by published
     weights.
     """
-    e = choose(sensor_labels(source), "depth.annotator", DEPTH_WEIGHTS)
-    return choose(e, "keypoints.annotator", TRACK_WEIGHTS)
+    e = choose(sensor_labels(source, weights), "depth.annotator", DEPTH_WEIGHTS, weights)
+    return choose(e, "keypoints.annotator", TRACK_WEIGHTS, weights)
 
 
-def paper(source: Path) -> Experiment:
+def paper(source: Path, weights: Path) -> Experiment:
     """The paper's own path: its annotators and 1X's MAGVIT-2 by published weights, actions added to
     the tokens.
     """
-    e = pseudo_labels(source)
+    e = pseudo_labels(source, weights)
     for tokenizer in ("rgb_tokenizer", "depth_tokenizer"):
-        e = choose(e, tokenizer, TOKENIZER_WEIGHTS)
+        e = choose(e, tokenizer, TOKENIZER_WEIGHTS, weights)
     return replace(e, world_model=replace(e.world_model, model=paper_small()))

@@ -8,13 +8,12 @@ sees that folder.
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pipeline.lineage.page import thumbnail
-from stages.training.live import Live
+from stages.base import DatasetStage
 
 EVERY_S = 30.0
 
@@ -22,8 +21,8 @@ EVERY_S = 30.0
 class LivePage:
     """Call it often; it looks at the folder at most every `EVERY_S` seconds."""
 
-    def __init__(self, stage: str, folder: Path, look: Callable[[Path], Live | None]):
-        self.stage, self.folder, self.look = stage, folder, look
+    def __init__(self, stage: DatasetStage, folder: Path):
+        self.stage, self.folder = stage, folder
         self.looked, self.artifact = time.monotonic(), None
         self.last = ""
 
@@ -32,7 +31,7 @@ class LivePage:
             return
         self.looked = time.monotonic()
         try:
-            live = self.look(self.folder)
+            live = self.stage.live_page(self.folder)
             if live is not None and live.text != self.last:
                 self.last = live.text
                 self.publish(
@@ -44,7 +43,7 @@ class LivePage:
                     )
                 )
         except Exception as error:  # a page must not end a training
-            print(f"{self.stage}: no live page: {error}", file=sys.stderr)
+            print(f"{self.stage.name}: no live page: {error}", file=sys.stderr)
             self.looked = float("inf")
 
     def publish(self, page: str) -> None:
@@ -57,16 +56,11 @@ class LivePage:
         if TaskRunContext.get() is None:
             return
         if self.artifact is None:
-            key = f"live-{self.stage.replace('_', '-')}"
+            key = f"live-{self.stage.name.replace('_', '-')}"
             made: Any = create_markdown_artifact(
-                page, key=key, description=f"{self.stage}: as it is now"
+                page, key=key, description=f"{self.stage.name}: as it is now"
             )
             self.artifact = UUID(str(made))
         else:
             client: Any = get_client(sync_client=True)
             client.update_artifact(self.artifact, ArtifactUpdate(data=page))
-
-
-def live_page(stage: Any, folder: Path) -> Callable[[], None] | None:
-    """For a stage that has `live(folder)`."""
-    return LivePage(stage.name, folder, stage.live) if hasattr(stage, "live") else None

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stages.base import Stage
 from storage.stores.records import Manifest
 from storage.weights.ref import WeightsRef, is_non_commercial
 
@@ -45,13 +46,9 @@ def code_version() -> dict[str, str]:
     return code
 
 
-def costs_of(stages: Iterable[Any]) -> list[str]:
-    """What the annotators among these stages will take, one line each, as they tell it ahead."""
-    annotators = [(stage.name, stage.annotator) for stage in stages if hasattr(stage, "annotator")]
-    annotators = [
-        (name, a, getattr(a, "attributes", {}).get("expected_cost")) for name, a in annotators
-    ]
-    return [f"{name} by {a.name}: {cost}" for name, a, cost in annotators if cost]
+def costs_of(stages: Iterable[Stage]) -> list[str]:
+    """What these stages expect to take, one line each, of those that can say so before they run."""
+    return [f"{stage.name} {cost}" for stage in stages if (cost := stage.expected_cost)]
 
 
 def weights_of(stage: Any) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.recipe import taken
 from pipeline.orchestration.stage_task import RunContext, run_stage
 from pipeline.settings import Settings
-from stages.base import AnyStage
+from stages.base import Stage
 from storage.stores.store import StoreRef
 
 
@@ -49,9 +49,8 @@ def roboscape(
     """
     settings = Settings()
     close_leftovers(settings)
-    e = registry.named(
-        experiment, source or str(settings.sample(registry.sample_name(experiment))), overrides
-    )
+    episodes = source or str(settings.sample(registry.sample_name(experiment)))
+    e = registry.named(experiment, episodes, overrides, settings.weights)
     if text := non_commercial_text(non_commercial(weights_of(e))):
         get_run_logger().warning("Non-commercial: %s", text)
     request = dict(
@@ -77,7 +76,7 @@ class TaskRunner:
 
     context: RunContext
 
-    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef:
+    def __call__(self, stage: Stage, **offered: StoreRef) -> StoreRef:
         state = run_stage(stage, taken(stage, offered), quote(self.context), return_state=True)
         if not state.is_completed():
             failure = state.result(raise_on_failure=False)

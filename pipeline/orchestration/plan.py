@@ -8,7 +8,7 @@ from pipeline.experiments.experiment import AnnotatorTraining, Experiment
 from pipeline.flow import data_path
 from pipeline.orchestration.recipe import output_ref, taken
 from pipeline.settings import Settings
-from stages.base import AnyStage
+from stages.base import Stage
 from storage.stores.store import StoreRef
 
 
@@ -17,9 +17,9 @@ class Planner:
     """Instead of running a stage, notes it, its inputs and where its output lies or would lie."""
 
     root: str
-    planned: dict[str, tuple[AnyStage, dict[str, StoreRef], StoreRef]]
+    planned: dict[str, tuple[Stage, dict[str, StoreRef], StoreRef]]
 
-    def __call__(self, stage: AnyStage, **offered: StoreRef) -> StoreRef:
+    def __call__(self, stage: Stage, **offered: StoreRef) -> StoreRef:
         inputs = taken(stage, offered)
         out = output_ref(stage, inputs, self.root)
         self.planned[stage.name] = (stage, inputs, out)
@@ -45,7 +45,9 @@ def planned(request: dict[str, Any]) -> Planner:
     source = request.get("source") or str(
         settings.sample(registry.sample_name(request["experiment"]))
     )
-    e = registry.named(request["experiment"], source, request.get("overrides") or {})
+    e = registry.named(
+        request["experiment"], source, request.get("overrides") or {}, settings.weights
+    )
     return plan(e, settings.stores)
 
 

@@ -11,7 +11,7 @@ from pipeline.orchestration.clip_worker import Job, Worker
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.placement import amounts_of, lacking, less
 from pipeline.orchestration.shards import Outcome
-from stages.base import Progress
+from stages.base import Progress, Resources, Stage
 from storage.errors import StoreError
 from storage.stores import store
 from storage.stores.store import DiskFull, PartRecord
@@ -53,7 +53,7 @@ def run_ray(
     return outcome
 
 
-def room_for(stage: Any) -> int:
+def room_for(stage: Stage) -> int:
     """How many workers of a stage the cluster's nodes hold, each for itself.
 
     Raises StageFailed if no node holds even one: Ray would wait for ever for such a node to appear.
@@ -75,7 +75,7 @@ def room_for(stage: Any) -> int:
     return fit
 
 
-def actor_options(resources: Any) -> dict[str, Any]:
+def actor_options(resources: Resources) -> dict[str, Any]:
     return {
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,

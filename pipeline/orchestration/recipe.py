@@ -12,14 +12,14 @@ from pipeline.lineage.provenance import (
     run_with,
     weights_of,
 )
-from stages.base import AnyStage
+from stages.base import ClipStage, DatasetStage, Stage
 from storage.stores import store
 from storage.stores.key import content_key, parameters
 from storage.stores.rows import open_rows
 from storage.stores.store import Manifest, StoreRef
 
 
-def recipe(stage: AnyStage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
+def recipe(stage: Stage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
     """What the key of the stage's output names."""
     return {
         "stage": stage.name,
@@ -29,11 +29,11 @@ def recipe(stage: AnyStage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
     }
 
 
-def output_ref(stage: AnyStage, inputs: Mapping[str, StoreRef], root: str) -> StoreRef:
+def output_ref(stage: Stage, inputs: Mapping[str, StoreRef], root: str) -> StoreRef:
     return StoreRef.at(root, stage.name, content_key(recipe(stage, inputs)))
 
 
-def taken(stage: AnyStage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRef]:
+def taken(stage: Stage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRef]:
     """Of what the flow offers, the inputs that the stage declares: an annotator may need fewer than
     its stage's others.
 
@@ -47,7 +47,7 @@ def taken(stage: AnyStage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRe
     return {role: offered[role] for role in stage.inputs}
 
 
-def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Manifest:
+def describe(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef) -> Manifest:
     """The manifest: parameters, inputs, code and weights, written before any work."""
     upstream = {role: store.read_manifest(ref) for role, ref in inputs.items()}
     index_uri = next(
@@ -58,7 +58,7 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
         ),
         None,
     )
-    specs = tuple(getattr(stage, "outputs", ()))
+    specs = stage.outputs if isinstance(stage, ClipStage) else ()
     n_clips = open_rows(StoreRef(index_uri)).n if specs and index_uri else None
     weights = weights_of(stage)
     forbidden = non_commercial(weights) | non_commercial_behind(upstream.values())
@@ -66,7 +66,7 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
     return Manifest(
         stage=stage.name,
         key=out.key,
-        kind="clips" if specs else getattr(stage, "kind", "result"),
+        kind=stage.kind if isinstance(stage, DatasetStage) else "clips",
         version=stage.version,
         parameters=parameters(stage),
         inputs={role: ref.uri for role, ref in inputs.items()},
@@ -77,5 +77,5 @@ def describe(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef) -> Man
         code=code_version(),
         weights=weights,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        attributes={**getattr(stage, "attributes", {}), **run_with(stage), **limits},
+        attributes={**stage.attributes, **run_with(stage), **limits},
     )

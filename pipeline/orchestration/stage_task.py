@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from pipeline.lineage import page
-from pipeline.lineage.live_page import live_page
+from pipeline.lineage.live_page import LivePage
 from pipeline.orchestration import dataset_stage, ray_pool, shards
 from pipeline.orchestration.clip_worker import Job
 from pipeline.orchestration.errors import StageFailed
@@ -23,14 +23,13 @@ from pipeline.orchestration.recipe import describe, output_ref
 from pipeline.orchestration.shards import Outcome
 from pipeline.orchestration.training.group import run_group
 from pipeline.orchestration.training.retries import working_folder
-from stages.base import AnyStage, ClipStage
+from stages.base import ClipStage, DatasetStage, ParallelStage, Stage
 from stages.drawing.pictures import png_bytes
 from storage.files import open_files
 from storage.stores import cleanup, store
 from storage.stores.rows import open_rows
 from storage.stores.store import StoreRef
 
-PREVIEW_CLIPS = 3  # on a stage's lineage page; a stage's own `preview_clips` goes before
 NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
 
 
@@ -59,7 +58,7 @@ class RunContext:
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
-def run_stage(stage: AnyStage, inputs: dict[str, StoreRef], context: RunContext) -> State[Any]:
+def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) -> State[Any]:
     """Makes the stage's output, or finds it made; either way its lineage page belongs to this run.
 
     Call it with `quote(context)`: the context names earlier results, and Prefect, which otherwise
@@ -94,7 +93,7 @@ def run_stage(stage: AnyStage, inputs: dict[str, StoreRef], context: RunContext)
 
 
 def decide(
-    stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext
+    stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext
 ) -> tuple[str, str]:
     """Runs the stage if it is chosen and not complete. Returns the state's name and a line for
     people.
@@ -120,26 +119,37 @@ def decide(
     return "Completed", make(stage, inputs, out, context)
 
 
-def make(stage: AnyStage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
-    """Runs what is missing on the chosen backend and seals the output."""
-    with StageProgress(stage.name, live_page(stage, working_folder(out))) as progress:
-        if not hasattr(stage, "outputs"):
-            if getattr(stage, "workers", 1) > 1:
-                numbers = run_group(stage, inputs, out, progress, context.backend)
-            else:
-                run = (
-                    dataset_stage.run_dataset_ray
-                    if context.backend == "ray"
-                    else dataset_stage.run_dataset
-                )
-                numbers = run(stage, inputs, out, progress)  # type: ignore[arg-type]
-            return ", ".join(
-                f"{name} {value:.4g}" for name, value in list(numbers.items())[:NOTE_NUMBERS]
-            )
-        outcome = make_clips(stage, inputs, out, context, progress)  # type: ignore[arg-type]
-        summary = store.seal(out)
-        write_preview(stage, inputs, out)
-    return f"{summary['made']} clips, {summary['rejected']} rejected, {outcome.committed} shards made now"
+def make(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
+    """Runs what is missing on the chosen backend and seals the output. Returns a line for people."""
+    if isinstance(stage, DatasetStage):
+        folder = working_folder(out)
+        with StageProgress(stage.name, LivePage(stage, folder)) as progress:
+            numbers = make_result(stage, inputs, out, context, progress)
+        shown = list(numbers.items())[:NOTE_NUMBERS]
+        return ", ".join(f"{name} {value:.4g}" for name, value in shown)
+    if not isinstance(stage, ClipStage):
+        raise TypeError(f"{stage!r} is neither a ClipStage nor a DatasetStage (stages/base.py)")
+    with StageProgress(stage.name) as progress:
+        outcome = make_clips(stage, inputs, out, context, progress)
+    summary = store.seal(out)
+    write_preview(stage, inputs, out)
+    made, rejected = summary["made"], summary["rejected"]
+    return f"{made} clips, {rejected} rejected, {outcome.committed} shards made now"
+
+
+def make_result(
+    stage: DatasetStage,
+    inputs: dict[str, StoreRef],
+    out: StoreRef,
+    context: RunContext,
+    progress: StageProgress,
+) -> dict[str, float]:
+    """By one worker or by several; returns the numbers of the stage's report."""
+    if isinstance(stage, ParallelStage) and stage.workers > 1:
+        return run_group(stage, inputs, out, progress, context.backend)
+    if context.backend == "ray":
+        return dataset_stage.run_dataset_ray(stage, inputs, out, progress)
+    return dataset_stage.run_dataset(stage, inputs, out, progress)
 
 
 def make_clips(
@@ -163,20 +173,19 @@ def make_clips(
     return outcome
 
 
-def write_preview(stage: Any, inputs: Mapping[str, StoreRef], out: StoreRef) -> None:
-    """A picture of a few clips for the lineage page. It decides nothing, so it must not fail a
-    stage that is done.
+def write_preview(stage: ClipStage, inputs: Mapping[str, StoreRef], out: StoreRef) -> None:
+    """A picture of a few clips for the lineage page.
+
+    It decides nothing, so it must not fail a stage that is done.
     """
-    if not hasattr(stage, "preview"):
-        return
     try:
         own = open_rows(out)
         rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
         made = np.flatnonzero(own.ok)
-        n_picks = min(getattr(stage, "preview_clips", PREVIEW_CLIPS), len(made))
+        n_picks = min(stage.preview_clips, len(made))
         picks = made[np.linspace(0, len(made) - 1, n_picks).round().astype(int)]
-        if len(picks):
-            picture = stage.preview(own, rows, picks.tolist())
+        picture = stage.preview(own, rows, picks.tolist()) if len(picks) else None
+        if picture is not None:
             open_files(out.uri).write(page.PREVIEW, [png_bytes(picture)])
     except Exception as error:
         print(f"{stage.name}: no preview picture: {error}", file=sys.stderr)

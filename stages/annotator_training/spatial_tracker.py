@@ -22,14 +22,13 @@ from model.spatial_tracker.losses import TrackerLossConfig, tracker_loss
 from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Tracks, track_points
 from model.training.loop import LossFn, TrainConfig
-from stages.annotator_training.train import train_annotator
-from stages.base import Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.annotator_training.train import TrainAnnotator
+from stages.base import Inputs, Resources
+from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, strip
 from stages.drawing.pictures import spread as spread_frames
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
-from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -57,7 +56,7 @@ class TrackBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSpatialTracker:
+class TrainSpatialTracker(TrainAnnotator):
     """Trains on the `train` split, half of each clip's points moving ones; measures whole `val`
     clips.
 
@@ -80,23 +79,12 @@ class TrainSpatialTracker:
     )
 
     name: ClassVar[str] = "keypoint_annotator"
-    version: ClassVar[int] = 1
     title: ClassVar[str] = "SpatialTracker"
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "discover": ("split",),
         "clip": ("rgb",),
         "truth": TRUTH,
     }
-
-    def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
-    ) -> dict[str, float]:
-        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
-        return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> SpatialTracker:
         return new_or_started(
@@ -118,7 +106,7 @@ class TrainSpatialTracker:
 
         def batch_at(i: int) -> TrackBatch:
             chosen = order.at(i)
-            clips = read_clips(rows, chosen)
+            clips = self.read_clips(rows, chosen)
             n_points = clips["known"].shape[1]
             draws = (
                 raw_draws(len(chosen) * (n_points + 1), "tracked points", seed, i).reshape(
@@ -235,11 +223,6 @@ class TrainSpatialTracker:
                 )
             )
         return png_bytes(contact_sheet(strips))
-
-
-def read_clips(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    """Frames, true depth and true tracks of these rows."""
-    return gather(rows["clip"], ("rgb",), chosen) | gather(rows["truth"], TRUTH, chosen)
 
 
 def moving(clips: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "b p"]:

@@ -5,22 +5,22 @@ Files of the result: `annotator.safetensors` (weights, config, card), `losses.cs
 `training.md`, and a picture of held-out clips.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Int
 from torch import nn
 
-from model.training.checkpoint import save_model, write_whole
+from model.training.checkpoint import write_whole
 from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
-from stages.base import Progress
-from stages.batches import fingerprint
-from stages.drawing.loss_plot import plot_losses
-from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
-from stages.training_card import start_card, training_note
-from storage.stores.key import parameters
-from storage.stores.results import ResultWriter
+from stages.base import DatasetStage, Progress
+from stages.batches import fingerprint, gather, spread, usable_rows
+from stages.training.result import write_training
+from stages.training.run import RunConfig, TrainingRun, finished, summary
+from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -29,77 +29,80 @@ ANNOTATOR_FILE = "annotator.safetensors"
 Clips = Mapping[str, np.ndarray]  # arrays of some clips with their labels, (b, ...) each
 
 
-@runtime_checkable
-class AnnotatorTrainer(Protocol):
-    """A DatasetStage that trains an annotator; `title` names the network for people."""
+class TrainAnnotator(DatasetStage):
+    """Trains one on the `train` split and measures it on whole clips of the `val` split.
+
+    A subclass is a dataclass with these fields. `title` names the network for people.
+    """
 
     title: ClassVar[str]
+    version: ClassVar[int] = 1
+    model: Any  # the network's config
+    training: TrainConfig
+    n_val_clips: int
+    start_from: WeightsRef | None
+    watch: RunConfig
+    device: str | None
 
     @property
-    def model(self) -> Any: ...  # the network's config
+    def config_name(self) -> str:
+        return "annotator"
 
-    @property
-    def training(self) -> TrainConfig: ...
-
-    @property
-    def loss(self) -> Any: ...
-
-    @property
-    def start_from(self) -> WeightsRef | None: ...
-
-    @property
-    def watch(self) -> RunConfig: ...
-
-    @property
-    def device(self) -> str | None: ...
-
+    @abstractmethod
     def build(self) -> nn.Module: ...
 
+    @abstractmethod
     def loss_fn(self) -> LossFn: ...
 
+    @abstractmethod
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], Any]: ...
 
+    @abstractmethod
     def scores(self, model: Any, clips: Clips) -> dict[str, float]: ...
 
+    @abstractmethod
     def picture(self, model: Any, clips: Clips) -> bytes: ...
 
+    def read_clips(
+        self, rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]
+    ) -> dict[str, np.ndarray]:
+        """Frames and exact labels of these rows."""
+        frames = gather(rows["clip"], ("rgb",), chosen)
+        return frames | gather(rows["truth"], self.inputs["truth"], chosen)
 
-def train_annotator(
-    stage: AnnotatorTrainer,
-    rows: Mapping[str, Rows],
-    held_out: Clips,
-    out: ResultWriter,
-    progress: Progress,
-) -> dict[str, float]:
-    """Trains, measures the held-out clips before and after, and leaves the files; returns the
-    report's numbers.
-    """
-    if numbers := finished(out.path, ANNOTATOR_FILE):
+    def run(
+        self,
+        rows: Mapping[str, Rows],
+        results: Mapping[str, Result],
+        out: ResultWriter,
+        progress: Progress,
+    ) -> dict[str, float]:
+        if numbers := finished(out.path, ANNOTATOR_FILE):
+            return numbers
+        held_out = self.read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        model = self.build().to(pick_device(self.device))
+        run = TrainingRun(
+            model=model,
+            loss_fn=self.loss_fn(),
+            batch_at=self.batches(rows),
+            config=self.training,
+            watch=self.watch,
+            folder=out.path,
+            progress=progress,
+            validate=lambda: self.scores(model, held_out),
+        )
+        log = run.finish()
+        numbers = summary(log)
+        write_training(
+            out.path / ANNOTATOR_FILE,
+            model,
+            self.model,
+            title=f"{self.title}, on simulated clips",
+            log=log,
+            numbers=numbers,
+            start_from=self.start_from,
+            card={"data": fingerprint(rows), "training": self.training, "stage": self},
+        )
+        write_whole(out.path / "held_out.png", self.picture(model, held_out))
+        run.clean_up()
         return numbers
-    model = stage.build().to(pick_device(stage.device))
-    run = TrainingRun(
-        model=model,
-        loss_fn=stage.loss_fn(),
-        batch_at=stage.batches(rows),
-        config=stage.training,
-        watch=stage.watch,
-        folder=out.path,
-        progress=progress,
-        validate=lambda: stage.scores(model, held_out),
-    )
-    log = run.finish()
-    numbers = summary(log)
-    card = {
-        **start_card(stage.start_from),
-        "data": fingerprint(rows),
-        "training": stage.training,
-        "stage": stage,
-    }
-    card["numbers"] = numbers
-    save_model(out.path / ANNOTATOR_FILE, model, stage.model, card=parameters(card))
-    title = f"{stage.title}, on simulated clips"
-    write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-    write_whole(out.path / "held_out.png", stage.picture(model, held_out))
-    write_whole(out.path / NOTE_FILE, training_note(title, stage.start_from, numbers).encode())
-    run.clean_up()
-    return numbers

@@ -17,8 +17,9 @@ from jaxtyping import Float32, UInt8
 
 from simulation.ground_truth import GroundTruth, read_ground_truth
 from stages.annotator_training.exact_labels import true_depth, true_tracks
-from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
 from stages.batches import raw_draws
+from stages.clip_format import ClipFormat
 from stages.drawing.pictures import colour_depth, contact_sheet, draw_tracks, spread, strip
 from storage.stores.results import Result
 from storage.stores.rows import Rows
@@ -26,7 +27,7 @@ from storage.stores.spec import ArraySpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth:
+class Truth(ClipStage):
     """points: tracked from the first frame, at places drawn at random for each clip (a grid would
     teach its places).
     """
@@ -34,13 +35,12 @@ class Truth:
     # Where the sample lies; what it is, stands in `sample`
     root: str = field(metadata={"key": False})
     sample: str  # digest of the simulated data set
-    size: int = 256  # px, as in stage `clip`
-    n_frames: int = 16
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
     points: int = 1024
 
     name: ClassVar[str] = "truth"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "discover": ("task", "episode"),
         "clip": ("frame_index",),
     }
@@ -63,13 +63,14 @@ class Truth:
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
-        t, p, image, points = self.n_frames, self.points, ("t", "h", "w"), ("t", "p")
+        size = self.clip_format.size
+        t, p, image, points = self.clip_format.n_frames, self.points, ("t", "h", "w"), ("t", "p")
         return (
             ArraySpec(
                 "depth_m",
                 "float16",
                 image,
-                (t, self.size, self.size),
+                (t, size, size),
                 "m",
                 "along the optical axis",
                 "zstd",
@@ -78,7 +79,7 @@ class Truth:
                 "depth_known",
                 "bool",
                 image,
-                (t, self.size, self.size),
+                (t, size, size),
                 "1",
                 "whether anything is seen there",
             ),
@@ -125,11 +126,10 @@ class Truth:
         return lambda clips: [label(clip) for clip in clips]
 
     def label(self, clip: ClipInputs, truth: GroundTruth) -> Arrays:
-        frames, size = clip.arrays["frame_index"], (self.size, self.size)
+        side = self.clip_format.size
+        frames, size = clip.arrays["frame_index"], (side, side)
         depth, known = true_depth(truth, frames, size)
-        points = true_tracks(
-            truth, frames, random_points(self.points, self.size, clip.clip_id), size
-        )
+        points = true_tracks(truth, frames, random_points(self.points, side, clip.clip_id), size)
         tracks = np.where(points.known[:, None], points.tracks, points.tracks[:1])
         return {
             "depth_m": np.where(known, depth, 0).astype(np.float16),
@@ -144,7 +144,7 @@ class Truth:
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Depth and every eighth track of a few clips."""
-        shown, strips = spread(self.n_frames, 8), []
+        shown, strips = spread(self.clip_format.n_frames, 8), []
         for row in picks:
             a = own.read(("depth_m", "depth_known", "tracks", "visible"), row)
             inverse = 1 / np.maximum(a["depth_m"].astype(np.float32), 1e-3)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,16 +21,15 @@ from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
-from stages.annotator_training.train import train_annotator
-from stages.base import Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.annotator_training.train import TrainAnnotator
+from stages.base import Inputs, Resources
+from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.depth.video_depth_anything import to_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, strip
 from stages.drawing.pictures import spread as spread_frames
 from stages.label_quality.scores import FARTHEST_M
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
-from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -55,7 +54,7 @@ class DepthBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVideoDepth:
+class TrainVideoDepth(TrainAnnotator):
     """Trains on the `train` split, on runs of `frames_per_clip` successive frames; measures whole
     `val` clips.
     """
@@ -76,23 +75,12 @@ class TrainVideoDepth:
     )
 
     name: ClassVar[str] = "depth_annotator"
-    version: ClassVar[int] = 1
     title: ClassVar[str] = "Video Depth Anything"
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "discover": ("split",),
         "clip": ("rgb",),
         "truth": ("depth_m", "depth_known"),
     }
-
-    def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
-    ) -> dict[str, float]:
-        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
-        return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> VideoDepth:
         return new_or_started(
@@ -116,7 +104,7 @@ class TrainVideoDepth:
 
         def batch_at(i: int) -> DepthBatch:
             chosen = order.at(i)
-            arrays = read_clips(rows, chosen)
+            arrays = self.read_clips(rows, chosen)
             draws = raw_draws(3 * len(chosen), "depth clips", seed, i).reshape(3, -1) / 2**64
             return self.batch(
                 varied(arrays, self.frames_per_clip, draws), [clip_ids[int(row)] for row in chosen]
@@ -197,13 +185,6 @@ class TrainVideoDepth:
                 strip(drawn, columns=[f"frame {t}" for t in shown], title=f"held-out clip {i}")
             )
         return png_bytes(contact_sheet(strips))
-
-
-def read_clips(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    """Frames and true depth of these rows."""
-    return gather(rows["clip"], ("rgb",), chosen) | gather(
-        rows["truth"], ("depth_m", "depth_known"), chosen
-    )
 
 
 def varied(

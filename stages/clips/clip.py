@@ -14,7 +14,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
-from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
+from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
 from stages.clips.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
 from stages.clips.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
@@ -27,21 +28,19 @@ from storage.stores.spec import ArraySpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """`n_frames` and `rate_hz` must be those of the index. action_substeps: 30 Hz rows between two
-    frames at 2 Hz.
-    """
+class Clip(ClipStage):
+    """action_substeps: 30 Hz rows between two frames at 2 Hz."""
 
     root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
-    n_frames: int = 16
-    rate_hz: float = 2.0
-    size: int = 256  # px; the whole picture is squeezed to a square
+    clip_format: ClipFormat = field(
+        default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz", "size")}
+    )
     action_substeps: int = 15
     quality: Quality = field(default_factory=Quality)
 
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "discover": (
             "start_ns",
             "n_frames",
@@ -56,7 +55,8 @@ class Clip:
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
-        t, i, a = self.n_frames, self.action_substeps, len(ARM_VECTOR)
+        f = self.clip_format
+        t, i, a = f.n_frames, self.action_substeps, len(ARM_VECTOR)
         vector = "both arms' flange m and quaternion xyzw in the base frame, gripper 0 open .. 1 closed: "
         vector += ", ".join(ARM_VECTOR)
         spans = (
@@ -71,7 +71,7 @@ class Clip:
                 "rgb",
                 "uint8",
                 ("t", "h", "w", "c"),
-                (t, self.size, self.size, 3),
+                (t, f.size, f.size, 3),
                 "sRGB",
                 "frames",
                 "zstd",
@@ -167,10 +167,11 @@ class Clip:
 
     def _check_index(self, clip: ClipInputs) -> None:
         n_frames, rate_hz = int(clip.arrays["n_frames"]), float(clip.arrays["rate_hz"])
-        if (n_frames, rate_hz) != (self.n_frames, self.rate_hz):
+        wanted = self.clip_format
+        if (n_frames, rate_hz) != (wanted.n_frames, wanted.rate_hz):
             raise ValueError(
-                f"clip {clip.clip_id}: the index was made for {n_frames} frames at {rate_hz:g} Hz, stage 'clip' is set "
-                f"to {self.n_frames} at {self.rate_hz:g} Hz; give `discover` and `clip` the same"
+                f"clip {clip.clip_id}: the index was made for {n_frames} frames at {rate_hz:g} Hz, "
+                f"stage 'clip' is set to {wanted}; give `discover` and `clip` the same clip_format"
             )
 
 
@@ -181,10 +182,12 @@ def cut_clips(
     video is damaged.
     """
     times, period = recording.times_ns, period_ns(recording.times_ns)
-    wanted = frame_times_ns(starts_ns, config.n_frames, config.rate_hz)
+    wanted = frame_times_ns(starts_ns, config.clip_format.n_frames, config.clip_format.rate_hz)
     rows = nearest(times, wanted.ravel()).reshape(wanted.shape)  # (m, t)
     gaps = largest_gap_ns(times, wanted)
-    reel = Reel(video, rows[gaps <= period].ravel(), (config.size, config.size))
+    reel = Reel(
+        video, rows[gaps <= period].ravel(), (config.clip_format.size, config.clip_format.size)
+    )
     cuts = find_cuts(reel, rows[gaps <= period], config.quality.cut)
     made: list[Arrays | Rejected] = []
     for clip_rows, gap in zip(rows, gaps, strict=True):
@@ -215,7 +218,11 @@ def make_clip(
     tracks = {}
     for name, track, at_end in (("actions", action, False), ("states", state, True)):
         places = substep_rows(
-            recording.times_ns, rows, config.action_substeps, config.rate_hz, at_end=at_end
+            recording.times_ns,
+            rows,
+            config.action_substeps,
+            config.clip_format.rate_hz,
+            at_end=at_end,
         )
         tracks[name] = arm_vectors(track.position, track.quaternion, track.closed, places)
         bad = int((~np.isfinite(tracks[name])).sum())
@@ -229,7 +236,7 @@ def make_clip(
         "frame_index": rows,
         "frame_time_ns": recording.times_ns[rows],
         **tracks,
-        "intrinsics": recording.intrinsics_for((config.size, config.size)),
+        "intrinsics": recording.intrinsics_for((config.clip_format.size, config.clip_format.size)),
         "extrinsics": recording.extrinsics_at(rows),
         "flags": np.array([flag in recording.notes for flag in FLAGS]),
         "scores": score(

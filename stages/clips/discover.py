@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
-from stages.base import Progress, Resources
+from stages.base import DatasetStage, Inputs, Progress
+from stages.clip_format import ClipFormat
 from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
 from stages.clips.splits import assign_splits
 from storage.sources.agibot import (
@@ -42,7 +43,7 @@ from storage.stores.rows import INDEX_FILE, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discover:
+class Discover(DatasetStage):
     """Leaves `index.parquet`, and `left_out.parquet` with a row for all that did not come into the
     index.
     """
@@ -50,8 +51,7 @@ class Discover:
     # Where the data set lies; what it is, stands in `source`
     root: str = field(metadata={"key": False})
     source: str  # `storage.sources.agibot.fingerprint(root)`
-    n_frames: int = 16
-    rate_hz: float = 2.0
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
     hop_s: float = 0.5  # between the starts of successive clips
     cameras: tuple[str, ...] = ("head_color",)
     val_share: float = 0.05  # of the episodes
@@ -61,20 +61,14 @@ class Discover:
 
     name: ClassVar[str] = "discover"
     version: ClassVar[int] = 1
-    kind: ClassVar[str] = "index"
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    resources: ClassVar[Resources] = Resources()
+    kind = "index"
+    inputs: ClassVar[Inputs] = {}
 
     def __post_init__(self) -> None:
-        if (
-            self.n_frames < 2
-            or self.rate_hz <= 0
-            or self.hop_s <= 0
-            or self.max_clips_per_episode < 0
-        ):
+        if self.hop_s <= 0 or self.max_clips_per_episode < 0:
             raise ValueError(
-                f"n_frames={self.n_frames}, rate_hz={self.rate_hz}, hop_s={self.hop_s}, max_clips_per_episode="
-                f"{self.max_clips_per_episode}: expected 2 or more frames, rate and hop above 0, and no negative limit"
+                f"hop_s={self.hop_s}, max_clips_per_episode={self.max_clips_per_episode}: expected a "
+                "hop above 0 and no negative limit"
             )
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
             raise ValueError(
@@ -189,25 +183,26 @@ def plan_clips(
     header: ProprioHeader, config: Discover
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, "m 2"], list[dict]]:
     """(starts, spans of rows, reasons for what is left out) of an episode with these timestamps."""
+    f = config.clip_format
     times, period = header.timestamps_ns, period_ns(header.timestamps_ns)
     none = np.zeros(0, "int64"), np.zeros((0, 2), "int64")
-    wish = f"{config.n_frames} frames at {config.rate_hz:g} Hz"
-    if period > NS / config.rate_hz * 1.01:
+    wish = f"{f.n_frames} frames at {f.rate_hz:g} Hz"
+    if period > NS / f.rate_hz * 1.01:
         return *none, [
             {
                 "reason": "too_slow",
                 "found": f"{NS / period:.3g} Hz",
-                "expected": f"{config.rate_hz:g} Hz or more",
+                "expected": f"{f.rate_hz:g} Hz or more",
             }
         ]
-    starts = clip_starts_ns(times, config.n_frames, config.rate_hz, config.hop_s)
+    starts = clip_starts_ns(times, f.n_frames, f.rate_hz, config.hop_s)
     if not len(starts):
         found = (
             f"{len(times)} rows at {NS / period:.4g} Hz cover {(times[-1] - times[0]) / NS:.2f} s"
         )
-        expected = f"{(config.n_frames - 1) / config.rate_hz:g} s for {wish}"
+        expected = f"{f.seconds:g} s for {wish}"
         return *none, [{"reason": "too_short", "found": found, "expected": expected}]
-    wanted = frame_times_ns(starts, config.n_frames, config.rate_hz)
+    wanted = frame_times_ns(starts, f.n_frames, f.rate_hz)
     gaps = largest_gap_ns(times, wanted)
     reasons = [
         {
@@ -256,13 +251,19 @@ def clip_rows(
     ):
         said, skills = overlapping(episode.info, first, end)
         yield ClipRow(
-            clip_id=clip_id(episode.episode, camera, start, config.n_frames, config.rate_hz),
+            clip_id=clip_id(
+                episode.episode,
+                camera,
+                start,
+                config.clip_format.n_frames,
+                config.clip_format.rate_hz,
+            ),
             task=-1 if episode.task is None else episode.task,
             episode=episode.episode,
             camera=camera,
             start_ns=start,
-            n_frames=config.n_frames,
-            rate_hz=config.rate_hz,
+            n_frames=config.clip_format.n_frames,
+            rate_hz=config.clip_format.rate_hz,
             split=splits[episode.episode],
             effector=candidate.effector,  # type: ignore[arg-type]
             task_name=episode.info.task_name if episode.info else "",

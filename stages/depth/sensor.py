@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float32, Integer
 
-from stages.base import ClipInputs, Rejected, Resources
-from stages.depth.stage import DepthEstimate
+from stages.base import ClipInputs, Inputs, Rejected, Resources
+from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
 from storage.sources.agibot import depth_frames, read_depth_png
 from storage.sources.file_ref import FileRef, SourceError
 
@@ -22,13 +23,15 @@ FEW = 3  # missing frames that a rejection names
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensorDepth:
-    root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
+class SensorDepth(DepthAnnotator):
+    root: str = field(metadata={"key": False})  # of the data set; the index says what it is
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="sensor", init=False)
     version: int = field(default=1, init=False)
 
-    units: ClassVar[str] = "1/m"
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    units: ClassVar[DepthUnits] = "1/m"
+    cameras: ClassVar[tuple[str, ...]] = ("head_color",)
+    inputs: ClassVar[Inputs] = {
         "discover": ("depth",),
         "clip": ("frame_index",),
     }
@@ -43,9 +46,9 @@ class SensorDepth:
         }
 
     def start(
-        self, device: str, size: tuple[int, int]
+        self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        root = Path(self.root)
+        root, size = Path(self.root), (self.clip_format.size, self.clip_format.size)
 
         @lru_cache(maxsize=2)  # clips of one episode follow each other
         def frames_of(text: str) -> dict[int, FileRef]:

@@ -6,21 +6,24 @@ range by which inverse depth becomes an image in [-1, 1] for the tokenizer. An a
 dataclass such as `SensorDepth`; another one is another value of one field.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from stages.annotator import informed
-from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.annotator import AnnotatedStage, Annotator
+from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Resources
+from stages.clip_format import ClipFormat
 from stages.depth.scaling import QUANTILES, inverse_depth_range
 from stages.drawing.pictures import Row, colour_depth, contact_sheet, spread, strip
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
+
+DepthUnits = Literal["relative", "1/m"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,68 +34,59 @@ class DepthEstimate:
     valid: Bool[np.ndarray, "t h w"]
 
 
-@runtime_checkable
-class DepthAnnotator(Protocol):
-    """Estimates inverse depth. Its fields are parameters of the stage; `name` and `version` must be
-    among them.
+class DepthAnnotator(Annotator):
+    """Estimates inverse depth.
 
-    units: `1/m`, or `relative` for what is known up to scale and shift only. attributes: what
-    reports say of it; `stand_in_for` names the annotator that it takes the place of.
+    units: `1/m`, or `relative` for what is known up to scale and shift only.
     """
 
-    @property
-    def name(self) -> str: ...
+    resources: Resources = Resources()
+    cameras: tuple[str, ...] | None = None  # those whose depth it knows; None if it sees any
 
     @property
-    def version(self) -> int: ...
+    @abstractmethod
+    def units(self) -> DepthUnits: ...
 
     @property
-    def units(self) -> Literal["relative", "1/m"]: ...
+    @abstractmethod
+    def inputs(self) -> Inputs:
+        """Arrays of the roles `discover` and `clip` that it reads."""
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...  # of the roles `discover` and `clip`
+    def attributes(self) -> Mapping[str, str]:
+        """What reports say of it; `stand_in_for` names the annotator that it takes the place of."""
+        return {}
 
-    @property
-    def attributes(self) -> Mapping[str, str]: ...
-
-    @property
-    def resources(self) -> Resources: ...
-
+    @abstractmethod
     def start(
-        self, device: str, size: tuple[int, int]
+        self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        """The function that a worker keeps; it estimates depth of (height, width) = `size`."""
-        ...
+        """The function that a worker keeps; it estimates depth of the clip format's size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoDepth:
+class PseudoDepth(AnnotatedStage):
     """max_hole_share: of a frame's pixels; with more of them unknown in any frame the clip is
     rejected (`holes`).
     """
 
     annotator: DepthAnnotator
-    n_frames: int = 16
-    size: int = 256  # px, as in stage `clip`
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
     max_hole_share: float = 0.5
 
     name: ClassVar[str] = "depth"
     version: ClassVar[int] = 1
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+    def inputs(self) -> Inputs:
         return self.annotator.inputs
-
-    @cached_property
-    def informed(self) -> DepthAnnotator:
-        return informed(self.annotator, n_frames=self.n_frames, clip_size=self.size)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
         units, axes, shape = (
             self.annotator.units,
             ("t", "h", "w"),
-            (self.n_frames, self.size, self.size),
+            (self.clip_format.n_frames, self.clip_format.size, self.clip_format.size),
         )
         low, high = (f"{100 * q:g}" for q in QUANTILES)
         about = (
@@ -117,15 +111,15 @@ class PseudoDepth:
         return {
             "annotator": self.annotator.name,
             "units": self.annotator.units,
-            **self.informed.attributes,
+            **self.annotator.attributes,
         }
 
     @property
     def resources(self) -> Resources:
-        return self.informed.resources
+        return self.annotator.resources
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        estimate = self.informed.start(device, (self.size, self.size))
+        estimate = self.annotator.start(device)
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             return [self.finish(estimated) for estimated in estimate(clips)]
@@ -152,7 +146,7 @@ class PseudoDepth:
 
     def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
         arrays = own.read(("inverse_depth", "valid", "inverse_depth_range"), row)
-        shown = spread(self.n_frames, 8)
+        shown = spread(self.clip_format.n_frames, 8)
         depth = (f"depth\n({self.annotator.name})", colour_depth(**arrays)[shown])
         rgb: list[Row] = (
             [("camera", inputs["clip"].read(("rgb",), row)["rgb"][shown])]

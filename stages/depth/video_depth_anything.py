@@ -2,11 +2,11 @@
 small own ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,19 +17,18 @@ from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth, compile_blocks
 from model.video_depth.published import load_published
 from model.video_depth.video import INPUT_SIZE, STEP, Windows, estimate_depth, network_size
-from stages.annotator import check_choice, check_frames, check_share
-from stages.base import ClipInputs, Rejected, Resources
-from stages.depth.stage import DepthEstimate
+from stages.annotator import OWN, NetworkAnnotator, check_choice, check_frames
+from stages.base import ClipInputs, Inputs, Rejected, Resources
+from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
 from stages.networks import load_own
 from storage.weights.ref import WeightsRef
 
-LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
 NEAREST_M = 0.05  # metric depths below count as this: their inverse must stay finite
-OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoDepthAnything:
+class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     """Inverse depth of whole clips at once.
 
     windows: `official` pads a clip of 16 frames to 32, which costs twice as much and gives other
@@ -45,9 +44,7 @@ class VideoDepthAnything:
     input_size: int = INPUT_SIZE  # px, shorter side of the network's input
     windows: Windows = "official"
     precision: Precision = "float32"
-    n_frames: int = 16
-    # Px, as the stage has it, for the cost
-    clip_size: int = field(default=256, metadata={"key": False})
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: float = 2.0  # see `check_frames`
     # The encoder's blocks, by torch.compile
     compile: bool = field(default=False, metadata={"key": False})
@@ -56,31 +53,28 @@ class VideoDepthAnything:
     cpus: float = field(default=1.0, metadata={"key": False})
     version: int = field(default=1, init=False)
 
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"clip": ("rgb",)}
+    inputs: ClassVar[Inputs] = {"clip": ("rgb",)}
 
     def __post_init__(self) -> None:
         who = type(self).__name__
         check_choice(who, "windows", self.windows, Windows)
         check_choice(who, "precision", self.precision, Precision)
-        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        self.check_share()
         if self.input_size < PATCH or self.input_size % PATCH:
             above = max(1, -(-self.input_size // PATCH)) * PATCH
             raise ValueError(
                 f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, the side of a patch, such as "
                 f"{above}"
             )
-        if self.n_frames < 1 or (self.windows == "direct" and self.n_frames > MAX_FRAMES):
+        n_frames = self.clip_format.n_frames
+        if self.windows == "direct" and n_frames > MAX_FRAMES:
             raise ValueError(
-                f"{who}: n_frames={self.n_frames} with windows={self.windows}, expected 1 or more, and with direct at "
-                f"most {MAX_FRAMES}, the length of one forward: take windows=official"
+                f"{who}: n_frames={n_frames} with windows=direct, expected at most {MAX_FRAMES}, "
+                "the length of one forward: take windows=official"
             )
 
     @property
-    def name(self) -> str:
-        return self.weights.name.removesuffix(OWN)
-
-    @property
-    def units(self) -> Literal["relative", "1/m"]:
+    def units(self) -> DepthUnits:
         return "1/m" if self.model.metric else "relative"
 
     @property
@@ -100,19 +94,19 @@ class VideoDepthAnything:
             "made_by": f"Video Depth Anything, {run}",
             "network_output": self.model.units,
             "alignment": aligned
-            if self.windows == "official" and self.n_frames > STEP
+            if self.windows == "official" and self.clip_format.n_frames > STEP
             else "one window a clip",
             "expected_cost": cost,
         }
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        return network_size(self.clip_size, self.clip_size, self.input_size)
+        return network_size(self.clip_format.size, self.clip_format.size, self.input_size)
 
     @property
     def frames_run(self) -> int:
         """Of one forward."""
-        return MAX_FRAMES if self.windows == "official" else self.n_frames
+        return MAX_FRAMES if self.windows == "official" else self.clip_format.n_frames
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -128,22 +122,15 @@ class VideoDepthAnything:
     @cached_property
     def gflops_per_clip(self) -> float:
         per_frame = flops_per_frame(self.model, size=self.input_shape, n_frames=self.frames_run)
-        n_windows = 1 if self.windows == "direct" else -(-self.n_frames // STEP)
+        n_windows = 1 if self.windows == "direct" else -(-self.clip_format.n_frames // STEP)
         return n_windows * self.frames_run * per_frame / 1e9
 
     @property
     def resources(self) -> Resources:
-        memory = LIBRARIES_GB + (0 if self.gpus else self.peak_bytes / 1e9)
-        return Resources(
-            cpus=self.cpus,
-            gpus=self.gpus,
-            memory_gb=memory,
-            clips_per_shard=32,
-            clips_per_call=self.clips_per_call,
-        )
+        return self.network_resources(self.peak_bytes)
 
     def start(
-        self, device: str, size: tuple[int, int]
+        self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
         network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
         if self.compile:
@@ -154,7 +141,7 @@ class VideoDepthAnything:
             good: list[ClipInputs] = []
             for clip in clips:
                 try:
-                    check_frames(clip, self.n_frames, self.min_contrast, "depth")
+                    check_frames(clip, self.clip_format.n_frames, self.min_contrast, "depth")
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected

@@ -17,8 +17,9 @@ from model.magvit2.batched import Precision
 from model.training.checkpoint import write_whole
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
-from stages.base import Progress, Resources
+from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.batches import spread, usable_rows
+from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
@@ -43,7 +44,7 @@ SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(DatasetStage):
     """Scores predictions teacher-forced and free-running, beside copying and beside the tokenizer's
     own ceiling.
 
@@ -55,7 +56,8 @@ class Evaluate:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = 0
     n_pictures: int = 3
-    rate_hz: float = 2.0  # of the clips; for the times beside the pictures
+    # For the times beside the pictures
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("rate_hz",)})
     lpips: LpipsWeights | None = None
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds what is scored
     precision: Precision = "float32"
@@ -68,7 +70,7 @@ class Evaluate:
     name: ClassVar[str] = "evaluation"
     # 2: cells hidden again after a pass are rounded up; 3: without float's noise
     version: ClassVar[int] = 3
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "discover": ("split",),
         "clip": ("rgb", "actions"),
         "depth": ("inverse_depth", "valid", "inverse_depth_range"),
@@ -80,10 +82,9 @@ class Evaluate:
     }
 
     def __post_init__(self) -> None:
-        if self.n_clips < 1 or self.n_pictures < 1 or not self.rate_hz > 0:
+        if self.n_clips < 1 or self.n_pictures < 1:
             raise ValueError(
-                f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more; rate_hz={self.rate_hz}: "
-                "above 0"
+                f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
             )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
@@ -173,8 +174,11 @@ class Evaluate:
         return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
     def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:
-        write_whole(out.path / "rollout.png", png_bytes(picture_page(clips, scores, self.rate_hz)))
-        frames = animate(clips, self.rate_hz)
+        write_whole(
+            out.path / "rollout.png",
+            png_bytes(picture_page(clips, scores, self.clip_format.rate_hz)),
+        )
+        frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
 

@@ -8,17 +8,16 @@ hidden. Points on plain surfaces have nothing that flow could follow (Shi and To
 only stay or hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.base import ClipInputs, Rejected, Resources
-from stages.keypoints.stage import Queries, TrackEstimate
+from stages.keypoints.stage import KeypointAnnotator, Queries, TrackEstimate
 from storage.stores.spec import ArraySpec
 
 Image = UInt8[np.ndarray, "h w"]
@@ -26,7 +25,7 @@ Points = Float32[np.ndarray, "p 2"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LucasKanade:
+class LucasKanade(KeypointAnnotator):
     """Defaults are for clips of 256 px. They were chosen on eight simulated episodes (seed 3), by
     average Jaccard and by how many of the tracks that training would select truly move; only other
     episodes give an unbiased score.
@@ -53,10 +52,10 @@ class LucasKanade:
     name: str = field(default="lucas-kanade", init=False)
     version: int = field(default=1, init=False)
 
-    resources: ClassVar[Resources] = Resources(memory_gb=0.5, clips_per_shard=32)
+    def resources_for(self, n_points: int) -> Resources:
+        return Resources(memory_gb=0.5)
 
-    @property
-    def attributes(self) -> dict[str, str]:
+    def attributes_for(self, n_points: int) -> Mapping[str, str]:
         return {
             "stand_in_for": "SpatialTracker",
             "licence": "Apache-2.0 (OpenCV)",

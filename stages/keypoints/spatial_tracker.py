@@ -4,9 +4,7 @@ small ones of ours.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,21 +16,20 @@ from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Precision, Tracks, depth_from_inverse, track_points
 from model.spatial_tracker.published import load_published
 from model.spatial_tracker.triplane import HOLE
-from stages.annotator import check_choice, check_share
+from stages.annotator import OWN, NetworkAnnotator, check_choice
 from stages.base import Arrays, ClipInputs, Rejected, Resources
-from stages.keypoints.stage import Queries, TrackEstimate
+from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthUnits
+from stages.keypoints.stage import KeypointAnnotator, Queries, TrackEstimate
 from stages.networks import load_own
 from storage.stores.spec import ArraySpec
 from storage.weights.ref import WeightsRef
 
-LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
 SUPPORT_POINTS = 36  # that are tracked beside those asked for
-DepthUnits = Literal["relative", "1/m"]
-OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpatialTracking:
+class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     """Tracks first-frame points through pictures and depth.
 
     depth_units: of stage `depth`. The inverse of `1/m` is used as it is; `relative` inverse depth
@@ -51,9 +48,7 @@ class SpatialTracking:
     visible_above: float = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
     backward_points: int = 64  # 0: no forward-backward error
-    # This and the next: as the stage has them, for the
-    n_frames: int = field(default=16, metadata={"key": False})
-    n_points: int = field(default=1024, metadata={"key": False})  # cost told ahead of a run
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     clips_per_call: int = field(default=1, metadata={"key": False})
     gpus: float = field(default=0.0, metadata={"key": False})
     cpus: float = field(default=1.0, metadata={"key": False})
@@ -63,7 +58,7 @@ class SpatialTracking:
         who = type(self).__name__
         check_choice(who, "depth_units", self.depth_units, DepthUnits)
         check_choice(who, "precision", self.precision, Precision)
-        check_share(who, self.precision, self.gpus, self.clips_per_call)
+        self.check_share()
         if not 0 < self.inverse_floor < 1:
             raise ValueError(
                 f"{who}: inverse_floor={self.inverse_floor:g}, expected a share between 0 and 1"
@@ -76,41 +71,38 @@ class SpatialTracking:
             raise ValueError(
                 f"{who}: backward_points={self.backward_points}, expected 0 (none) or more"
             )
+        n_frames = self.clip_format.n_frames
         try:
-            self.model.check_length(self.n_frames)
+            self.model.check_length(n_frames)
         except ValueError as error:
             raise ValueError(
-                f"{who}: n_frames={self.n_frames}, model.window={self.model.window}: {error}"
+                f"{who}: n_frames={n_frames}, model.window={self.model.window}: {error}"
             ) from error
 
-    @property
-    def name(self) -> str:
-        return self.weights.name.removesuffix(OWN)
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        c, gflops = self.model, self.cost.flops / self.clips_per_call / 1e9
+    def attributes_for(self, n_points: int) -> Mapping[str, str]:
+        c, cost = self.model, self.cost(n_points)
+        gflops = cost.flops / self.clips_per_call / 1e9
         floor = f"inverse depth inverted, floor {self.inverse_floor:g} of the clip's largest"
+        size = f"{c.working_height}x{c.working_width} px"
         return {
             "licence": self.weights.licence or "not known",
-            "made_by": f"SpatialTracker, {c.working_height}x{c.working_width} px, windows of {c.window} frames, "
+            "made_by": f"SpatialTracker, {size}, windows of {c.window} frames, "
             f"{c.iterations} iterations, attention in {self.precision}",
             "depth_given": "metres" if self.depth_units == "1/m" else floor,
-            "expected_cost": f"{self.cost.peak_bytes / 1e9:.1f} GB at the peak, {gflops:.0f} GFLOP a clip",
+            "expected_cost": f"{cost.peak_bytes / 1e9:.1f} GB at the peak, {gflops:.0f} GFLOP a clip",
         }
 
-    @cached_property
-    def cost(self) -> Cost:
-        """Of one call, known before it is made: all points forward, then clip by clip some of them
-        backward.
+    def cost(self, n_points: int) -> Cost:
+        """Of one call, known before it is made.
+
+        All points forward, then clip by clip some of them backward.
         """
-        there = predict_cost(
-            self.model, self.clips_per_call, self.n_frames, self.n_points + SUPPORT_POINTS
-        )
-        n_back = len(self.tracked_back(self.n_points))
+        n_frames = self.clip_format.n_frames
+        there = predict_cost(self.model, self.clips_per_call, n_frames, n_points + SUPPORT_POINTS)
+        n_back = len(self.tracked_back(n_points))
         if not n_back:
             return there
-        back = predict_cost(self.model, 1, self.n_frames, n_back + SUPPORT_POINTS)
+        back = predict_cost(self.model, 1, n_frames, n_back + SUPPORT_POINTS)
         return Cost(
             flops=there.flops + self.clips_per_call * back.flops,
             peak_bytes=max(there.peak_bytes, back.peak_bytes),
@@ -120,16 +112,8 @@ class SpatialTracking:
         """Which of the points, spread over the grid."""
         return np.unique(np.linspace(0, n_points - 1, self.backward_points).round().astype(int))
 
-    @property
-    def resources(self) -> Resources:
-        memory = LIBRARIES_GB + (0 if self.gpus else self.cost.peak_bytes / 1e9)
-        return Resources(
-            cpus=self.cpus,
-            gpus=self.gpus,
-            memory_gb=memory,
-            clips_per_shard=32,
-            clips_per_call=self.clips_per_call,
-        )
+    def resources_for(self, n_points: int) -> Resources:
+        return self.network_resources(self.cost(n_points).peak_bytes)
 
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
         axes, shape = ("t", "p"), (n_frames, n_points)

@@ -6,16 +6,18 @@ what every annotator has in common: queries, arrays in the store, checks, and th
 point. Paper, Sec. 3.3.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, UInt8
 
-from stages.annotator import check_frames, informed
-from stages.base import Arrays, ClipFunction, ClipInputs, Rejected, Resources
+from stages.annotator import AnnotatedStage, Annotator, check_frames
+from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Resources
+from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthUnits
 from stages.drawing.pictures import contact_sheet, draw_tracks, spread, strip
 from storage.stores.results import Result
 from storage.stores.rows import Rows
@@ -41,39 +43,31 @@ class TrackEstimate:
 Queries = Float32[np.ndarray, "p 2"]
 
 
-@runtime_checkable
-class KeypointAnnotator(Protocol):
-    """Tracks points. Its fields are parameters of the stage; `name` and `version` must be among
-    them.
+class KeypointAnnotator(Annotator):
+    """Tracks points. A clip's arrays are `rgb`, `inverse_depth` and `valid`; it may use all of them."""
 
-    A clip's arrays are `rgb`, `inverse_depth` and `valid`; an annotator may use all of them.
-    """
+    depth_units: DepthUnits | None = None  # in which it takes depth; None if it looks at none
 
-    @property
-    def name(self) -> str: ...
+    def attributes_for(self, n_points: int) -> Mapping[str, str]:
+        """What reports say of it; `stand_in_for` names the annotator that it takes the place of."""
+        return {}
 
-    @property
-    def version(self) -> int: ...
+    def resources_for(self, n_points: int) -> Resources:
+        return Resources()
 
-    @property
-    def attributes(self) -> Mapping[str, str]: ...
+    def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
+        """Arrays of its own, beside those of every tracker; `TrackEstimate.extras` holds them."""
+        return ()
 
-    @property
-    def resources(self) -> Resources: ...
-
-    def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]: ...
-
+    @abstractmethod
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        """The function that a worker keeps; queries are x, y in the first frame, the same for all
-        clips.
-        """
-        ...
+        """The function that a worker keeps; queries are x, y in the first frame, the same for all clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keypoints:
+class Keypoints(AnnotatedStage):
     """grid: points along each side, at the centres of equal cells. min_contrast: least standard
     deviation of a frame's grey levels (0-255); a frame without contrast (black, covered lens) has
     nothing to follow and rejects the clip.
@@ -81,29 +75,28 @@ class Keypoints:
 
     annotator: KeypointAnnotator
     grid: int = 32  # open in the paper
-    n_frames: int = 16
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: float = 2.0
 
     name: ClassVar[str] = "keypoints"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         "clip": ("rgb",),
         "depth": ("inverse_depth", "valid"),
     }
 
     def __post_init__(self) -> None:
-        if self.grid < 1 or self.n_frames < 2:
-            raise ValueError(
-                f"grid={self.grid}, n_frames={self.n_frames}: expected 1 or more points and 2 frames"
-            )
+        super().__post_init__()
+        if self.grid < 1:
+            raise ValueError(f"grid={self.grid}: expected 1 or more points along each side")
 
-    @cached_property
-    def informed(self) -> KeypointAnnotator:
-        return informed(self.annotator, n_frames=self.n_frames, n_points=self.grid**2)
+    @property
+    def n_points(self) -> int:
+        return self.grid**2
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
-        t, p = self.n_frames, self.grid**2
+        t, p = self.clip_format.n_frames, self.n_points
         pixels = "x, y; (0, 0) is the centre of the clip's top-left pixel; point i is column i % grid of row i // grid"
         depth = (
             "inverse depth at the point, in the units of stage 'depth'; 0 where hidden or not known"
@@ -129,21 +122,22 @@ class Keypoints:
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {"annotator": self.annotator.name, **self.informed.attributes}
+        facts = self.annotator.attributes_for(self.n_points)
+        return {"annotator": self.annotator.name, **facts}
 
     @property
     def resources(self) -> Resources:
-        return self.informed.resources
+        return self.annotator.resources_for(self.n_points)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        track = self.informed.start(device)
+        track = self.annotator.start(device)
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             made: dict[int, Arrays | Rejected] = {}
             good: list[ClipInputs] = []
             for clip in clips:
                 try:
-                    check_frames(clip, self.n_frames, self.min_contrast, self.name)
+                    check_frames(clip, self.clip_format.n_frames, self.min_contrast, self.name)
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected
@@ -164,7 +158,7 @@ class Keypoints:
     def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
         arrays = own.read(("tracks", "visible"), row)
         rgb = inputs["clip"].read(("rgb",), row)["rgb"]
-        shown = spread(self.n_frames, 6)
+        shown = spread(self.clip_format.n_frames, 6)
         drawn = draw_tracks(rgb, arrays["tracks"], arrays["visible"])[shown]
         seen = f"{100 * arrays['visible'].mean():.0f} % visible"
         label = f"keypoints\n({self.annotator.name})"

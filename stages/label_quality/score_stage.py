@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from simulation.ground_truth import GroundTruth, read_ground_truth
-from stages.base import Progress, Resources
+from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, spread
 from stages.label_quality.contact_sheet import COLUMNS, label_sheet
 from stages.label_quality.labels import LABEL_ARRAYS, Annotator, read_labels
@@ -28,7 +28,7 @@ from storage.stores.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreLabels:
+class ScoreLabels(DatasetStage):
     """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and
     `labels.png` to look at.
 
@@ -42,7 +42,7 @@ class ScoreLabels:
 
     name: ClassVar[str] = "label_scores"
     version: ClassVar[int] = 2
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         **LABEL_ARRAYS,
         "discover": ("task", "episode", "split"),
         "clip": ("rgb", "frame_index"),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from stages.base import Arrays, ClipFunction, Resources, per_clip
+from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
 from stages.drawing.pictures import spread
 from stages.label_quality.contact_sheet import CLIPS, SheetClip, label_rows, label_sheet
 from stages.label_quality.labels import LABEL_ARRAYS, Annotator, Labels, read_labels
@@ -29,7 +29,7 @@ Values = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelQuality:
+class LabelQuality(ClipStage):
     """The limits, and how it is told that a pixel stays as it is.
 
     The limits are ours. Behind each stands the worst that 90 clips of 30 simulated episodes reach
@@ -62,7 +62,7 @@ class LabelQuality:
 
     name: ClassVar[str] = "label_quality"
     version: ClassVar[int] = 2
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    inputs: ClassVar[Inputs] = {
         **LABEL_ARRAYS,
         "keypoints": (*LABEL_ARRAYS["keypoints"], "fb_error"),
     }

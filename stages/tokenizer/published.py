@@ -7,13 +7,13 @@ and a page of what is lost: published tokenizers have not seen these cameras, no
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from model.magvit2.config import MagvitConfig, one_x, tencent
 from model.magvit2.published import Weights, load_published
 from model.training.checkpoint import save_model, write_whole
 from model.training.device import pick_device
-from stages.base import Progress, Resources
+from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.batches import fingerprint
 from stages.tokenizer.images import READS, Source
 from stages.tokenizer.measure import (
@@ -39,7 +39,7 @@ LAYOUTS: dict[Layout, tuple[MagvitConfig, Weights]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedTokenizer:
+class PublishedTokenizer(DatasetStage):
     """Takes a published tokenizer as it is, for RGB or for inverse depth (the paper uses one for
     both).
     """
@@ -54,7 +54,7 @@ class PublishedTokenizer:
         default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
     )
 
-    version = 1
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -69,7 +69,7 @@ class PublishedTokenizer:
         return LAYOUTS[self.layout][0]
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+    def inputs(self) -> Inputs:
         role, arrays = READS[self.source]
         return {"discover": ("split",), role: arrays}
 

@@ -4,12 +4,14 @@ instances of one class.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 
 from model.magvit2.batched import Precision, encode_frames
-from stages.base import Arrays, ClipFunction, Resources, per_clip
+from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
+from stages.clip_format import ClipFormat
 from stages.drawing.pictures import contact_sheet, spread, strip
 from stages.tokenizer.decode import load_tokenizer
 from stages.tokenizer.images import READS, Source, images_of, picture_frames
@@ -19,26 +21,26 @@ from storage.stores.spec import ArraySpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class Tokens(ClipStage):
     """A clip's tokens: `rgb_tokens` or `depth_tokens`, ids of 18 bits, least significant bit first."""
 
     source: Source
     grid: tuple[int, int]  # token rows and columns of a frame: its size over the tokenizer's cell
-    n_frames: int = 16
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     # Bfloat16 is faster on GPUs; bits whose number is next to 0 come out otherwise
     precision: Precision = "float32"
     resources: Resources = field(
         default=Resources(cpus=1.0, memory_gb=2.0, clips_per_shard=64), metadata={"key": False}
     )
 
-    version = 1
+    version: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
         return f"{self.source}_tokens"
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+    def inputs(self) -> Inputs:
         role, arrays = READS[self.source]
         return {role: arrays, "tokenizer": ()}
 
@@ -47,7 +49,7 @@ class Tokens:
         # Raw, so that training maps them into memory; no token is -1, so that a hole is seen as
         # one.
         about = f"MAGVIT-2 tokens of {'RGB frames' if self.source == 'rgb' else 'inverse depth'}"
-        shape = (self.n_frames, *self.grid)
+        shape = (self.clip_format.n_frames, *self.grid)
         return (
             ArraySpec(
                 self.name,
@@ -90,7 +92,7 @@ class Tokens:
         images = images_of(
             self.source, {name: a[None] for name, a in inputs[role].read(names, row).items()}
         )[0]
-        ids, shown = own.read((self.name,), row)[self.name], spread(self.n_frames, 8)
+        ids, shown = own.read((self.name,), row)[self.name], spread(self.clip_format.n_frames, 8)
         steady = (
             f"{100 * (ids[1:] == ids[:-1]).mean():.0f} % of tokens are those of the frame before"
         )

@@ -7,7 +7,7 @@ Files of the result: `tokenizer.safetensors` (weights, config, card), `losses.cs
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
-from model.training.checkpoint import save_model, write_whole
+from model.training.checkpoint import write_whole
 from model.training.device import pick_device, seeded
 from model.training.loop import Critic, LossFn, TrainConfig
-from stages.base import Progress, Resources
+from stages.base import DatasetStage, Inputs, LivePage, Progress, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
-from stages.drawing.loss_plot import plot_losses
 from stages.lpips_weights import LpipsWeights
 from stages.networks import new_or_started
 from stages.tokenizer.images import READS, Source
@@ -37,11 +36,10 @@ from stages.tokenizer.measure import (
     reconstruction_picture,
     scores,
 )
-from stages.training.live import Live, live
+from stages.training.live import live_page
 from stages.training.prepared_rows import PreparedRows
-from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
-from stages.training_card import start_card, training_note
-from storage.stores.key import parameters
+from stages.training.result import write_training
+from stages.training.run import RunConfig, TrainingRun, finished, summary
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
@@ -57,7 +55,7 @@ class AdversaryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTokenizer:
+class TrainTokenizer(DatasetStage):
     """Trains the tokenizer of one kind of image on the frames of the `train` split; measures it on
     the `val` split.
     """
@@ -84,7 +82,7 @@ class TrainTokenizer:
         default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
     )
 
-    version = 1
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.part == "decoder" and self.start_from is None:
@@ -105,7 +103,7 @@ class TrainTokenizer:
         return f"{self.source}_tokenizer"
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+    def inputs(self) -> Inputs:
         role, arrays = READS[self.source]
         return {"discover": ("split",), role: arrays}
 
@@ -135,29 +133,29 @@ class TrainTokenizer:
         )
         log = run.finish()
         numbers = summary(log)
-        parts = {
-            "source": self.source,
-            "image_size": list(held_out.images.shape[-2:]),
-            "data": fingerprint(rows),
-        }
-        card = {
-            **parts,
-            **start_card(self.start_from),
-            "training": self.training,
-            "numbers": numbers,
-        }
-        save_model(out.path / TOKENIZER_FILE, model, self.model, card=parameters(card))
         title = f"{self.source} tokenizer"
-        write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-        write_whole(
-            out.path / PICTURE_FILE, reconstruction_picture(self.source, model, held_out, title)
+        write_training(
+            out.path / TOKENIZER_FILE,
+            model,
+            self.model,
+            title=title,
+            log=log,
+            numbers=numbers,
+            start_from=self.start_from,
+            card={
+                "source": self.source,
+                "image_size": list(held_out.images.shape[-2:]),
+                "data": fingerprint(rows),
+                "training": self.training,
+            },
         )
-        write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
+        picture = reconstruction_picture(self.source, model, held_out, title)
+        write_whole(out.path / PICTURE_FILE, picture)
         run.clean_up()
         return numbers
 
-    def live(self, folder: Path) -> Live | None:
-        return live(folder, f"{self.source} tokenizer")
+    def live_page(self, folder: Path) -> LivePage | None:
+        return live_page(folder, f"{self.source} tokenizer")
 
     # Data
 

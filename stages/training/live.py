@@ -1,21 +1,14 @@
 """What a training has written so far, as a page to look at while it runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from stages.base import LivePage
 from stages.drawing.loss_plot import plot_losses
 from stages.training.mfu import THROUGHPUT_FILE
 from stages.training.run import LOG_FILE, ROLLOUTS, read_log
 
 
-@dataclass(frozen=True, kw_only=True)
-class Live:
-    text: str  # Markdown
-    pictures: Mapping[str, bytes]  # PNGs by name
-
-
-def live(folder: Path, title: str) -> Live | None:
+def live_page(folder: Path, title: str) -> LivePage | None:
     """The page of a training's working folder; None before its first steps are there."""
     if not (folder / LOG_FILE).exists():
         return None
@@ -29,7 +22,7 @@ def live(folder: Path, title: str) -> Live | None:
     lines += [f"| {name.replace('_', ' ')} | {value:.5g} |" for name, value in latest(log).items()]
     throughput = folder / THROUGHPUT_FILE
     text = "\n".join([*lines, ""]) + ("\n" + throughput.read_text() if throughput.exists() else "")
-    return Live(text=text, pictures=pictures)
+    return LivePage(text=text, pictures=pictures)
 
 
 def latest(log: list[dict[str, float | int]]) -> dict[str, float]:

@@ -24,6 +24,7 @@ import torch
 
 from model.training.checkpoint import from_plain, write_whole
 from model.training.parallel import Workers, join, leave
+from stages.base import Stage
 from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
 from storage.stores.results import open_writer
@@ -40,6 +41,16 @@ class TrainingSpec:
     stage: TrainWorldModel
     inputs: dict[str, StoreRef]
     out: StoreRef
+
+    @classmethod
+    def of(cls, stage: Stage, inputs: dict[str, StoreRef], out: StoreRef) -> "TrainingSpec":
+        """Raises TypeError for the training of anything but a world model."""
+        if not isinstance(stage, TrainWorldModel):
+            raise TypeError(
+                f"stage '{stage.name}' is a {type(stage).__name__}; several workers can train a "
+                "TrainWorldModel only"
+            )
+        return cls(stage=stage, inputs=inputs, out=out)
 
     def to_json(self) -> str:
         inputs = {role: ref.uri for role, ref in self.inputs.items()}

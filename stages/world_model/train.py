@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,18 +32,17 @@ from model.world.dual_branch import Block, DualBranchWorldModel, parameter_count
 from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
-from stages.base import Progress, Resources
+from stages.base import Inputs, LivePage, ParallelStage, Progress, Resources
 from stages.batches import BatchOrder, fingerprint, gather, spread, usable_rows
-from stages.drawing.loss_plot import plot_losses
 from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
-from stages.training.live import Live, live
+from stages.training.live import live_page
 from stages.training.mfu import Meter
 from stages.training.prepared_rows import PreparedRows
-from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
+from stages.training.result import start_card, write_training
+from stages.training.run import RunConfig, TrainingRun, finished, summary
 from stages.training.working_files import leave_card, remove_working_files
-from stages.training_card import start_card, training_note
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -67,6 +67,7 @@ GO_ON = (
     "Another learning_rate makes another result, whose training starts anew: to go on from a saved state of this one, "
     "write it as a checkpoint with `roboscape checkpoint` and set world_model.start_from to that file."
 )
+TITLE = "World model"
 N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
 
 
@@ -82,7 +83,17 @@ class TrackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainWorldModel:
+class WorldData:
+    """A training's clips, as it reads them."""
+
+    used: Int[np.ndarray, " n"]  # rows to train on
+    stats: ActionStats
+    prepared: PreparedRows  # of `used`
+    held_out: list[WorldBatch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWorldModel(ParallelStage):
     """Trains on the `train` split and measures the same losses on clips of the `val` split.
 
     One process or several, with the same outcome but for rounding: `resources` are those of one
@@ -108,10 +119,11 @@ class TrainWorldModel:
         default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
     )
 
-    name, version = "world_model", 2
+    name: ClassVar[str] = "world_model"
+    version: ClassVar[int] = 2
 
     @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
+    def inputs(self) -> Inputs:
         return {
             "discover": ("split",),
             "rgb_tokens": ("rgb_tokens",),
@@ -142,37 +154,73 @@ class TrainWorldModel:
     def work(
         self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
     ) -> dict[str, float]:
-        """One worker's part of the training. All of them see `folder`; the first one writes the
-        result's files.
-        """
+        """Loads, trains, writes. All workers see `folder`; the first one writes the result's files."""
         self.check_workers(workers.n)
-        if numbers := workers.from_first(
-            finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
-        ):
+        before = finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
+        if numbers := workers.from_first(before):
             if workers.is_first:
                 remove_working_files(folder)
             return numbers
         device = pick_device(self.device)
-        model = self.build().to(device)  # first, so that a wrong `start_from` is told at once
+        model = self.build().to(device)  # first, so that a wrong `start_from` is reported at once
+        data = self.load(rows, folder, progress, workers)
+        run = self.training_run(model, rows, data, folder, progress, workers)
+        try:
+            log = run.finish()
+        except TrainingStopped as stopped:
+            raise type(stopped)(f"{stopped} {GO_ON}") from stopped
+        numbers = summary(log) | parameter_numbers(model)
+        if workers.is_first:
+            self.write(model, rows, data, run, numbers, folder)
+        workers.wait()
+        return numbers
+
+    def load(
+        self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
+    ) -> WorldData:
+        """The clips to train on, prepared once for all epochs, and those to measure on."""
         used = self.rows_of(rows, "train")
         stats = self.action_stats(rows["clip"], used)
         if workers.is_first:
-            leave_card(folder, self.model, self.card(rows, stats, {}))
-        prepared = folder / PREPARED
-        data = PreparedRows(
-            lambda chosen: self.prepare(rows, stats, chosen), used, folder=prepared, workers=workers,
-            told=lambda done, total: progress(0, self.training.steps, f"preparing clips: {done} of {total}"),
-        )  # fmt: skip
-        held_out = self.held_out(rows, stats)
-        run = TrainingRun(
+            card = {**start_card(self.start_from), **self.card(rows, stats), "numbers": {}}
+            leave_card(folder, self.model, card)
+
+        def report(done: int, total: int) -> None:
+            progress(0, self.training.steps, f"preparing clips: {done} of {total}")
+
+        prepared = PreparedRows(
+            lambda chosen: self.prepare(rows, stats, chosen),
+            used,
+            folder=folder / PREPARED,
+            workers=workers,
+            told=report,
+        )
+        return WorldData(
+            used=used, stats=stats, prepared=prepared, held_out=self.held_out(rows, stats)
+        )
+
+    def training_run(
+        self,
+        model: DualBranchWorldModel,
+        rows: Mapping[str, Rows],
+        data: WorldData,
+        folder: Path,
+        progress: Progress,
+        workers: Workers,
+    ) -> TrainingRun:
+        device = next(model.parameters()).device
+        sample = None
+        if self.watch.rollout_every and workers.is_first:
+            sample = self.sample(rows, data.held_out[0], device)
+        return TrainingRun(
             model=model,
             loss_fn=world_loss_fn(self.loss, self.masking),
-            batch_at=self.batches(rows, data, used, workers),
+            batch_at=self.batches(rows, data.prepared, data.used, workers),
             config=self.training,
             watch=self.watch,
             folder=folder,
             progress=progress,
-            validate=lambda: self.validate(model, [batch.to(device) for batch in held_out]),
+            validate=lambda: self.validate(model, [batch.to(device) for batch in data.held_out]),
             parallel=Parallel(
                 workers=workers,
                 config=self.parallel,
@@ -180,37 +228,40 @@ class TrainWorldModel:
                 all_trained=self.loss.depth > 0 or not self.model.depth_branch,
             ),
             meter=self.meter(rows, device, workers),
-            sample=self.sample(rows, held_out[0], device)
-            if self.watch.rollout_every and workers.is_first
-            else None,
+            sample=sample,
         )
-        try:
-            log = run.finish()
-        except TrainingStopped as stopped:
-            raise type(stopped)(f"{stopped} {GO_ON}") from stopped
-        numbers = summary(log) | parameter_numbers(model)
-        if workers.is_first:
-            card = self.card(rows, stats, numbers)
-            save_model(folder / WORLD_MODEL_FILE, model.cpu(), self.model, card=card)
-            write_whole(folder / PLOT_FILE, plot_losses(log, "World model: losses"))
-            write_whole(
-                folder / NOTE_FILE, training_note("World model", self.start_from, numbers).encode()
-            )
-            write_whole(
-                folder / ACTIVE_FILE,
-                active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)),
-            )
-            if best := run.best():
-                best.load_weights(model)
-                save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})
-            shutil.rmtree(prepared, ignore_errors=True)
-            remove_working_files(folder)
-            run.clean_up()
-        workers.wait()
-        return numbers
 
-    def live(self, folder: Path) -> Live | None:
-        return live(folder, "World model")
+    def write(
+        self,
+        model: DualBranchWorldModel,
+        rows: Mapping[str, Rows],
+        data: WorldData,
+        run: TrainingRun,
+        numbers: dict[str, float],
+        folder: Path,
+    ) -> None:
+        """The result's files; what only the training needed is deleted last."""
+        card = write_training(
+            folder / WORLD_MODEL_FILE,
+            model.cpu(),
+            self.model,
+            title=TITLE,
+            log=run.log,
+            numbers=numbers,
+            start_from=self.start_from,
+            card=self.card(rows, data.stats),
+        )
+        active = active_table(data.prepared, rows["keypoints"], spread(data.used, STATS_CLIPS))
+        write_whole(folder / ACTIVE_FILE, active)
+        if best := run.best():
+            best.load_weights(model)
+            save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})
+        shutil.rmtree(folder / PREPARED, ignore_errors=True)
+        remove_working_files(folder)
+        run.clean_up()
+
+    def live_page(self, folder: Path) -> LivePage | None:
+        return live_page(folder, TITLE)
 
     def meter(self, rows: Mapping[str, Rows], device: torch.device, workers: Workers) -> Meter:
         n_frames = rows["rgb_tokens"].spec("rgb_tokens").shape[0]
@@ -335,10 +386,10 @@ class TrainWorldModel:
         n_clips = sum(len(batch.clip_ids) for batch in batches)
         return {name: value / n_clips for name, value in sums.items()}
 
-    def card(self, rows: Mapping[str, Rows], stats: ActionStats, numbers: dict[str, float]) -> dict:
+    def card(self, rows: Mapping[str, Rows], stats: ActionStats) -> dict[str, Any]:
+        """What a checkpoint says of its data, so that it can be used with no other file."""
         return parameters(
             {
-                **start_card(self.start_from),
                 "action_mean": stats.mean.tolist(),
                 "action_std": stats.std.tolist(),
                 "data": {role: str(store.ref) for role, store in rows.items()},
@@ -347,7 +398,6 @@ class TrainWorldModel:
                 "loss": self.loss,
                 "masking": self.masking,
                 "tracks": self.tracks,
-                "numbers": numbers,
             }
         )
 

@@ -14,6 +14,7 @@ from simulation.dataset import SampleSummary
 from simulation.faults import FAULTS, SHORT_S
 from simulation.recording import FIRST_EPISODE_ID, simulate_episode
 from stages.base import Arrays, ClipInputs, Rejected
+from stages.clip_format import ClipFormat
 from stages.clips.clip import FLAGS, Clip
 from stages.clips.clip_quality import Quality
 from stages.clips.discover import Discover
@@ -182,7 +183,11 @@ def make(
     """The clips of one kind of episode, made by the stage."""
 
     def run(kind: str, quality: Quality | None = None) -> list[Arrays | Rejected]:
-        stage = Clip(root=str(faulty_sample.root), size=64, quality=quality or Quality())
+        stage = Clip(
+            root=str(faulty_sample.root),
+            clip_format=ClipFormat(size=64),
+            quality=quality or Quality(),
+        )
         return list(stage.start("cpu", {})([inputs for _, inputs in index[0][kind]]))
 
     return run
@@ -261,7 +266,9 @@ def test_an_unlisted_episode_has_no_words(index: tuple[Found, list[LeftOut]]):
 def test_a_missing_depth_picture_costs_the_clip_that_needs_it(
     faulty_sample: SampleSummary, index: tuple[Found, list[LeftOut]], make: Callable
 ):
-    estimate = SensorDepth(root=str(faulty_sample.root)).start("cpu", (72, 96))
+    estimate = SensorDepth(root=str(faulty_sample.root), clip_format=ClipFormat(size=96)).start(
+        "cpu"
+    )
     found = []
     for (_, inputs), made in zip(
         index[0]["depth_off_by_one"], make("depth_off_by_one"), strict=True

@@ -22,6 +22,7 @@ from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
 from pipeline.experiments.overrides import override
 from stages.base import Arrays, ClipInputs, Rejected
+from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
 from stages.depth.video_depth_anything import VideoDepthAnything, to_estimate
 from stages.keypoints.spatial_tracker import SpatialTracking
@@ -39,6 +40,7 @@ DEPTH = VideoDepthConfig(
     head_width=32,
     position_grid=3,
 )
+NO_WEIGHTS = Path("no weights are looked for here")
 TRACKER = SpatialTrackerConfig(
     window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8), latent=8, motion=12,
     correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1, support_layers=2, support_heads=2,
@@ -66,18 +68,25 @@ def tracker_weights(tmp_path_factory: pytest.TempPathFactory) -> WeightsRef:
     )
 
 
-def depth_stage(weights: WeightsRef, **changes: Any) -> PseudoDepth:
+def depth_stage(weights: WeightsRef, n_frames: int = T, **changes: Any) -> PseudoDepth:
+    clips = ClipFormat(n_frames=n_frames, size=SIDE)
+    settings = {"input_size": 42, "windows": "direct", **changes}
     annotator = VideoDepthAnything(
-        weights=weights, model=DEPTH, input_size=42, windows="direct", clip_size=SIDE
+        weights=weights, clip_format=clips, **{"model": DEPTH, **settings}
     )
-    return PseudoDepth(annotator=replace(annotator, **changes), size=SIDE)  # type: ignore[arg-type]
+    return PseudoDepth(annotator=annotator, clip_format=clips)
 
 
 def keypoint_stage(weights: WeightsRef, **changes: Any) -> Keypoints:
     annotator = SpatialTracking(
-        weights=weights, model=TRACKER, depth_units="relative", n_points=9, backward_points=0
+        weights=weights, model=TRACKER, depth_units="relative", backward_points=0
     )
-    return Keypoints(annotator=replace(annotator, **changes), grid=3)  # type: ignore[arg-type]
+    return Keypoints(annotator=replace(annotator, **changes), grid=3)
+
+
+def changed(stage: PseudoDepth | Keypoints, settings: dict[str, Any]) -> None:
+    """The annotator's settings, changed as the command line changes them."""
+    override(stage, {f"annotator.{name}": value for name, value in settings.items()}, NO_WEIGHTS)
 
 
 def clip(row: int, rgb: np.ndarray) -> ClipInputs:
@@ -322,15 +331,12 @@ def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
     stage = depth_stage(depth_weights)
     with pytest.raises(ValueError, match=message):
         depth_stage(depth_weights, **settings)
-    with pytest.raises(
-        ValueError, match=message
-    ):  # as `--set depth.annotator.precision=fp16` has it
-        override(stage, {f"annotator.{name}": value for name, value in settings.items()})
-    override(
-        stage,
-        {"annotator.gpus": 0.5, "annotator.precision": "float16", "annotator.input_size": 518},
-    )
-    override(stage, {"annotator.windows": "official", "annotator.n_frames": 33})
+    if "n_frames" in settings:
+        depth_stage(depth_weights, n_frames=33, windows="official")
+        return
+    with pytest.raises(ValueError, match=message):  # as `--set depth.annotator.precision=fp16` does
+        changed(stage, settings)
+    changed(stage, {"gpus": 0.5, "precision": "float16", "input_size": 518})
 
 
 @pytest.mark.parametrize(
@@ -352,7 +358,7 @@ def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
             "n_frames=16, model.window=32: clip of 16 frames: more than half a window of 32",
         ),
         (
-            {"n_frames": 8},
+            {"clip_format.n_frames": 8},
             "n_frames=8, model.window=16: clip of 8 frames: more than half a window of 16",
         ),
         (
@@ -370,12 +376,9 @@ def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     stage = keypoint_stage(tracker_weights)
     with pytest.raises(ValueError, match=message):
-        override(stage, {f"annotator.{name}": value for name, value in settings.items()})
-    override(
-        stage,
-        {"annotator.gpus": 0.5, "annotator.precision": "bfloat16", "annotator.visible_above": 1},
-    )
-    override(stage, {"annotator.n_frames": 9, "annotator.model.window": 8})
+        changed(stage, settings)
+    changed(stage, {"gpus": 0.5, "precision": "bfloat16", "visible_above": 1})
+    override(stage.annotator, {"clip_format.n_frames": 9, "model.window": 8}, NO_WEIGHTS)
 
 
 @pytest.mark.parametrize("backward_points", [0, 4, 64])
@@ -390,9 +393,9 @@ def test_the_cost_told_of_tracks_is_what_is_counted(
         sdpa_kernel(SDPBackend.MATH),
     ):  # fused attention is not counted
         track([clip(i, still_clip(SIDE)) for i in range(2)])
-    annotator = stage.informed
+    annotator = stage.annotator
     assert isinstance(annotator, SpatialTracking)
-    assert annotator.cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert annotator.cost(9).flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: WeightsRef):

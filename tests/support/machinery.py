@@ -10,7 +10,7 @@ from pipeline.orchestration import dataset_stage, ray_pool, shards
 from pipeline.orchestration.clip_worker import Job
 from pipeline.orchestration.recipe import describe, output_ref
 from pipeline.orchestration.shards import Outcome
-from stages.base import AnyStage, Progress
+from stages.base import Progress, Stage
 from storage.stores import store
 from storage.stores.rows import open_rows
 from storage.stores.store import StoreRef
@@ -41,7 +41,7 @@ class Machinery:
 
     def run(
         self,
-        stage: AnyStage,
+        stage: Stage,
         inputs: dict[str, StoreRef],
         backend: str = "serial",
         share: float = 0.01,

@@ -16,7 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.base import Arrays, ClipFunction, Progress, Rejected, Resources, per_clip
+from stages.base import (
+    Arrays,
+    ClipFunction,
+    ClipStage,
+    DatasetStage,
+    Inputs,
+    Progress,
+    Rejected,
+    Resources,
+    per_clip,
+)
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -25,12 +35,12 @@ N = 22  # clips; not a multiple of the shard size, so that the last shard is sho
 
 
 @dataclass(frozen=True, kw_only=True)
-class Index:
+class Index(DatasetStage):
     n: int = N
     name: ClassVar[str] = "discover"
     version: ClassVar[int] = 1
-    kind: ClassVar[str] = "index"
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    kind = "index"
+    inputs: ClassVar[Inputs] = {}
     resources: ClassVar[Resources] = Resources()
 
     def run(
@@ -53,13 +63,13 @@ def armed(folder: str, fault: str, number: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames:
+class Frames(ClipStage):
     """Random frames, from the clip's number; every seventh clip is rejected."""
 
     seed: int = 0
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"discover": ("number",)}
+    inputs: ClassVar[Inputs] = {"discover": ("number",)}
     outputs: ClassVar[tuple[ArraySpec, ...]] = (
         ArraySpec("rgb", "uint8", ("t", "h", "w", "c"), (4, 8, 8, 3), "sRGB", "random"),
     )
@@ -76,7 +86,7 @@ class Frames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brightness:
+class Brightness(ClipStage):
     """Mean brightness per frame; `faults` is a folder in which tests arm faults by the clip's
     number.
     """
@@ -85,7 +95,7 @@ class Brightness:
     faults: str = field(default="", metadata={"key": False})
     name: ClassVar[str] = "depth"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"discover": ("number",), "clip": ("rgb",)}
+    inputs: ClassVar[Inputs] = {"discover": ("number",), "clip": ("rgb",)}
     outputs: ClassVar[tuple[ArraySpec, ...]] = (
         ArraySpec("brightness", "float32", ("t",), (4,), "1", "mean", fill=-1.0),
         ArraySpec("darkest", "int32", ("t",), (4,), "1", "least", codec="raw", fill=-1),
@@ -117,12 +127,12 @@ class Brightness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Total:
+class Total(DatasetStage):
     """A result from a whole store, with a table, a note and a picture."""
 
     name: ClassVar[str] = "evaluation"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"depth": ("brightness",)}
+    inputs: ClassVar[Inputs] = {"depth": ("brightness",)}
     resources: ClassVar[Resources] = Resources(cpus=0.5)
 
     def run(

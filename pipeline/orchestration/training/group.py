@@ -9,12 +9,12 @@ an error of its own, which would only come again.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.training.errors import WorkerDied
 from pipeline.orchestration.training.retries import Deaths, working_folder
-from stages.base import Progress
+from stages.base import ParallelStage, Progress
 from stages.training.working_files import PROGRESS_FILE
 from stages.world_model.torchrun import TrainingSpec
 from storage.stores import store
@@ -26,7 +26,7 @@ Launch = Callable[[TrainingSpec, Callable[[], None]], None]
 
 
 def run_group(
-    stage: Any,
+    stage: ParallelStage,
     inputs: dict[str, StoreRef],
     out: StoreRef,
     progress: Progress,
@@ -38,7 +38,7 @@ def run_group(
     is saved.
     """
     stage.check_workers(stage.workers)
-    launch, spec = launcher(backend), TrainingSpec(stage=stage, inputs=inputs, out=out)
+    launch, spec = launcher(backend), TrainingSpec.of(stage, inputs, out)
     deaths = Deaths(out)
     while not store.is_complete(out):
         try:

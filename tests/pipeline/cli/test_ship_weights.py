@@ -88,21 +88,24 @@ def test_the_demo_takes_the_annotators_that_are_shipped(
     names = dict(
         zip(("depth.annotator", "keypoints.annotator"), annotator_training.NAMES, strict=True)
     )
-    e = registry.named("demo", str(tree), names)
+    e = registry.named("demo", str(tree), names, folder)
     assert isinstance(e, Experiment)
     assert (e.depth.annotator.name, e.keypoints.annotator.name) == annotator_training.NAMES
-    for about in (e.depth.annotator.attributes, e.keypoints.annotator.attributes):
+    for about in (e.depth.attributes, e.keypoints.attributes):
         assert about["licence"] == "Apache-2.0" and "stand_in_for" not in about
     e.depth.start("cpu", {})  # the file is of the network that the experiment asks for
     e.keypoints.start("cpu", {})
     with pytest.raises(
-        ValueError, match=r"depth_units='relative', but depth.annotator gives '1/m'"
+        ValueError,
+        match=r"depth_units='relative', but the units of depth, which depth.annotator decides, is '1/m'",
     ):
-        registry.named("demo", str(tree), names | {"keypoints.annotator.depth_units": "relative"})
+        registry.named(
+            "demo", str(tree), names | {"keypoints.annotator.depth_units": "relative"}, folder
+        )
 
 
 def test_the_shipped_depth_network_is_the_one_that_its_name_builds(tree: Path):
-    e = registry.named("demo", str(tree), {"depth.annotator": "vda-tiny"})
+    e = registry.named("demo", str(tree), {"depth.annotator": "vda-tiny"}, tree)
     assert isinstance(e, Experiment)
     e.depth.start("cpu", {})
     card = read_header(weights.shipped("vda-tiny"))["card"]

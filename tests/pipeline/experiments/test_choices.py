@@ -15,6 +15,7 @@ from model.world.config import paper_small
 from pipeline.cli.run import print_limits
 from pipeline.experiments import annotators, registry
 from pipeline.experiments.experiment import Experiment
+from pipeline.settings import Settings
 from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.tokenizer.published import PublishedTokenizer
@@ -36,9 +37,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(name: str, tree: Path, **overrides: object) -> Experiment:
-    e = registry.named(
-        name, str(tree), {path.replace("__", "."): value for path, value in overrides.items()}
-    )
+    changes = {path.replace("__", "."): value for path, value in overrides.items()}
+    e = registry.named(name, str(tree), changes, Settings().weights)
     assert isinstance(e, Experiment)
     return e
 
@@ -60,14 +60,14 @@ def test_the_experiments_differ_in_who_makes_the_labels(weights: Path, tree: Pat
 
 def test_what_networks_need_is_told_before_a_run(weights: Path, tree: Path):
     text = io.StringIO()
-    print_limits(named("pseudo-labels", tree), Console(file=text, width=200))
+    print_limits(named("pseudo-labels", tree).stages, Console(file=text, width=200))
     lines = text.getvalue().splitlines()
     assert re.fullmatch(r"depth by vda-vits: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[0])
     assert re.fullmatch(
         r"keypoints by spatracker: [\d.]+ GB at the peak, \d+ GFLOP a clip", lines[1]
     )
     assert lines[2].startswith("Non-commercial: made with spatracker")
-    print_limits(named("demo", tree), Console(file=(nothing := io.StringIO())))
+    print_limits(named("demo", tree).stages, Console(file=(nothing := io.StringIO())))
     assert nothing.getvalue() == ""
 
 
@@ -136,7 +136,7 @@ def test_names_that_there_are_not_are_told_with_those_that_there_are(
     tree: Path, role: str, name: str, message: str
 ):
     with pytest.raises(ValueError, match=message):
-        registry.named("demo", str(tree), {role: name})
+        registry.named("demo", str(tree), {role: name}, Settings().weights)
 
 
 @pytest.mark.parametrize("experiment", ["pseudo-labels", "paper"])

@@ -51,7 +51,9 @@ def keys_of_all(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def keys_of(experiment: str, source: Path) -> dict[str, str]:
-    planned = plan(registry.named(experiment, str(source), {}), "stores").planned
+    planned = plan(
+        registry.named(experiment, str(source), {}, source.parent / "weights"), "stores"
+    ).planned
     return {stage: ref.key for stage, (_, _, ref) in planned.items()}
 
 

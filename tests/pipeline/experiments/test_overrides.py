@@ -1,5 +1,7 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,14 +33,18 @@ class Outer:
     judge: Judge | None = None
 
 
+def changed_by(config: Any, changes: Mapping[str, Any], weights: Path = Path("none")) -> Any:
+    return override(config, changes, weights)
+
+
 def test_paths_reach_nested_fields_and_leave_the_rest():
-    changed = override(Outer(), {"inner.steps": 7, "seed": 4, "inner.weights": "a"})
+    changed = changed_by(Outer(), {"inner.steps": 7, "seed": 4, "inner.weights": "a"})
     assert changed == Outer(inner=Inner(steps=7, weights="a"), seed=4)
-    assert override(Outer(), {}) == Outer()
+    assert changed_by(Outer(), {}) == Outer()
 
 
 def test_json_values_take_the_type_of_the_field():
-    changed = override(Outer(), {"inner.rate": 2, "inner.cameras": ["left", "right"]})
+    changed = changed_by(Outer(), {"inner.rate": 2, "inner.cameras": ["left", "right"]})
     assert changed.inner.rate == 2.0 and isinstance(changed.inner.rate, float)
     assert changed.inner.cameras == ("left", "right")
 
@@ -60,36 +66,35 @@ def test_fields_that_only_go_together_are_changed_together(paths: tuple[str, str
         span: Span = field(default_factory=Span)
 
     values = {"span.low": 5, "span.high": 9}
-    assert override(WithSpan(), {path: values[path] for path in paths}).span == Span(low=5, high=9)
+    assert changed_by(WithSpan(), {path: values[path] for path in paths}).span == Span(
+        low=5, high=9
+    )
     with pytest.raises(ValueError, match="low=5 is not below high=1"):
-        override(WithSpan(), {"span.low": 5})
+        changed_by(WithSpan(), {"span.low": 5})
 
 
 def test_weights_are_given_by_path(tmp_path: Path):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
-    changed = override(Outer(), {"start_from": str(tmp_path / "mine.safetensors")})
+    changed = changed_by(Outer(), {"start_from": str(tmp_path / "mine.safetensors")})
     assert changed.start_from == WeightsRef.of(tmp_path / "mine.safetensors")
-    assert override(changed, {"start_from": None}).start_from is None
+    assert changed_by(changed, {"start_from": None}).start_from is None
     with pytest.raises(WeightsError, match=r"no weights file .*gone\.safetensors"):
-        override(Outer(), {"start_from": str(tmp_path / "gone.safetensors")})
+        changed_by(Outer(), {"start_from": str(tmp_path / "gone.safetensors")})
 
 
-def test_weights_are_given_by_the_name_of_published_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("ROBOSCAPE_WEIGHTS", str(tmp_path))
+def test_weights_are_given_by_the_name_of_published_ones(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"roboscape weights fetch vda-vits"):
-        override(Outer(), {"start_from": "vda-vits"})
+        changed_by(Outer(), {"start_from": "vda-vits"}, tmp_path)
     with pytest.raises(
         ValueError, match=r"start_from: no published weights 'vda-vitx'; there is: vda-vits, "
     ):
-        override(Outer(), {"start_from": "vda-vitx"})
+        changed_by(Outer(), {"start_from": "vda-vitx"}, tmp_path)
 
 
 def test_a_part_that_is_off_is_switched_on_by_its_fields(tmp_path: Path):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     file = str(tmp_path / "mine.safetensors")
-    changed = override(Outer(), {"judge": {"file": file, "rate": 1}, "judge.width": 8})
+    changed = changed_by(Outer(), {"judge": {"file": file, "rate": 1}, "judge.width": 8})
     assert changed.judge == Judge(file=WeightsRef.of(file), width=8, rate=1.0)
     for value, message in (
         ({}, r"judge: Judge needs \['file'\] too"),
@@ -103,12 +108,12 @@ def test_a_part_that_is_off_is_switched_on_by_its_fields(tmp_path: Path):
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            override(Outer(), {"judge": value})
+            changed_by(Outer(), {"judge": value})
     with pytest.raises(
         ValueError,
-        match=r"judge\.width: judge is off; switch it on by its fields, as in judge=\{\}",
+        match=r"judge\.width: judge is off; enable it by setting its fields, as in judge=\{\}",
     ):
-        override(Outer(), {"judge.width": 8})
+        changed_by(Outer(), {"judge.width": 8})
 
 
 @pytest.mark.parametrize(
@@ -123,4 +128,4 @@ def test_a_part_that_is_off_is_switched_on_by_its_fields(tmp_path: Path):
 )
 def test_what_does_not_fit_is_explained(path: str, value: object, message: str):
     with pytest.raises(ValueError, match=message):
-        override(Outer(), {path: value})
+        changed_by(Outer(), {path: value})

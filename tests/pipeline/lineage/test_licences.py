@@ -98,5 +98,5 @@ def test_a_store_says_so_itself_when_its_ancestors_are_gone(
 
 
 def test_a_run_says_so_before_it_begins(labels: Labels, machinery: Machinery):
-    assert f"Non-commercial: {TEXT}" in printed(print_limits, labels)
-    assert printed(print_limits, machinery.brightness()) == ""
+    assert f"Non-commercial: {TEXT}" in printed(print_limits, [labels])
+    assert printed(print_limits, [machinery.brightness()]) == ""

@@ -1,14 +1,28 @@
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from toys import Total
 
 from pipeline.lineage import live_page as module
-from pipeline.lineage.live_page import LivePage, live_page
-from stages.training.live import Live
+from pipeline.lineage.live_page import LivePage
+from stages.base import LivePage as Shown
+
+
+def stage_that(look: Callable[[Path], Shown | None]) -> Total:
+    """A stage whose page is made by `look`."""
+
+    class Watched(Total):
+        name = "world_model"
+
+        def live_page(self, folder: Path) -> Shown | None:
+            return look(folder)
+
+    return Watched()
 
 
 def png() -> bytes:
@@ -34,15 +48,15 @@ def published(monkeypatch) -> list[str]:
 def test_it_looks_now_and_then_and_publishes_what_is_new(clock, published, tmp_path):
     looks: list[Path] = []
 
-    def look(folder: Path) -> Live | None:
+    def look(folder: Path) -> Shown | None:
         looks.append(folder)
         return (
             None
             if len(looks) == 1
-            else Live(text=f"step {len(looks) // 2}", pictures={"losses": png()})
+            else Shown(text=f"step {len(looks) // 2}", pictures={"losses": png()})
         )
 
-    page = LivePage("world_model", tmp_path, look)
+    page = LivePage(stage_that(look), tmp_path)
     for _ in range(5 * 60):
         page()
         clock.s += 1.0
@@ -57,23 +71,18 @@ def test_it_looks_now_and_then_and_publishes_what_is_new(clock, published, tmp_p
 
 
 def test_a_page_that_cannot_be_made_does_not_end_the_stage(clock, published, tmp_path, capsys):
-    def look(folder: Path) -> Live | None:
+    def look(folder: Path) -> Shown | None:
         raise OSError("no such disk")
 
-    page = LivePage("world_model", tmp_path, look)
+    page = LivePage(stage_that(look), tmp_path)
     for _ in range(3):
         clock.s += module.EVERY_S
         page()
     assert capsys.readouterr().err == "world_model: no live page: no such disk\n", "said once"
 
 
-def test_only_stages_that_have_one_are_followed(tmp_path):
-    assert live_page(SimpleNamespace(name="depth"), tmp_path) is None
-    assert (
-        live_page(SimpleNamespace(name="world_model", live=lambda folder: None), tmp_path)
-        is not None
-    )
-
-
-def test_without_a_task_run_nothing_is_sent(tmp_path):
-    LivePage("world_model", tmp_path, lambda folder: None).publish("a page")
+def test_a_stage_that_shows_nothing_publishes_nothing(clock, published, tmp_path):
+    page = LivePage(Total(), tmp_path)
+    clock.s += module.EVERY_S
+    page()
+    assert published == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -57,8 +58,8 @@ def some(**changes: Any) -> Some:
     tracks = SpatialTracking(weights=WEIGHTS, model=tiny_tracker(), depth_units="relative")
     made = Some(
         clip=Clip(root=""),
-        depth=PseudoDepth(annotator=depth),  # type: ignore[arg-type]
-        keypoints=Keypoints(annotator=tracks),  # type: ignore[arg-type]
+        depth=PseudoDepth(annotator=depth),
+        keypoints=Keypoints(annotator=tracks),
         rgb_tokens=Tokens(source="rgb", grid=(8, 8)),
         annotator=TrainVideoDepth(model=tiny_depth(), training=TrainConfig(steps=1)),
     )
@@ -112,11 +113,11 @@ def test_hints_name_settings_that_can_be_set(name: str, scarce: list[str], hint:
     assert told == (f"To ask for less: --set {hint}" if hint else "")
     for setting in told.split("--set ")[1:]:
         path, _, value = setting.strip().partition("=")
-        override(e, {path: 1 if value == "..." else int(value)})
+        override(e, {path: 1 if value == "..." else int(value)}, Path("none"))
 
 
 def test_an_annotator_that_has_no_such_setting_gets_no_hint():
-    assert less(Keypoints(annotator=LucasKanade()), ["GPU", "memory"]) == ""  # type: ignore[arg-type]
+    assert less(Keypoints(annotator=LucasKanade()), ["GPU", "memory"]) == ""
 
 
 def test_only_what_no_node_has_is_lacking():

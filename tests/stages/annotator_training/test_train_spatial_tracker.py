@@ -97,7 +97,6 @@ def keypoints_stage(file: Path, **changes: Any) -> Keypoints:
         weights=weights,
         model=TINIEST,
         depth_units="1/m",
-        n_points=16,
         backward_points=4,
         clips_per_call=2,
     )

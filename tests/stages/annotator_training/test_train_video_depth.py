@@ -16,6 +16,7 @@ from model.video_depth.config import VideoDepthConfig
 from stages.annotator_training.train import ANNOTATOR_FILE
 from stages.annotator_training.video_depth import TrainVideoDepth, varied
 from stages.base import ClipInputs, Rejected
+from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
 from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.training.run import RunConfig
@@ -84,10 +85,10 @@ def test_its_file_annotates_clips_in_the_stage_depth(trained: Path):
         model=TINIEST,
         input_size=INPUT,
         windows="direct",
-        clip_size=SIDE,
+        clip_format=ClipFormat(size=SIDE),
         clips_per_call=2,
     )
-    depth = PseudoDepth(annotator=annotator, size=SIDE)  # type: ignore[arg-type]
+    depth = PseudoDepth(annotator=annotator, clip_format=ClipFormat(size=SIDE))
     rgb = square_clips(3, seed=5)["clip"]["rgb"]
     made = depth.start("cpu", {})(
         [ClipInputs(row=i, clip_id=f"c{i}", arrays={"rgb": rgb[i]}) for i in range(3)]
@@ -111,7 +112,9 @@ def test_a_network_of_another_layout_is_refused(trained: Path):
     with pytest.raises(
         ValueError, match=r"holds a network of .*\(width=32.*the stage asks for .*width=64"
     ):
-        VideoDepthAnything(weights=weights, model=other, clip_size=SIDE).start("cpu", (SIDE, SIDE))
+        VideoDepthAnything(weights=weights, model=other, clip_format=ClipFormat(size=SIDE)).start(
+            "cpu"
+        )
     with pytest.raises(ValueError, match="holds a network of"):
         stage(model=other, start_from=weights).build()
 

@@ -13,6 +13,7 @@ from small_stores import write_clips, write_index
 from simulation.ground_truth import write_ground_truth
 from stages.annotator_training.truth import Truth, random_points
 from stages.base import ClipInputs, Rejected
+from stages.clip_format import ClipFormat
 from storage.stores.rows import open_rows
 
 SIDE, T = 32, 16
@@ -32,7 +33,7 @@ def clip(episode: int = 1, clip_id: str = "a") -> ClipInputs:
 
 
 def test_a_clips_labels_are_those_of_the_moving_plate(root: Path):
-    stage = Truth.of(root, size=SIDE, points=400)
+    stage = Truth.of(root, clip_format=ClipFormat(size=SIDE), points=400)
     (made,) = stage.start("cpu", {})([clip()])
     assert not isinstance(made, Rejected)
     for spec in stage.outputs:
@@ -64,7 +65,7 @@ def test_points_differ_between_clips_and_not_between_calls():
 def test_an_episode_without_truth_is_rejected_and_other_data_sets_are_refused(
     root: Path, tmp_path: Path
 ):
-    (made,) = Truth.of(root, size=SIDE).start("cpu", {})([clip(episode=2)])
+    (made,) = Truth.of(root, clip_format=ClipFormat(size=SIDE)).start("cpu", {})([clip(episode=2)])
     assert isinstance(made, Rejected) and made.reason == "no_truth" and "/7/2" in made.detail
     (root / "sample.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no sample.json.*roboscape sample"):
@@ -81,7 +82,7 @@ def test_another_sample_is_another_key_and_another_place_is_not(root: Path):
 
 
 def test_the_preview_is_a_picture(root: Path, tmp_path: Path):
-    stage = Truth.of(root, size=SIDE, points=64)
+    stage = Truth.of(root, clip_format=ClipFormat(size=SIDE), points=64)
     (made,) = stage.start("cpu", {})([clip()])
     assert not isinstance(made, Rejected)
     index = write_index(tmp_path / "stores", ["train"])

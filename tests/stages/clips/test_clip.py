@@ -21,6 +21,7 @@ from agibot_tree import (
 from index_store import clip_inputs, discover
 
 from stages.base import Arrays, Rejected
+from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR
 from stages.clips.clip import FLAGS, Clip
 from stages.clips.clip_quality import SCORES, Quality, fastest_hand
@@ -51,7 +52,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """All clips of a data set, each checked against what the stage declares."""
 
     def run(root: Path, calls: int = 1, **parameters) -> list[Arrays | Rejected]:
-        stage = Clip(root=str(root), size=SIZE, **parameters)
+        stage = Clip(root=str(root), clip_format=ClipFormat(size=SIZE), **parameters)
         rows = discover(Discover.of(root), tmp_path_factory.mktemp("stores"))[0]
         inputs = clip_inputs(rows, stage.inputs["discover"])
         function = stage.start("cpu", {})
@@ -339,7 +340,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("reason", FAULTS)
 def test_a_file_that_went_bad_after_the_index_was_made(root, tmp_path, reason):
-    stage = Clip(root=str(root), size=SIZE)
+    stage = Clip(root=str(root), clip_format=ClipFormat(size=SIZE))
     inputs = clip_inputs(
         discover(Discover.of(root), tmp_path / "stores")[0], stage.inputs["discover"]
     )
@@ -381,9 +382,10 @@ def test_hands_are_flagged(tmp_path, make):
 
 def test_an_index_for_other_clips_is_refused(tree, tmp_path):
     rows = discover(Discover.of(tree), tmp_path)[0]
-    stage = Clip(root=str(tree), n_frames=8)
+    stage = Clip(root=str(tree), clip_format=ClipFormat(n_frames=8))
     with pytest.raises(
-        ValueError, match="made for 16 frames at 2 Hz, stage 'clip' is set to 8 at 2 Hz"
+        ValueError,
+        match="made for 16 frames at 2 Hz, stage 'clip' is set to 8 frames of 256 px at 2 Hz",
     ):
         stage.start("cpu", {})(clip_inputs(rows, stage.inputs["discover"]))
 

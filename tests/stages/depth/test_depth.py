@@ -12,15 +12,24 @@ from hypothesis.extra import numpy as hnp
 from label_clips import T, one_clip, still_clip, write_depth
 
 from stages.base import ClipInputs, ClipStage, Rejected, Resources
+from stages.clip_format import ClipFormat
 from stages.depth.scaling import depth_to_image, image_to_depth, inverse_depth_range
 from stages.depth.sensor import SensorDepth, nearest_pixels, to_estimate
-from stages.depth.stage import DepthEstimate, PseudoDepth
+from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits, PseudoDepth
 from storage.sources.agibot import list_episodes
 from storage.stores.key import content_key, parameters
 from storage.stores.store import Manifest
 
 SIDE = 24
 FRAMES = np.arange(T) * 3
+
+
+CLIPS = ClipFormat(size=SIDE)
+
+
+def sensor_stage(root: str, **fields) -> PseudoDepth:
+    annotator = SensorDepth(root=root, clip_format=CLIPS)
+    return PseudoDepth(annotator=annotator, clip_format=CLIPS, **fields)
 
 
 def ramp_mm(frame: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -42,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def make(root: Path, text: str = "depth", frames: np.ndarray = FRAMES, **fields):
-    stage = PseudoDepth(annotator=SensorDepth(root=str(root)), size=SIDE, **fields)
+    stage = sensor_stage(str(root), **fields)
     clip = one_clip(depth=np.array(text), frame_index=frames)
     return stage.start("cpu", {})([clip])[0]
 
@@ -146,7 +155,7 @@ def estimate(inverse: np.ndarray, valid: np.ndarray | None = None) -> DepthEstim
 
 @pytest.fixture
 def stage(tmp_path: Path) -> PseudoDepth:
-    return PseudoDepth(annotator=SensorDepth(root=str(tmp_path)), size=SIDE)
+    return sensor_stage(str(tmp_path))
 
 
 def good() -> np.ndarray:
@@ -191,19 +200,19 @@ def test_a_flat_scene_is_rejected(stage: PseudoDepth):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brightness:
+class Brightness(DepthAnnotator):
     """Another annotator, as a network would be one: relative, from the frames."""
 
     name: str = field(default="brightness", init=False)
     version: int = field(default=1, init=False)
 
-    units: ClassVar[str] = "relative"
+    units: ClassVar[DepthUnits] = "relative"
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {"discover": (), "clip": ("rgb",)}
     attributes: ClassVar[Mapping[str, str]] = {"licence": "none"}
     resources: ClassVar[Resources] = Resources(gpus=0.5, clips_per_call=4)
 
     def start(
-        self, device: str, size: tuple[int, int]
+        self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
         return lambda clips: [estimate(clip.arrays["rgb"].mean(-1)) for clip in clips]
 
@@ -234,7 +243,7 @@ def test_the_annotator_is_named_in_what_reports_show(stage: PseudoDepth):
 def test_the_key_names_the_annotator_but_not_the_place(stage: PseudoDepth):
     assert parameters(stage)["annotator"] == {"name": "sensor", "version": 1}
     assert content_key(stage) == content_key(
-        replace(stage, annotator=SensorDepth(root="/elsewhere"))
+        replace(stage, annotator=SensorDepth(root="/elsewhere", clip_format=CLIPS))
     )
 
 
@@ -275,7 +284,7 @@ def test_golden_depth(root: Path):
     np.testing.assert_allclose(arrays["inverse_depth"][0, ::6, 12], GOLDEN_COLUMN, rtol=6e-4)
     assert arrays["valid"].sum() == 9120
     assert not arrays["valid"][1, 12, 2] and arrays["inverse_depth"][1, 12, 2] == 0
-    for spec in PseudoDepth(annotator=SensorDepth(root=""), size=SIDE).outputs:
+    for spec in sensor_stage("").outputs:
         spec.check(arrays[spec.name], "clip")
 
 
@@ -322,7 +331,7 @@ def test_pictures_of_two_sizes_are_refused(root: Path):
 
 
 def test_one_bad_clip_spoils_no_other(root: Path):
-    stage = PseudoDepth(annotator=SensorDepth(root=str(root)), size=SIDE)
+    stage = sensor_stage(str(root))
     clips = [one_clip(depth=np.array(text), frame_index=FRAMES) for text in ("depth", "", "depth")]
     first, second, third = stage.start("cpu", {})(clips)
     assert isinstance(second, Rejected)
@@ -336,7 +345,7 @@ def test_tars_give_what_folders_give(tmp_path: Path):
     for root in (plain, packed):
         folder = list_episodes(root).episodes[0].depth
         assert folder is not None
-        annotate = SensorDepth(root=str(root)).start("cpu", (SIDE, SIDE))
+        annotate = SensorDepth(root=str(root), clip_format=CLIPS).start("cpu")
         clip = one_clip(depth=np.array(folder.text(root)), frame_index=np.arange(16))
         found.append(annotate([clip])[0])
     assert isinstance(found[0], DepthEstimate) and isinstance(found[1], DepthEstimate)

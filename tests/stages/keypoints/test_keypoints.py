@@ -1,6 +1,5 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +11,14 @@ from label_clips import T, one_clip, panned_clip, square_clip, still_clip, textu
 from model.world.keypoints import select_active_tracks
 from stages.base import ClipInputs, ClipStage, Rejected, Resources
 from stages.keypoints.lucas_kanade import LucasKanade, texture, track_points
-from stages.keypoints.stage import Keypoints, Queries, TrackEstimate, depth_under, grid_queries
+from stages.keypoints.stage import (
+    KeypointAnnotator,
+    Keypoints,
+    Queries,
+    TrackEstimate,
+    depth_under,
+    grid_queries,
+)
 from storage.stores.key import content_key, parameters
 from storage.stores.spec import ArraySpec
 
@@ -191,20 +197,23 @@ def test_one_bad_clip_spoils_no_other():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="grid=0, n_frames=16"):
+    with pytest.raises(ValueError, match="grid=0: expected 1 or more points"):
         replace(STAGE, grid=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class Drift(KeypointAnnotator):
     """Another annotator, as a network would be one, with an array of its own."""
 
     spoilt: bool = False
     name: str = field(default="drift", init=False)
     version: int = field(default=3, init=False)
 
-    attributes: ClassVar[dict[str, str]] = {"licence": "none"}
-    resources: ClassVar[Resources] = Resources(gpus=0.25)
+    def attributes_for(self, n_points: int) -> Mapping[str, str]:
+        return {"licence": "none"}
+
+    def resources_for(self, n_points: int) -> Resources:
+        return Resources(gpus=0.25)
 
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
         return (

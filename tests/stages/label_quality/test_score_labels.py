@@ -15,6 +15,7 @@ from small_stores import opened, run_stage
 from simulation.ground_truth import GroundTruth, write_ground_truth
 from stages.annotator_training.exact_labels import true_depth, true_tracks
 from stages.base import DatasetStage
+from stages.clip_format import ClipFormat
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import PseudoDepth
 from stages.keypoints.lucas_kanade import LucasKanade
@@ -355,7 +356,8 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
 
 def test_stages_show_a_few_of_their_clips(tmp_path, truth):
     rows = opened(stores(tmp_path, [labelled(truth)] * 3))
-    depth = PseudoDepth(annotator=SensorDepth(root=""), size=SIDE)
+    clips = ClipFormat(size=SIDE)
+    depth = PseudoDepth(annotator=SensorDepth(root="", clip_format=clips), clip_format=clips)
     tracks = Keypoints(annotator=LucasKanade(), grid=8)
     for stage, cell_px in ((depth, 144), (tracks, 192)):
         one, two = (stage.preview(rows[stage.name], rows, picks) for picks in ([1], [0, 2]))

@@ -16,6 +16,7 @@ from model.training.checkpoint import save_model
 from model.training.device import seeded
 from stages.base import ClipInputs, ClipStage
 from stages.batches import raw_draws
+from stages.clip_format import ClipFormat
 from stages.tokenizer.decode import check_ids, decode_clips, load_tokenizer
 from stages.tokenizer.images import READS, Source, images_of
 from stages.tokenizer.measure import TOKENIZER_FILE
@@ -167,7 +168,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_the_stage_says_what_it_reads_and_writes():
     rgb, depth = (
         Tokens(source="rgb", grid=(16, 16)),
-        Tokens(source="depth", grid=(2, 3), n_frames=4),
+        Tokens(source="depth", grid=(2, 3), clip_format=ClipFormat(n_frames=4)),
     )
     assert isinstance(rgb, ClipStage) and (rgb.name, depth.name) == ("rgb_tokens", "depth_tokens")
     assert rgb.inputs == {"clip": ("rgb",), "tokenizer": ()}

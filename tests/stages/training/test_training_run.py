@@ -18,9 +18,9 @@ from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
 from model.training.loop import Critic, LossSpike, TrainConfig, train
 from model.training.snapshots import Snapshots
+from stages.training.result import start_card, training_note
 from stages.training.run import LOG_FILE, STATES, RunConfig, TrainingRun, read_log, summary
 from stages.training.run import finished as ended_before
-from stages.training_card import start_card, training_note
 from storage.weights.ref import WeightsRef
 
 CONFIG = TrainConfig(steps=7, learning_rate=0.05, warmup_steps=2, ema=0.9)

@@ -30,7 +30,7 @@ from tensorboardX.proto import event_pb2
 from model.training.checkpoint import load_model, read_header
 from model.world.config import SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
-from stages.training.live import live
+from stages.training.live import live_page
 from stages.training.run import ROLLOUTS, RunConfig
 from stages.training.tensorboard import EVENTS, EventFile
 from stages.world_model.data import WORLD_MODEL_FILE
@@ -215,11 +215,11 @@ def test_the_live_page_shows_what_there_is_so_far(root, stores, tmp_path):
     from storage.stores.results import WORK
 
     stage = world_stage(watch=WATCHED)
-    assert stage.live(tmp_path) is None, "nothing yet"
+    assert stage.live_page(tmp_path) is None, "nothing yet"
     ref = new_result(root, stage.name, "live")
     with pytest.raises(Killed):
         attempt(stage, ref, stores, kill_at(4))
-    page = stage.live(Path(ref.uri) / WORK)
+    page = stage.live_page(Path(ref.uri) / WORK)
     assert page is not None and page.text.startswith("# World model: step 4\n")
     for name in (
         "| total |",
@@ -241,5 +241,5 @@ def test_the_live_page_takes_the_newest_value_of_every_column(tmp_path):
         writer.writerows(
             [{"step": 0, "val/total": 9.0}, {"step": 1, "total": 3.0}, {"step": 2, "total": 2.0}]
         )
-    page = live(tmp_path, "A net")
+    page = live_page(tmp_path, "A net")
     assert page is not None and "| total | 2 |" in page.text and "| val/total | 9 |" in page.text

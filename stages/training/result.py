@@ -1,10 +1,40 @@
-"""What a checkpoint's card and a training's page say about where the training began."""
+"""What every finished training writes: the checkpoint with its card, the losses, and a page to read."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from model.training.checkpoint import read_header
+from torch import nn
+
+from model.training.checkpoint import read_header, save_model, write_whole
+from stages.drawing.loss_plot import plot_losses
+from stages.training.run import NOTE_FILE, PLOT_FILE, LogRow
+from storage.stores.key import parameters
 from storage.weights.ref import WeightsRef
+
+
+def write_training(
+    checkpoint: Path,
+    model: nn.Module,
+    config: Any,
+    *,
+    title: str,
+    log: list[LogRow],
+    numbers: Mapping[str, float],
+    start_from: WeightsRef | None,
+    card: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes the checkpoint, and beside it the plot of the losses and the page.
+
+    card: what the stage itself has to say; where the training began and its numbers are added.
+    Returns the whole card.
+    """
+    whole = parameters({**start_card(start_from), **card, "numbers": dict(numbers)})
+    save_model(checkpoint, model, config, card=whole)
+    folder = checkpoint.parent
+    write_whole(folder / PLOT_FILE, plot_losses(log, f"{title}: losses"))
+    write_whole(folder / NOTE_FILE, training_note(title, start_from, numbers).encode())
+    return whole
 
 
 def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
