@@ -204,6 +204,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     from pipeline.orchestration.clip_worker import Job
     from pipeline.orchestration.recipe import describe, output_ref, taken
     from storage.stores import store
+    from storage.stores.records import StoreRef
 
     n_gpus = n_gpus_of(device)
     ray.init(
@@ -211,7 +212,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     )  # fmt: skip
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        made: dict[str, store.StoreRef] = {}
+        made: dict[str, StoreRef] = {}
         for stage in tiny_stages(Path(folder), n_clips, n_gpus):
             inputs = taken(stage, made)
             out = made[stage.name] = output_ref(stage, inputs, folder)

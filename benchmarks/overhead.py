@@ -113,7 +113,7 @@ def stage_row(name: str, ours: float, control: float) -> Row:
 def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
     """Seconds inside the stage's own function, over all clips that have inputs."""
     from pipeline.orchestration.clip_worker import Job, Worker
-    from storage.stores.store import StoreRef
+    from storage.stores.records import StoreRef
 
     worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
                                                                     output_key(stage, inputs))))  # fmt: skip

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2
 
-from simulation.config import VERSION, SampleConfig, demo_sample, digest
+from simulation.config import VERSION, SampleConfig, digest
 from simulation.faults import FAULTS, damage, simulate_faulty
 from simulation.recording import (
     episode_id,
@@ -36,8 +36,6 @@ from simulation.recording import (
     write_episode,
     write_json_whole,
 )
-
-__all__ = ["SampleConfig", "SampleSummary", "demo_sample", "make_sample"]
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 

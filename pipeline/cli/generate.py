@@ -30,9 +30,9 @@ from stages.world_model.data import WORLD_MODEL_FILE
 from storage.sources.action_file import read_actions
 from storage.stores import store
 from storage.stores.key import content_key
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import Rows, open_rows
-from storage.stores.store import StoreRef
 
 SPEED = 2.0  # the animations run this many times as fast as life, as those of evaluation do
 

@@ -9,8 +9,8 @@ from pipeline.orchestration import services
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.settings import Settings
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.store import StoreRef
 
 VERDICT = "metrics.md"
 SHOWN = (".md", ".png", ".gif", ".mp4", ".safetensors")

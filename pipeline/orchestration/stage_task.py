@@ -27,8 +27,8 @@ from stages.base import AnyStage, ClipStage
 from stages.drawing.pictures import png_bytes
 from storage.files import open_files
 from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 PREVIEW_CLIPS = 3  # on a stage's lineage page; a stage's own `preview_clips` goes before
 NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did

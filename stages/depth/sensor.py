@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float32, Integer
 
 from stages.base import ClipInputs, Rejected, Resources
 from stages.depth.stage import DepthEstimate
-from storage.sources.agibot import depth_frames, read_depth_png
+from storage.sources.agibot.calibration import read_depth_png
+from storage.sources.agibot.tree import depth_frames
 from storage.sources.file_ref import FileRef, SourceError
 
 FEW = 3  # missing frames that a rejection names

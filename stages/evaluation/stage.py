@@ -31,7 +31,7 @@ from stages.evaluation.report import (
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
-from stages.label_quality.report import Annotator
+from stages.label_quality.labels import Annotator
 from stages.lpips_weights import LpipsWeights
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter

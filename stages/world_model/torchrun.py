@@ -26,9 +26,10 @@ from model.training.checkpoint import from_plain, write_whole
 from model.training.parallel import Workers, join, leave
 from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
+from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef, is_complete
+from storage.stores.store import is_complete
 
 PROGRESS_EVERY_S = 0.2
 

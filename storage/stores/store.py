@@ -27,9 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict, StoreError
+from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict
 from storage.files import FileRecord, Files, open_files, read_checked
-from storage.stores.cleanup import delete, garbage, list_stores, sweep
 from storage.stores.records import (
     Manifest,
     PartRecord,
@@ -48,37 +47,6 @@ from storage.stores.shards import (
     open_zarr,
     shard_path,
 )
-
-__all__ = [
-    "CorruptShard",
-    "DiskFull",
-    "IncompleteStore",
-    "Manifest",
-    "PartRecord",
-    "Reject",
-    "StoreConflict",
-]
-__all__ += [
-    "StoreError",
-    "StoreRef",
-    "commit",
-    "create",
-    "delete",
-    "exists",
-    "garbage",
-    "is_complete",
-    "list_stores",
-]
-__all__ += [
-    "missing_shards",
-    "read_complete",
-    "read_manifest",
-    "read_records",
-    "read_rejected",
-    "retract",
-    "seal",
-]
-__all__ += ["shard_rows", "sweep", "write_part"]
 
 FORMAT_NAME = "roboscape-stores"
 FORMAT = (

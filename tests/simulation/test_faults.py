@@ -14,13 +14,14 @@ from simulation.dataset import SampleSummary
 from simulation.faults import FAULTS, SHORT_S
 from simulation.recording import FIRST_EPISODE_ID, simulate_episode
 from stages.base import Arrays, ClipInputs, Rejected
-from stages.clips.clip import FLAGS, Clip
+from stages.clips.clip import Clip
 from stages.clips.clip_quality import Quality
 from stages.clips.discover import Discover
+from stages.clips.episode_files import FLAGS
 from stages.clips.shot_cuts import CutRule, find_cut
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import DepthEstimate
-from storage.sources.agibot import Episode, depth_frames, list_episodes
+from storage.sources.agibot.tree import Episode, depth_frames, list_episodes
 from storage.stores.index import ClipRow, LeftOut
 
 GOOD = FIRST_EPISODE_ID

@@ -18,7 +18,7 @@ from simulation.config import SampleConfig, demo_sample, digest
 from simulation.dataset import SampleSummary, make_sample
 from simulation.episode import UnstableError
 from simulation.recording import FIRST_EPISODE_ID, draw_task, simulate_episode
-from storage.sources.agibot import list_episodes
+from storage.sources.agibot.tree import list_episodes
 
 MORE = replace(QUICK, n_episodes=4)
 PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")

@@ -22,7 +22,10 @@ from simulation.recording import (
     simulate_episode,
 )
 from simulation.scene import TABLE_TOP_M
-from storage.sources import agibot
+from storage.sources.agibot.calibration import read_depth_png, read_extrinsics, read_intrinsics
+from storage.sources.agibot.proprio import read_proprio
+from storage.sources.agibot.tree import Episode as AgibotEpisode
+from storage.sources.agibot.tree import depth_frames, list_episodes
 from storage.sources.video import Video
 
 N = QUICK.n_frames
@@ -34,8 +37,8 @@ def simulated(request: pytest.FixtureRequest) -> Episode:
 
 
 @pytest.fixture(scope="module")
-def listed(quick_sample: SampleSummary, simulated: Episode) -> agibot.Episode:
-    return agibot.list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+def listed(quick_sample: SampleSummary, simulated: Episode) -> AgibotEpisode:
+    return list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +62,9 @@ def to_matrix(q: np.ndarray) -> np.ndarray:
 # -- the robot ---------------------------------------------------------------------------------------------------------
 
 
-def test_states_and_commands_come_back_as_simulated(listed: agibot.Episode, simulated: Episode):
+def test_states_and_commands_come_back_as_simulated(listed: AgibotEpisode, simulated: Episode):
     assert listed.proprio is not None
-    body, t = agibot.read_proprio(listed.proprio), simulated.trajectory
+    body, t = read_proprio(listed.proprio), simulated.trajectory
     assert body.effector == "gripper" and body.notes == ()
     for found, position, axes, closed, joint in (
         (body.state, t.flange_position, t.flange_axes, t.closed, t.joints),
@@ -107,7 +110,7 @@ WIDTHS = {
 }  # fmt: skip
 
 
-def test_the_h5_file_has_every_group_of_a_real_one(listed: agibot.Episode):
+def test_the_h5_file_has_every_group_of_a_real_one(listed: AgibotEpisode):
     assert listed.proprio is not None
     with h5py.File(listed.proprio.path, "r") as file:
         found: dict[str, tuple] = {}
@@ -146,7 +149,7 @@ def test_quaternions_are_the_rotations_and_keep_their_sign(drawn: list[np.ndarra
 # -- pictures and depth ------------------------------------------------------------------------------------------------
 
 
-def test_the_video_shows_what_is_rendered(listed: agibot.Episode, simulated: Episode):
+def test_the_video_shows_what_is_rendered(listed: AgibotEpisode, simulated: Episode):
     with Video(listed.videos["head_color"]) as video:
         assert (video.n_frames, video.height, video.width) == (N, QUICK.height, QUICK.width)
         np.testing.assert_allclose(video.times_s, np.arange(N) / QUICK.rate_hz, atol=1e-3)
@@ -160,11 +163,11 @@ def test_the_video_shows_what_is_rendered(listed: agibot.Episode, simulated: Epi
 
 
 def test_depth_pictures_are_the_true_depth_with_noise_and_holes(
-    listed: agibot.Episode, truth: GroundTruth
+    listed: AgibotEpisode, truth: GroundTruth
 ):
     assert listed.depth is not None and listed.n_depth == N
-    files = agibot.depth_frames(listed.depth)
-    sensed = np.stack([agibot.read_depth_png(files[k]) for k in range(N)])
+    files = depth_frames(listed.depth)
+    sensed = np.stack([read_depth_png(files[k]) for k in range(N)])
     true = truth.depth_m.astype(np.float64)
     seen = np.isfinite(sensed)
     noise = 0.001 * true**2
@@ -197,12 +200,12 @@ def test_a_depth_camera_sees_planes_whole_and_loses_some_of_their_edges():
 
 
 def lifted(
-    listed: agibot.Episode, depth: np.ndarray, x: np.ndarray, y: np.ndarray, frame: int
+    listed: AgibotEpisode, depth: np.ndarray, x: np.ndarray, y: np.ndarray, frame: int
 ) -> np.ndarray:
     """Points in the base frame, by the calibration as read from the files."""
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)
     assert len(pose) == N
     local = np.stack(
         [(x - camera.cx) / camera.fx * depth, (y - camera.cy) / camera.fy * depth, depth], -1
@@ -210,16 +213,16 @@ def lifted(
     return local @ pose[frame, :, :3].T + pose[frame, :, 3]
 
 
-def projected(listed: agibot.Episode, points: np.ndarray, frame: int) -> np.ndarray:
+def projected(listed: AgibotEpisode, points: np.ndarray, frame: int) -> np.ndarray:
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)[frame]
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)[frame]
     x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
     return np.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], axis=1)
 
 
 def test_pixels_of_the_table_lie_on_the_table(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     table = simulated.scene.model.geom("table").id
     for frame in (0, N - 1):
@@ -231,7 +234,7 @@ def test_pixels_of_the_table_lie_on_the_table(
 
 
 def test_things_are_seen_where_the_calibration_puts_them(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     bodies = np.array(truth.geom_body)
     tested = 0
@@ -254,7 +257,7 @@ def test_things_are_seen_where_the_calibration_puts_them(
 
 
 def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     """Rays made from the files alone, cast at the simulated scene, meet what the picture shows."""
     frame, model = N - 1, simulated.scene.model
@@ -275,10 +278,10 @@ def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
     )  # rays are 1 m deep
 
 
-def test_the_camera_is_agibots(listed: agibot.Episode):
+def test_the_camera_is_agibots(listed: AgibotEpisode):
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)[0]
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)[0]
     assert camera.fx * 640 / QUICK.width == pytest.approx(322, abs=2)
     assert camera.fy * 480 / QUICK.height == pytest.approx(429, abs=2)
     assert 44 < np.degrees(np.arcsin(-pose[2, 2])) < 65  # looks down
@@ -291,7 +294,7 @@ def test_the_camera_is_agibots(listed: agibot.Episode):
 def test_segments_follow_each_other_through_the_episode(
     quick_sample: SampleSummary, simulated: Episode
 ):
-    listed = agibot.list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+    listed = list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
     assert listed.info is not None and listed.info.task_name == simulated.task.name
     spans = [(s.start_frame, s.end_frame) for s in listed.info.segments]
     assert spans[0][0] == 0 and spans[-1][1] == N and all(a < b for a, b in spans)

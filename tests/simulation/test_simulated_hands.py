@@ -13,8 +13,9 @@ from simulation.agibot_writer import task_info_entry
 from simulation.arm import FLANGE_TO_TIP_M, SIDES, ArmIk, hand_rotation, home_joints
 from simulation.config import SampleConfig
 from simulation.episode import UnstableError, simulate
+from simulation.ground_truth import geom_bodies, geom_poses
 from simulation.policies import RANDOM_TASK, TASKS
-from simulation.recording import Episode, geom_bodies, geom_poses, simulate_episode
+from simulation.recording import Episode, simulate_episode
 from simulation.scene import TABLE_TOP_M, WORKSPACE_M, draw_scene
 from simulation.skills import LOWEST_TIP_M, Segment
 

@@ -10,7 +10,7 @@ from s3_server import S3Server, s3_server
 
 from storage.errors import CorruptShard
 from storage.files import open_files
-from storage.stores import store
+from storage.stores import cleanup, store
 from storage.stores.results import open_result, open_writer
 from storage.stores.rows import open_rows
 from storage.stores.verify import verify
@@ -36,12 +36,14 @@ def test_a_store_is_made_read_and_deleted(s3, root):
     for name, array in arrays.items():
         assert rows.gather(name, made).tobytes() == array[made].tobytes()
     assert rows.rejected == [reject(2), reject(9)]
-    assert verify(ref, "full") == [] and store.list_stores(root) == [ref]
+    assert verify(ref, "full") == [] and cleanup.list_stores(root) == [ref]
     assert {
         key.split("/", 1)[1].rsplit("/", 2)[0] for key in s3.objects if key.endswith("format.json")
     } == {"data"}
-    store.delete(ref)
-    assert [key for key in s3.objects if "/stores/" in key] == [] and store.list_stores(root) == []
+    cleanup.delete(ref)
+    assert [key for key in s3.objects if "/stores/" in key] == [] and cleanup.list_stores(
+        root
+    ) == []
 
 
 def test_lists_longer_than_one_answer_are_read_to_their_end(s3, root):
@@ -50,7 +52,7 @@ def test_lists_longer_than_one_answer_are_read_to_their_end(s3, root):
     assert store.missing_shards(ref) == [] and len(store.read_records(ref)) == N
     assert verify(ref) == []
     lost = write(ref, 4, clips())
-    assert store.sweep(root, older_than_s=0.0) == [f"{ref.uri}/{lost.part}"]
+    assert cleanup.sweep(root, older_than_s=0.0) == [f"{ref.uri}/{lost.part}"]
     assert verify(ref, "full") == []
 
 

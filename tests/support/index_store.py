@@ -9,9 +9,9 @@ from stages.clips.discover import Discover
 from storage.stores import store
 from storage.stores.index import LEFT_OUT_FILE, ClipRow, LeftOut, read_clips, read_left_out
 from storage.stores.key import content_key, parameters
+from storage.stores.records import Manifest, StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import INDEX_FILE, IndexRows, open_rows
-from storage.stores.store import Manifest, StoreRef
 
 
 def discover(

@@ -15,8 +15,8 @@ import pytest
 
 from storage.files import LocalFiles
 from storage.stores import store
+from storage.stores.records import Manifest, PartRecord, Reject, StoreRef
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, PartRecord, Reject, StoreRef
 
 TOKENS = ArraySpec("tokens", "int32", ("t", "i"), (3, 4), "token id", "", codec="raw", fill=-1)
 DEPTH = ArraySpec("depth", "float16", ("h", "w"), (5, 4), "m", "", codec="zstd", fill=math.nan)

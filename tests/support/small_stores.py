@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from storage.stores import store
 from storage.stores.key import content_key
+from storage.stores.records import Manifest, Reject, StoreRef
 from storage.stores.results import Result, open_result, open_writer
 from storage.stores.rows import Rows, open_rows
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, Reject, StoreRef
 
 T, SIDE, P = 16, 32, 30
 SHARD = 4

@@ -14,8 +14,8 @@ from model.world.config import tiny as tiny_world
 from stages.tokenizer.train import TrainTokenizer
 from stages.training.run import LOG_FILE, LogRow, RunConfig, read_log
 from stages.world_model.train import TrackConfig, TrainWorldModel
+from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result, open_writer
-from storage.stores.store import StoreRef
 
 SPLITS = ["train", "val", "train", "train", "test", "train", "train", "val"]
 REJECTED = 3  # a row of `train` that no store of clips holds

@@ -7,7 +7,7 @@ from agibot_tree import FakeEpisode, number_of, pack, picture, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.sources.agibot import list_episodes
+from storage.sources.agibot.tree import list_episodes
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video, frames_at, frames_at_times, nearest, probe, resized
 

@@ -13,9 +13,9 @@ from made_stores import created, flip, in_child, killed_at, manifest, tree
 
 from storage.errors import CorruptFile, IncompleteStore, StoreConflict, StoreError
 from storage.files import LocalFiles, open_files
-from storage.stores import store
+from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result, open_writer
-from storage.stores.store import StoreRef
 from storage.stores.verify import verify
 
 CONTENT = {"metrics.csv": b"psnr\n21.5\n", "checkpoints/last.pt": os.urandom(3000), "empty": b""}
@@ -174,7 +174,7 @@ def test_two_machines_that_make_the_same_cannot_spoil_what_is_sealed(tmp_path, m
     monkeypatch.setenv("ROBOSCAPE_CACHE", str(tmp_path / "c"))
     assert_holds(ref, {"model.pt": b"a" * 100})
     assert open_result(ref).numbers == {"loss": 1.0}
-    garbage = store.sweep(ref.root, older_than_s=-1.0)
+    garbage = cleanup.sweep(ref.root, older_than_s=-1.0)
     assert len(garbage) == 1 and "/files-" in garbage[0]
     assert_holds(ref, {"model.pt": b"a" * 100})
 
@@ -213,13 +213,13 @@ def test_made_anew_it_does_not_go_on_from_what_was_deleted(root):
     ref = new(root)
     with open_writer(ref) as writer:
         put(writer.path, {"checkpoints/last.pt": b"old"})
-    store.delete(ref)
+    cleanup.delete(ref)
     new(root)
     with open_writer(ref) as writer:
         assert tree(writer.path) == {}
         put(writer.path)
         writer.finish({})
-    store.delete(ref)
+    cleanup.delete(ref)
     published(new(root), {"a": b"b"})
     assert_holds(ref, {"a": b"b"})
 

@@ -16,11 +16,11 @@ from storage.errors import CorruptFile, CorruptShard, IncompleteStore, RejectedR
 from storage.files import open_files
 from storage.stores import rows as module
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import INDEX_FILE, ClipRows, IndexRows, open_rows
 from storage.stores.shards import MappedShard, Shard, shard_path
 from storage.stores.spec import ArraySpec
-from storage.stores.store import StoreRef
 
 REJECTED = (2, 9)
 MADE = np.setdiff1d(np.arange(N), REJECTED)

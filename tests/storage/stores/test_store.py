@@ -34,11 +34,10 @@ from made_stores import (
 
 from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict
 from storage.files import open_files
-from storage.stores import store
-from storage.stores.records import encode_document
+from storage.stores import cleanup, store
+from storage.stores.records import PartRecord, StoreRef, encode_document
 from storage.stores.rows import open_rows
 from storage.stores.shards import shard_path
-from storage.stores.store import PartRecord, StoreRef
 from storage.stores.verify import verify
 
 REJECTED = (2, 9)
@@ -94,7 +93,7 @@ def test_what_is_written_is_there_once_it_is_sealed(root):
     assert seal["seconds"] == 1.5 and len(seal["parts"]) == 3
     assert seal["n_bytes"] == sum(i.size for i in open_files(ref.uri).walk("parts"))
     assert store.read_rejected(ref) == [reject(2), reject(9)] == open_rows(ref).rejected
-    assert store.list_stores(root) == [ref]
+    assert cleanup.list_stores(root) == [ref]
 
 
 def test_shards_cut_the_rows_without_gap_or_overlap():
@@ -237,7 +236,7 @@ def test_other_formats_are_refused_and_later_minor_versions_read(root):
 
 def test_a_store_that_is_not_there_is_said_to_be_not_there(root):
     ref = StoreRef.at(root, "clip", "0" * 16)
-    assert not store.exists(ref) and not store.is_complete(ref) and store.list_stores(root) == []
+    assert not store.exists(ref) and not store.is_complete(ref) and cleanup.list_stores(root) == []
     for call in (
         lambda: open_rows(ref),
         lambda: store.read_manifest(ref),
@@ -381,7 +380,7 @@ def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on
         np.testing.assert_array_equal(
             open_rows(ref).gather("tokens", np.arange(2)), one_array()["tokens"][:2]
         )
-        store.sweep(ref.root, older_than_s=-1.0)
+        cleanup.sweep(ref.root, older_than_s=-1.0)
         left = {path.split("/")[0] for path in tree(Path(ref.uri))}
         assert left == {"commits", "parts", "manifest.json", "complete.json", "rejected.parquet"}
         assert len(parts_with_files(ref)) == 2 and verify(ref, "full") == []
@@ -393,12 +392,12 @@ def test_killed_while_it_is_deleted_a_store_never_looks_whole(tmp_path):
     moment = 0
     while True:
         ref = filled(created(tmp_path / str(moment), ONE), one_array())
-        killed = killed_at(moment, lambda ref=ref: store.delete(ref))
+        killed = killed_at(moment, lambda ref=ref: cleanup.delete(ref))
         if moment:
             assert not store.is_complete(ref)
         if store.exists(ref):
             assert verify(ref, "full") == []
-        store.sweep(ref.root, older_than_s=-1.0)
+        cleanup.sweep(ref.root, older_than_s=-1.0)
         assert store.exists(ref) or not Path(ref.uri).exists() or tree(Path(ref.uri)) == {}
         if not killed:
             break
@@ -451,7 +450,7 @@ def test_writers_killed_again_and_again_leave_nothing_corrupt(tmp_path):
     there = np.flatnonzero(rows.ok)
     assert (rows.gather("tokens", there) == there[:, None, None]).all()
     named = {record.part for record in kept.values()}
-    store.sweep(str(tmp_path), older_than_s=-1.0)
+    cleanup.sweep(str(tmp_path), older_than_s=-1.0)
     assert parts_with_files(ref) == named
     assert verify(ref) == []
 
@@ -479,11 +478,11 @@ def test_a_damaged_shard_is_taken_back_and_only_it_is_made_again(root):
 
 def test_a_deleted_store_is_gone_and_can_be_made_again(root):
     ref = filled(created(root), clips(1))
-    store.delete(ref)
+    cleanup.delete(ref)
     assert (
         not store.exists(ref)
         and list(open_files(root).walk("stores")) == []
-        and store.list_stores(root) == []
+        and cleanup.list_stores(root) == []
     )
     assert_holds(filled(created(root), clips(2)), clips(2))
 

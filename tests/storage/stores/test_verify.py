@@ -9,11 +9,10 @@ from made_stores import RGB, TOKENS, N, clips, created, filled, flip, manifest, 
 
 from storage.files import open_files
 from storage.stores import store
-from storage.stores.records import encode_document
+from storage.stores.records import StoreRef, encode_document
 from storage.stores.results import open_result, open_writer
 from storage.stores.rows import open_rows
 from storage.stores.shards import shard_path
-from storage.stores.store import StoreRef
 from storage.stores.verify import verify
 
 REJECTED = (2, 9)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from agibot_tree import FakeEpisode, pack, write_proprio
 
-from storage.sources.agibot import list_episodes, read_proprio, read_proprio_header
+from storage.sources.agibot.proprio import read_proprio, read_proprio_header
+from storage.sources.agibot.tree import list_episodes
 from storage.sources.file_ref import FileRef, SourceError
 
 E = FakeEpisode(n=120)

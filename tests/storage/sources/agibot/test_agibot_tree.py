@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 from agibot_tree import FakeEpisode, info, pack, write_task_info, write_tree
 
-from storage.sources.agibot import (
-    depth_frames,
-    fingerprint,
-    list_episodes,
-    read_depth_png,
-    read_proprio,
-)
+from storage.sources.agibot.calibration import read_depth_png
+from storage.sources.agibot.proprio import read_proprio
+from storage.sources.agibot.tree import depth_frames, fingerprint, list_episodes
 from storage.sources.file_ref import FileRef
 
 FIRST = FakeEpisode()
