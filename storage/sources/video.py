@@ -211,27 +211,6 @@ class Video:
         )
 
 
-def frames_at(
-    source: FileRef | Path,
-    indices: Sequence[int] | Int64[np.ndarray, " n"],
-    size: tuple[int, int] | None = None,
-) -> UInt8[np.ndarray, "n h w 3"]:
-    """`Video.frames` of a file."""
-    with Video(source) as video:
-        return video.frames(indices, size)
-
-
-def frames_at_times(
-    source: FileRef | Path, times_s: Float64[np.ndarray, " n"], size: tuple[int, int] | None = None
-) -> tuple[Int64[np.ndarray, " n"], UInt8[np.ndarray, "n h w 3"]]:
-    """(index, RGB) of the frames nearest to the times, in seconds from the first frame; the earlier
-    of two as near.
-    """
-    with Video(source) as video:
-        indices = nearest(video.times_s, times_s)
-        return indices, video.frames(indices, size)
-
-
 def nearest(
     times: Real[np.ndarray, " n"], wanted: Real[np.ndarray, " m"]
 ) -> Int64[np.ndarray, " m"]:

@@ -24,7 +24,6 @@ LEFT_OUT_FILE = "left_out.parquet"  # beside storage.stores.rows.INDEX_FILE
 BATCH_ROWS = 16_384
 
 Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +143,6 @@ def read_clips(path: Path) -> list[ClipRow]:
 def write_left_out(path: Path, rows: Iterable[LeftOut]) -> None:
     """Writes all rows or, where it is stopped, no file."""
     _write(path, rows, _LEFT_OUT_SCHEMA)
-
-
-def read_left_out(path: Path) -> list[LeftOut]:
-    """Raises SourceError where the file is no such table of this version."""
-    return [LeftOut(**row) for row in _read(path, _LEFT_OUT_SCHEMA).to_pylist()]
 
 
 def _write(path: Path, rows: Iterable[ClipRow] | Iterable[LeftOut], schema: pa.Schema) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage.sources.agibot.tree import list_episodes
 from storage.sources.file_ref import FileRef, SourceError
-from storage.sources.video import Video, frames_at, frames_at_times, nearest, probe, resized
+from storage.sources.video import Video, nearest, probe, resized
 
 N = 100
 
@@ -30,6 +31,11 @@ def source(request, tmp_path_factory) -> FileRef:
     e = FakeEpisode(n=N, gop=250 if request.param == "gop250" else 15, codec=codec)
     write_video(folder / "a.mp4", e)
     return FileRef(path=folder / "a.mp4")
+
+
+def frames_at(source: FileRef | Path, indices: Sequence[int]) -> np.ndarray:
+    with Video(source) as video:
+        return video.frames(indices)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +84,6 @@ def test_times_and_probe_tell_what_is_there(source):
     assert (found.n_frames, found.width, found.height, found.pixel_format) == (N, 64, 48, "yuv420p")
     assert found.rate_hz == pytest.approx(30, rel=1e-3)
     assert found.codec in ("h264", "av1")
-
-
-def test_frames_at_times_takes_the_nearest(source):
-    indices, frames = frames_at_times(source, np.array([0.0, 0.51, 1.0, 99.0]))
-    assert indices.tolist() == [0, 15, 30, 99]
-    assert [number_of(frame) for frame in frames] == [0, 15, 30, 99]
 
 
 @given(

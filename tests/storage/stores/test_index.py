@@ -14,7 +14,6 @@ from storage.stores.index import (
     LeftOut,
     clip_id,
     read_clips,
-    read_left_out,
     write_clips,
     write_left_out,
 )
@@ -28,6 +27,10 @@ ROW = ClipRow(
 LEFT = LeftOut(
     item="episode 327/648643", reason="too_short", found="7.03 s", expected="7.5 s", episode=648643
 )
+
+
+def read_left_out(path: Path) -> list[LeftOut]:
+    return [LeftOut(**row) for row in pq.read_table(path).to_pylist()]
 
 
 def test_round_trips(tmp_path):
