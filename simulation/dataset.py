@@ -34,8 +34,8 @@ from simulation.recording import (
     simulate_episode,
     task_info_entry,
     write_episode,
-    write_json_whole,
 )
+from storage.atomic import write_file
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 
@@ -111,7 +111,7 @@ def _claim(root: Path, config: SampleConfig) -> None:
         )
     root.mkdir(parents=True, exist_ok=True)
     faults = {str(episode_id(number)): kind for number, kind in fault_kinds(config).items()}
-    write_json_whole(
+    _write_json(
         path,
         {"digest": digest(config), "version": VERSION, "config": asdict(config), "faults": faults},
     )
@@ -201,13 +201,17 @@ def _make_one(root: Path, config: SampleConfig, number: int) -> int:
     shutil.rmtree(build)
     mark = _mark(root, number)
     mark.parent.mkdir(exist_ok=True)
-    write_json_whole(mark, task_info_entry(episode))
+    _write_json(mark, task_info_entry(episode))
     return number
 
 
 def _mark(root: Path, number: int) -> Path:
     """Written when an episode is complete; holds its `task_info` entry."""
     return root / ".made" / f"{episode_id(number)}.json"
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_file(path, json.dumps(content, indent=1).encode(), flush=False)
 
 
 def _write_task_info(root: Path, config: SampleConfig) -> None:
@@ -219,4 +223,4 @@ def _write_task_info(root: Path, config: SampleConfig) -> None:
             by_task.setdefault(entry["task_id"], []).append(entry)
     (root / "task_info").mkdir(exist_ok=True)
     for task, entries in by_task.items():
-        write_json_whole(root / "task_info" / f"task_{task}.json", entries)
+        _write_json(root / "task_info" / f"task_{task}.json", entries)

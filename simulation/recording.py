@@ -2,7 +2,6 @@
 truth beside them).
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +133,3 @@ def task_info_entry(episode: Episode) -> dict:
     return agibot.task_info_entry(
         episode.id, episode.task, trajectory, f"A table with {things} and a {scene.tray_words}."
     )
-
-
-def write_json_whole(path: Path, content: object) -> None:
-    """The file is there complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)

@@ -5,14 +5,11 @@ Two guarantees carry the commit protocol of the stores: `write` leaves the whole
 files were opened, with `/` in between.
 """
 
-import errno
 import hashlib
 import os
 import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -23,10 +20,10 @@ import crc32c
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from storage.errors import CorruptFile, DiskFull
+from storage.atomic import TEMP_MARK, replacing, sync, temporary
+from storage.errors import CorruptFile
 
 Buffer = bytes | bytearray | memoryview
-TEMP_MARK = ".tmp-"  # in the names of files that are not whole yet
 UPLOAD_PIECE = 16 << 20  # bytes gathered before they are sent to an object store as one piece
 
 
@@ -141,7 +138,9 @@ class LocalFiles(Files):
 
     def create(self, path: str, data: bytes) -> bool:
         target = self.root / path
-        with self._temporary(target, [data]) as (temp, _):
+        with temporary(target) as temp:
+            _write(temp, [data])
+            sync(temp)
             try:
                 os.link(temp, target)
             except FileExistsError:
@@ -149,28 +148,12 @@ class LocalFiles(Files):
                 # names.
                 if os.stat(temp).st_nlink != 2:
                     return False
-            sync_folder(target.parent)
+            sync(target.parent)
         return True
 
     def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
-        target = self.root / path
-        with self._temporary(target, pieces) as (temp, record):
-            os.replace(temp, target)
-            sync_folder(target.parent)
-        return record
-
-    @contextmanager
-    def _temporary(
-        self, target: Path, pieces: Iterable[Buffer]
-    ) -> Iterator[tuple[Path, FileRecord]]:
-        """A finished file beside `target`; its own name is gone afterwards, however this ends."""
-        temp = target.with_name(f"{target.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
-        with explain_disk_full(target):
-            make_folder(target.parent)
-            try:
-                yield temp, write_through(temp, pieces)
-            finally:
-                temp.unlink(missing_ok=True)
+        with replacing(self.root / path) as temp:
+            return _write(temp, pieces)
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
@@ -310,8 +293,7 @@ def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
     yield bytes(held)
 
 
-def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
-    """Writes a new file and waits until the disk has it."""
+def _write(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
     size, crc = 0, 0
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -320,7 +302,6 @@ def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
             size, crc = size + len(view), crc32c.crc32c(view, crc)
             while len(view):
                 view = view[os.write(fd, view) :]
-        os.fsync(fd)
     finally:
         os.close(fd)
     return FileRecord(size, crc)
@@ -329,50 +310,6 @@ def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder and its parents, durably: each new name is flushed to the disk."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_tree(folder: Path) -> None:
-    """Flushes every file and folder below `folder`, and itself, to the disk."""
-    for top, _, names in os.walk(folder):
-        for name in names:
-            with Path(top, name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(top))
-
-
-@contextmanager
-def explain_disk_full(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull, which says
-    what to do.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        usage = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists()))
-        raise DiskFull(
-            f"the disk is full ({error.strerror}) while writing {path}: {usage.free / 1e6:.1f} of "
-            f"{usage.total / 1e6:.0f} MB are free, less if there is a quota. What was committed is kept. Free some "
-            "space (`roboscape gc` lists what no run needs) and run again."
-        ) from error
 
 
 def _unless_missing(function: Callable[..., Any], path: str | Path, info: Any) -> None:

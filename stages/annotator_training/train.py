@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
-from model.training.checkpoint import save_model, write_whole
+from model.training.checkpoint import save_model
 from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import Progress
@@ -19,6 +19,7 @@ from stages.batches import fingerprint
 from stages.drawing.loss_plot import plot_losses
 from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
 from stages.training_card import start_card, training_note
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
@@ -98,8 +99,8 @@ def train_annotator(
     card["numbers"] = numbers
     save_model(out.path / ANNOTATOR_FILE, model, stage.model, card=parameters(card))
     title = f"{stage.title}, on simulated clips"
-    write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-    write_whole(out.path / "held_out.png", stage.picture(model, held_out))
-    write_whole(out.path / NOTE_FILE, training_note(title, stage.start_from, numbers).encode())
+    write_file(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
+    write_file(out.path / "held_out.png", stage.picture(model, held_out))
+    write_file(out.path / NOTE_FILE, training_note(title, stage.start_from, numbers).encode())
     run.clean_up()
     return numbers

@@ -18,7 +18,7 @@ from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
-from model.training.checkpoint import save_model, write_whole
+from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
 from model.training.loop import Critic, LossFn, TrainConfig
 from stages.base import Progress, Resources
@@ -41,6 +41,7 @@ from stages.training.live import Live, live
 from stages.training.prepared_rows import PreparedRows
 from stages.training.run import NOTE_FILE, PLOT_FILE, RunConfig, TrainingRun, finished, summary
 from stages.training_card import start_card, training_note
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -148,11 +149,11 @@ class TrainTokenizer:
         }
         save_model(out.path / TOKENIZER_FILE, model, self.model, card=parameters(card))
         title = f"{self.source} tokenizer"
-        write_whole(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-        write_whole(
+        write_file(out.path / PLOT_FILE, plot_losses(log, f"{title}: losses"))
+        write_file(
             out.path / PICTURE_FILE, reconstruction_picture(self.source, model, held_out, title)
         )
-        write_whole(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
+        write_file(out.path / NOTE_FILE, training_note(title, self.start_from, numbers).encode())
         run.clean_up()
         return numbers
 

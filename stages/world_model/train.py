@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from model.training.checkpoint import read_header, save_model, write_whole
+from model.training.checkpoint import read_header, save_model
 from model.training.device import pick_device
 from model.training.loop import TrainConfig, TrainingStopped, step_generator
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
@@ -54,6 +54,7 @@ from stages.world_model.data import (
     world_batch,
 )
 from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -192,11 +193,11 @@ class TrainWorldModel:
         if workers.is_first:
             card = self.card(rows, stats, numbers)
             save_model(folder / WORLD_MODEL_FILE, model.cpu(), self.model, card=card)
-            write_whole(folder / PLOT_FILE, plot_losses(log, "World model: losses"))
-            write_whole(
+            write_file(folder / PLOT_FILE, plot_losses(log, "World model: losses"))
+            write_file(
                 folder / NOTE_FILE, training_note("World model", self.start_from, numbers).encode()
             )
-            write_whole(
+            write_file(
                 folder / ACTIVE_FILE,
                 active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)),
             )

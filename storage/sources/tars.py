@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.atomic import replacing
 from storage.sources.file_ref import FileRef, SourceError
 
 KEPT_FROM = 2_000  # members; a smaller tar is indexed anew by each process that reads it
@@ -57,10 +58,8 @@ def _index(path: Path, n_bytes: int) -> pa.Table:
         return pq.read_table(kept)
     table = _scan(path, n_bytes)
     if len(table) >= KEPT_FROM:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(kept)
+        with replacing(kept) as temp:
+            pq.write_table(table, temp, compression="zstd")
     return table
 
 

@@ -5,7 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from storage.files import TEMP_MARK, FileInfo, Files, open_files
+from storage.atomic import TEMP_MARK
+from storage.files import FileInfo, Files, open_files
 from storage.stores.records import (
     STORES,
     PartRecord,

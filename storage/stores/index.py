@@ -7,7 +7,6 @@ relative to the data set's root.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,7 +16,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import sync_folder
+from storage.atomic import replacing
 from storage.sources.file_ref import SourceError
 
 LEFT_OUT_FILE = "left_out.parquet"  # beside storage.stores.rows.INDEX_FILE
@@ -146,18 +145,10 @@ def write_left_out(path: Path, rows: Iterable[LeftOut]) -> None:
 
 
 def _write(path: Path, rows: Iterable[ClipRow] | Iterable[LeftOut], schema: pa.Schema) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     left = iter(rows)
-    try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            while batch := [asdict(row) for row in islice(left, BATCH_ROWS)]:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path) as temp, pq.ParquetWriter(temp, schema, compression="zstd") as writer:
+        while batch := [asdict(row) for row in islice(left, BATCH_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:

@@ -23,8 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from storage.atomic import sync, sync_tree
 from storage.errors import CorruptFile, StoreConflict, StoreError
-from storage.files import Files, LocalFiles, open_files, sha256_file, sync_folder, sync_tree
+from storage.files import Files, LocalFiles, open_files, sha256_file
 from storage.stores.records import StoreRef, cache_folder, encode_document
 from storage.stores.store import COMPLETE, is_complete, read_complete, read_manifest
 
@@ -75,7 +76,7 @@ class ResultWriter:
             folder = FILES
             sync_tree(self.path)
             os.replace(self.path, self.path.with_name(folder))
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         else:
             folder = f"{FILES}-{writer[:12]}"
             for name in digests:

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from storage.atomic import make_folder
 from storage.errors import WeightsError
-from storage.files import LocalFiles, make_folder
+from storage.files import LocalFiles
 from storage.weights.ref import WeightsRef, is_non_commercial
 
 HUB = "https://huggingface.co"

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from storage.atomic import explain_disk_full, make_folder, sync
 from storage.errors import DiskFull, DownloadError
-from storage.files import LocalFiles, explain_disk_full, make_folder, sha256_file, sync_folder
+from storage.files import LocalFiles, sha256_file
 
 PIECE = 1 << 20
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of a server that may be over soon
@@ -104,7 +105,7 @@ def download(
         os.fsync(part.fileno())
         os.replace(fetch.path, target)
         fetch.note.unlink(missing_ok=True)
-        sync_folder(target.parent)
+        sync(target.parent)
     return Downloaded(
         sha256=found,
         size=n_bytes,

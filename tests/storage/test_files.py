@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from made_stores import killed_at, tree
 
 from storage import files as module
+from storage.atomic import TEMP_MARK
 from storage.errors import CorruptFile, DiskFull
-from storage.files import TEMP_MARK, FileRecord, Files, LocalFiles, open_files, read_checked
+from storage.files import FileRecord, Files, LocalFiles, open_files, read_checked
 
 
 @pytest.fixture(params=["local", "memory"])

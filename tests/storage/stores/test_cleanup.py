@@ -6,8 +6,9 @@ from uuid import uuid4
 import pytest
 from made_stores import clips, created, filled, flip, manifest, tree, write
 
+from storage.atomic import TEMP_MARK
 from storage.errors import CorruptFile
-from storage.files import TEMP_MARK, open_files
+from storage.files import open_files
 from storage.stores import store
 from storage.stores.cleanup import delete, garbage, list_stores, sweep
 from storage.stores.results import open_writer
