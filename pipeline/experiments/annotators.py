@@ -25,7 +25,7 @@ from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import KeypointAnnotator
 from stages.tokenizer.images import Source
 from stages.tokenizer.published import LAYOUTS, PublishedTokenizer
-from storage.weights.catalogue import published
+from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
 VDA: dict[str, Callable[..., VideoDepthConfig]] = {
@@ -51,7 +51,7 @@ def depth_annotator(name: str, root: str, size: int, gpus: float) -> DepthAnnota
         return annotator_training.small_depth(shipped_weights(name))  # type: ignore[return-value]
     check(name, DEPTH, "depth annotator")
     config = VDA[name.removesuffix(METRIC)](metric=name.endswith(METRIC))
-    weights = published(name, Settings().weights)
+    weights = resolve_weights(name, Settings().weights)
     return VideoDepthAnything(weights=weights, model=config, clip_size=size, gpus=gpus)  # type: ignore[return-value]
 
 
@@ -66,7 +66,7 @@ def keypoint_annotator(
     if name == "spatracker-tiny":
         return annotator_training.small_tracks(shipped_weights(name), depth_units, n_points)  # type: ignore[return-value]
     check(name, KEYPOINTS, "keypoint annotator")
-    weights = published(name, Settings().weights)
+    weights = resolve_weights(name, Settings().weights)
     return SpatialTracking(  # type: ignore[return-value]
         weights=weights, model=tracker(), depth_units=depth_units, n_points=n_points, gpus=gpus
     )
@@ -74,7 +74,7 @@ def keypoint_annotator(
 
 def tokenizer(name: str, source: Source, resources: Resources) -> PublishedTokenizer:
     check(name, TOKENIZERS, "tokenizer")
-    weights = published(name, Settings().weights)
+    weights = resolve_weights(name, Settings().weights)
     return PublishedTokenizer(
         source=source, weights=weights, layout=name.removeprefix(MAGVIT), resources=resources  # type: ignore[arg-type]
     )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.settings import Settings
-from storage.weights.catalogue import published
+from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
 Config = TypeVar("Config")
@@ -124,6 +124,6 @@ def default(field: dataclasses.Field) -> Any:
 
 def weights(name_or_path: str, path: str) -> WeightsRef:
     try:
-        return published(name_or_path, Settings().weights)
+        return resolve_weights(name_or_path, Settings().weights)
     except LookupError as error:
         raise ValueError(f"{path}: {error.args[0]}") from error

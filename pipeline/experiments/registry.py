@@ -24,7 +24,7 @@ from pipeline.experiments.world_model import (
 )
 from pipeline.settings import Settings
 from simulation.config import SampleConfig, demo_sample
-from storage.weights.catalogue import require
+from storage.weights.folder import require_files
 
 Name = Literal[
     "demo",
@@ -124,7 +124,7 @@ def require_weights(name: str) -> None:
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
-    require(WEIGHTS.get(name, ()), Settings().weights)
+    require_files(WEIGHTS.get(name, ()), Settings().weights)
 
 
 def descriptions() -> dict[str, str]:
