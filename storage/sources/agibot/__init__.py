@@ -1,3 +1,1 @@
-"""AGIBOT-World (Alpha and Beta) on disk, extracted or in the hub's tars: what is there, and its
-sensors as arrays.
-"""
+"""AGIBOT-World (Alpha and Beta) on disk, extracted or in the hub's tars: files and sensors."""

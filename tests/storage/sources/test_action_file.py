@@ -44,7 +44,7 @@ def test_names_of_columns_are_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "1,2,3", r"a.txt: actions are read from .npy, .csv, .json files, found '.txt'"),
+        ("a.txt", "1,2,3", r"a.txt: found a '.txt' file, expected .npy, .csv, .json"),
         (
             "a.csv",
             "1,2,3\n4,five,6",
@@ -60,7 +60,7 @@ def test_names_of_columns_are_skipped(tmp_path):
         ("a.json", "[1, 2, 3]", r"shape \(3,\)"),
         ("a.json", '{"frames": 1}', "not a table of numbers"),
         ("a.json", "[[1, 2, 3", "not a table of numbers"),
-        ("a.csv", "1,2,3\n4,nan,6", "frame 1 has a number that is NaN or infinite"),
+        ("a.csv", "1,2,3\n4,nan,6", "frame 1 has a value that is NaN or infinite"),
         ("a.npy", "nothing of the kind", "not a table of numbers"),
     ],
 )

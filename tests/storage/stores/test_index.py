@@ -77,7 +77,7 @@ def test_stopped_midway_it_leaves_the_file_as_it_was(tmp_path):
 
 
 def test_a_repeated_clip_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"clip 2349e6622b32eb84.*is twice"):
+    with pytest.raises(ValueError, match=r"clip 2349e6622b32eb84.*is there twice"):
         write_clips(tmp_path / "a.parquet", [ROW, ROW])
     assert list(tmp_path.iterdir()) == []
 

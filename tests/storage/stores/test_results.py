@@ -76,7 +76,8 @@ def test_nothing_is_visible_before_it_is_finished(root):
         with pytest.raises(IncompleteStore, match=r"run its stage \('train'\) first"):
             open_result(ref)
         with pytest.raises(
-            ValueError, match="the number 'psnr' is nan; leave out what was not measured"
+            ValueError,
+            match="the number 'psnr' is nan; expected a finite one, or none if it was not measured",
         ):
             writer.finish({"psnr": float("nan")})
         assert not store.is_complete(ref)
@@ -103,7 +104,7 @@ def test_one_process_at_a_time(root):
     with open_writer(ref) as writer:
         with pytest.raises(
             StoreConflict,
-            match=rf"being made by another process \({os.getpid()} on .*\); wait for it",
+            match=rf"being made by another process \({os.getpid()} on .*\): wait for it",
         ):
             open_writer(ref)
         sent = pickle.loads(pickle.dumps(writer))

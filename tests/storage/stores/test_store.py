@@ -103,7 +103,7 @@ def test_shards_cut_the_rows_without_gap_or_overlap():
             range(n)
         )
         for shard in (-1, of.n_shards):
-            with pytest.raises(IndexError, match=f"has {of.n_shards} shards, no shard {shard}"):
+            with pytest.raises(IndexError, match=f"has no shard {shard}; it has {of.n_shards}"):
                 store.shard_rows(of, shard)
 
 
@@ -205,7 +205,7 @@ def test_creating_again_keeps_the_store_and_its_cut(root):
 def test_another_recipe_under_the_same_key_is_refused(root, change):
     ref = created(root)
     with pytest.raises(
-        StoreConflict, match=f"is there with another {next(iter(change))}: found .*, expected"
+        StoreConflict, match=f"exists with another {next(iter(change))}: found .*, expected"
     ):
         store.create(ref, manifest(**change))
     assert (
@@ -249,8 +249,8 @@ def test_a_store_that_is_not_there_is_said_to_be_not_there(root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokens": None}, r"holds \['tokens', 'depth', 'rgb'\], got \['depth', 'rgb'\]"),
-        ({"extra": np.zeros(4)}, "got .*'extra'"),
+        ({"tokens": None}, r"got arrays \['depth', 'rgb'\], expected \['tokens', 'depth', 'rgb'\]"),
+        ({"extra": np.zeros(4)}, "got arrays .*'extra'"),
         (
             {"tokens": np.zeros((4, 3, 4), np.int64)},
             r"rows 0 to 4: array 'tokens' is int64.*, expected int32\[4, 3, 4\]",
@@ -275,7 +275,7 @@ def test_arrays_other_than_the_specs_are_refused(tmp_path, change, message):
 def test_rejects_that_do_not_fit_are_refused(tmp_path, rejected):
     ref = created(tmp_path)
     with pytest.raises(
-        ValueError, match=rf"rejected twice, or not a row of these: \[{rejected[0]}\]"
+        ValueError, match=rf"rejected twice or not in this shard: \[{rejected[0]}\]"
     ):
         store.write_part(
             ref, 0, {n: a[:4] for n, a in clips().items()}, [reject(row) for row in rejected], 0.0

@@ -95,7 +95,7 @@ def test_another_whole_shard_in_its_place_is_found(ref):
     assert verify(ref) == []
     (message,) = verify(ref, "full")
     assert (
-        "is a whole shard file, but not the one that was committed" in message
+        "is an intact shard file, but not the one that was committed" in message
         and str(part(ref, 1)) in message
     )
 
