@@ -168,7 +168,7 @@ def test_another_config_in_the_same_folder_is_refused(quick_sample: SampleSummar
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(FileExistsError, match=r"not empty and holds no sample\.json"):
+    with pytest.raises(FileExistsError, match=r"not empty and has no sample\.json"):
         make_sample(tmp_path, QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

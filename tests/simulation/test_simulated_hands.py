@@ -172,6 +172,6 @@ def test_physics_that_blow_up_are_an_error_and_write_no_log(
     scene = draw_scene(rng, width=96, height=72)
     scene.model.qpos0[-1] = np.nan
     before = mujoco.get_mju_user_warning()
-    with pytest.raises(UnstableError, match=r"task 902: .* warnings of MuJoCo, the first: .*QPOS"):
+    with pytest.raises(UnstableError, match=r"task 902: .* warnings by MuJoCo, the first: .*QPOS"):
         simulate(scene, TASKS[1], rng, rate_hz=4.0, n_frames=2)
     assert not list(tmp_path.iterdir()) and mujoco.get_mju_user_warning() is before
