@@ -70,8 +70,8 @@ def write_video(
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0
         stream.codec_context.thread_count = 1
-        exact_gop = {"sc_threshold": "0", "keyint_min": str(GOP)}
-        stream.options = {"crf": str(CRF), "preset": "medium"} | exact_gop
+        exact_gop = dict(sc_threshold="0", keyint_min=str(GOP))
+        stream.options = dict(crf=str(CRF), preset="medium", **exact_gop)
         stream.width, stream.height = size
         for rgb in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))

@@ -30,7 +30,7 @@ _HAND = 'class="hand" rgba=".11 .11 .12 1"'
 
 
 def arm_mjcf(side: str, shell: str) -> str:
-    """Body of one arm, with links along +z from shoulder to fingertips; shell: RGBA of its covers."""
+    """MJCF of one arm, links along +z from shoulder to fingertips; shell: RGBA of its covers."""
     x, y, z = SHOULDER_M
     s = side_sign(side)
     link = _LINK.format(shell=shell)
@@ -68,7 +68,8 @@ def _finger_mjcf(side: str, i: int, direction: int) -> str:
    <joint name="{side}_finger{i}" type="slide" axis="{direction} 0 0" range="0 {FINGER_TRAVEL_M}"
     armature=".05" damping="4"/>
    <geom type="box" size=".008 .013 .028" pos="{x * 1.3} 0 .028" {_HAND}/>
-   <geom type="box" size=".009 .015 .038" pos="{x} 0 .092" class="pad" rgba=".30 .30 .33 1"/></body>"""
+   <geom type="box" size=".009 .015 .038" pos="{x} 0 .092" class="pad" rgba=".30 .30 .33 1"/>
+  </body>"""
 
 
 def actuator_mjcf(side: str) -> str:
@@ -125,7 +126,7 @@ class ArmIk:
     def tip_pose(
         self, q: Float[np.ndarray, " 7"]
     ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, "3 3"]]:
-        """Position between the fingertips (m) and flange axes of joint angles q, in the base frame."""
+        """Point between the fingertips (m) and flange axes at joint angles q, in the base frame."""
         self.data.qpos[self.qpos] = q
         mujoco.mj_kinematics(self.model, self.data)
         axes = self.data.site_xmat[self.flange].reshape(3, 3).copy()

@@ -126,7 +126,7 @@ def _locked(root: Path) -> Iterator[None]:
 def _make_in_parallel(
     root: Path, config: SampleConfig, numbers: list[int], workers: int
 ) -> Iterator[int]:
-    """Makes episodes in spawned processes, stopped on Ctrl-C or an error; yields finished numbers."""
+    """Makes episodes in spawned processes, stopped on Ctrl-C or an error; yields their numbers."""
     n_workers = min(workers or os.cpu_count() or 1, len(numbers))
     if n_workers <= 1:
         yield from (_make_one(root, config, number) for number in numbers)
@@ -150,8 +150,9 @@ def _make_in_parallel(
                 process.terminate()
         if isinstance(error, BrokenProcessPool):
             raise RuntimeError(
-                f"a worker making episodes in {root} was killed (out of memory?). Finished episodes "
-                "are kept: call again to make the rest, with fewer workers if memory is short."
+                f"a worker making episodes in {root} was killed (out of memory?). Finished "
+                "episodes are kept: call again to make the rest, with fewer workers if memory is "
+                "short."
             ) from error
         raise
 

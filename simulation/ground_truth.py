@@ -113,5 +113,5 @@ def read_ground_truth(folder: Path) -> GroundTruth:
 
 
 def _steps(images: np.ndarray) -> np.ndarray:
-    """First image, then differences modulo the integer type's range (undone by a cumulative sum)."""
+    """First image, then differences modulo the type's range; a cumulative sum restores them."""
     return np.concatenate([images[:1], images[1:] - images[:-1]])

@@ -122,7 +122,7 @@ def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
 
 
 def task_info_entry(episode: Episode) -> dict:
-    """The episode's object in `task_info/task_<id>.json`, with frame numbers at the sample's rate."""
+    """The episode's object in `task_info/task_<id>.json`; frame numbers at the sample's rate."""
     scene, trajectory = episode.scene, episode.trajectory
     objects = ", ".join(f"a {o.words}" for o in scene.objects)
     return agibot.task_info_entry(

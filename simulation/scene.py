@@ -285,7 +285,8 @@ _SCENE = """
  <default class="object">
   <geom contype="1" conaffinity="3" density="350" friction="1 .02 .0015" condim="6"/></default>
  <default class="paint"><geom contype="0" conaffinity="0" mass="0"/></default>
- <default class="fixed"><geom contype="1" conaffinity="1" group="0" friction="1 .01 .001"/></default>
+ <default class="fixed">
+  <geom contype="1" conaffinity="1" group="0" friction="1 .01 .001"/></default>
 </default>
 <worldbody>
  <geom name="floor" type="plane" size="6 6 .1" pos="0 0 -.45" class="fixed" rgba="{floor}"/>

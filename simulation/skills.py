@@ -25,7 +25,7 @@ REST_XYZ_M = (0.60, 0.33, TABLE_TOP_M + 0.19)  # left
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A hand's target: fingertip point (m, base frame), direction (rad), fingers 0 open .. 1 closed."""
+    """A hand's target: fingertip point in m (base frame), angles in rad, fingers 0 .. 1 closed."""
 
     xyz: Float[np.ndarray, " 3"]
     azimuth: float
@@ -201,7 +201,7 @@ def push(hand: Hand, now: Command, obj: SceneObject) -> Motion:
 
 
 def explore(hand: Hand, now: Command) -> Motion:
-    """A random action: a reach anywhere on this hand's side or through an object; random fingers."""
+    """A random action: a reach anywhere on this hand's side, or through one of its objects."""
     world, rng = hand.world, hand.rng
     (x0, x1), (_, y1) = WORKSPACE_M
     low, high = (x0 - 0.02, 0.03, 0.0), (x1, y1 + 0.05, 0.26)

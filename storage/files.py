@@ -157,7 +157,7 @@ class LocalFiles(Files):
 
 
 class ObjectFiles(Files):
-    """A prefix of an object store (`s3://bucket/prefix`), whose PUT is atomic and can be exclusive."""
+    """A prefix of an object store (`s3://bucket/prefix`), with atomic and exclusive PUT."""
 
     def __init__(self, uri: str, store: Any, prefix: str):
         self.uri, self.store, self.prefix = uri, store, prefix.strip("/")

@@ -1,4 +1,4 @@
-"""`roboscape weights`: lists the published weights, shows which are here, and fetches the others."""
+"""`roboscape weights`: lists the published weights and which are here, and fetches the others."""
 
 import json
 from collections.abc import Callable

@@ -34,7 +34,7 @@ def read_actions(path: Path, action_dim: int) -> Float32[np.ndarray, "t i a"]:
     if actions.ndim not in (2, 3) or 0 in actions.shape or actions.shape[-1] != action_dim:
         raise ValueError(
             f"{path}: found an array of shape {actions.shape}, expected (frames, {action_dim}) or "
-            f"(frames, sub-steps, {action_dim}): the world model takes {action_dim} numbers an action"
+            f"(frames, sub-steps, {action_dim}): the world model's actions have {action_dim} values"
         )
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):

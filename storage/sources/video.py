@@ -143,7 +143,7 @@ class Video:
         return self._reformatter.reformat(frame, format="rgb24").to_ndarray()
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames (rising): decoded on from one to the next, or from a nearer key frame."""
+        """The wanted frames (rising), each decoded from the last one or from a nearer key frame."""
         keys = np.flatnonzero(self.key_frame)
         at, frames = -1, None
         for index in wanted:

@@ -29,7 +29,7 @@ def list_stores(root: str) -> list[StoreRef]:
 
 
 def delete(ref: StoreRef) -> None:
-    """Deletes a store: the seal first, then the manifest, so that half a store never looks complete.
+    """Deletes a store: seal and manifest first, so that half a store never looks complete.
 
     This machine's cache of it is deleted too: a result that is made again must not resume there.
     """
@@ -74,7 +74,7 @@ def sweep(root: str, older_than_s: float) -> list[str]:
 
 
 def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple[str, float]]:
-    """Parts and published folders that neither commit nor seal names, with their newest file's time."""
+    """Parts and published folders that no commit or seal names; with their newest file's time."""
     parts: dict[str, list[FileInfo]] = defaultdict(list)
     for info in infos:
         where = info.path.removeprefix(f"{folder}/").split("/")

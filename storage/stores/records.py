@@ -207,9 +207,9 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
     found = _checksum(content)
     if found != expected:
         raise CorruptFile(
-            f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It was "
-            "changed after it was written: restore it from a backup, or delete the store and run "
-            "its stage again."
+            f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It "
+            "was changed after it was written: restore it from a backup, or delete the store and "
+            "run its stage again."
         )
     return content
 

@@ -102,7 +102,7 @@ def metadata_files(
 
 
 def zarr_codecs(spec: ArraySpec) -> list[BloscCodec | Crc32cCodec]:
-    """The chain after `bytes`. Always ends in crc32c: without, 60 of 60 bit flips went unnoticed."""
+    """The chain after `bytes`, ending in crc32c: without it, 60 of 60 bit flips went unnoticed."""
     if spec.codec == "raw":
         return [Crc32cCodec()]
     itemsize = np.dtype(spec.dtype).itemsize
@@ -195,7 +195,7 @@ class Shard:
 
     @cached_property
     def is_strided(self) -> bool:
-        """Whether the chunks are raw and consecutive, so that the file is an array of one stride."""
+        """Whether the chunks are raw and consecutive, so that the file is one strided array."""
         stride = self.n_bytes + CRC.size
         offsets = np.arange(self.n, dtype=np.uint64) * np.uint64(stride)
         strided = (self.index[:, 0] == offsets).all() and (self.index[:, 1] == stride).all()

@@ -88,7 +88,7 @@ def download(
 
 
 def _look_up(url: str, headers: dict[str, str]) -> HfFileMetadata:
-    """Size and digest. Only a busy server is asked again: a machine without network fails at once."""
+    """Size and digest. Asks only a busy server again: without a network it fails at once."""
     try:
         return get_hf_file_metadata(url, token=False, headers=headers)
     except HfHubHTTPError as error:
@@ -115,7 +115,7 @@ def _require_room(target: Path, needed: int) -> None:
     if needed > free:
         raise DiskFull(
             f"{target.name} needs {needed / 1e6:.0f} MB more and {target.parent} has "
-            f"{free / 1e6:.0f} MB free: free some space, or choose another folder, and fetch it again"
+            f"{free / 1e6:.0f} MB free: free some space, or choose another folder, and try again"
         )
 
 

@@ -81,7 +81,7 @@ def how_to_get(weights: PublishedWeights, folder: Path) -> str:
         )
     return (
         f"  There is no direct link: open {weights.page}, download {weights.file} and put it at "
-        f"{folder / weights.file}; then `roboscape weights fetch {weights.name}` checks and notes it"
+        f"{folder / weights.file}; then `roboscape weights fetch {weights.name}` checks it"
     )
 
 

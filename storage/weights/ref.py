@@ -49,8 +49,8 @@ class WeightsRef:
         found = _digest(path)
         if found != self.sha256:
             raise WeightsError(
-                f"weights '{self.name}': {path} has the SHA-256 {found}, expected {self.sha256}. It "
-                "is another file: restore the right one, or use WeightsRef.of(path), and what "
+                f"weights '{self.name}': {path} has the SHA-256 {found}, expected {self.sha256}. "
+                "It is another file: restore the right one, or use WeightsRef.of(path), and what "
                 "depends on it is made again."
             )
         return path

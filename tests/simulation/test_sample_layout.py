@@ -1,6 +1,4 @@
-"""A simulated episode as AGIBOT's reader sees it: rows, pictures, depth and camera against what was
-simulated.
-"""
+"""A simulated episode through AGIBOT's reader: rows, pictures, depth, camera as simulated."""
 
 import h5py
 import mujoco
@@ -59,7 +57,7 @@ def to_matrix(q: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-# -- the robot ---------------------------------------------------------------------------------------------------------
+# The robot
 
 
 def test_states_and_commands_come_back_as_simulated(listed: AgibotEpisode, simulated: Episode):
@@ -87,9 +85,7 @@ def test_states_and_commands_come_back_as_simulated(listed: AgibotEpisode, simul
 
 
 def test_flange_poses_are_those_of_the_pictures(simulated: Episode):
-    """By MuJoCo's own kinematics from `qpos`; apart by what a hand moves in the 2 ms of a physics
-    step.
-    """
+    """By MuJoCo's kinematics from `qpos`, up to a hand's motion in a physics step of 2 ms."""
     model, t = simulated.scene.model, simulated.trajectory
     data, step_m = mujoco.MjData(model), 0.002 * 1.0  # m/s, faster than any hand here
     for k in range(N):
@@ -105,8 +101,8 @@ WIDTHS = {
     "state/joint/position": (14,), "state/joint/current_value": (14,), "state/end/position": (2, 3),
     "state/end/orientation": (2, 4), "state/effector/position": (2,), "state/head/position": (2,),
     "state/waist/position": (2,), "action/joint/position": (14,), "action/end/position": (2, 3),
-    "action/end/orientation": (2, 4), "action/effector/position": (2,), "action/head/position": (2,),
-    "action/waist/position": (2,), "action/robot/velocity": (2,),
+    "action/end/orientation": (2, 4), "action/effector/position": (2,),
+    "action/head/position": (2,), "action/waist/position": (2,), "action/robot/velocity": (2,),
 }  # fmt: skip
 
 
@@ -146,7 +142,7 @@ def test_quaternions_are_the_rotations_and_keep_their_sign(drawn: list[np.ndarra
     assert ((found[1:] * found[:-1]).sum(-1) > -1e-7).all()
 
 
-# -- pictures and depth ------------------------------------------------------------------------------------------------
+# Pictures and depth
 
 
 def test_the_video_shows_what_is_rendered(listed: AgibotEpisode, simulated: Episode):
@@ -196,7 +192,7 @@ def test_a_depth_camera_sees_planes_whole_and_loses_some_of_their_edges():
     assert (sense_depth(np.full((4, 4), 6.0, np.float32), np.random.default_rng(0)) == 0).all()
 
 
-# -- the camera --------------------------------------------------------------------------------------------------------
+# The camera
 
 
 def lifted(
@@ -221,7 +217,7 @@ def projected(listed: AgibotEpisode, points: np.ndarray, frame: int) -> np.ndarr
     return np.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], axis=1)
 
 
-def test_pixels_of_the_table_lie_on_the_table(
+def test_pixels_of_the_table_are_on_the_table(
     listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     table = simulated.scene.model.geom("table").id
@@ -233,13 +229,13 @@ def test_pixels_of_the_table_lie_on_the_table(
         np.testing.assert_allclose(top[:, 2], TABLE_TOP_M, atol=0.0015)
 
 
-def test_things_are_seen_where_the_calibration_puts_them(
+def test_objects_are_seen_where_the_calibration_puts_them(
     listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     bodies = np.array(truth.geom_body)
     tested = 0
-    for thing in simulated.scene.objects:
-        parts = np.flatnonzero(bodies == thing.name)
+    for obj in simulated.scene.objects:
+        parts = np.flatnonzero(bodies == obj.name)
         mask = np.isin(truth.geom[0], parts)
         y, x = np.nonzero(mask)
         px, py = projected(listed, truth.geom_position_m[0, parts[:1]], 0)[0]
@@ -251,7 +247,7 @@ def test_things_are_seen_where_the_calibration_puts_them(
         ):
             continue  # cut off by the frame, or hidden
         tested += 1
-        assert mask[round(py), round(px)], f"{thing.words} at {px:.1f}, {py:.1f}"
+        assert mask[round(py), round(px)], f"{obj.words} at {px:.1f}, {py:.1f}"
         assert abs(px - (x.min() + x.max()) / 2) < 2.5 and abs(py - (y.min() + y.max()) / 2) < 4
     assert tested >= 2
 
@@ -259,7 +255,7 @@ def test_things_are_seen_where_the_calibration_puts_them(
 def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
     listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
-    """Rays made from the files alone, cast at the simulated scene, meet what the picture shows."""
+    """Rays made from the files alone hit in the simulated scene what the picture shows."""
     frame, model = N - 1, simulated.scene.model
     data = mujoco.MjData(model)
     data.qpos[:] = simulated.trajectory.qpos[frame]
@@ -288,7 +284,7 @@ def test_the_camera_is_agibots(listed: AgibotEpisode):
     np.testing.assert_allclose(pose[:, :3] @ pose[:, :3].T, np.eye(3), atol=1e-9)
 
 
-# -- the words ---------------------------------------------------------------------------------------------------------
+# Task texts
 
 
 def test_segments_follow_each_other_through_the_episode(

@@ -85,8 +85,8 @@ def write_clips(
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs=inputs or {}, specs=specs,
-        n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
+        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs=inputs or {},
+        specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
     )  # fmt: skip
     store.create(ref, manifest)
     for shard in range(manifest.n_shards):

@@ -59,8 +59,8 @@ def make_stores(root: Path) -> Stores:
 def tokenizer_stage(**changes: Any) -> TrainTokenizer:
     """Four images of 32 px a step; saved every second step."""
     stage = TrainTokenizer(
-        source="rgb", model=TOKENIZER, training=FEW, clips_per_batch=2, frames_per_clip=2, n_val_clips=2,
-        watch=RunConfig(save_every=2), device="cpu",
+        source="rgb", model=TOKENIZER, training=FEW, clips_per_batch=2, frames_per_clip=2,
+        n_val_clips=2, watch=RunConfig(save_every=2), device="cpu",
     )  # fmt: skip
     return replace(stage, **changes)
 

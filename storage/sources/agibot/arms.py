@@ -72,7 +72,7 @@ def closed_fraction(raw: Float64[np.ndarray, "n e"]) -> Float64[np.ndarray, "n 2
 def gripper_sense(
     measured: Float64[np.ndarray, "m 2"], commanded: Float64[np.ndarray, "m 2"]
 ) -> Literal[1, -1] | None:
-    """Whether measured closed fractions follow the commanded ones (1), oppose them (-1), or neither.
+    """Whether measured fractions follow (1) or oppose (-1) the commanded ones; None if unclear.
 
     One answer for both arms: by the correlation over both, after subtracting each arm's mean.
     """

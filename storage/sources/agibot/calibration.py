@@ -27,7 +27,10 @@ class Intrinsics:
 
 
 def read_intrinsics(ref: FileRef) -> Intrinsics:
-    """`<camera>_intrinsic_params.json`. Raises SourceError (`corrupt_calibration`, `missing_file`)."""
+    """`<camera>_intrinsic_params.json`.
+
+    Raises SourceError (`corrupt_calibration`, `missing_file`).
+    """
     try:
         found = _json(ref)["intrinsic"]
         fx, fy, cx, cy = (float(found[name]) for name in ("fx", "fy", "ppx", "ppy"))

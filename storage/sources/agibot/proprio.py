@@ -79,7 +79,7 @@ class ProprioHeader:
 
 
 def read_proprio_header(ref: FileRef) -> ProprioHeader:
-    """Times and effector. Raises SourceError as `read_proprio` does, for names, shapes and times."""
+    """Times and effector. Raises SourceError like `read_proprio`, for names, shapes and times."""
     with open_h5(ref) as file:
         times = read_times(file, ref)
         for name in ("effector/position", "joint/position", "end/position", "end/orientation"):

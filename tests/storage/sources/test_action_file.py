@@ -1,4 +1,4 @@
-"""Actions from files of people: all formats give the same numbers, and what is wrong is told."""
+"""Actions from users' files: all formats give the same numbers, and faults are named."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_names_of_columns_are_skipped(tmp_path):
         ("a.npy", "nothing of the kind", "not a table of numbers"),
     ],
 )
-def test_other_files_are_told_from_actions(tmp_path, name, content, message):
+def test_other_files_are_refused(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ValueError, match=message):

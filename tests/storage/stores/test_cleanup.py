@@ -51,7 +51,7 @@ def test_a_retracted_part_is(root):
 
 
 def test_a_sealed_part_is_not_even_where_its_commit_was_lost(root):
-    """Readers go by the seal."""
+    """Readers trust the seal."""
     ref = filled(created(root), clips())
     open_files(ref.uri).delete("commits/00000001.json")
     assert garbage(root, -1.0) == []
@@ -97,7 +97,7 @@ def test_the_work_of_unfinished_results_is_not(tmp_path):
 
 
 def test_strangers_files_are_left_alone(tmp_path):
-    """What file browsers and people leave beside the stores."""
+    """Files of file browsers and users beside the stores."""
     ref = filled(created(tmp_path), clips())
     for stray in (
         tmp_path / "stores/.DS_Store",

@@ -88,7 +88,7 @@ def test_nothing_is_visible_before_it_is_finished(root):
     assert_holds(ref)
 
 
-def test_work_is_kept_and_gone_on_from(root):
+def test_work_is_kept_and_resumed(root):
     ref = new(root)
     with open_writer(ref) as writer:
         put(writer.path, {"checkpoints/last.pt": b"step 10"})
@@ -158,7 +158,7 @@ def test_killed_at_any_moment_while_it_is_published_nothing_is_lost(tmp_path):
     assert moment >= 4 and sealed == 1
 
 
-def test_two_machines_that_make_the_same_cannot_spoil_what_is_sealed(tmp_path, monkeypatch):
+def test_a_second_machine_cannot_change_a_sealed_result(tmp_path, monkeypatch):
     """In an object store they see no common lock: the later one must leave the earlier one's files
     alone.
     """
@@ -210,7 +210,7 @@ def test_copies_in_the_cache_are_checked_and_fetched_again(tmp_path, monkeypatch
         open_result(ref).file("checkpoints/last.pt")
 
 
-def test_made_anew_it_does_not_go_on_from_what_was_deleted(root):
+def test_made_again_it_does_not_resume_from_deleted_work(root):
     ref = new(root)
     with open_writer(ref) as writer:
         put(writer.path, {"checkpoints/last.pt": b"old"})
@@ -225,7 +225,7 @@ def test_made_anew_it_does_not_go_on_from_what_was_deleted(root):
     assert_holds(ref, {"a": b"b"})
 
 
-def test_results_and_rows_are_not_taken_for_each_other(tmp_path):
+def test_results_and_rows_are_not_confused(tmp_path):
     ref = created(tmp_path)
     with pytest.raises(StoreError, match="holds rows of clips, not a result: use `open_rows`"):
         open_result(ref)
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_while_publishing_keeps_the_work(tmp_path, monkeypa
     assert_holds(ref)
 
 
-def test_a_moved_root_is_still_whole(tmp_path):
+def test_a_moved_root_is_still_complete(tmp_path):
     ref = published(new(tmp_path / "here"))
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert_holds(StoreRef.at(str(tmp_path / "there"), ref.stage, ref.key))

@@ -49,7 +49,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def together(*jobs: Callable[[], object]) -> list[object]:
-    """The results of jobs that start at one moment in a thread each."""
+    """The results of jobs that start at the same moment, each in a thread."""
     barrier, results = threading.Barrier(len(jobs)), [None] * len(jobs)
 
     def run(i: int) -> None:
@@ -67,7 +67,7 @@ def together(*jobs: Callable[[], object]) -> list[object]:
 def assert_holds(
     ref: StoreRef, arrays: dict[str, np.ndarray], rejected: tuple[int, ...] = ()
 ) -> None:
-    """Whether a sealed store is whole and gives exactly these clips."""
+    """Asserts that a sealed store is intact and has exactly these clips."""
     assert verify(ref, "full") == []
     rows = open_rows(ref)
     made = np.setdiff1d(np.arange(N), rejected)
@@ -76,7 +76,7 @@ def assert_holds(
         assert rows.gather(name, made).tobytes() == array[made].tobytes()
 
 
-# From nothing to the seal
+# Create, write, commit, seal
 
 
 def test_what_is_written_is_there_once_it_is_sealed(root):
@@ -166,7 +166,7 @@ def test_sealing_again_writes_nothing(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-# Two who do the same
+# Two writers
 
 
 def test_of_two_attempts_at_a_shard_the_first_counts(root):
@@ -174,7 +174,7 @@ def test_of_two_attempts_at_a_shard_the_first_counts(root):
     first, second = write(ref, 0, clips(1)), write(ref, 0, clips(2))
     assert store.commit(ref, first)
     assert not store.commit(ref, second)
-    assert store.commit(ref, first), "a driver that repeats itself meets its own commit"
+    assert store.commit(ref, first), "a driver that repeats itself finds its own commit"
     rows = open_rows(ref, partial=True)
     np.testing.assert_array_equal(rows.gather("tokens", np.arange(4)), clips(1)["tokens"][:4])
     assert verify(ref, "full") == []
@@ -191,7 +191,7 @@ def test_of_committers_that_race_exactly_one_wins(root):
     assert verify(ref, "full") == []
 
 
-def test_creating_again_keeps_the_store_and_its_cut(root):
+def test_creating_again_keeps_the_store_and_its_shards(root):
     ref = filled(created(root), clips())
     store.create(ref, manifest(clips_per_shard=3, attributes={"new": 1}, code={"commit": "b"}))
     assert store.read_manifest(ref).clips_per_shard == STEP
@@ -214,14 +214,14 @@ def test_another_recipe_under_the_same_key_is_refused(root, change):
     )
 
 
-# What is not taken
+# What is refused
 
 
 def test_other_formats_are_refused_and_later_minor_versions_read(root):
     ref, files = filled(created(root), clips()), open_files(root)
     for name, version, good in [
-        ("roboscape-stores", "1.7", True), ("roboscape-stores", "2.0", False), ("roboscape-stores", "11.0", False),
-        ("other", "1.0", False),
+        ("roboscape-stores", "1.7", True), ("roboscape-stores", "2.0", False),
+        ("roboscape-stores", "11.0", False), ("other", "1.0", False),
     ]:  # fmt: skip
         files.write(
             "format.json", [encode_document({"name": name, "version": version, "later": 1})]
@@ -234,7 +234,7 @@ def test_other_formats_are_refused_and_later_minor_versions_read(root):
                 refused()
 
 
-def test_a_store_that_is_not_there_is_said_to_be_not_there(root):
+def test_a_missing_store_is_reported(root):
     ref = StoreRef.at(root, "clip", "0" * 16)
     assert not store.exists(ref) and not store.is_complete(ref) and cleanup.list_stores(root) == []
     for call in (
@@ -304,7 +304,7 @@ def test_clips_must_be_made_or_rejected(tmp_path):
     assert store.missing_shards(ref) == [0, 1, 2]
 
 
-def test_a_part_that_reads_back_differently_is_given_up(tmp_path, monkeypatch):
+def test_a_part_that_reads_back_differently_is_deleted(tmp_path, monkeypatch):
     ref, encode = created(tmp_path), store.encode_shard
     monkeypatch.setattr(
         store,
@@ -324,7 +324,7 @@ def test_a_part_that_reads_back_differently_is_given_up(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
 )
-def test_a_part_that_cannot_be_finished_is_removed_and_the_rest_kept(tmp_path, monkeypatch, error):
+def test_an_interrupted_part_is_deleted_and_the_others_kept(tmp_path, monkeypatch, error):
     ref, arrays = created(tmp_path), clips()
     store.commit(ref, write(ref, 0, arrays))
     before = tree(tmp_path)
@@ -336,9 +336,11 @@ def test_a_part_that_cannot_be_finished_is_removed_and_the_rest_kept(tmp_path, m
                 write(ref, 1, arrays)
         if full:
             assert re.search(
-                r"store clip/\w+, shard 1 \(0.0 MB uncompressed\): the disk is full \(No space left on device\) while "
-                rf"writing {tmp_path}/.*[\d.]+ of \d+ MB are free", str(raised.value)
-            )  # fmt: skip
+                r"store clip/\w+, shard 1 \(0.0 MB uncompressed\): the disk is full "
+                rf"\(No space left on device\) while writing {tmp_path}/.*[\d.]+ of \d+ MB are "
+                "free",
+                str(raised.value),
+            )
         assert tree(tmp_path) == before
     assert_holds(filled(ref, arrays), arrays)
 
@@ -354,8 +356,8 @@ def parts_with_files(ref: StoreRef) -> set[str]:
     return {f"parts/{path.split('/')[0]}" for path in tree(Path(ref.uri) / "parts")}
 
 
-def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on_with(tmp_path):
-    """Every prefix of the changes that creating, writing, committing and sealing make to the disk."""
+def test_killed_at_any_moment_a_store_is_complete_or_visibly_not_and_can_be_resumed(tmp_path):
+    """After every prefix of the disk operations of creating, writing, committing and sealing."""
     moment, sealed = 0, 0
     while killed_at(
         moment,
@@ -388,7 +390,7 @@ def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on
     assert moment > 40 and sealed == 1  # the last change but one makes the seal
 
 
-def test_killed_while_it_is_deleted_a_store_never_looks_whole(tmp_path):
+def test_killed_while_it_is_deleted_a_store_never_looks_complete(tmp_path):
     moment = 0
     while True:
         ref = filled(created(tmp_path / str(moment), ONE), one_array())
@@ -455,7 +457,7 @@ def test_writers_killed_again_and_again_leave_nothing_corrupt(tmp_path):
     assert verify(ref) == []
 
 
-def test_a_damaged_shard_is_taken_back_and_only_it_is_made_again(root):
+def test_a_damaged_shard_is_retracted_and_only_it_is_made_again(root):
     arrays = clips()
     ref, files = (
         filled(created(root), arrays, REJECTED),
@@ -488,7 +490,7 @@ def test_a_deleted_store_is_gone_and_can_be_made_again(root):
 
 
 def test_part_records_cross_processes_as_json(tmp_path):
-    """What a worker hands to its driver is all that the driver needs."""
+    """A part record is all that the driver needs from a worker."""
     ref, message = created(tmp_path), tmp_path / "message"
     assert (
         in_child(lambda: message.write_text(json.dumps(write(ref, 0, clips(), (1,)).to_json())))

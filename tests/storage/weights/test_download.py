@@ -1,4 +1,4 @@
-"""A whole file with the right digest, or none and a reason: whatever the server and the line do."""
+"""A complete file with the right digest, or none and a reason, whatever server and network do."""
 
 import errno
 import fcntl
@@ -72,7 +72,7 @@ def interrupt_at(n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqdm, "update", update)
 
 
-def test_a_file_arrives_whole_with_a_bar(
+def test_a_file_is_fetched_with_a_progress_bar(
     server: FileServer,
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +136,7 @@ def test_an_interrupted_download_is_resumed_by_the_next_call(
     assert server.ranges_asked() == [None, "bytes=1000000-"]
 
 
-def test_a_whole_part_is_only_checked(server: FileServer, target: Path, part: Path):
+def test_a_complete_part_is_only_checked(server: FileServer, target: Path, part: Path):
     """As a kill between the last byte and the check leaves it."""
     part.parent.mkdir()
     part.write_bytes(CONTENT)
@@ -158,21 +158,21 @@ def test_a_server_that_states_no_length(server: FileServer, target: Path):
 def test_without_a_digest_an_interrupted_download_starts_again(
     server: FileServer, target: Path, part: Path
 ):
-    """Nothing would tell whether both halves are of the same file."""
+    """Nothing would show whether both halves are of the same file."""
     part.parent.mkdir()
     part.write_bytes(b"of something else")
     fetched(server, target)
     assert server.ranges_asked() == [None]
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server: FileServer, target: Path, part: Path):
+def test_a_part_that_is_too_long_is_discarded(server: FileServer, target: Path, part: Path):
     part.parent.mkdir()
     part.write_bytes(CONTENT + b"more")
     fetched(server, target, sha256=SHA256)
     assert server.ranges_asked() == [None]
 
 
-def test_halves_of_two_files_are_found_by_the_digest(server: FileServer, target: Path, part: Path):
+def test_a_mix_of_two_files_is_found_by_its_digest(server: FileServer, target: Path, part: Path):
     part.parent.mkdir()
     part.write_bytes(b"of something else")
     with pytest.raises(DownloadError, match=f"expected {SHA256}; it was deleted"):
@@ -207,14 +207,14 @@ def test_a_server_that_stays_busy_is_given_up(server: FileServer, target: Path):
     assert len(server.requests) < 10
 
 
-def test_a_line_that_gives_nothing_more_is_given_up(server: FileServer, target: Path, part: Path):
+def test_a_connection_without_progress_is_given_up(server: FileServer, target: Path, part: Path):
     server.cuts = [1_000_000] + [0] * 20
     with pytest.raises(DownloadError, match=r"broke: .*\. 1\.0 MB are kept for the next try\. Try"):
         download(f"{server.root}/net.pth", target, sha256=SHA256)
     assert part.stat().st_size == 1_000_000 and not target.exists()
 
 
-def test_every_byte_renews_the_patience(server: FileServer, target: Path):
+def test_progress_resets_the_count_of_tries(server: FileServer, target: Path):
     server.cuts = [100_000] * 10
     fetched(server, target, sha256=SHA256)
     assert len(server.ranges_asked()) == 11
@@ -241,9 +241,7 @@ def test_without_a_network_it_fails_at_once(target: Path, waited: list[float]):
     assert waited == []
 
 
-def test_the_hubs_own_offline_switch_is_named(
-    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_offline_mode_is_named(server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set"):
         download(f"{server.root}/net.pth", target)

@@ -19,15 +19,15 @@ from storage.weights.folder import read_records, require_files, resolve_weights,
 CONTENT = b"a small network"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PINNED = PublishedWeights(
-    name="net", file="net.pth", about="A network", licence="CC-BY-NC-4.0", used_by="depth", size=len(CONTENT),
-    sha256=SHA256, page="https://lab.example/net", url="https://lab.example/net/net.pth",
+    name="net", file="net.pth", about="A network", licence="CC-BY-NC-4.0", used_by="depth",
+    size=len(CONTENT), sha256=SHA256, page="https://lab.example/net", url="https://lab.example/net/net.pth",
 )  # fmt: skip
 UNPINNED = replace(PINNED, name="other", file="other.pth", sha256="", exact=False, url="")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder, in a world with two published files."""
+    """A weights folder, with a catalogue of two files."""
     for module in (catalogue, folder_module):
         monkeypatch.setattr(module, "PUBLISHED", (PINNED, UNPINNED))
     (tmp_path / "weights").mkdir()
@@ -55,7 +55,7 @@ def test_licences_of_the_networks_that_label():
     assert not any(w.non_commercial for w in PUBLISHED if w.used_by not in ("depth", "keypoints"))
 
 
-def test_a_mirror_takes_the_hubs_place_and_no_others():
+def test_a_mirror_replaces_the_hub_only():
     vits, alexnet = find_published("vda-vits"), find_published("lpips-alexnet")
     assert vits.address("https://mirror.example/") == vits.url.replace(
         "https://huggingface.co", "https://mirror.example"
@@ -75,11 +75,11 @@ def test_a_name_gives_the_file_with_its_digest_and_licence(folder: Path):
     assert ref.non_commercial and ref.resolve() == folder / "net.pth"
 
 
-def test_the_first_use_is_told_and_noted_once(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_first_use_is_reported_and_noted_once(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "other.pth").write_bytes(CONTENT)
     resolve_weights("other", folder)
-    told = capsys.readouterr().err
-    assert SHA256 in told and "nothing to compare it with, so it is trusted, and noted" in told
+    output = capsys.readouterr().err
+    assert SHA256 in output and "nothing to compare it with, so it is trusted, and noted" in output
     resolve_weights("other", folder)
     assert capsys.readouterr().err == ""
     noted = json.loads((folder / "weights.json").read_text())["other"]
@@ -111,11 +111,11 @@ def test_another_file_than_published_is_refused_and_not_noted(folder: Path):
 
 
 def test_a_missing_file_says_what_it_is_and_how_to_get_it(folder: Path):
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as raised:
         resolve_weights("net", folder)
-    for part in ("A network", "not for commercial use", str(folder / "net.pth"), "roboscape weights fetch net",
-                 "https://lab.example/net/net.pth"):  # fmt: skip
-        assert part in str(told.value)
+    for part in ("A network", "not for commercial use", str(folder / "net.pth"),
+                 "roboscape weights fetch net", "https://lab.example/net/net.pth"):  # fmt: skip
+        assert part in str(raised.value)
     with pytest.raises(
         WeightsError,
         match=r"no direct link: open https://lab.example/net, download other.pth and put",
@@ -123,13 +123,13 @@ def test_a_missing_file_says_what_it_is_and_how_to_get_it(folder: Path):
         resolve_weights("other", folder)
 
 
-def test_all_that_is_missing_is_named_at_once(folder: Path):
+def test_all_missing_files_are_named_at_once(folder: Path):
     with pytest.raises(WeightsError, match=r"(?s)weights 'net'.*weights 'other'"):
         require_files(["net", "other"], folder)
     (folder / "net.pth").write_bytes(CONTENT)
-    with pytest.raises(WeightsError) as told:
+    with pytest.raises(WeightsError) as raised:
         require_files(["net", "other"], folder)
-    assert "weights 'net'" not in str(told.value)
+    assert "weights 'net'" not in str(raised.value)
     require_files(["net"], folder)
     with pytest.raises(LookupError, match="no published weights 'nets'; there is: net, other"):
         require_files(["nets"], folder)
@@ -146,7 +146,7 @@ def test_a_path_gives_any_file_and_an_unknown_name_lists_the_known(folder: Path,
         resolve_weights("nett", folder)
 
 
-def test_a_published_file_keeps_its_name_and_licence_wherever_it_lies(folder: Path, tmp_path: Path):
+def test_a_published_file_keeps_its_name_and_licence_at_any_path(folder: Path, tmp_path: Path):
     """By its digest, published or noted; where there is neither, by its file name."""
     for name, content in (("renamed.pth", CONTENT), ("other.pth", b"whatever")):
         (tmp_path / name).write_bytes(content)
@@ -159,9 +159,7 @@ def test_a_published_file_keeps_its_name_and_licence_wherever_it_lies(folder: Pa
     assert resolve_weights(str(tmp_path / "elsewhere.bin"), folder).name == "other"
 
 
-def test_a_folder_that_cannot_be_written_is_used_all_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_read_only_folder_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "net.pth").write_bytes(CONTENT)
 
     def refuse(*_) -> None:
