@@ -28,7 +28,7 @@ TERMS = (
 COMPARED: dict[Basis, str] = {
     "published": "as published",
     "server": "as its publisher's server stated",
-    "first use": "as first seen: nobody publishes it",
+    "first use": "as first seen: no digest is published",
 }
 DIGITS = 12  # of a digest, in tables
 
@@ -139,7 +139,7 @@ def fetch(
     if weights.non_commercial:
         out.print(f"[yellow]{weights.licence} {TERMS}[/yellow]")
     if path.is_file():
-        ref = resolve_weights(name, folder, say=lambda _: None)
+        ref = resolve_weights(name, folder, report=lambda _: None)
         record = read_records(folder).get(name)  # none where the folder cannot be written
         unnoted: Basis = "published" if weights.sha256 else "first use"
         basis = record.basis if record else unnoted

@@ -60,7 +60,7 @@ def download(
         raise _failure(url, target, why)
 
     with _unfinished(target) as part:
-        # Without a digest, nothing would tell whether both halves are of the same file.
+        # Without a digest, nothing shows whether both halves are of the same file.
         if not expected or part.tell() > (offer.size or part.tell()):
             part.seek(0)
             part.truncate()

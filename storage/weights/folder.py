@@ -40,13 +40,13 @@ class WeightsRecord:
 
 
 def resolve_weights(
-    name_or_path: str, folder: Path, say: Callable[[str], None] | None = None
+    name_or_path: str, folder: Path, report: Callable[[str], None] | None = None
 ) -> WeightsRef:
     """The published weights of that name, from `folder`, or else the file at that path.
 
-    A file that is not noted yet is hashed and noted in `weights.json`, and `say` (default: a line
-    on stderr) reports it. A file given by its path has the name and licence of the published one
-    that it equals, if any.
+    A file that is not noted yet is hashed and noted in `weights.json`, and `report` (default: a
+    line on stderr) gets a message. A file given by its path has the name and licence of the
+    published one that it equals, if any.
 
     Raises WeightsError if the file is missing (saying how to get it) or differs from the one
     published or noted; LookupError for what is neither a name nor a file.
@@ -61,8 +61,8 @@ def resolve_weights(
     record = read_records(folder).get(weights.name)
     _check(weights, folder, ref.sha256, record)
     if record is None or record.sha256 != ref.sha256:
-        report = f"weights '{weights.name}': {path} has the SHA-256 {ref.sha256}; "
-        (say or _to_stderr)(report + _note(weights, folder, ref.sha256))
+        found = f"weights '{weights.name}': {path} has the SHA-256 {ref.sha256}; "
+        (report or _to_stderr)(found + _note(weights, folder, ref.sha256))
     return ref
 
 

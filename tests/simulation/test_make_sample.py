@@ -165,10 +165,10 @@ def test_a_lost_episode_is_made_again_alone(resumed):
 
 
 def test_another_config_in_the_same_folder_is_refused(quick_sample: SampleSummary):
-    before = times(quick_sample.root)
+    before = times(quick_sample.root, made(quick_sample.root))
     with pytest.raises(FileExistsError, match=r"seed=0 there, 5 asked.*give another folder"):
         make_sample(quick_sample.root, replace(QUICK, seed=5))
-    assert times(quick_sample.root) == before
+    assert times(quick_sample.root, made(quick_sample.root)) == before
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path):

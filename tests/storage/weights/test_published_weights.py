@@ -65,7 +65,7 @@ def test_a_mirror_replaces_the_hub_only():
 
 def test_a_name_gives_the_file_with_its_digest_and_licence(folder: Path):
     (folder / "net.pth").write_bytes(CONTENT)
-    ref = resolve_weights("net", folder, say=lambda _: None)
+    ref = resolve_weights("net", folder, report=lambda _: None)
     assert (ref.name, ref.sha256, ref.licence, ref.path) == (
         "net",
         SHA256,
@@ -92,7 +92,7 @@ def test_the_first_use_is_reported_and_noted_once(folder: Path, capsys: pytest.C
 
 def test_from_then_on_another_file_is_refused(folder: Path):
     (folder / "other.pth").write_bytes(CONTENT)
-    resolve_weights("other", folder, say=lambda _: None)
+    resolve_weights("other", folder, report=lambda _: None)
     (folder / "other.pth").write_bytes(CONTENT + b"!")
     with pytest.raises(
         WeightsError, match=rf"but {SHA256} was noted in .*weights.json on 20.*delete its entry"
@@ -154,7 +154,7 @@ def test_a_published_file_keeps_its_name_and_licence_at_any_path(folder: Path, t
     by_name = resolve_weights(str(tmp_path / "other.pth"), folder)
     assert (by_name.name, by_name.non_commercial) == ("other", True)
     (folder / "other.pth").write_bytes(b"as noted")
-    resolve_weights("other", folder, say=lambda _: None)
+    resolve_weights("other", folder, report=lambda _: None)
     (tmp_path / "elsewhere.bin").write_bytes(b"as noted")
     assert resolve_weights(str(tmp_path / "elsewhere.bin"), folder).name == "other"
 
@@ -167,7 +167,7 @@ def test_a_read_only_folder_is_used(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(folder_module, "write_record", refuse)
     said: list[str] = []
-    assert resolve_weights("net", folder, say=said.append).sha256 == SHA256
+    assert resolve_weights("net", folder, report=said.append).sha256 == SHA256
     assert "not noted in" in said[0] and "Permission denied" in said[0]
 
 
