@@ -29,7 +29,7 @@ import torch
 from model.spatial_tracker import config as tracker_sizes
 from model.spatial_tracker.cost import predict_cost
 from model.spatial_tracker.model import SpatialTracker
-from model.spatial_tracker.predictor import first_frame_grid, track_points
+from model.spatial_tracker.predictor import support_points, track_points
 from model.training.checkpoint import save_model
 from model.training.peak_flops import device_name, measure_peak
 from model.video_depth import config as depth_sizes
@@ -163,7 +163,7 @@ def tracker_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
     network = SpatialTracker(config).to(setting.device).eval()
     frames = clips(setting.batch)
     depth = np.random.default_rng(1).uniform(0.5, 2, frames.shape[:-1]).astype(np.float32)
-    queries = first_frame_grid(GRID, SIDE, SIDE)
+    queries = support_points(GRID, SIDE, SIDE)
     cost = predict_cost(config, setting.batch, FRAMES, len(queries) + SUPPORT)
     work = lambda: track_points(network, frames, depth, queries, precision=setting.precision)  # noqa: E731
     return work, cost.flops, cost.peak_bytes
@@ -205,6 +205,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     from pipeline.orchestration.clip_worker import Job
     from pipeline.orchestration.recipe import describe, output_ref, taken
     from storage.stores import store
+    from storage.stores.records import StoreRef
 
     n_gpus = n_gpus_of(device)
     ray.init(
@@ -212,7 +213,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     )  # fmt: skip
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        made: dict[str, store.StoreRef] = {}
+        made: dict[str, StoreRef] = {}
         for stage in tiny_stages(Path(folder), n_clips, n_gpus):
             inputs = taken(stage, made)
             out = made[stage.name] = output_ref(stage, inputs, folder)

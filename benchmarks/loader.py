@@ -34,11 +34,10 @@ from stages.training.prefetch import Prefetched
 from stages.training.prepared_rows import PreparedRows
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store
-from storage.stores.records import Kind
+from storage.stores.records import Kind, Manifest, StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import open_rows
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, StoreRef
 
 T, GRID, POINTS, SIDE, SHARD = 16, (16, 16), 1024, 256, 64
 # A second, bfloat16 products; from the project's performance notes, not measured here

@@ -113,7 +113,7 @@ def stage_row(name: str, ours: float, control: float) -> Row:
 def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
     """Seconds inside the stage's own function, over all clips that have inputs."""
     from pipeline.orchestration.clip_worker import Job, Worker
-    from storage.stores.store import StoreRef
+    from storage.stores.records import StoreRef
 
     worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
                                                                     output_key(stage, inputs))))  # fmt: skip
@@ -133,10 +133,15 @@ def output_key(stage: Any, inputs: dict[str, Any]) -> str:
     return output_ref(stage, inputs, next(iter(inputs.values())).root).key
 
 
+def decode(path: Path, wanted: np.ndarray) -> np.ndarray:
+    from storage.sources.video import Video
+
+    with Video(path) as video:
+        return video.frames(wanted)
+
+
 def decode_speed(source: Path) -> Row:
     """Frames of a 2 Hz clip by our reader against a bare PyAV loop that converts the same frames."""
-    from storage.sources.video import frames_at
-
     path = sorted(source.rglob("head_color.mp4"))[0]
     with av.open(str(path)) as container:
         n_frames, rate = (
@@ -144,7 +149,7 @@ def decode_speed(source: Path) -> Row:
             float(container.streams.video[0].average_rate or 0),
         )
     wanted = np.arange(0, n_frames, max(1, round(rate / 2)))
-    ours = cpu_s(lambda: frames_at(path, wanted))
+    ours = cpu_s(lambda: decode(path, wanted))
     bare = cpu_s(lambda: bare_decode(path, set(wanted.tolist())))
     what = f"decode {len(wanted)} of {n_frames} frames / bare PyAV loop"
     return Row(

@@ -14,9 +14,9 @@ from statistics import median
 import numpy as np
 
 from storage.stores import store
+from storage.stores.records import Manifest, StoreRef
 from storage.stores.rows import Rows, open_rows
 from storage.stores.spec import ArraySpec, Codec
-from storage.stores.store import Manifest, StoreRef
 
 Array = np.ndarray
 BATCH = 64  # clips of a training batch

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, get_args
 
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
 from stages.base import Stage
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 StageName = Literal[
     "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer", "depth_tokenizer",

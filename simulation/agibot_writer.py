@@ -1,8 +1,8 @@
-"""Write one simulated episode in AGIBOT-World's layout (Beta, gripper robot, head camera).
+"""Writes a simulated episode in AGIBOT-World's layout (Beta, gripper robot, head camera).
 
-Four folders per episode (`episode_folders`), each as the real data set has them: video and depth,
-calibration, and `proprio_stats.h5` with every group of a real file, the empty ones too. Quaternions
-are xyzw; nothing simulated-only (ground truth, success) is written here.
+As in the real data set: video and depth, calibration, and `proprio_stats.h5` with every group of a
+real file, the empty ones too. Quaternions are xyzw. What only a simulation has (ground truth,
+success) is not written here.
 """
 
 import json
@@ -20,18 +20,19 @@ from simulation.episode import Trajectory
 from simulation.policies import Task
 from simulation.scene import CAMERA_PITCH_DEG, Camera
 
-CRF = 18  # H.264 quality; visually near lossless at these sizes
-GOP = 15  # 2 Hz clips of a 30 fps video start on key frames
+CRF = 18  # H.264 quality; visually almost lossless at these sizes
+GOP = 15  # frames of 2 Hz clips of a 30 fps video are key frames
 # Standard deviation of the simulated depth sensor at 1 m; grows with the square of the depth
 DEPTH_NOISE_M = 0.001
-DEPTH_LIMIT_M = 5.0  # farther is no return, written as 0
+DEPTH_LIMIT_M = 5.0  # no return beyond, written as 0
 START_NS = 1_735_000_000_000_000_000  # of episode 0; real time stamps are Unix time too
 
 EMPTY = (
-    "state/joint/velocity", "state/joint/effort", "state/end/velocity", "state/end/angular", "state/end/wrench",
-    "state/effector/force", "state/robot/position", "state/robot/orientation", "state/robot/position_drift",
-    "state/robot/orientation_drift", "action/joint/effort", "action/joint/velocity", "action/effector/force",
-    "action/robot/position", "action/robot/orientation", "action/robot/angular",
+    "state/joint/velocity", "state/joint/effort", "state/end/velocity", "state/end/angular",
+    "state/end/wrench", "state/effector/force", "state/robot/position", "state/robot/orientation",
+    "state/robot/position_drift", "state/robot/orientation_drift", "action/joint/effort",
+    "action/joint/velocity", "action/effector/force", "action/robot/position",
+    "action/robot/orientation", "action/robot/angular",
 )  # fmt: skip
 
 
@@ -58,27 +59,19 @@ def write_video(
     size: tuple[int, int],
     rate_hz: float,
 ) -> None:
-    """H.264, yuv420p, a key frame every `GOP` frames. One encoder thread, so that the same frames
-    give the same bytes.
+    """Writes H.264, yuv420p, with a key frame every `GOP` frames; size: (width, height).
 
-    `size` is (width, height).
+    One encoder thread, so that the same frames give the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(rate_hz).limit_denominator(1001)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=rate)
-        stream.pix_fmt, stream.codec_context.gop_size, stream.codec_context.max_b_frames = (
-            "yuv420p",
-            GOP,
-            0,
-        )
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = GOP, 0
         stream.codec_context.thread_count = 1
-        stream.options = {
-            "crf": str(CRF),
-            "preset": "medium",
-            "sc_threshold": "0",
-            "keyint_min": str(GOP),
-        }
+        exact_gop = dict(sc_threshold="0", keyint_min=str(GOP))
+        stream.options = dict(crf=str(CRF), preset="medium", **exact_gop)
         stream.width, stream.height = size
         for rgb in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
@@ -88,12 +81,13 @@ def write_video(
 def sense_depth(
     depth_m: Float32[np.ndarray, "h w"], rng: np.random.Generator
 ) -> UInt16[np.ndarray, "h w"]:
-    """What a depth camera would return, in millimetres: a little noise, and 0 (no return) beyond
-    `DEPTH_LIMIT_M` and at some of the pixels along depth edges, where a stereo camera cannot match.
+    """What a depth camera would return, in millimetres, with a little noise.
+
+    0 (no return) beyond `DEPTH_LIMIT_M` and in some pixels along depth edges, where a stereo camera
+    cannot match.
     """
-    noisy = depth_m + DEPTH_NOISE_M * depth_m**2 * rng.standard_normal(
-        depth_m.shape, dtype=np.float32
-    )
+    noise = rng.standard_normal(depth_m.shape, dtype=np.float32)
+    noisy = depth_m + DEPTH_NOISE_M * depth_m**2 * noise
     near, far = cv2.erode(depth_m, np.ones((3, 3))), cv2.dilate(depth_m, np.ones((3, 3)))
     lost = (far - near > 0.06) & (rng.random(depth_m.shape, dtype=np.float32) < 0.4)
     return np.where(lost | (depth_m > DEPTH_LIMIT_M), 0, np.round(noisy * 1000)).astype(np.uint16)
@@ -103,11 +97,11 @@ def write_depth(folder: Path, frame: int, depth_mm: UInt16[np.ndarray, "h w"]) -
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"head_depth_{frame:06d}.png"
     if not cv2.imwrite(str(path), depth_mm, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-        raise OSError(f"could not write {path}: is the disk full?")
+        raise OSError(f"{path} could not be written: check whether the disk is full")
 
 
 def write_camera(folder: Path, camera: Camera, n_frames: int) -> None:
-    """Intrinsics (with AGIBOT's names) and one camera-to-base pose per frame, OpenCV axes."""
+    """Writes intrinsics (AGIBOT's names) and a camera-to-base pose per frame, OpenCV axes."""
     folder.mkdir(parents=True, exist_ok=True)
     intrinsic = {"fx": camera.fx, "fy": camera.fy, "ppx": camera.cx, "ppy": camera.cy}
     intrinsic |= {name: 0.0 for name in ("k1", "k2", "k3", "p1", "p2")}
@@ -115,23 +109,23 @@ def write_camera(folder: Path, camera: Camera, n_frames: int) -> None:
         "rotation_matrix": camera.rotation.tolist(),
         "translation_vector": camera.position_m.tolist(),
     }
-    (folder / "head_intrinsic_params.json").write_text(
-        json.dumps({"intrinsic": intrinsic}, indent=1)
-    )
-    (folder / "head_extrinsic_params.json").write_text(json.dumps({"extrinsic": pose}, indent=1))
     aligned = [{"extrinsic": pose}] * n_frames
-    (folder / "head_extrinsic_params_aligned.json").write_text(json.dumps(aligned))
+    for name, text in (
+        ("intrinsic_params", json.dumps({"intrinsic": intrinsic}, indent=1)),
+        ("extrinsic_params", json.dumps({"extrinsic": pose}, indent=1)),
+        ("extrinsic_params_aligned", json.dumps(aligned)),
+    ):
+        (folder / f"head_{name}.json").write_text(text)
 
 
 def timestamps_ns(
     episode_id: int, n_frames: int, rate_hz: float, rng: np.random.Generator
 ) -> Int64[np.ndarray, " t"]:
-    """Frame times; like the real ones not exactly regular (up to 0.3 ms off)."""
+    """Frame times, like the real ones irregular by up to 0.3 ms."""
     start = START_NS + (episode_id % 10**6) * 60 * 10**9
     jitter = rng.integers(-300_000, 300_001, n_frames)
-    return (start + np.round(np.arange(n_frames) * 1e9 / rate_hz).astype(np.int64) + jitter).astype(
-        np.int64
-    )
+    regular = np.round(np.arange(n_frames) * 1e9 / rate_hz).astype(np.int64)
+    return (start + regular + jitter).astype(np.int64)
 
 
 def gripper_reading(closed: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, "t 2"]:
@@ -140,30 +134,30 @@ def gripper_reading(closed: Float[np.ndarray, "t 2"]) -> Float[np.ndarray, "t 2"
 
 
 def quaternions_xyzw(axes: Float[np.ndarray, "t 2 3 3"]) -> Float[np.ndarray, "t 2 4"]:
-    """Rotation matrices -> unit quaternions, with signs that do not jump from frame to frame."""
-    w2 = np.stack([
+    """Rotation matrices -> unit quaternions, without sign changes from frame to frame."""
+    squares = np.stack([  # four times each component squared
         1 + axes[..., 0, 0] - axes[..., 1, 1] - axes[..., 2, 2],
         1 - axes[..., 0, 0] + axes[..., 1, 1] - axes[..., 2, 2],
         1 - axes[..., 0, 0] - axes[..., 1, 1] + axes[..., 2, 2],
         1 + axes[..., 0, 0] + axes[..., 1, 1] + axes[..., 2, 2],
-    ], axis=-1)  # fmt: skip  # four times each component squared
-    a, sums, diffs = axes, axes + np.swapaxes(axes, -1, -2), axes - np.swapaxes(axes, -1, -2)
+    ], axis=-1)  # fmt: skip
+    sums, diffs = axes + np.swapaxes(axes, -1, -2), axes - np.swapaxes(axes, -1, -2)
     xy, xz, yz = sums[..., 0, 1], sums[..., 0, 2], sums[..., 1, 2]
     wx, wy, wz = diffs[..., 2, 1], diffs[..., 0, 2], diffs[..., 1, 0]
+    x2, y2, z2, w2 = np.moveaxis(squares, -1, 0)
     rows = np.stack([  # row i: four times component i times each component
-        np.stack([w2[..., 0], xy, xz, wx], -1), np.stack([xy, w2[..., 1], yz, wy], -1),
-        np.stack([xz, yz, w2[..., 2], wz], -1), np.stack([wx, wy, wz, w2[..., 3]], -1),
+        np.stack([x2, xy, xz, wx], -1), np.stack([xy, y2, yz, wy], -1),
+        np.stack([xz, yz, z2, wz], -1), np.stack([wx, wy, wz, w2], -1),
     ], axis=-2)  # fmt: skip
-    best = w2.argmax(axis=-1)
+    best = squares.argmax(axis=-1)  # divide by the largest component, for accuracy
     q = np.take_along_axis(rows, best[..., None, None], axis=-2)[..., 0, :]
     q = q / np.linalg.norm(q, axis=-1, keepdims=True)
     flips = np.cumprod(np.where((q[1:] * q[:-1]).sum(axis=-1) < 0, -1, 1), axis=0)
-    assert a.shape[-2:] == (3, 3), a.shape
     return np.concatenate([q[:1], q[1:] * flips[..., None]])
 
 
 def proprio_arrays(trajectory: Trajectory, times: Int64[np.ndarray, " t"]) -> dict[str, np.ndarray]:
-    """Every data set of `proprio_stats.h5` by its path."""
+    """Every data set of `proprio_stats.h5` by its path in the file."""
     t, n = trajectory, len(times)
     head = np.tile([0.0, np.radians(CAMERA_PITCH_DEG)], (n, 1))
     waist = np.tile([0.52, 0.27], (n, 1))
@@ -197,8 +191,9 @@ def write_proprio(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def task_info_entry(episode_id: int, task: Task, trajectory: Trajectory, scene_text: str) -> dict:
-    """One episode's object in `task_info/task_<id>.json`. Frame numbers are rows of the video and
-    of the h5; a segment ends where the next begins.
+    """An episode's object in `task_info/task_<id>.json`.
+
+    Frame numbers are rows of the video and of the h5; a segment ends where the next one starts.
     """
     n = len(trajectory.qpos)
     begun = sorted(trajectory.segments, key=lambda s: s.start_s)

@@ -1,8 +1,6 @@
 # MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
-"""Where in a picture moving things can be: spheres around them, and the pixels that the spheres can
-cover.
-"""
+"""Where moving geoms can be in a picture: spheres around them, and the pixels that these cover."""
 
 import mujoco
 import numpy as np
@@ -21,10 +19,9 @@ class Blobs:
             if kind in (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER):
                 n = max(int(np.ceil(size[1] / size[0])), 1)
                 along = (2 * np.arange(n) + 1 - n) / n * size[1]
-                radius = (
-                    float(np.hypot(size[0], size[1] / n))
-                    + (size[0] if kind == mujoco.mjtGeom.mjGEOM_CAPSULE else 0) * 0.3
-                )
+                radius = float(np.hypot(size[0], size[1] / n))
+                if kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
+                    radius += size[0] * 0.3
             else:
                 along, radius = np.zeros(1), float(model.geom_rbound[g])
             for a in along:
@@ -44,9 +41,7 @@ def covered_pixels(
     radii: Float[np.ndarray, " k"],
     margin_px: float,
 ) -> Bool[np.ndarray, " n"]:
-    """Pixels in the boxes around projected spheres: a superset of what the spheres' contents can
-    cover.
-    """
+    """Pixels in the boxes around projected spheres: a superset of those that their geoms cover."""
     c = camera
     mask = np.zeros((c.height, c.width), bool)
     local = (centres - c.position_m) @ c.rotation

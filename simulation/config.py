@@ -1,23 +1,23 @@
-"""What sample to make: the settings, and the digest that names what they give."""
+"""Settings of a sample, and the digest that identifies it."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-VERSION = 1  # of what the simulation gives for a config; raised when episodes come out differently
+VERSION = 1  # of the simulation; raised when a config gives other episodes
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """The defaults give AGIBOT's own rate and size; `demo_sample()` is smaller."""
+    """By default AGIBOT's own rate and size; `demo_sample()` is smaller."""
 
     n_episodes: int = 30
     seed: int = 0
-    rate_hz: float = 30.0  # of video, states and actions alike
+    rate_hz: float = 30.0  # of video, states and actions
     duration_s: float = 12.0
     width: int = 640
     height: int = 480
-    share_random: float = 0.25  # of episodes with random actions in place of a skill
+    share_random: float = 0.25  # of episodes with random actions instead of skills
     faults: bool = False  # add one deliberately faulty episode of each kind, for testing readers
     ground_truth: bool = True
 
@@ -28,7 +28,7 @@ class SampleConfig:
             )
         if self.rate_hz <= 0 or self.duration_s * self.rate_hz < 2:
             raise ValueError(
-                f"duration_s={self.duration_s} at rate_hz={self.rate_hz} is fewer than 2 frames"
+                f"duration_s={self.duration_s} at rate_hz={self.rate_hz} gives fewer than 2 frames"
             )
         if self.width % 2 or self.height % 2 or min(self.width, self.height) < 32:
             raise ValueError(
@@ -43,11 +43,11 @@ class SampleConfig:
 
 
 def demo_sample() -> SampleConfig:
-    """The set that `make demo` uses: about two minutes on two cores."""
+    """The sample of `make demo`: about two minutes on two cores."""
     return SampleConfig(n_episodes=30, rate_hz=10.0, duration_s=12.0, width=256, height=192)
 
 
 def digest(config: SampleConfig) -> str:
-    """Names what the config makes: SHA-256 of its fields and of the simulation's version."""
+    """SHA-256 of the config's fields and the simulation's version."""
     recipe = json.dumps({"version": VERSION, **asdict(config)}, sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()

@@ -1,14 +1,13 @@
-"""Make the embedded sample: many simulated episodes in AGIBOT-World's layout, in parallel,
-resumable, from one seed.
+"""Makes the embedded sample: simulated episodes in AGIBOT-World's layout, from one seed.
 
-    <root>/{observations,parameters,proprio_stats,task_info}   as AGIBOT-World has them
-    <root>/ground_truth/<task>/<episode>                       exact depth, geoms, poses, success; for evaluation only
-    <root>/sample.json                                         the config, its digest, and which episodes are faulty
-    <root>/.made/<episode>.json                                written last: says that the episode is complete
+    <root>/observations, parameters, proprio_stats, task_info   as in AGIBOT-World
+    <root>/ground_truth/<task>/<episode>   exact depth, geoms, poses, success; for evaluation only
+    <root>/sample.json                     the config, its digest, and the faulty episodes
+    <root>/.made/<episode>.json            written last: marks the episode as complete
 
 Episode i depends on (config, i) alone. It is built in a temporary folder and its parts are renamed
-into place, so a killed run leaves whole episodes, and a second call makes only what is missing.
-`task_info` is written at the end.
+into place, so a killed run leaves only complete episodes, and a second call makes only the missing
+ones. `task_info` is written at the end.
 """
 
 import fcntl
@@ -27,17 +26,15 @@ from pathlib import Path
 
 import cv2
 
-from simulation.config import VERSION, SampleConfig, demo_sample, digest
+from simulation.config import VERSION, SampleConfig, digest
 from simulation.faults import FAULTS, damage, simulate_faulty
 from simulation.recording import (
     episode_id,
     simulate_episode,
     task_info_entry,
     write_episode,
-    write_json_whole,
 )
-
-__all__ = ["SampleConfig", "SampleSummary", "demo_sample", "make_sample"]
+from storage.atomic import write_file
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 
@@ -46,7 +43,7 @@ _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 class SampleSummary:
     root: Path
     n_episodes: int  # faulty ones included
-    n_made: int  # by this call; the others stood there already
+    n_made: int  # by this call
     faults: dict[int, str]  # episode id -> kind
     digest: str  # of config and simulation version
 
@@ -58,16 +55,16 @@ def make_sample(
     workers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SampleSummary:
-    """Make what is missing of the sample under `root`; `workers` = 0 takes one process per CPU.
+    """Makes the missing episodes of the sample under `root`; workers=0 is one process per CPU.
 
     `on_progress(done, total)` is called in this process, at the start and after each episode.
     Workers are spawned, so a script must call this under `if __name__ == "__main__"`. Raises
-    FileExistsError where `root` holds a sample of another config or other files, and
-    BlockingIOError where another process is making the same sample.
+    FileExistsError if `root` has a sample of another config or other files, and BlockingIOError if
+    another process is making the same sample.
     """
     root, report = Path(root), on_progress or (lambda done, total: None)
     _claim(root, config)
-    with _alone(root):
+    with _locked(root):
         kinds = fault_kinds(config)
         total = config.n_episodes + len(kinds)
         missing = [number for number in range(total) if not _mark(root, number).is_file()]
@@ -84,44 +81,38 @@ def make_sample(
 
 
 def fault_kinds(config: SampleConfig) -> dict[int, str]:
-    """Episode number -> kind of the faulty episodes, which come after the good ones."""
+    """Episode number -> fault, of the faulty episodes, which follow the good ones."""
     return {config.n_episodes + i: kind for i, kind in enumerate(FAULTS)} if config.faults else {}
 
 
 def _claim(root: Path, config: SampleConfig) -> None:
-    """Write `sample.json` into a fresh root, or check that the one there names the same recipe."""
+    """Writes `sample.json` into a new root, or checks that the one there has the same config."""
     path = root / "sample.json"
     if path.is_file():
         found = json.loads(path.read_text())
         if found["digest"] != digest(config):
-            there, asked = (
-                {"version": found["version"], **found["config"]},
-                {"version": VERSION, **asdict(config)},
-            )
-            differ = ", ".join(
-                f"{k}={there.get(k)} there, {v} asked"
-                for k, v in asked.items()
-                if there.get(k) != v
-            )
+            there = {"version": found["version"], **found["config"]}
+            asked = {"version": VERSION, **asdict(config)}
+            different = [name for name, value in asked.items() if there.get(name) != value]
+            differ = ", ".join(f"{k}={there.get(k)} there, {asked[k]} asked" for k in different)
             raise FileExistsError(
-                f"{root} holds another sample ({differ}): give another folder, or delete this one to make it anew"
+                f"{root} holds another sample ({differ}): give another folder, or delete this one "
+                "to make it again"
             )
         return
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(
-            f"{root} is not empty and holds no sample.json: give an empty or a new folder"
+            f"{root} is not empty and has no sample.json: give an empty or a new folder"
         )
     root.mkdir(parents=True, exist_ok=True)
     faults = {str(episode_id(number)): kind for number, kind in fault_kinds(config).items()}
-    write_json_whole(
-        path,
-        {"digest": digest(config), "version": VERSION, "config": asdict(config), "faults": faults},
-    )
+    recipe = {"digest": digest(config), "version": VERSION, "config": asdict(config)}
+    _write_json(path, recipe | {"faults": faults})
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second process out of `root`; the lock goes with this process, however it ends."""
+def _locked(root: Path) -> Iterator[None]:
+    """Keeps other processes out of `root`; the lock ends with this process, however it ends."""
     with (root / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,9 +126,7 @@ def _alone(root: Path) -> Iterator[None]:
 def _make_in_parallel(
     root: Path, config: SampleConfig, numbers: list[int], workers: int
 ) -> Iterator[int]:
-    """Make episodes in spawned processes; yields each number when it is done. Ends them all on
-    Ctrl-C or an error.
-    """
+    """Makes episodes in spawned processes, stopped on Ctrl-C or an error; yields their numbers."""
     n_workers = min(workers or os.cpu_count() or 1, len(numbers))
     if n_workers <= 1:
         yield from (_make_one(root, config, number) for number in numbers)
@@ -154,28 +143,28 @@ def _make_in_parallel(
             yield from (future.result() for future in finished)
         pool.shutdown()
     except BaseException as error:
+        # Stop our own workers, and no other process that the caller has started.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
         if isinstance(error, BrokenProcessPool):
             raise RuntimeError(
-                f"a worker making episodes in {root} was killed (out of memory?). Finished episodes are kept: "
-                "call again to make the rest, with fewer workers if memory is short."
+                f"a worker making episodes in {root} was killed (out of memory?). Finished "
+                "episodes are kept: call again to make the rest, with fewer workers if memory is "
+                "short."
             ) from error
         raise
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent releases its lock but cannot end its workers; they must not write beside the
-    next call's.
-    """
+    """Ends this worker with its parent: a killed parent has released its lock."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in workers only"
     parent.join()
@@ -183,7 +172,7 @@ def _end_with_parent() -> None:
 
 
 def _make_one(root: Path, config: SampleConfig, number: int) -> int:
-    """Build episode `number` in a temporary folder and move its parts into place."""
+    """Builds episode `number` in a temporary folder and moves its parts into place."""
     kind = fault_kinds(config).get(number)
     build = root / f".building-{episode_id(number)}"
     shutil.rmtree(build, ignore_errors=True)
@@ -193,9 +182,8 @@ def _make_one(root: Path, config: SampleConfig, number: int) -> int:
     if kind:
         damage(build, episode, kind)
     for part in _PARTS:
-        source, target = (
-            base / part / str(episode.task.id) / str(episode.id) for base in (build, root)
-        )
+        place = Path(part, str(episode.task.id), str(episode.id))
+        source, target = build / place, root / place
         shutil.rmtree(target, ignore_errors=True)
         if source.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -203,13 +191,17 @@ def _make_one(root: Path, config: SampleConfig, number: int) -> int:
     shutil.rmtree(build)
     mark = _mark(root, number)
     mark.parent.mkdir(exist_ok=True)
-    write_json_whole(mark, task_info_entry(episode))
+    _write_json(mark, task_info_entry(episode))
     return number
 
 
 def _mark(root: Path, number: int) -> Path:
-    """Written when an episode is complete; holds its `task_info` entry."""
+    """The file that marks an episode as complete; contains its `task_info` entry."""
     return root / ".made" / f"{episode_id(number)}.json"
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_file(path, json.dumps(content, indent=1).encode(), flush=False)
 
 
 def _write_task_info(root: Path, config: SampleConfig) -> None:
@@ -221,4 +213,4 @@ def _write_task_info(root: Path, config: SampleConfig) -> None:
             by_task.setdefault(entry["task_id"], []).append(entry)
     (root / "task_info").mkdir(exist_ok=True)
     for task, entries in by_task.items():
-        write_json_whole(root / "task_info" / f"task_{task}.json", entries)
+        _write_json(root / "task_info" / f"task_{task}.json", entries)

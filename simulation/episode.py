@@ -1,10 +1,9 @@
 # MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
-"""Run one episode's physics: a scene, two hands' policies -> the states and commands of every video
-frame.
+"""Simulates an episode: a scene and two hands' policies -> states and commands of every frame.
 
-Commands change at a control rate of at least 30 Hz, a multiple of the video rate; between two of
-them the joint targets go on in a straight line. What is rendered later is recomputed from `qpos`.
+Commands change at a control rate of at least 30 Hz, a multiple of the video rate; in between, the
+joint targets are interpolated linearly. Pictures are rendered later, from `qpos`.
 """
 
 from collections.abc import Iterator
@@ -32,15 +31,14 @@ PHYSICS_S = 0.002  # longest physics step
 
 
 class UnstableError(RuntimeError):
-    """The physics of an episode went wrong."""
+    """The physics of an episode diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """One episode at the video rate: row k is what holds at time k / rate_hz; arms in the order
-    left, right.
+    """One episode at the video rate: row k is at time k / rate_hz; arms are left, right.
 
-    Poses of the flanges are those of one physics step (2 ms or less) before `qpos`, as MuJoCo has
+    The flanges' poses are those of one physics step (2 ms or less) before `qpos`, as MuJoCo has
     them after a step.
     """
 
@@ -83,14 +81,13 @@ class _ArmDrive:
         self.data, self.ik = data, ArmIk(scene.model, side)
         self.motors = np.array([scene.model.actuator(f"{side}_{i}").id for i in range(7)])
         self.fingers = np.array([scene.model.actuator(f"{side}_finger{i}").id for i in range(2)])
-        self.finger_qpos = np.array(
-            [scene.model.joint(f"{side}_finger{i}").qposadr[0] for i in range(2)]
-        )
+        fingers = [scene.model.joint(f"{side}_finger{i}") for i in range(2)]
+        self.finger_qpos = np.array([finger.qposadr[0] for finger in fingers])
         self.q = home_joints(side)
         self.command: Command | None = None
 
     def teleport(self, command: Command) -> None:
-        """Begin the episode there."""
+        """Sets the arm to the pose, for the start of the episode."""
         for _ in range(60):
             self.aim(command)
         self.data.qpos[self.ik.qpos] = self.q
@@ -126,23 +123,22 @@ class _ArmDrive:
 def simulate(
     scene: Scene, task: Task, rng: np.random.Generator, *, rate_hz: float, n_frames: int
 ) -> Trajectory:
-    """Let both hands follow `task` for n_frames / rate_hz seconds.
+    """Lets both hands follow `task` for n_frames / rate_hz seconds.
 
-    Raises UnstableError where MuJoCo warns, as it does when numbers blow up (it then starts anew,
-    at time 0).
+    Raises UnstableError if MuJoCo warns, as it does before it resets a diverged simulation.
     """
     with _collect_warnings() as warnings:
         trajectory = _simulate(scene, task, rng, rate_hz=rate_hz, n_frames=n_frames)
     if warnings:
         raise UnstableError(
-            f"task {task.id}: {len(warnings)} warnings of MuJoCo, the first: {warnings[0]}"
+            f"task {task.id}: {len(warnings)} warnings by MuJoCo, the first: {warnings[0]}"
         )
     return trajectory
 
 
 @contextmanager
 def _collect_warnings() -> Iterator[list[str]]:
-    """MuJoCo's warnings, which otherwise go to stdout and to a file in the working directory."""
+    """Collects MuJoCo's warnings, which otherwise go to stdout and to a file."""
     before, warnings = mujoco.get_mju_user_warning(), []
     mujoco.set_mju_user_warning(warnings.append)
     try:
@@ -154,11 +150,14 @@ def _collect_warnings() -> Iterator[list[str]]:
 def _simulate(
     scene: Scene, task: Task, rng: np.random.Generator, *, rate_hz: float, n_frames: int
 ) -> Trajectory:
+    # Whole numbers of control ticks a frame, and of physics steps a tick.
     model, data = scene.model, mujoco.MjData(scene.model)
     ticks_per_frame = int(np.ceil(CONTROL_HZ / rate_hz))
     tick_s = 1 / (rate_hz * ticks_per_frame)
     n_steps = int(np.ceil(tick_s / PHYSICS_S))
     model.opt.timestep = tick_s / n_steps
+
+    # Both hands start at their first command; the objects come to rest.
     world = SimulatedWorld(scene=scene, data=data, tick_s=tick_s)
     mujoco.mj_forward(model, data)
     streams = start_policy(task, world, rng)
@@ -166,6 +165,8 @@ def _simulate(
     for side in SIDES:
         drives[side].teleport(next(streams[side]))
     _settle(model, data)
+
+    # A frame is recorded at the tick's new commands, before the physics follows them.
     frames: list[dict[str, np.ndarray]] = []
     for tick in range(n_frames * ticks_per_frame):
         for side in SIDES:
@@ -180,7 +181,7 @@ def _simulate(
 
 
 def _settle(model: mujoco.MjModel, data: mujoco.MjData) -> None:
-    """Let the things come to rest on the table before the first frame."""
+    """Lets the objects come to rest on the table before the first frame."""
     for _ in range(150):
         mujoco.mj_step(model, data)
     data.qvel[:] = 0
@@ -198,7 +199,7 @@ def _record(data: mujoco.MjData, drives: dict[str, _ArmDrive]) -> dict[str, np.n
 def _advance(
     model: mujoco.MjModel, data: mujoco.MjData, drives: dict[str, _ArmDrive], n_steps: int
 ) -> None:
-    """One control tick of physics, joint targets moving in a straight line to the newest command."""
+    """One control tick of physics, with joint targets interpolated to the newest command."""
     start = data.ctrl.copy()
     goal = start.copy()
     for drive in drives.values():

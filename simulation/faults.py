@@ -1,9 +1,8 @@
-"""Deliberately faulty episodes, for testing readers: what goes wrong in real AGIBOT-World
-downloads, one kind each.
+"""Deliberately faulty episodes for testing readers, with the faults of real AGIBOT-World downloads.
 
-An episode is simulated and written as usual; then its files are damaged. `FAULTS` names the kinds;
-`sample.json` says which episode has which. Kinds that change what is simulated rather than its
-files are handled by `simulate_faulty`.
+An episode is simulated and written as usual; then its files are damaged. `FAULTS` lists the kinds,
+`sample.json` which episode has which. `simulate_faulty` makes those that change the simulation
+instead of its files.
 """
 
 import shutil
@@ -34,17 +33,18 @@ def simulate_faulty(config: SampleConfig, number: int, kind: str) -> Episode:
 
 
 def damage(root: Path, episode: Episode, kind: str) -> None:
-    """Damage the files of an episode that `write_episode` has written under `root`."""
+    """Damages the files of an episode that `write_episode` has written under `root`."""
     FAULTS[kind](root, episode)
 
 
 def _leave(root: Path, episode: Episode) -> None:
-    """Nothing to damage: the fault is in what was simulated, or in `task_info`."""
+    """No damage: the fault is in the simulation or in `task_info`."""
 
 
 def _short_actions(root: Path, episode: Episode) -> None:
-    """Joint and end actions miss their first and last rows; `action/joint/index` says which rows
-    they are, and `action/end/index` is empty, as seen in Beta.
+    """Joint and end actions lack their first and last rows.
+
+    `action/joint/index` lists their rows, and `action/end/index` is empty, as seen in Beta.
     """
     with _proprio(root, episode) as file:
         n = len(_get(file, "timestamp"))
@@ -64,7 +64,7 @@ def _long_actions(root: Path, episode: Episode) -> None:
 
 
 def _quaternion_flips(root: Path, episode: Episode) -> None:
-    """The signs of some quaternions change; the rotations are the same."""
+    """Some quaternions have the opposite sign, for the same rotations."""
     with _proprio(root, episode) as file:
         for name in ("state/end/orientation", "action/end/orientation"):
             q = _get(file, name)
@@ -79,7 +79,7 @@ def _missing_key(root: Path, episode: Episode) -> None:
 
 
 def _truncated_video(root: Path, episode: Episode) -> None:
-    """The file ends after 60 % of its bytes, as after a broken download."""
+    """The file ends after 60 % of its bytes, as after an interrupted download."""
     path = root / agibot.video_path(episode.task.id, episode.id)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
 
@@ -91,15 +91,11 @@ def _short_video(root: Path, episode: Episode) -> None:
 
 
 def _shot_cut(root: Path, episode: Episode) -> None:
-    """From the middle on, the video is another one: the episode from its start, upside down and in
-    other colours.
-    """
+    """The second half is the first one again, upside down and in other colours."""
     frames = _decode(root, episode)
     middle = len(frames) // 2
-    other = [
-        np.ascontiguousarray(255 - rgb[::-1, :, [2, 0, 1]])
-        for rgb in frames[: len(frames) - middle]
-    ]
+    again = frames[: len(frames) - middle]
+    other = [np.ascontiguousarray(255 - rgb[::-1, :, [2, 0, 1]]) for rgb in again]
     _encode(root, episode, frames[:middle] + other)
 
 
@@ -113,7 +109,7 @@ def _no_calibration(root: Path, episode: Episode) -> None:
 
 
 def _no_files(root: Path, episode: Episode) -> None:
-    """`task_info` names an episode that is not there."""
+    """`task_info` lists an episode without files."""
     for folder in ("observations", "parameters", "proprio_stats", "ground_truth"):
         shutil.rmtree(root / folder / str(episode.task.id) / str(episode.id), ignore_errors=True)
 
@@ -136,19 +132,18 @@ FAULTS: dict[str, Callable[[Path, Episode], None]] = {
 
 
 def _freeze(trajectory: Trajectory) -> Trajectory:
-    """Every row like the first: nothing moves, nothing is commanded, so no attempt comes to an end."""
-    arrays = {f.name: getattr(trajectory, f.name) for f in fields(trajectory)}
-    frozen = {
-        k: np.repeat(v[:1], len(v), axis=0) for k, v in arrays.items() if isinstance(v, np.ndarray)
-    }
+    """Every row equals the first: nothing moves, nothing is commanded, no attempt ends."""
+    frozen = {}
+    for field in fields(trajectory):
+        if isinstance(value := getattr(trajectory, field.name), np.ndarray):
+            frozen[field.name] = np.repeat(value[:1], len(value), axis=0)
     segments = tuple(replace(segment, success=None) for segment in trajectory.segments)
     return replace(trajectory, segments=segments, **frozen)
 
 
 def _proprio(root: Path, episode: Episode) -> h5py.File:
-    return h5py.File(
-        root / agibot.proprio_folder(episode.task.id, episode.id) / "proprio_stats.h5", "r+"
-    )
+    folder = root / agibot.proprio_folder(episode.task.id, episode.id)
+    return h5py.File(folder / "proprio_stats.h5", "r+")
 
 
 def _get(file: h5py.File, name: str) -> np.ndarray:

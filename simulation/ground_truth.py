@@ -1,7 +1,6 @@
 # MuJoCo's functions are compiled and have no stubs.
 # pyright: reportAttributeAccessIssue=false
-"""Exact ground truth of a simulated episode, kept beside AGIBOT's files
-(`<root>/ground_truth/<task>/<episode>/`).
+"""Exact ground truth of a simulated episode, in `<root>/ground_truth/<task>/<episode>/`.
 
 Depth and geom id of every pixel, and the world pose of every geom, in every frame. Only evaluation
 may read it.
@@ -27,9 +26,7 @@ class GroundTruth:
     geom: UInt8[np.ndarray, "t h w"]  # geom ids; NOTHING where there is none
     geom_position_m: Float[np.ndarray, "t g 3"]  # in the base frame
     geom_axes: Float[np.ndarray, "t g 3 3"]
-    geom_body: tuple[
-        str, ...
-    ]  # name of the nearest named body that each geom belongs to ("world": stands still)
+    geom_body: tuple[str, ...]  # each geom's nearest named body; "world" for what stands still
     camera: Camera
     labels: dict  # task, objects, and every skill attempt with its success
 
@@ -73,35 +70,29 @@ def label_truth(scene: Scene, task_id: int, trajectory: Trajectory) -> dict:
 
 
 def write_ground_truth(folder: Path, truth: GroundTruth) -> None:
-    """`truth.npz` and `labels.json`; images as differences to the frame before, which compress far
-    better.
-    """
+    """Writes `truth.npz` and `labels.json`; images as frame differences, which compress better."""
     folder.mkdir(parents=True, exist_ok=True)
-    camera = truth.camera
+    camera, size = truth.camera, (truth.camera.width, truth.camera.height)
     np.savez_compressed(
         folder / "truth.npz",
         depth_steps=_steps(truth.depth_m.view(np.uint16)),
         geom_steps=_steps(truth.geom),
         geom_position_m=truth.geom_position_m,
         geom_axes=truth.geom_axes.astype(np.float32),
-        intrinsics=np.array(
-            [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy]
-        ),
+        intrinsics=np.array([*size, camera.fx, camera.fy, camera.cx, camera.cy]),
         camera_position_m=camera.position_m,
         camera_rotation=camera.rotation,
     )
-    (folder / "labels.json").write_text(
-        json.dumps({**truth.labels, "geom_body": truth.geom_body}, indent=1)
-    )
+    labels = {**truth.labels, "geom_body": truth.geom_body}
+    (folder / "labels.json").write_text(json.dumps(labels, indent=1))
 
 
 def read_ground_truth(folder: Path) -> GroundTruth:
-    """What `write_ground_truth` wrote. Raises FileNotFoundError where the sample was made without
-    ground truth.
-    """
+    """What `write_ground_truth` wrote. Raises FileNotFoundError if there is none."""
     if not (folder / "truth.npz").is_file():
         raise FileNotFoundError(
-            f"no ground truth in {folder}: only simulated episodes have it, and only if made with ground_truth=True"
+            f"no ground truth in {folder}: only simulated episodes have it, and only if made with "
+            "ground_truth=True"
         )
     labels = json.loads((folder / "labels.json").read_text())
     with np.load(folder / "truth.npz") as z:
@@ -122,5 +113,5 @@ def read_ground_truth(folder: Path) -> GroundTruth:
 
 
 def _steps(images: np.ndarray) -> np.ndarray:
-    """First image, then differences modulo the integer type's range (undone by a cumulative sum)."""
+    """First image, then differences modulo the type's range; a cumulative sum restores them."""
     return np.concatenate([images[:1], images[1:] - images[:-1]])

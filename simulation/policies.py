@@ -1,7 +1,6 @@
 """Scripted policies: what both hands do in one episode.
 
-A policy is a generator of commands like the skills that it strings together, so it reads as the
-list of things it does.
+A policy is a generator of commands, like the skills of which it is a sequence.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,59 +19,57 @@ from simulation.skills import (
     World,
     explore,
     hold,
+    objects_in_reach,
     pick,
     place,
     push,
     reach,
-    things_in_reach,
 )
 
 
 def tidy_up(hand: Hand, delay_s: float) -> Iterator[Command]:
-    """Put this hand's things into the tray one after the other, then take them out again."""
+    """Puts this hand's objects into the tray one by one, then takes them out again."""
     now = yield from hold(hand, hand.rest(), delay_s)
-    while things := things_in_reach(hand):
-        for i, thing in enumerate(things):
+    while objects := objects_in_reach(hand):
+        for i, obj in enumerate(objects):
             inward = np.array([0.035 * (-1) ** i, hand.sign * 0.04])
-            now = yield from pick(hand, now, thing)
-            now = yield from place(
-                hand, now, thing, hand.world.scene.tray_xy_m + inward, _into_tray(hand)
-            )
+            now = yield from pick(hand, now, obj)
+            spot = hand.world.scene.tray_xy_m + inward
+            now = yield from place(hand, now, obj, spot, _into_tray(hand))
             now = yield from _pause(hand, now)
-        for thing in things:
-            now = yield from pick(hand, now, thing)
-            now = yield from place(hand, now, thing, _free_spot(hand, thing), "on the table")
+        for obj in objects:
+            now = yield from pick(hand, now, obj)
+            now = yield from place(hand, now, obj, _free_spot(hand, obj), "on the table")
             now = yield from _pause(hand, now)
     yield from rest_forever(hand, now)
 
 
 def rearrange(hand: Hand, delay_s: float) -> Iterator[Command]:
-    """Pick things up and put them down elsewhere on this hand's side of the table."""
+    """Picks objects up and puts them down elsewhere on this hand's side of the table."""
     now = yield from hold(hand, hand.rest(), delay_s)
-    while things := things_in_reach(hand):
-        for thing in things:
-            now = yield from pick(hand, now, thing)
-            now = yield from place(hand, now, thing, _free_spot(hand, thing), "on the table")
+    while objects := objects_in_reach(hand):
+        for obj in objects:
+            now = yield from pick(hand, now, obj)
+            now = yield from place(hand, now, obj, _free_spot(hand, obj), "on the table")
             now = yield from _pause(hand, now)
     yield from rest_forever(hand, now)
 
 
 def push_around(hand: Hand, delay_s: float) -> Iterator[Command]:
-    """Push this hand's things, one after the other."""
+    """Pushes this hand's objects one by one."""
     now = yield from hold(hand, hand.rest(), delay_s)
-    while things := things_in_reach(hand):
-        for thing in things:
-            now = yield from push(hand, now, thing)
+    while objects := objects_in_reach(hand):
+        for obj in objects:
+            now = yield from push(hand, now, obj)
             now = yield from _pause(hand, now)
     yield from rest_forever(hand, now)
 
 
 def explore_freely(hand: Hand, delay_s: float) -> Iterator[Command]:
-    """Random actions to the end; stretches without any command change are part of it."""
+    """Random actions to the end, with pauses between some of them."""
     now = yield from hold(hand, hand.rest(), delay_s / 3)
-    segment = Segment(
-        hand.side, "Explore", "Move both hands freely over the table.", hand.world.time_s
-    )
+    text = "Move both hands freely over the table."
+    segment = Segment(hand.side, "Explore", text, hand.world.time_s)
     if hand.side == "left":
         hand.world.segments.append(segment)
     while True:
@@ -87,17 +84,17 @@ def rest_forever(hand: Hand, now: Command) -> Iterator[Command]:
 
 
 def _pause(hand: Hand, now: Command) -> Motion:
-    """Now and then the operator does nothing for a while."""
+    """Sometimes the operator does nothing for a while."""
     seconds = hand.rng.uniform(0.4, 1.6) if hand.rng.uniform() < 0.25 else 0.0
     return (yield from hold(hand, now, seconds))
 
 
-def _free_spot(hand: Hand, thing: SceneObject) -> Float[np.ndarray, " 2"]:
-    """A place on this side that no other thing nor the tray takes; the widest of 30 draws."""
+def _free_spot(hand: Hand, obj: SceneObject) -> Float[np.ndarray, " 2"]:
+    """A place on this side away from the other objects and the tray: the best of 30 draws."""
     (x0, x1), (_, y1) = WORKSPACE_M
     draws = hand.rng.uniform((x0, 0.04), (x1, y1), (30, 2)) * (1, hand.sign)
     taken = [
-        hand.world.position(o.name)[:2] for o in hand.world.scene.objects if o.name != thing.name
+        hand.world.position(o.name)[:2] for o in hand.world.scene.objects if o.name != obj.name
     ]
     others = np.array([*taken, hand.world.scene.tray_xy_m])
     return draws[np.linalg.norm(draws[:, None] - others, axis=2).min(axis=1).argmax()]
@@ -125,8 +122,10 @@ RANDOM_TASK = Task(id=904, name="Move both hands freely over the table", policy=
 def start_policy(
     task: Task, world: World, rng: np.random.Generator
 ) -> dict[str, Iterator[Command]]:
-    """The two hands' command streams. Each hand takes the things on its own side, in random order;
-    the second hand begins 2-3 s later, so that they do not meet over the tray.
+    """The two hands' command streams.
+
+    Each hand handles the objects on its own side, in random order. The second hand starts 2-3 s
+    later, so that they do not collide over the tray.
     """
     first = rng.integers(2)
     streams = {}

@@ -1,8 +1,5 @@
-"""One episode of the sample: draw it, run it, and write all its files (AGIBOT's, and the ground
-truth beside them).
-"""
+"""One episode of the sample: draws it, simulates it, and writes its files and ground truth."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +33,7 @@ class Episode:
     task: Task
     scene: Scene
     trajectory: Trajectory
-    rng: np.random.Generator  # for what the writer adds: time stamps, depth noise
+    rng: np.random.Generator  # for the writer's time stamps and depth noise
 
 
 def episode_id(number: int) -> int:
@@ -44,7 +41,7 @@ def episode_id(number: int) -> int:
 
 
 def draw_task(config: SampleConfig, number: int) -> Task:
-    """The task of episode `number`; the share of random ones is spread evenly over the numbers."""
+    """The task of episode `number`; random ones are spread evenly over the numbers."""
     if int((number + 1) * config.share_random) > int(number * config.share_random):
         return RANDOM_TASK
     scripted = number - int(number * config.share_random)
@@ -52,10 +49,9 @@ def draw_task(config: SampleConfig, number: int) -> Task:
 
 
 def simulate_episode(config: SampleConfig, number: int) -> Episode:
-    """Episode `number` of the sample: depends on the config and the number alone.
+    """Episode `number` of the sample, which depends on the config and the number alone.
 
-    Where the physics blows up, another scene is drawn. Raises UnstableError if none of `MAX_DRAWS`
-    goes well.
+    If the physics diverges, another scene is drawn. Raises UnstableError if all `MAX_DRAWS` do.
     """
     task, faults = draw_task(config, number), []
     for attempt in range(MAX_DRAWS):
@@ -88,7 +84,7 @@ def ground_truth_folder(task_id: int, episode_id: int) -> Path:
 
 
 def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
-    """All files of one episode under `root`, in AGIBOT's layout, except its entry in `task_info`."""
+    """Writes an episode's files under `root` in AGIBOT's layout, except its `task_info` entry."""
     task, scene, trajectory = episode.task.id, episode.scene, episode.trajectory
     depth_folder = root / agibot.observation_folder(task, episode.id) / "depth"
     n = len(trajectory.qpos)
@@ -126,18 +122,9 @@ def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
 
 
 def task_info_entry(episode: Episode) -> dict:
-    """The episode's object in `task_info/task_<id>.json`. Frame numbers are rows of the video and
-    of the h5 at the sample's own rate; a segment ends where the next begins.
-    """
+    """The episode's object in `task_info/task_<id>.json`; frame numbers at the sample's rate."""
     scene, trajectory = episode.scene, episode.trajectory
-    things = ", ".join(f"a {o.words}" for o in scene.objects)
+    objects = ", ".join(f"a {o.words}" for o in scene.objects)
     return agibot.task_info_entry(
-        episode.id, episode.task, trajectory, f"A table with {things} and a {scene.tray_words}."
+        episode.id, episode.task, trajectory, f"A table with {objects} and a {scene.tray_words}."
     )
-
-
-def write_json_whole(path: Path, content: object) -> None:
-    """The file is there complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)

@@ -1,1 +1,1 @@
-"""Arrays, tables and results at rest: no stage, no network training, no Prefect and no Ray."""
+"""Files: stores of arrays and results, data sources, weights. Knows no stage and no network."""

@@ -1,22 +1,20 @@
-"""What can be wrong with a store. Every message says which file, what was found, what was expected
-and what to do.
-"""
+"""Errors of storage. Every message says which file, what was found and expected, what to do."""
 
 
 class StoreError(Exception):
-    """Base of all errors that the stores raise on purpose."""
+    """Base of all errors that storage raises on purpose."""
 
 
 class IncompleteStore(StoreError):
-    """The store is not sealed: shards are missing, or its files are not published yet."""
+    """The store is not sealed: shards are missing, or files are not published yet."""
 
 
 class StoreConflict(StoreError):
-    """The store exists, made by another recipe or in a format that this version does not know."""
+    """The store exists, made by another recipe or in a format that this version cannot read."""
 
 
 class RejectedRow(StoreError):
-    """The row was read although its clip was rejected: look at `Rows.ok` first."""
+    """A row was read whose clip was rejected: check `Rows.ok` first."""
 
 
 class CorruptFile(StoreError):
@@ -32,8 +30,8 @@ class WeightsError(StoreError):
 
 
 class DownloadError(StoreError):
-    """A file could not be fetched: nobody answers, the server refuses, or it sent another file."""
+    """A file could not be fetched: no answer, a refusal, or another file."""
 
 
 class DiskFull(StoreError):
-    """The disk (or the quota on it) has no room for what was being written."""
+    """The disk or the quota has no room for what was being written."""

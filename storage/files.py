@@ -1,18 +1,15 @@
 """Files on a local disk or in an object store, behind one small interface.
 
-Two guarantees carry the commit protocol of the stores: `write` leaves the whole file or none, and
-`create` lets exactly one of many writers have a name. Paths are relative to the root with which the
-files were opened, with `/` in between.
+The commit protocol of the stores rests on two guarantees: `write` leaves the whole file or none,
+and `create` gives a name to exactly one of many writers. Paths are relative to the root that was
+opened, with `/` as separator.
 """
 
-import errno
 import hashlib
 import os
 import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -23,16 +20,16 @@ import crc32c
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from storage.errors import CorruptFile, DiskFull
+from storage.atomic import TEMP_MARK, replacing, sync, temporary
+from storage.errors import CorruptFile
 
 Buffer = bytes | bytearray | memoryview
-TEMP_MARK = ".tmp-"  # in the names of files that are not whole yet
-UPLOAD_PIECE = 16 << 20  # bytes gathered before they are sent to an object store as one piece
+UPLOAD_CHUNK = 16 << 20  # bytes per request to an object store, or more
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a written file must look like later: its size in bytes and the crc32c of all of them."""
+    """Size in bytes and crc32c of a file as it was written."""
 
     size: int
     crc32c: int
@@ -46,7 +43,7 @@ class FileInfo:
 
 
 class Files(ABC):
-    """Everything below one root. Missing files raise FileNotFoundError, here as there."""
+    """All files under one root. A missing file raises FileNotFoundError, whatever the storage."""
 
     uri: str
 
@@ -62,36 +59,30 @@ class Files(ABC):
 
     @abstractmethod
     def list(self, folder: str) -> list[str]:
-        """Names of the files and folders directly in `folder`, sorted; empty if there is none of
-        that name.
-        """
+        """Sorted names of the files and folders directly in `folder`; empty if it is missing."""
 
     @abstractmethod
     def walk(self, folder: str) -> Iterator[FileInfo]:
-        """Every file below `folder`, unfinished ones too."""
+        """Every file under `folder`, unfinished ones too."""
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Writes the whole file if nothing has that name; False, with nothing changed, if something
-        has.
-        """
+        """Writes the whole file if the name is free; returns False, and changes nothing, if not."""
 
     @abstractmethod
-    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
-        """Writes the whole file or none, durably, in place of any file of that name. Raises
-        DiskFull.
-        """
+    def write(self, path: str, chunks: Iterable[Buffer]) -> FileRecord:
+        """Writes the whole file or none, durably, replacing any of that name. Raises DiskFull."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Deletes one file; nothing happens if it is not there."""
+        """Deletes one file, if it exists."""
 
     @abstractmethod
     def delete_tree(self, folder: str) -> None: ...
 
     @abstractmethod
     def local(self, path: str) -> Path | None:
-        """Where the file lies on this machine's disk; None in an object store."""
+        """The file's place on this machine's disk; None in an object store."""
 
     def exists(self, path: str) -> bool:
         try:
@@ -102,9 +93,7 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """A folder. Writes go to a temporary name, are flushed to the disk, then renamed (or linked, to
-    be exclusive).
-    """
+    """A folder. Files are written under a temporary name, flushed, then renamed or linked."""
 
     def __init__(self, root: str):
         self.root = Path(root)
@@ -135,42 +124,27 @@ class LocalFiles(Files):
                 path = Path(top, name)
                 try:
                     stat = path.stat()
-                except FileNotFoundError:  # a temporary file may be renamed while we walk
+                except FileNotFoundError:  # a temporary file that was renamed meanwhile
                     continue
                 yield FileInfo(path.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime)
 
     def create(self, path: str, data: bytes) -> bool:
         target = self.root / path
-        with self._temporary(target, [data]) as (temp, _):
+        with temporary(target) as temp:
+            _write(temp, [data])
+            sync(temp)
             try:
                 os.link(temp, target)
             except FileExistsError:
-                # Over NFS a link can succeed and still be reported as failed: then the file has two
-                # names.
+                # NFS may report a link that succeeded as failed: then the file has two names.
                 if os.stat(temp).st_nlink != 2:
                     return False
-            sync_folder(target.parent)
+            sync(target.parent)
         return True
 
-    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
-        target = self.root / path
-        with self._temporary(target, pieces) as (temp, record):
-            os.replace(temp, target)
-            sync_folder(target.parent)
-        return record
-
-    @contextmanager
-    def _temporary(
-        self, target: Path, pieces: Iterable[Buffer]
-    ) -> Iterator[tuple[Path, FileRecord]]:
-        """A finished file beside `target`; its own name is gone afterwards, however this ends."""
-        temp = target.with_name(f"{target.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
-        with explain_disk_full(target):
-            make_folder(target.parent)
-            try:
-                yield temp, write_through(temp, pieces)
-            finally:
-                temp.unlink(missing_ok=True)
+    def write(self, path: str, chunks: Iterable[Buffer]) -> FileRecord:
+        with replacing(self.root / path) as temp:
+            return _write(temp, chunks)
 
     def delete(self, path: str) -> None:
         (self.root / path).unlink(missing_ok=True)
@@ -183,9 +157,7 @@ class LocalFiles(Files):
 
 
 class ObjectFiles(Files):
-    """A prefix of an object store (`s3://bucket/prefix`), where one PUT is whole by itself and can
-    be exclusive.
-    """
+    """A prefix of an object store (`s3://bucket/prefix`), with atomic and exclusive PUT."""
 
     def __init__(self, uri: str, store: Any, prefix: str):
         self.uri, self.store, self.prefix = uri, store, prefix.strip("/")
@@ -200,9 +172,7 @@ class ObjectFiles(Files):
         try:
             return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
         except BaseError:
-            if (
-                self.size(path) <= start
-            ):  # a range behind the end is an error here, and no bytes in a local file
+            if self.size(path) <= start:  # as a local file has no bytes there
                 return b""
             raise
 
@@ -226,32 +196,30 @@ class ObjectFiles(Files):
         try:
             obstore.put(self.store, self.key(path), data, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            # A request that is repeated after a lost answer meets its own object. What we create
-            # carries an id of its writer, so equal bytes mean that this happened.
+            # A request that is repeated after a lost answer finds its own object. What we create
+            # contains an id of its writer, so equal bytes mean that this happened.
             return self.read(path) == data
         return True
 
-    def write(self, path: str, pieces: Iterable[Buffer]) -> FileRecord:
+    def write(self, path: str, chunks: Iterable[Buffer]) -> FileRecord:
         size, crc = 0, 0
 
         def counted() -> Iterator[bytes]:
             nonlocal size, crc
-            for piece in pieces:
-                size, crc = size + memoryview(piece).nbytes, crc32c.crc32c(piece, crc)
-                yield bytes(piece)
+            for chunk in chunks:
+                size, crc = size + memoryview(chunk).nbytes, crc32c.crc32c(chunk, crc)
+                yield bytes(chunk)
 
-        parts = joined(counted(), UPLOAD_PIECE)
+        parts = joined(counted(), UPLOAD_CHUNK)
         first, second = next(parts), next(parts, None)
-        if second is None:  # one request, where an upload in parts takes at least three
+        if second is None:  # one request; an upload in parts takes at least three
             obstore.put(self.store, self.key(path), first, use_multipart=False)
         else:
             obstore.put(self.store, self.key(path), chain((first, second), parts))
         return FileRecord(size, crc)
 
     def delete(self, path: str) -> None:
-        if self.exists(
-            path
-        ):  # S3 answers a deletion of nothing with success, other stores with an error
+        if self.exists(path):  # not every store allows to delete what is missing
             obstore.delete(self.store, self.key(path))
 
     def delete_tree(self, folder: str) -> None:
@@ -266,16 +234,16 @@ class ObjectFiles(Files):
 @lru_cache
 def _object_store(scheme: str, bucket: str, process: int) -> Any:
     """One client per bucket and process: a client does not survive a fork."""
-    return (
-        obstore.store.MemoryStore()
-        if scheme == "memory"
-        else obstore.store.from_url(f"s3://{bucket}")
-    )
+    if scheme == "memory":
+        return obstore.store.MemoryStore()
+    return obstore.store.from_url(f"s3://{bucket}")
 
 
 def open_files(uri: str) -> Files:
-    """Local path, `s3://bucket/prefix` (credentials, region and endpoint from the AWS_* variables)
-    or `memory://name/prefix`, which lives as long as this process and is for tests.
+    """The files under a local path or `s3://bucket/prefix`.
+
+    Credentials, region and endpoint of S3 are those of the AWS_* variables. `memory://name/prefix`
+    is for tests and lives as long as this process.
     """
     scheme, found, rest = uri.partition("://")
     if not found:
@@ -283,44 +251,43 @@ def open_files(uri: str) -> Files:
     bucket, _, prefix = rest.partition("/")
     if scheme not in ("memory", "s3"):
         raise ValueError(
-            f"'{uri}': stores lie in a local folder or at s3://bucket/prefix, not at '{scheme}://'"
+            f"'{uri}': expected a local folder or s3://bucket/prefix, found '{scheme}://'"
         )
     return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
 
 
 def read_checked(files: Files, path: str, expected: FileRecord) -> bytes:
-    """All bytes of a file. Raises CorruptFile if they are not those that were written."""
+    """All bytes of a file. Raises CorruptFile if they changed since they were written."""
     data = files.read(path)
     found = FileRecord(len(data), crc32c.crc32c(data))
     if found != expected:
         raise CorruptFile(
-            f"{files.uri}/{path} is not as it was written: found {found}, expected {expected}"
+            f"{files.uri}/{path} was changed after it was written: found {found}, "
+            f"expected {expected}"
         )
     return data
 
 
-def joined(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of at least `size` (object stores are slow with small ones)."""
+def joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in chunks of at least `size` (object stores are slow with small ones)."""
     held = bytearray()
-    for piece in pieces:
-        held += piece
+    for chunk in chunks:
+        held += chunk
         if len(held) >= size:
             yield bytes(held)
             held.clear()
     yield bytes(held)
 
 
-def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
-    """Writes a new file and waits until the disk has it."""
+def _write(path: Path, chunks: Iterable[Buffer]) -> FileRecord:
     size, crc = 0, 0
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        for piece in pieces:
-            view = memoryview(piece).cast("B")
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B")
             size, crc = size + len(view), crc32c.crc32c(view, crc)
             while len(view):
                 view = view[os.write(fd, view) :]
-        os.fsync(fd)
     finally:
         os.close(fd)
     return FileRecord(size, crc)
@@ -329,50 +296,6 @@ def write_through(path: Path, pieces: Iterable[Buffer]) -> FileRecord:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder and its parents, durably: each new name is flushed to the disk."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_tree(folder: Path) -> None:
-    """Flushes every file and folder below `folder`, and itself, to the disk."""
-    for top, _, names in os.walk(folder):
-        for name in names:
-            with Path(top, name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(top))
-
-
-@contextmanager
-def explain_disk_full(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull, which says
-    what to do.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        usage = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists()))
-        raise DiskFull(
-            f"the disk is full ({error.strerror}) while writing {path}: {usage.free / 1e6:.1f} of "
-            f"{usage.total / 1e6:.0f} MB are free, less if there is a quota. What was committed is kept. Free some "
-            "space (`roboscape gc` lists what no run needs) and run again."
-        ) from error
 
 
 def _unless_missing(function: Callable[..., Any], path: str | Path, info: Any) -> None:

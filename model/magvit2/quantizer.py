@@ -43,8 +43,3 @@ def split_ids(ids: Int[Tensor, "*i"], factor_size: int = FACTOR_SIZE) -> Int[Ten
     (bits 9-17).
     """
     return torch.stack((ids % factor_size, ids // factor_size), dim=-1)
-
-
-def join_ids(factors: Int[Tensor, "*i 2"], factor_size: int = FACTOR_SIZE) -> Int[Tensor, "*i"]:
-    """The inverse of `split_ids`."""
-    return factors[..., 0] + factors[..., 1] * factor_size

@@ -81,12 +81,6 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return json.loads(metadata[HEADER_KEY])
 
 
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal: what names a checkpoint in content keys."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the
     new, never a part.

@@ -9,7 +9,7 @@ from pipeline.orchestration.journal import journals
 from pipeline.settings import Settings
 from storage.errors import StoreError
 from storage.stores import cleanup, store
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 
 def collect(

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from model.training.checkpoint import file_digest, read_header, write_whole
+from model.training.checkpoint import read_header
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from pipeline.cli.inspect import find_row
@@ -27,12 +27,14 @@ from stages.evaluation.generated_video import GeneratedVideo
 from stages.evaluation.pictures import animate_generated, draw_generated
 from stages.evaluation.predict import Networks, networks_of
 from stages.world_model.data import WORLD_MODEL_FILE
+from storage.atomic import write_file
+from storage.files import sha256_file
 from storage.sources.action_file import read_actions
 from storage.stores import store
 from storage.stores.key import content_key
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import Rows, open_rows
-from storage.stores.store import StoreRef
 
 SPEED = 2.0  # the animations run this many times as fast as life, as those of evaluation do
 
@@ -170,13 +172,13 @@ def record(
     """All that it takes to make the same video again."""
     actions = request.actions
     return {
-        "checkpoint": {"path": str(path), "sha256": file_digest(path)},
+        "checkpoint": {"path": str(path), "sha256": sha256_file(path)},
         "data": card["data"],
         "tokenizers": card["tokenizers"],
         "clip": {"id": made.clip_id, "row": row, "split": split_of(rows, row)},
         "actions": None
         if actions is None
-        else {"path": str(actions), "sha256": file_digest(actions)},
+        else {"path": str(actions), "sha256": sha256_file(actions)},
         "frames": len(made.course.actions),
         "last_action_held_from_frame": made.course.n_given if held(made) else None,
         "sampling": asdict(request.sampling),
@@ -206,13 +208,13 @@ def held(made: GeneratedVideo) -> bool:
 
 def write(made: GeneratedVideo, folder: Path, about: dict[str, Any], rate_hz: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(
+    write_file(
         folder / "rollout.png", png_bytes(draw_generated(made, rate_hz, "; ".join(notes(made))))
     )
     frames = animate_generated(made, rate_hz)
     write_gif(folder / "rollout.gif", frames, SPEED * rate_hz)
     write_mp4(folder / "rollout.mp4", frames, SPEED * rate_hz)
-    write_whole(folder / "rollout.json", json.dumps(about, indent=1).encode())
+    write_file(folder / "rollout.json", json.dumps(about, indent=1).encode())
 
 
 def notes(made: GeneratedVideo) -> list[str]:

@@ -10,9 +10,9 @@ from rich.table import Table
 from pipeline.lineage.graph import find
 from pipeline.lineage.provenance import NON_COMMERCIAL, non_commercial_behind, non_commercial_text
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import Rows, open_rows
-from storage.stores.store import StoreRef
 from storage.stores.verify import verify as verify_store
 
 

@@ -12,7 +12,7 @@ from pipeline.orchestration.recipe import recipe
 from pipeline.settings import Settings
 from storage.errors import StoreError
 from storage.stores import cleanup, store
-from storage.stores.store import Manifest, StoreRef
+from storage.stores.records import Manifest, StoreRef
 
 
 def print_plan(request: dict[str, Any], out: Console) -> None:

@@ -11,8 +11,8 @@ from pipeline.orchestration.journal import Journal, journals
 from pipeline.settings import Settings
 from stages.base import Stage
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.store import StoreRef
 
 VERDICT = "metrics.md"
 SHOWN = (".md", ".png", ".gif", ".mp4", ".safetensors")

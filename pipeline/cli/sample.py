@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.orchestration.progress import StageProgress
 
 if TYPE_CHECKING:
-    from simulation.dataset import SampleConfig
+    from simulation.config import SampleConfig
 
 
 def sample_config(
@@ -23,7 +23,7 @@ def sample_config(
     faults: bool,
 ) -> "SampleConfig":
     """Raises ValueError if `size` is not WIDTHxHEIGHT."""
-    from simulation.dataset import SampleConfig, demo_sample
+    from simulation.config import SampleConfig, demo_sample
 
     changes = {"n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz, "faults": faults or None}
     if size is not None:

@@ -1,58 +1,40 @@
-"""`roboscape weights`: which published weights there are, which of them lie here, and getting the
-others.
-"""
+"""`roboscape weights`: lists the published weights and which are here, and fetches the others."""
 
 import json
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from storage.errors import StoreError
-from storage.weights.catalogue import (
-    DIGITS,
-    PUBLISHED,
+from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published, megabytes
+from storage.weights.download import download
+from storage.weights.folder import (
     Basis,
-    PublishedWeights,
     WeightsRecord,
-    find_published,
     how_to_get,
-    megabytes,
-    published,
     read_records,
+    resolve_weights,
     write_record,
 )
-from storage.weights.download import Downloaded, download
 
 TERMS = (
-    "does not allow commercial use. What is made with these weights is marked non-commercial in its lineage, and so is "
-    "what is made from that, such as a world model trained on their labels."
+    "does not allow commercial use. What is made with these weights is marked non-commercial in "
+    "its lineage, and so is what is made from that, such as a world model trained on their labels."
 )
-BASES: dict[str, Basis] = {"caller": "published", "server": "server", "nothing": "first use"}
 COMPARED: dict[Basis, str] = {
     "published": "as published",
     "server": "as its publisher's server stated",
-    "first use": "as first seen: nobody publishes it",
+    "first use": "as first seen: no digest is published",
 }
-LINE_EVERY_S = 15.0  # where there is no terminal for a bar
+DIGITS = 12  # of a digest, in tables
 
 
 def print_weights(folder: Path, out: Console, as_json: bool = False) -> None:
-    """Reads names, sizes and notes only: `fetch` on a file that is there checks its digest."""
+    """Reads names, sizes and records only; `fetch` also checks the digest of a file."""
     records = read_records(folder)
     if as_json:
         out.print_json(json.dumps([entry(w, records.get(w.name), folder) for w in PUBLISHED]))
@@ -83,18 +65,17 @@ def presence(weights: PublishedWeights, record: WeightsRecord | None, folder: Pa
     path = folder / weights.file
     if not path.is_file():
         return "[dim]missing[/dim]"
-    expected = record.size if record else weights.size if weights.exact else None
-    if expected is not None and path.stat().st_size != expected:
-        return f"[red]wrong size[/red]\n[dim]{path.stat().st_size} bytes[/dim]"
-    return (
-        f"[green]{record.sha256[:DIGITS]}[/green]\n[dim]{record.basis}[/dim]"
-        if record
-        else "not noted yet"
-    )
+    n_bytes = path.stat().st_size
+    published = weights.size if weights.exact else n_bytes
+    if n_bytes != (record.size if record else published):
+        return f"[red]wrong size[/red]\n[dim]{n_bytes} bytes[/dim]"
+    if record is None:
+        return "not noted yet"
+    return f"[green]{record.sha256[:DIGITS]}[/green]\n[dim]{record.basis}[/dim]"
 
 
 def entry(weights: PublishedWeights, record: WeightsRecord | None, folder: Path) -> dict[str, Any]:
-    """One row of `roboscape weights list --json`. `noted`: what `weights.json` has of it."""
+    """One row of `roboscape weights list --json`. noted: its record in `weights.json`."""
     path = folder / weights.file
     return {
         **asdict(weights),
@@ -115,8 +96,7 @@ def fetch_all(
     yes: bool,
     confirm: Callable[[str], bool],
 ) -> list[str]:
-    """Fetches one after the other, whatever becomes of those before; returns the names that were
-    not got.
+    """Fetches one after the other, even after a failure; returns the names that are not here.
 
     Raises LookupError for an unknown name, before anything is fetched.
     """
@@ -146,23 +126,23 @@ def fetch(
     yes: bool = False,
     confirm: Callable[[str], bool],
 ) -> bool:
-    """Gets the file, or checks the one that is there; returns False if it was not got.
+    """Fetches the file, or checks the one that is there; returns False if it is not here.
 
-    Prints the licence first; where it forbids commercial use, `confirm` must answer yes, or `yes`
-    be given. Raises LookupError for an unknown name, WeightsError for another file in its place,
-    DownloadError if it cannot be had.
+    Prints the licence first; where it forbids commercial use, fetches only with `yes` or if
+    `confirm` answers yes. Raises LookupError for an unknown name, WeightsError for another file in
+    its place, DownloadError if it cannot be had.
     """
     weights = find_published(name)
     path = folder / weights.file
-    out.print(
-        f"[bold]{name}[/bold]: {weights.about}, {weights.size_text}, licence {weights.licence}, {weights.page}"
-    )
+    about = f"{weights.about}, {weights.size_text}, licence {weights.licence}, {weights.page}"
+    out.print(f"[bold]{name}[/bold]: {about}")
     if weights.non_commercial:
         out.print(f"[yellow]{weights.licence} {TERMS}[/yellow]")
     if path.is_file():
-        ref = published(name, folder, say=lambda _: None)
-        record = read_records(folder).get(name)
-        basis = record.basis if record else "published" if weights.sha256 else "first use"
+        ref = resolve_weights(name, folder, report=lambda _: None)
+        record = read_records(folder).get(name)  # none where the folder cannot be written
+        unnoted: Basis = "published" if weights.sha256 else "first use"
+        basis = record.basis if record else unnoted
         out.print(f"{path} is there. SHA-256 {ref.sha256}, {COMPARED[basis]}", markup=False)
         return True
     if not weights.url:
@@ -171,53 +151,13 @@ def fetch(
     if weights.non_commercial and not yes and not confirm("Fetch them under these terms?"):
         out.print("Not fetched.")
         return False
-    with DownloadProgress(name) as progress:
-        done = get(weights, path, hub, progress)
-    basis = BASES[done.compared_with]
-    write_record(weights, folder, done.sha256, basis)
+    size = weights.size if weights.exact else None
+    done = download(
+        weights.address(hub), path, sha256=weights.sha256, size=size, token=weights.on_hub
+    )
+    write_record(weights, folder, done.sha256, done.basis)
     out.print(
-        f"{path}, {megabytes(done.size)}. SHA-256 {done.sha256}, {COMPARED[basis]}", markup=False
+        f"{path}, {megabytes(done.size)}. SHA-256 {done.sha256}, {COMPARED[done.basis]}",
+        markup=False,
     )
     return True
-
-
-def get(
-    weights: PublishedWeights, path: Path, hub: str, progress: "DownloadProgress"
-) -> Downloaded:
-    size = weights.size if weights.exact else None
-    return download(
-        weights.address(hub), path, sha256=weights.sha256, size=size, on_progress=progress
-    )
-
-
-class DownloadProgress:
-    """A bar on the terminal; without one, a line now and then."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(40), DownloadColumn(), TransferSpeedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-            console=Console(file=sys.stderr), disable=not sys.stderr.isatty(), transient=True,
-        )  # fmt: skip
-        self.task = self.bar.add_task(name, total=None)
-        self.printed = time.monotonic()
-
-    def __enter__(self) -> "DownloadProgress":
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self.bar.update(self.task, completed=done, total=total)
-        if self.bar.disable and time.monotonic() - self.printed > LINE_EVERY_S:
-            of = f" of {megabytes(total)}" if total else ""
-            print(f"{self.name}: {megabytes(done)}{of}", file=sys.stderr, flush=True)
-            self.printed = time.monotonic()

@@ -23,7 +23,7 @@ from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import KeypointAnnotator
 from stages.tokenizer.images import Source
 from stages.tokenizer.published import LAYOUTS, Layout, PublishedTokenizer
-from storage.weights.catalogue import published
+from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
 VDA: dict[str, Callable[..., VideoDepthConfig]] = {
@@ -48,7 +48,7 @@ def depth_annotator(
         return annotator_training.small_depth(shipped_weights(name), clip_format)
     check(name, DEPTH, "depth annotator")
     return VideoDepthAnything(
-        weights=published(name, weights),
+        weights=resolve_weights(name, weights),
         model=VDA[name.removesuffix(METRIC)](metric=name.endswith(METRIC)),
         clip_format=clip_format,
         gpus=gpus,
@@ -65,7 +65,7 @@ def keypoint_annotator(
         return annotator_training.small_tracks(shipped_weights(name), depth_units, clip_format)
     check(name, KEYPOINTS, "keypoint annotator")
     return SpatialTracking(
-        weights=published(name, weights),
+        weights=resolve_weights(name, weights),
         model=tracker(),
         depth_units=depth_units,
         clip_format=clip_format,
@@ -77,7 +77,7 @@ def tokenizer(name: str, source: Source, resources: Resources, weights: Path) ->
     check(name, TOKENIZERS, "tokenizer")
     layout: Layout = "1x" if name == f"{MAGVIT}1x" else "tencent"
     return PublishedTokenizer(
-        source=source, weights=published(name, weights), layout=layout, resources=resources
+        source=source, weights=resolve_weights(name, weights), layout=layout, resources=resources
     )
 
 

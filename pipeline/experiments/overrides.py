@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from stages.clip_format import ClipFormat
-from storage.weights.catalogue import published
+from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
 Config = TypeVar("Config")
@@ -115,7 +115,7 @@ class Overrides:
 
     def weights_file(self, name_or_path: str, path: str) -> WeightsRef:
         try:
-            return published(name_or_path, self.weights)
+            return resolve_weights(name_or_path, self.weights)
         except LookupError as error:
             raise ValueError(f"{path}: {error.args[0]}") from error
 

@@ -23,7 +23,7 @@ from pipeline.experiments.world_model import (
     smoke,
 )
 from simulation.config import SampleConfig, demo_sample
-from storage.weights.catalogue import require
+from storage.weights.folder import require_files
 
 Name = Literal[
     "demo",
@@ -113,7 +113,7 @@ def require_weights(name: str, weights: Path) -> None:
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
-    require(WEIGHTS.get(name, ()), weights)
+    require_files(WEIGHTS.get(name, ()), weights)
 
 
 def descriptions() -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.stores import cleanup, store
-from storage.stores.store import Manifest, StoreRef
+from storage.stores.records import Manifest, StoreRef
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,9 +22,9 @@ from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
 from storage.files import open_files
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 PICTURE_WIDTH = 880
 PICTURE_BYTES = 90_000  # an artifact sits in the server's database: keep the page under some 300 kB

@@ -15,9 +15,9 @@ import numpy as np
 from pipeline.orchestration.placement import pick_device
 from stages.base import Arrays, ClipInputs, ClipStage, Rejected
 from storage.stores import store
+from storage.stores.records import PartRecord, Reject, StoreRef
 from storage.stores.results import Result, open_result
 from storage.stores.rows import Rows, open_rows
-from storage.stores.store import PartRecord, Reject, StoreRef
 
 WORKER_DIED = "worker_died"  # reason of a clip that ends its worker process
 RETRIES = 1  # a clip that raises is tried once more, alone, before it counts as an error

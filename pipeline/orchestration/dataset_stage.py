@@ -7,9 +7,9 @@ from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.ray_pool import POLL_S, actor_options, room_for
 from pipeline.orchestration.training.retries import Deaths
 from stages.base import DatasetStage, Progress
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result, open_writer
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 
 class DatasetWorker:

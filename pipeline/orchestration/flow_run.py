@@ -21,7 +21,7 @@ from pipeline.orchestration.recipe import taken
 from pipeline.orchestration.stage_task import RunContext, run_stage
 from pipeline.settings import Settings
 from stages.base import Stage
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 
 @flow(

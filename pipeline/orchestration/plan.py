@@ -9,7 +9,7 @@ from pipeline.flow import data_path
 from pipeline.orchestration.recipe import output_ref, taken
 from pipeline.settings import Settings
 from stages.base import Stage
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 
 @dataclass

@@ -12,9 +12,9 @@ from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.placement import amounts_of, lacking, less
 from pipeline.orchestration.shards import Outcome
 from stages.base import Progress, Resources, Stage
-from storage.errors import StoreError
+from storage.errors import DiskFull, StoreError
 from storage.stores import store
-from storage.stores.store import DiskFull, PartRecord
+from storage.stores.records import PartRecord
 
 MAX_DEATHS = 2  # workers that a shard may end before its clips are tried one by one
 

@@ -15,8 +15,8 @@ from pipeline.lineage.provenance import (
 from stages.base import ClipStage, DatasetStage, Stage
 from storage.stores import store
 from storage.stores.key import content_key, parameters
+from storage.stores.records import Manifest, StoreRef
 from storage.stores.rows import open_rows
-from storage.stores.store import Manifest, StoreRef
 
 
 def recipe(stage: Stage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:

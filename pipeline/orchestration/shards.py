@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pipeline.orchestration.clip_worker import WORKER_DIED, Job, Worker
 from pipeline.orchestration.errors import StageFailed
 from stages.base import Progress
+from storage.errors import DiskFull
 from storage.stores import store
-from storage.stores.store import DiskFull, PartRecord, Reject, StoreRef
+from storage.stores.records import PartRecord, Reject, StoreRef
 
 # So many may end their workers and be rejected, also where that is more than max_error_share
 DEADLY_CLIPS = 3

@@ -27,8 +27,8 @@ from stages.base import ClipStage, DatasetStage, ParallelStage, Stage
 from stages.drawing.pictures import png_bytes
 from storage.files import open_files
 from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
 

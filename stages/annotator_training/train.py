@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Int
 from torch import nn
 
-from model.training.checkpoint import write_whole
 from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import DatasetStage, Progress
 from stages.batches import fingerprint, gather, spread, usable_rows
 from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun, finished, summary
+from storage.atomic import write_file
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
@@ -103,6 +103,6 @@ class TrainAnnotator(DatasetStage):
             start_from=self.start_from,
             card={"data": fingerprint(rows), "training": self.training, "stage": self},
         )
-        write_whole(out.path / "held_out.png", self.picture(model, held_out))
+        write_file(out.path / "held_out.png", self.picture(model, held_out))
         run.clean_up()
         return numbers

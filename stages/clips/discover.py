@@ -19,14 +19,8 @@ from stages.base import DatasetStage, Inputs, Progress
 from stages.clip_format import ClipFormat
 from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
 from stages.clips.splits import assign_splits
-from storage.sources.agibot import (
-    Episode,
-    EpisodeInfo,
-    ProprioHeader,
-    fingerprint,
-    list_episodes,
-    read_proprio_header,
-)
+from storage.sources.agibot.proprio import ProprioHeader, read_proprio_header
+from storage.sources.agibot.tree import Episode, EpisodeInfo, fingerprint, list_episodes
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import nearest
 from storage.stores.index import (

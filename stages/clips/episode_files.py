@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from storage.sources.agibot import (
-    Intrinsics,
-    Proprio,
-    read_extrinsics,
-    read_intrinsics,
-    read_proprio,
-)
-from storage.sources.agibot.proprio import NOTES
+from storage.sources.agibot.calibration import Intrinsics, read_extrinsics, read_intrinsics
+from storage.sources.agibot.proprio import NOTES, Proprio, read_proprio
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video
 

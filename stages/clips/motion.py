@@ -8,7 +8,6 @@ clips.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -31,11 +30,6 @@ class Motion:
     fastest: float
     whole: float
     unexplained: float
-
-
-def measure_motion(frames: UInt8[np.ndarray, "t h w 3"]) -> Motion:
-    """Between successive frames of RGB, two or more."""
-    return mean_motion([pair_motion(first, second) for first, second in pairwise(frames)])
 
 
 def mean_motion(pairs: Sequence[Motion]) -> Motion:

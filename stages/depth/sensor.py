@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float32, Integer
 from stages.base import ClipInputs, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
-from storage.sources.agibot import depth_frames, read_depth_png
+from storage.sources.agibot.calibration import read_depth_png
+from storage.sources.agibot.tree import depth_frames
 from storage.sources.file_ref import FileRef, SourceError
 
 FEW = 3  # missing frames that a rejection names

@@ -218,13 +218,6 @@ def png_bytes(image: Image8) -> bytes:
     return data.getvalue()
 
 
-def jpeg_bytes(image: Image8, quality: int = 85) -> bytes:
-    """For pages that must stay small; a contact sheet takes a tenth of its PNG."""
-    data = io.BytesIO()
-    Image.fromarray(image).save(data, format="JPEG", quality=quality, optimize=True)
-    return data.getvalue()
-
-
 def write_gif(path: Path, frames: Frames8, rate_hz: float) -> None:
     """An endless GIF; all frames share one palette, so that still parts do not flicker."""
     montage = Image.fromarray(np.concatenate(list(frames)))

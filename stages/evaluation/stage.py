@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int
 
 from model.magvit2.batched import Precision
-from model.training.checkpoint import write_whole
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, Inputs, Progress, Resources
@@ -32,8 +31,9 @@ from stages.evaluation.report import (
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
-from stages.label_quality.report import Annotator
+from stages.label_quality.labels import Annotator
 from stages.lpips_weights import LpipsWeights
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -106,10 +106,10 @@ class Evaluate(DatasetStage):
         setting = self.setting(rows, networks, len(chosen), len(usable))
         clip_ids = names(rows, chosen)
         other_ids = [""] * len(chosen) if others is None else names(rows, others)
-        write_whole(out.path / "metrics.md", markdown(means, per_clip, setting).encode())
-        write_whole(out.path / "metrics.csv", metrics_csv(means))
-        write_whole(out.path / "metrics.json", self.document(setting, numbers, means))
-        write_whole(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
+        write_file(out.path / "metrics.md", markdown(means, per_clip, setting).encode())
+        write_file(out.path / "metrics.csv", metrics_csv(means))
+        write_file(out.path / "metrics.json", self.document(setting, numbers, means))
+        write_file(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
         self.draw(out, [clip for _, clip in shown], [per_clip[i] for i, _ in shown])
         return numbers
 
@@ -174,7 +174,7 @@ class Evaluate(DatasetStage):
         return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
     def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:
-        write_whole(
+        write_file(
             out.path / "rollout.png",
             png_bytes(picture_page(clips, scores, self.clip_format.rate_hz)),
         )

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from model.magvit2.config import MagvitConfig, one_x, tencent
 from model.magvit2.published import Weights, load_published
-from model.training.checkpoint import save_model, write_whole
+from model.training.checkpoint import save_model
 from model.training.device import pick_device
 from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.batches import fingerprint
@@ -24,6 +24,7 @@ from stages.tokenizer.measure import (
     scores,
 )
 from stages.training.run import NOTE_FILE
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -87,10 +88,10 @@ class PublishedTokenizer(DatasetStage):
         numbers = {f"val/{name}": value for name, value in scores(model, held_out).items()}
         progress(2, 3, "measured")
         title = f"{self.weights.name} on {self.source} frames"
-        write_whole(
+        write_file(
             out.path / PICTURE_FILE, reconstruction_picture(self.source, model, held_out, title)
         )
-        write_whole(out.path / NOTE_FILE, self.note(numbers).encode())
+        write_file(out.path / NOTE_FILE, self.note(numbers).encode())
         card = {
             "source": self.source, "image_size": list(held_out.images.shape[-2:]), "data": fingerprint(rows),
             "published": self.weights, "layout": self.layout, "weights": which, "numbers": numbers,

@@ -18,7 +18,6 @@ from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
-from model.training.checkpoint import write_whole
 from model.training.device import pick_device, seeded
 from model.training.loop import Critic, LossFn, TrainConfig
 from stages.base import DatasetStage, Inputs, LivePage, Progress, Resources
@@ -40,6 +39,7 @@ from stages.training.live import live_page
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun, finished, summary
+from storage.atomic import write_file
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
@@ -150,7 +150,7 @@ class TrainTokenizer(DatasetStage):
             },
         )
         picture = reconstruction_picture(self.source, model, held_out, title)
-        write_whole(out.path / PICTURE_FILE, picture)
+        write_file(out.path / PICTURE_FILE, picture)
         run.clean_up()
         return numbers
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from model.training.checkpoint import write_whole
 from model.training.parallel import ALONE, Workers
+from storage.atomic import write_file
 
 CACHE_BYTES = 1 << 30  # prepared clips up to this size are kept in memory
 READ_ROWS = 32  # rows prepared at once
@@ -110,7 +110,7 @@ class SharedFile:
                 self._fill(read, told)
             if workers.is_first:
                 self._until(lambda: self._done() == self._n_runs(), told)
-                write_whole(self.complete, self.what.encode())
+                write_file(self.complete, self.what.encode())
             else:
                 self._until(self.complete.exists, told)
             workers.wait()
@@ -126,7 +126,7 @@ class SharedFile:
         for left in (begun, self.complete, *self.folder.glob("part-*")):
             left.unlink(missing_ok=True)
         np.memmap(self.path, self.clip, "w+", shape=self.n_rows)
-        write_whole(begun, wanted.encode())
+        write_file(begun, wanted.encode())
 
     def _fill(self, read: Callable[[np.ndarray, int], None], told: Told) -> None:
         """This worker's runs of rows, every n-th of all."""
@@ -142,7 +142,7 @@ class SharedFile:
 
     def _note(self, kept: np.memmap, n_done: int, told: Told) -> None:
         kept.flush()  # what is noted is on the disk
-        write_whole(self.folder / f"part-{self.workers.rank}", str(n_done).encode())
+        write_file(self.folder / f"part-{self.workers.rank}", str(n_done).encode())
         self._tell(told)
 
     def _part(self, rank: int) -> int:

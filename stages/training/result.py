@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from model.training.checkpoint import read_header, save_model, write_whole
+from model.training.checkpoint import read_header, save_model
 from stages.drawing.loss_plot import plot_losses
 from stages.training.run import NOTE_FILE, PLOT_FILE, LogRow
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.weights.ref import WeightsRef
 
@@ -32,8 +33,8 @@ def write_training(
     whole = parameters({**start_card(start_from), **card, "numbers": dict(numbers)})
     save_model(checkpoint, model, config, card=whole)
     folder = checkpoint.parent
-    write_whole(folder / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-    write_whole(folder / NOTE_FILE, training_note(title, start_from, numbers).encode())
+    write_file(folder / PLOT_FILE, plot_losses(log, f"{title}: losses"))
+    write_file(folder / NOTE_FILE, training_note(title, start_from, numbers).encode())
     return whole
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from model.training.checkpoint import read_header, write_whole
+from model.training.checkpoint import read_header
 from model.training.device import seeded
 from model.training.loop import Critic, LossFn, StepReport, TrainConfig, train
 from model.training.parallel import Parallel, load_whole, uncompiled
@@ -36,6 +36,7 @@ from stages.drawing.loss_plot import is_loss
 from stages.training.mfu import THROUGHPUT_FILE, Meter
 from stages.training.prefetch import Prefetched
 from stages.training.tensorboard import EventFile
+from storage.atomic import write_file
 
 LogRow = dict[str, float | int]  # "step" is an int
 
@@ -232,7 +233,7 @@ class TrainingRun:
                 numbers, picture = self.sample(self.model, step)
             found = {f"rollout/{name}": value for name, value in numbers.items()}
             if picture is not None:
-                write_whole(self.folder / ROLLOUTS / f"step-{step:08d}.png", picture)
+                write_file(self.folder / ROLLOUTS / f"step-{step:08d}.png", picture)
             if picture is not None and self.events is not None:
                 self.events.picture(step, "rollout", picture)
         return self.workers.from_first(found)
@@ -258,10 +259,10 @@ class TrainingRun:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.log)  # a float's text in Python gives the same float back
-        write_whole(self.folder / LOG_FILE, text.getvalue().encode())
+        write_file(self.folder / LOG_FILE, text.getvalue().encode())
         if self.meter is not None and len(self.log) > 1:
             seconds = [row["seconds"] for row in self.log[1:]]
-            write_whole(self.folder / THROUGHPUT_FILE, self.meter.report(seconds).encode())
+            write_file(self.folder / THROUGHPUT_FILE, self.meter.report(seconds).encode())
 
 
 def _due(step: int, every: int) -> bool:

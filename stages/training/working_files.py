@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model.training.checkpoint import write_whole
+from storage.atomic import write_file
 
 PROGRESS_FILE = "progress.json"  # steps done, of how many, a note
 PARTIAL_FILE = "progress.partial"
@@ -25,7 +25,7 @@ def remove_working_files(folder: Path) -> None:
 
 def leave_card(folder: Path, config: Any, card: dict[str, Any]) -> None:
     """For `read_card`, before the first step."""
-    write_whole(folder / CARD_FILE, json.dumps({"config": asdict(config), "card": card}).encode())
+    write_file(folder / CARD_FILE, json.dumps({"config": asdict(config), "card": card}).encode())
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

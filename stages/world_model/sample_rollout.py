@@ -17,16 +17,17 @@ from model.magvit2.autoencoder import MagvitTokenizer
 from model.metrics import frame_psnr
 from model.training.loop import step_generator
 from model.world.batch import WorldBatch
+from model.world.cache import Tokens
 from model.world.config import SamplingConfig
 from model.world.dual_branch import DualBranchWorldModel
-from model.world.sampling import Tokens, rollout
+from model.world.sampling import rollout
 from stages.drawing.pictures import contact_sheet, png_bytes, strip
 from stages.tokenizer.decode import decode_clips, load_tokenizer
 from stages.tokenizer.images import Source, picture_frames
 from storage.errors import StoreError
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import ClipRows, Rows
-from storage.stores.store import StoreRef
 
 ROLLOUT_ROLE = 4  # keeps its noise apart from that of training, validation and evaluation
 CLIPS, PICTURE_FRAMES = 2, 8  # of a picture

@@ -22,14 +22,16 @@ from typing import Any
 
 import torch
 
-from model.training.checkpoint import from_plain, write_whole
+from model.training.checkpoint import from_plain
 from model.training.parallel import Workers, join, leave
 from stages.base import Stage
 from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
+from storage.atomic import write_file
+from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef, is_complete
+from storage.stores.store import is_complete
 
 PROGRESS_EVERY_S = 0.2
 
@@ -96,7 +98,7 @@ def meet_at(folder: Path | None, workers: Workers) -> Path:
     """The first worker's working folder. Raises OSError on all of them if one does not see it."""
     token = uuid.uuid4().hex
     if folder is not None:
-        write_whole(folder / MEETING_FILE, token.encode())
+        write_file(folder / MEETING_FILE, token.encode())
     place, token = workers.from_first((folder, token))
     assert place is not None
     seen = (place / MEETING_FILE).exists() and (place / MEETING_FILE).read_text() == token
@@ -146,7 +148,7 @@ def leave_with(parent: int) -> None:
 
 def record_failure(path: Path, error: BaseException) -> None:
     what: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "at": time.time()}
-    write_whole(
+    write_file(
         path, json.dumps(what | {"trace": "".join(traceback.format_exception(error))}).encode()
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from model.training.checkpoint import read_header, save_model, write_whole
+from model.training.checkpoint import read_header, save_model
 from model.training.device import pick_device
 from model.training.loop import TrainConfig, TrainingStopped, step_generator
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
@@ -54,6 +54,7 @@ from stages.world_model.data import (
     world_batch,
 )
 from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
+from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -252,7 +253,7 @@ class TrainWorldModel(ParallelStage):
             card=self.card(rows, data.stats),
         )
         active = active_table(data.prepared, rows["keypoints"], spread(data.used, STATS_CLIPS))
-        write_whole(folder / ACTIVE_FILE, active)
+        write_file(folder / ACTIVE_FILE, active)
         if best := run.best():
             best.load_weights(model)
             save_model(folder / BEST_FILE, model, self.model, card=card | {"best": best.about})

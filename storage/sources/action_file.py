@@ -1,8 +1,8 @@
-"""Actions that a person gives, to ask a world model "what if": one row of numbers for each frame.
+"""Reads a user's actions for the world model: one row of numbers for each frame.
 
-.npy     an array (frames, action) or (frames, sub-steps, action) .json    the same, as nested lists
-.csv     (frames, action): one line a frame, numbers between commas; a first line of names is
-skipped
+.npy     an array (frames, action) or (frames, sub-steps, action)
+.json    the same, as nested lists
+.csv     (frames, action): one line per frame; a first line of names is skipped
 """
 
 import json
@@ -15,31 +15,31 @@ READERS = (".npy", ".csv", ".json")
 
 
 def read_actions(path: Path, action_dim: int) -> Float32[np.ndarray, "t i a"]:
-    """The file's actions, those without sub-steps as one sub-step, in the units in which they stand
-    there.
+    """The file's actions, in its own units; those without sub-steps have one.
 
-    Raises ValueError if the file is none of these, or not of finite numbers, `action_dim` to an
-    action.
+    Raises ValueError for another kind of file, another size than `action_dim`, or values that are
+    not finite.
     """
     if path.suffix not in READERS:
         raise ValueError(
-            f"{path}: actions are read from {', '.join(READERS)} files, found '{path.suffix}'; convert it"
+            f"{path}: found a '{path.suffix}' file, expected {', '.join(READERS)}: convert it"
         )
     try:
         actions = _read(path)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path}: not a table of numbers ({error}); expected rows of {action_dim}, or equally many of them a frame"
+            f"{path}: not a table of numbers ({error}); expected rows of {action_dim}, as many for "
+            "each frame"
         ) from error
     if actions.ndim not in (2, 3) or 0 in actions.shape or actions.shape[-1] != action_dim:
         raise ValueError(
-            f"{path}: found an array of shape {actions.shape}, expected (frames, {action_dim}) or (frames, sub-steps, "
-            f"{action_dim}): the world model was made for actions of {action_dim} numbers"
+            f"{path}: found an array of shape {actions.shape}, expected (frames, {action_dim}) or "
+            f"(frames, sub-steps, {action_dim}): the world model's actions have {action_dim} values"
         )
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):
         raise ValueError(
-            f"{path}: frame {bad[0][0]} has a number that is NaN or infinite; expected finite ones"
+            f"{path}: frame {bad[0][0]} has a value that is NaN or infinite; expected finite ones"
         )
     return actions.reshape(len(actions), -1, action_dim)
 

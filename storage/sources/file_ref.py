@@ -1,5 +1,4 @@
-"""Where a source file lies (on its own, or as a slice of an uncompressed tar), and what is wrong
-with it when it is.
+"""A source file, on its own or as a slice of an uncompressed tar, and the error for a bad one.
 
 In: a path, or a text from the clip index. Out: an open binary file, or all of its bytes. Nothing is
 extracted.
@@ -14,26 +13,23 @@ _SLICE_TEXT = re.compile(r"(.+?\.tar)!(.+)@(\d+)\+(\d+)")
 
 
 class SourceError(ValueError):
-    """A file of the data set that cannot be used; the run goes on without the episode or clip it
-    belongs to.
+    """A file of the data set is unusable; the run continues without its episode or clip.
 
-    reason: a word or two, the same for all files with this fault (`corrupt_video`), so that it can
-    be counted. found, expected: what was there and what a good file has.
+    reason: names the fault (`corrupt_video`), so that it can be counted. found, expected: what the
+    file has and what a good one has.
     """
 
     def __init__(self, reason: str, item: object, found: str, expected: str):
         super().__init__(f"{item}: {reason}: found {found}; expected {expected}")
         self.reason, self.item, self.found, self.expected = reason, str(item), found, expected
 
-    def __reduce__(self):  # so that it survives the trip from a worker process
+    def __reduce__(self):  # it is raised in worker processes
         return SourceError, (self.reason, self.item, self.found, self.expected)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRef:
-    """A file, or `size` bytes from `offset` of the tar at `path`, where they are its member
-    `member`.
-    """
+    """A file, or the member `member` of the tar at `path`: `size` bytes from `offset`."""
 
     path: Path
     member: str = ""
@@ -41,7 +37,7 @@ class FileRef:
     size: int = 0
 
     def open(self) -> io.BufferedReader:
-        """Raises SourceError (`missing_file`) where there is nothing to open."""
+        """The open file. Raises SourceError (`missing_file`) if it cannot be opened."""
         try:
             file = self.path.open("rb")
         except OSError as error:
@@ -63,9 +59,7 @@ class FileRef:
         return data
 
     def text(self, root: Path) -> str:
-        """As it stands in the clip index: relative to the data set's root, so that the data set may
-        move.
-        """
+        """As in the clip index: relative to the data set's root, which may be moved."""
         path = self.path.relative_to(root).as_posix()
         return f"{path}!{self.member}@{self.offset}+{self.size}" if self.member else path
 

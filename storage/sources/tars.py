@@ -1,8 +1,7 @@
-"""The hub's uncompressed tars, read in place: one pass over the headers gives every member's offset
-and size.
+"""Reads the hub's uncompressed tars in place, by an index of every member's offset and size.
 
-The pass costs a seek per member (a 48 GB tar holds some 200,000), so large tars' indexes are kept
-as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), under the tar's
+The index costs a seek per member (a 48 GB tar has some 200,000), so those of large tars are kept
+as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), by the tar's
 path and size.
 """
 
@@ -17,24 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.atomic import replacing
 from storage.sources.file_ref import FileRef, SourceError
 
-KEPT_FROM = 2_000  # members; a smaller tar is indexed anew by each process that reads it
-_COMPRESSED = (
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ",
-    b"\x28\xb5\x2f\xfd",
-)  # first bytes of gzip, bzip2, xz, zstd
+KEPT_FROM = 2_000  # members; each process indexes a smaller tar itself
+# First bytes of gzip, bzip2, xz and zstd
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
 def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
-    """The regular files in the tar whose name inside (without a leading `./`) begins with `prefix`.
+    """The regular files in the tar by name (without a leading `./`), if it begins with `prefix`.
 
-    Raises SourceError: `compressed_tar`, or `truncated_tar` where the file ends before its last
-    member does. (The members before the end are not used either: a tar that stops early is a
-    download to be finished.)
+    Raises SourceError: `compressed_tar`, or `truncated_tar` if the file ends before its last member
+    (its first members are not used either: the download has to be finished).
     """
     table = _index(path, path.stat().st_size)
     if prefix:
@@ -46,21 +41,17 @@ def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
     }
 
 
-@lru_cache(maxsize=4)  # a stage reads many episodes of one tar before it turns to the next
+@lru_cache(maxsize=4)  # a stage reads many episodes of one tar before the next tar
 def _index(path: Path, n_bytes: int) -> pa.Table:
     folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
-    kept = (
-        folder
-        / f"{hashlib.sha256(f'{path.absolute()} {n_bytes}'.encode()).hexdigest()[:24]}.parquet"
-    )
+    key = hashlib.sha256(f"{path.absolute()} {n_bytes}".encode()).hexdigest()[:24]
+    kept = folder / f"{key}.parquet"
     if kept.exists():
         return pq.read_table(kept)
     table = _scan(path, n_bytes)
     if len(table) >= KEPT_FROM:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(kept)
+        with replacing(kept) as temp:
+            pq.write_table(table, temp, compression="zstd")
     return table
 
 
@@ -73,7 +64,8 @@ def _scan(path: Path, n_bytes: int) -> pa.Table:
                 if info.isreg():
                     names.append(info.name.removeprefix("./"))
                     spans.append((info.offset_data, info.size))
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep an object for each of them
+                # tarfile would keep an object for each member
+                tar.members = []  # type: ignore[attr-defined]
     except tarfile.ReadError as error:
         raise _unreadable(path, n_bytes, error) from error
     offsets, sizes = np.array(spans, "int64").reshape(-1, 2).T
@@ -86,9 +78,7 @@ def _scan(path: Path, n_bytes: int) -> pa.Table:
 
 
 def _ends_with_zeros(path: Path, n_bytes: int) -> bool:
-    """A whole tar ends with two blocks of 512 zero bytes; one that was cut between two members does
-    not.
-    """
+    """A complete tar ends with two blocks of 512 zero bytes, one cut between members does not."""
     with path.open("rb") as file:
         file.seek(max(0, n_bytes - 1024))
         return not any(file.read())

@@ -1,8 +1,8 @@
-"""Frames of a video file, by index or by time, decoded with PyAV in one forward pass.
+"""Frames of a video file by index, decoded with PyAV in one forward pass.
 
-Only what is asked for becomes RGB; whole groups of pictures that hold nothing asked for are jumped
-over. What a file declares of itself (codec, rate, number of frames) is not believed: frames are
-counted as the packets that are there, and their times are the packets' own.
+Only requested frames become RGB; groups of pictures without any are skipped. A file's own claims
+(codec, rate, number of frames) are not trusted: frames are counted by their packets and have the
+packets' times.
 """
 
 from collections import deque
@@ -21,18 +21,16 @@ from jaxtyping import Bool, Float64, Int64, Real, UInt8
 
 from storage.sources.file_ref import FileRef, SourceError
 
-# A jump to a key frame costs about as much as decoding so many frames (2 to 8 do alike)
+# A seek to a key frame costs about as much as decoding so many frames (2 to 8 are alike)
 SEEK_FRAMES = 6
-BUFFER_BYTES = 1 << 20  # a read from a tar slice passes through Python: fewer, larger ones
+BUFFER_BYTES = 1 << 20  # reads from a tar slice go through Python: fewer, larger ones
 
-av.logging.set_level(
-    av.logging.PANIC
-)  # FFmpeg's own lines on stderr; what matters of them is raised
+av.logging.set_level(av.logging.PANIC)  # no lines on stderr: what matters is raised
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a full decode found. rate_hz is over the whole video, from first to last frame."""
+    """What a full decode found. rate_hz: the mean from first to last frame."""
 
     n_frames: int
     rate_hz: float
@@ -43,11 +41,10 @@ class VideoInfo:
 
 
 class Video:
-    """An open video file; frames are numbered from 0 in the order in which they are shown.
+    """An open video file, a context manager; frames are numbered from 0 in presentation order.
 
-    times_s: each frame's presentation time, from the first frame's. key_frame: whether decoding may
-    begin there. Use as a context manager. One thread decodes, so that a worker uses the one CPU
-    that it was given.
+    times_s: each frame's presentation time, from the first frame's. key_frame: whether decoding can
+    start there. One thread decodes, since a worker has one CPU.
 
     Raises SourceError: `missing_file`; `corrupt_video`, on opening or on decoding.
     """
@@ -65,9 +62,8 @@ class Video:
         except (FFmpegError, ValueError) as error:
             self._file.close()
             raise self._corrupt(error) from error
-        self._reformatter = (
-            VideoReformatter()
-        )  # one for all frames: making its tables costs more than a small frame
+        # One for all frames: its tables cost more than converting a small frame.
+        self._reformatter = VideoReformatter()
         try:
             self._read_packets()
         except BaseException:
@@ -99,9 +95,7 @@ class Video:
         return self._stream.width
 
     def _read_packets(self) -> None:
-        """Goes through the packets without decoding (about 2 % of the cost) to learn which frames
-        there are.
-        """
+        """Lists the frames from the packets, without decoding (about 2 % of the cost)."""
         if not self._container.streams.video:
             raise SourceError("corrupt_video", self.source, "no video stream", "one")
         self._stream = self._container.streams.video[0]
@@ -109,26 +103,19 @@ class Video:
         found: list[tuple[int, bool]] = []
         try:
             for packet in self._container.demux(self._stream):
-                if packet.size and not packet.is_discard:
-                    if packet.pts is None or packet.is_corrupt:
-                        what = "is damaged" if packet.is_corrupt else "has no time"
-                        raise SourceError(
-                            "corrupt_video",
-                            self.source,
-                            f"packet {len(found)} {what}",
-                            "whole packets",
-                        )
-                    found.append((packet.pts, packet.is_keyframe))
+                if not packet.size or packet.is_discard:
+                    continue
+                if packet.pts is None or packet.is_corrupt:
+                    state = "is damaged" if packet.is_corrupt else "has no time"
+                    what = f"packet {len(found)} {state}"
+                    raise SourceError("corrupt_video", self.source, what, "intact packets")
+                found.append((packet.pts, packet.is_keyframe))
         except FFmpegError as error:
             raise self._corrupt(error, f"after {len(found)} packets") from error
         found.sort()
         if not found or not found[0][1]:
-            raise SourceError(
-                "corrupt_video",
-                self.source,
-                f"{len(found)} packets",
-                "one or more, the first a key frame",
-            )
+            what, expected = f"{len(found)} packets", "one or more, the first a key frame"
+            raise SourceError("corrupt_video", self.source, what, expected)
         self._pts = np.array([pts for pts, _ in found], "int64")
         self._frame_of = {int(pts): frame for frame, pts in enumerate(self._pts)}
         assert self._stream.time_base is not None, "a demuxed video stream has a time base"
@@ -138,11 +125,10 @@ class Video:
     def frames(
         self, indices: Sequence[int] | Int64[np.ndarray, " n"], size: tuple[int, int] | None = None
     ) -> UInt8[np.ndarray, "n h w 3"]:
-        """RGB frames at `indices` (any order, repeats allowed), resized to (height, width) if
-        `size` is given.
+        """RGB frames at `indices` (any order, repeats allowed), resized to `size` (height, width).
 
-        Shrinking averages the pixels under each new one (area); enlarging is bilinear. The picture
-        is squeezed where the shape differs, not cropped.
+        Shrinking averages over each new pixel's area; enlarging is bilinear. A picture of another
+        aspect ratio is squeezed, not cropped.
         """
         wanted = sorted({int(i) for i in indices})
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.n_frames:
@@ -157,28 +143,23 @@ class Video:
         return self._reformatter.reformat(frame, format="rgb24").to_ndarray()
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The wanted frames (rising): decodes on from one to the next, or from a later key frame if
-        that is nearer.
-        """
+        """The wanted frames (rising), each decoded from the last one or from a nearer key frame."""
         keys = np.flatnonzero(self.key_frame)
         at, frames = -1, None
         for index in wanted:
             key = int(keys[np.searchsorted(keys, index, side="right") - 1])
             if frames is None or key > at + SEEK_FRAMES:
                 frames = self._decode_from(key)
+            which = f"frame {index} of {self.n_frames}"
             try:
                 at, frame = next((i, frame) for i, frame in frames if i >= index)
             except StopIteration:
-                raise self._corrupt(
-                    "the decoder ended", f"before frame {index} of {self.n_frames}"
-                ) from None
+                raise self._corrupt("the decoder ended", f"before {which}") from None
             except (FFmpegError, ValueError) as error:
-                raise self._corrupt(
-                    error, f"on the way to frame {index} of {self.n_frames}"
-                ) from error
+                raise self._corrupt(error, f"on the way to {which}") from error
             if at != index or frame.is_corrupt:
                 what = f"frame {at}" if at != index else "a damaged picture"
-                raise self._corrupt(what, f"in place of frame {index} of {self.n_frames}")
+                raise self._corrupt(what, f"in place of {which}")
             yield index, frame
 
     def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -191,8 +172,9 @@ class Video:
             yield self._frame_of[frame.pts], frame
 
     def info(self) -> VideoInfo:
-        """Decodes everything (some 1,000 frames a second at 640x480). Raises SourceError if a frame
-        is missing.
+        """Decodes everything (some 1,000 frames a second at 640x480).
+
+        Raises SourceError if a frame is missing.
         """
         _, last = deque(self._decode(list(range(self.n_frames))), maxlen=1)[0]
         span = float(self.times_s[-1])
@@ -211,33 +193,10 @@ class Video:
         )
 
 
-def frames_at(
-    source: FileRef | Path,
-    indices: Sequence[int] | Int64[np.ndarray, " n"],
-    size: tuple[int, int] | None = None,
-) -> UInt8[np.ndarray, "n h w 3"]:
-    """`Video.frames` of a file."""
-    with Video(source) as video:
-        return video.frames(indices, size)
-
-
-def frames_at_times(
-    source: FileRef | Path, times_s: Float64[np.ndarray, " n"], size: tuple[int, int] | None = None
-) -> tuple[Int64[np.ndarray, " n"], UInt8[np.ndarray, "n h w 3"]]:
-    """(index, RGB) of the frames nearest to the times, in seconds from the first frame; the earlier
-    of two as near.
-    """
-    with Video(source) as video:
-        indices = nearest(video.times_s, times_s)
-        return indices, video.frames(indices, size)
-
-
 def nearest(
     times: Real[np.ndarray, " n"], wanted: Real[np.ndarray, " m"]
 ) -> Int64[np.ndarray, " m"]:
-    """For each wanted time the index of the nearest of the rising `times`; the earlier of two as
-    near.
-    """
+    """For each wanted time the index of the nearest of the rising `times`; of two, the earlier."""
     after = np.clip(np.searchsorted(times, wanted), 1, max(1, len(times) - 1))
     before = after - 1
     if len(times) == 1:
@@ -254,12 +213,9 @@ def probe(source: FileRef | Path) -> VideoInfo:
 def resized(
     frame: UInt8[np.ndarray, "h w c"], size: tuple[int, int] | None
 ) -> UInt8[np.ndarray, "..."]:
-    """To (height, width). cv2's area filter, as swscale's is off by up to 60 levels at edges when
-    it also converts.
-    """
+    """The frame at (height, width), by cv2: swscale's area filter is off by up to 60 levels."""
     if size is None or frame.shape[:2] == size:
         return frame
     shrinks = size[0] <= frame.shape[0] and size[1] <= frame.shape[1]
-    return cv2.resize(
-        frame, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )  # type: ignore
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame, size[::-1], interpolation=how)  # type: ignore

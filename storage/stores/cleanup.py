@@ -1,11 +1,12 @@
-"""Finding stores, deleting them, and finding what crashed runs left behind."""
+"""Lists stores, deletes them, and finds what crashed runs left behind."""
 
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from storage.files import TEMP_MARK, FileInfo, Files, open_files
+from storage.atomic import TEMP_MARK
+from storage.files import FileInfo, Files, open_files
 from storage.stores.records import (
     STORES,
     PartRecord,
@@ -17,7 +18,7 @@ from storage.stores.records import (
 
 
 def list_stores(root: str) -> list[StoreRef]:
-    """All stores below `root`, complete or not, by stage and key."""
+    """All stores under `root`, complete or not, by stage and key."""
     files = open_files(root)
     refs = [
         StoreRef.at(root, stage, key)
@@ -28,11 +29,9 @@ def list_stores(root: str) -> list[StoreRef]:
 
 
 def delete(ref: StoreRef) -> None:
-    """Deletes a store. The seal goes first, then the manifest, so that at no moment half of it
-    looks whole.
+    """Deletes a store: seal and manifest first, so that half a store never looks complete.
 
-    What this machine's cache holds of it goes too: a result that is made anew must not go on from
-    there.
+    This machine's cache of it is deleted too: a result that is made again must not resume there.
     """
     files = open_files(ref.uri)
     for name in ("complete.json", "manifest.json"):
@@ -43,18 +42,17 @@ def delete(ref: StoreRef) -> None:
 
 
 def garbage(root: str, older_than_s: float) -> list[str]:
-    """Addresses of what no store needs: parts that no commit names, unfinished files, remains of
-    deleted stores.
+    """Paths that no store needs: parts without a commit, unfinished files, rests of deleted stores.
 
-    A part that its worker has finished and its driver not yet committed looks just the same:
-    `older_than_s` must be longer than the longest that a shard takes and waits. The working folders
-    of unfinished results are not garbage: a run goes on from them.
+    A part that is finished and not yet committed looks the same, so `older_than_s` must exceed the
+    longest time that a shard takes and waits. The working folders of unfinished results are no
+    garbage: a run resumes from them.
     """
     files, limit = open_files(root), time.time() - older_than_s
     by_store: dict[str, list[FileInfo]] = defaultdict(list)
     for info in files.walk(STORES):
         folder = info.path.split("/")[:-1]
-        if len(folder) >= 3:  # a file that lies beside the stores is not ours
+        if len(folder) >= 3:  # a file beside the stores is not ours
             by_store["/".join(folder[:3])].append(info)
     found: list[str] = []
     for folder, infos in sorted(by_store.items()):
@@ -67,7 +65,7 @@ def garbage(root: str, older_than_s: float) -> list[str]:
 
 
 def sweep(root: str, older_than_s: float) -> list[str]:
-    """Deletes what `garbage` finds and returns it."""
+    """Deletes what `garbage` finds; returns the paths."""
     found, files = garbage(root, older_than_s), open_files(root)
     for uri in found:
         path = uri.removeprefix(f"{root.rstrip('/')}/")
@@ -76,9 +74,7 @@ def sweep(root: str, older_than_s: float) -> list[str]:
 
 
 def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple[str, float]]:
-    """Parts and published folders that no commit and no seal names, each with the time of its
-    newest file.
-    """
+    """Parts and published folders that no commit or seal names; with their newest file's time."""
     parts: dict[str, list[FileInfo]] = defaultdict(list)
     for info in infos:
         where = info.path.removeprefix(f"{folder}/").split("/")
@@ -86,8 +82,7 @@ def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple
             parts["/".join(where[:2])].append(info)
         elif where[0].startswith("files-"):
             parts[where[0]].append(info)
-    # Read after the files were listed, so that a part that is committed meanwhile is not taken for
-    # garbage.
+    # Read after the listing: a part that is committed in between must not count as garbage.
     named = _named(open_files(f"{files.uri}/{folder}")) if parts else set()
     return [
         (f"{folder}/{part}", _newest(found))
@@ -97,18 +92,15 @@ def _orphans(files: Files, folder: str, infos: Iterable[FileInfo]) -> list[tuple
 
 
 def _named(store: Files) -> set[str]:
-    """The folders in a store that count. The seal is asked too: readers go by it, even where a
-    commit was lost.
-    """
+    """The folders in a store that count. Readers trust the seal, even where a commit was lost."""
     seal = read_document(store, "complete.json") if store.exists("complete.json") else {}
-    sealed = {PartRecord.from_json(part).part for part in seal.get("parts", ())} | {
-        seal.get("folder", "")
-    }
-    return sealed | {read_record(store, f"commits/{name}").part for name in store.list("commits")}
+    sealed = {PartRecord.from_json(part).part for part in seal.get("parts", ())}
+    committed = {read_record(store, f"commits/{name}").part for name in store.list("commits")}
+    return sealed | committed | {seal.get("folder", "")}
 
 
 def _unfinished(info: FileInfo) -> bool:
-    """Our own temporary files; what a stage keeps in its working folder is its own business."""
+    """Our own temporary files, not those that a stage keeps in its working folder."""
     inside = info.path.split("/")[3:]
     return TEMP_MARK in inside[-1] and inside[0] not in ("parts", "work", "files")
 

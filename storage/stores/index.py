@@ -1,13 +1,11 @@
-"""The clip index: one row per candidate clip, and one row for everything that was left out, each a
-Parquet table.
+"""The clip index: a Parquet table of all candidate clips, and one of everything left out.
 
-Row i of the index is row i of every store that is made after it. Rows of one episode and camera
-stand together and by time, so that a shard's clips share one decoding pass. Files are named
+Row i of the index is row i of every store made from it. Rows of one episode and camera are
+consecutive and sorted by time, so that a shard's clips share one decoding pass. Files are named
 relative to the data set's root.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,24 +15,22 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import sync_folder
+from storage.atomic import replacing
 from storage.sources.file_ref import SourceError
 
 LEFT_OUT_FILE = "left_out.parquet"  # beside storage.stores.rows.INDEX_FILE
 BATCH_ROWS = 16_384
 
 Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """A candidate clip: `n_frames` frames at `rate_hz` from `start_ns` (a row of the episode's
-    `timestamp`) on.
+    """A candidate clip: `n_frames` frames at `rate_hz`, the first at `start_ns`.
 
-    task is -1 where no path and no entry of task_info tells it. texts, skills: of the segments that
-    overlap the clip, by time. video ... depth: `FileRef.text` of the files, empty for what the
-    episode lacks.
+    start_ns: one of the episode's `timestamp`s. task: -1 if neither a path nor task_info names it.
+    texts, skills: of the segments that overlap the clip, by time. video ... depth: `FileRef.text`
+    of the files, empty for what the episode lacks.
     """
 
     clip_id: str
@@ -58,9 +54,7 @@ class ClipRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """An episode (start_ns None), one camera of it, one clip, or a file of the data set that is not
-    in the index.
-    """
+    """Something that is not in the index: an episode, one camera of it, a clip, or a file."""
 
     item: str
     reason: str
@@ -104,24 +98,24 @@ _LEFT_OUT_SCHEMA = pa.schema(
 
 
 def clip_id(episode: int, camera: str, start_ns: int, n_frames: int, rate_hz: float) -> str:
-    """16 hex digits that name the clip for good: the same in every index that has it."""
+    """16 hex digits that name the clip, the same in every index."""
     return hashlib.blake2b(
         f"{episode} {camera} {start_ns} {n_frames} {rate_hz:g}".encode(), digest_size=8
     ).hexdigest()
 
 
 def write_clips(path: Path, rows: Iterable[ClipRow]) -> int:
-    """Writes all rows or, where it is stopped, no file. Returns their number. Raises ValueError for
-    a repeated clip.
+    """Writes all rows or, if interrupted, no file; returns their number.
+
+    Raises ValueError for a repeated clip.
     """
     seen: set[str] = set()
 
     def checked() -> Iterator[ClipRow]:
         for row in rows:
             if row.clip_id in seen:
-                raise ValueError(
-                    f"clip {row.clip_id} (episode {row.episode}, {row.camera}, {row.start_ns} ns) is twice"
-                )
+                which = f"episode {row.episode}, {row.camera}, {row.start_ns} ns"
+                raise ValueError(f"clip {row.clip_id} ({which}) is there twice")
             seen.add(row.clip_id)
             yield row
 
@@ -130,10 +124,7 @@ def write_clips(path: Path, rows: Iterable[ClipRow]) -> int:
 
 
 def read_clips(path: Path) -> list[ClipRow]:
-    """Raises SourceError where the file is no clip index of this version.
-
-    `storage.stores.rows` reads it by columns.
-    """
+    """All rows (`storage.stores.rows` reads by column). Raises SourceError for another table."""
     rows = _read(path, _CLIP_SCHEMA).to_pylist()
     return [
         ClipRow(**row | {"texts": tuple(row["texts"]), "skills": tuple(row["skills"])})
@@ -142,28 +133,15 @@ def read_clips(path: Path) -> list[ClipRow]:
 
 
 def write_left_out(path: Path, rows: Iterable[LeftOut]) -> None:
-    """Writes all rows or, where it is stopped, no file."""
+    """Writes all rows or, if interrupted, no file."""
     _write(path, rows, _LEFT_OUT_SCHEMA)
 
 
-def read_left_out(path: Path) -> list[LeftOut]:
-    """Raises SourceError where the file is no such table of this version."""
-    return [LeftOut(**row) for row in _read(path, _LEFT_OUT_SCHEMA).to_pylist()]
-
-
 def _write(path: Path, rows: Iterable[ClipRow] | Iterable[LeftOut], schema: pa.Schema) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     left = iter(rows)
-    try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            while batch := [asdict(row) for row in islice(left, BATCH_ROWS)]:
-                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path) as temp, pq.ParquetWriter(temp, schema, compression="zstd") as writer:
+        while batch := [asdict(row) for row in islice(left, BATCH_ROWS)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:

@@ -1,6 +1,6 @@
 """Content keys: the same recipe on the same inputs gives the same key, on any machine.
 
-A key names a recipe (stage, version, parameters, weights digests, keys of the inputs), not bytes:
+A key names a recipe (stage, version, parameters, digests of weights, keys of inputs), not bytes:
 sums on a GPU may differ in the last bit.
 """
 
@@ -15,12 +15,12 @@ KEY_LENGTH = 16  # hex digits, 64 bits: a collision among a million data sets ha
 
 
 def parameters(value: Any) -> Any:
-    """`value` as plain JSON. A dataclass field may say with `metadata={"key": ...}` how it counts.
+    """`value` as plain JSON. A dataclass field sets with `metadata={"key": ...}` how it counts.
 
-    False: not at all. Such a field says where or how fast something runs (a folder, a number of
-    workers) and changes no number in the output, so it must not change its key either.
-    A text: under this name, which is the field's first one. Keys of stores that exist stay valid.
-    A tuple of texts: these attributes of its value stand in its place, under their own names.
+    False: not at all. For fields that say where or how fast something runs (a folder, a number of
+    workers): they change no number in the output, so they must not change its key.
+    A string: under this name, the field's first one, so that keys of existing stores stay valid.
+    A tuple of strings: these attributes of the value count instead of it, under their own names.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain: dict[str, Any] = {}
@@ -30,7 +30,7 @@ def parameters(value: Any) -> Any:
     if isinstance(value, dict):
         plain = {str(k): parameters(v) for k, v in value.items()}
         if len(plain) != len(value):
-            raise TypeError(f"a content key cannot tell these names apart as text: {list(value)}")
+            raise TypeError(f"a content key needs names that differ as text, found {list(value)}")
         return plain
     if isinstance(value, list | tuple):
         return [parameters(v) for v in value]

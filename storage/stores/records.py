@@ -1,8 +1,6 @@
-"""What a store's JSON files hold, as dataclasses: where a store is, what it is made from, what its
-parts are.
+"""The content of a store's JSON files, as dataclasses: its place, recipe and parts.
 
-Every file carries the crc32c of its own content, so that a flipped bit in it is found and not
-believed.
+Every file contains the crc32c of its own content, so that a flipped bit is found.
 """
 
 import hashlib
@@ -20,15 +18,14 @@ from storage.errors import CorruptFile
 from storage.files import FileRecord, Files
 from storage.stores.spec import ArraySpec
 
-STORES = "stores"  # folder of all stores below a root
-
+STORES = "stores"  # folder of all stores under a root
 
 Kind = Literal["clips", "index", "result"]  # of a store
 
 
 @dataclass(frozen=True)
 class StoreRef:
-    """Names one store; what flows between the stages. `uri` is `<root>/stores/<stage>/<key>`.
+    """Names one store; passed between the stages. `uri` is `<root>/stores/<stage>/<key>`.
 
     The root is a local folder or an address such as s3://bucket/prefix.
     """
@@ -44,9 +41,8 @@ class StoreRef:
 
     @staticmethod
     def at(root: str, stage: str, key: str) -> "StoreRef":
-        root = (
-            root.rstrip("/") if "://" in root else os.path.abspath(root)
-        )  # workers run in other folders
+        # Workers run in other folders, so a local path becomes absolute.
+        root = root.rstrip("/") if "://" in root else os.path.abspath(root)
         return StoreRef(f"{root}/{STORES}/{stage}/{key}")
 
     @property
@@ -66,21 +62,19 @@ class StoreRef:
 
 
 def cache_folder(ref: StoreRef) -> Path:
-    """This machine's folder for a result that lies in an object store; another root is another
-    folder.
-    """
+    """This machine's folder for a result in an object store; each root has its own."""
     home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
     return home / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a store is made from and what it will hold; written once, before any work.
+    """A store's recipe and planned content; written once, before any work.
 
     parameters, inputs (role -> uri of the upstream store) and version are the recipe behind the
     key. specs, n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code:
     git commit, whether the tree was dirty, package versions. weights: name, sha256 and licence of
-    each file used. attributes: anything a report should show.
+    each file used. attributes: whatever a report should show.
     """
 
     stage: str
@@ -103,8 +97,8 @@ class Manifest:
             self.specs and self.n_clips is not None and self.clips_per_shard
         ):
             raise ValueError(
-                f"store {self.stage}/{self.key} of clips needs specs, n_clips and clips_per_shard; it has "
-                f"{[s.name for s in self.specs]}, {self.n_clips} and {self.clips_per_shard}"
+                f"store {self.stage}/{self.key} of clips needs specs, n_clips and clips_per_shard; "
+                f"found {[s.name for s in self.specs]}, {self.n_clips} and {self.clips_per_shard}"
             )
 
     @property
@@ -122,8 +116,10 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """A row without data. kind: `rejected` by the stage's own rule, `error` where its code raised,
-    `upstream` where an input has no such row.
+    """A row without data.
+
+    kind: `rejected` by the stage's own rule, `error` if its code raised, `upstream` if an input has
+    no data in the row.
     """
 
     row: int
@@ -135,12 +131,10 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """One worker's finished shard: the folder it lies in and what must be found there. Counts only
-    once committed.
+    """One worker's finished shard: its folder and files. Counts only once it is committed.
 
-    chunks: for each shard file the SHA-256 over the crc32c's of its chunks and index. The crc32c of
-    the whole file says nothing about them: after bytes and then their own crc32c, a crc32c is the
-    same whatever the bytes were.
+    chunks: for each shard file the SHA-256 over the crc32c's of its chunks and index. The file's
+    own crc32c does not depend on them: bytes followed by their crc32c always give the same one.
     """
 
     shard: int
@@ -149,13 +143,13 @@ class PartRecord:
     n: int
     made: int
     rejects: tuple[Reject, ...]
-    files: dict[str, FileRecord]  # by path below the part's folder
+    files: dict[str, FileRecord]  # by path in the part's folder
     seconds: float
-    chunks: dict[str, str] = field(default_factory=dict)  # by path below the part's folder
+    chunks: dict[str, str] = field(default_factory=dict)  # by path in the part's folder
 
     @property
     def part(self) -> str:
-        """The part's folder, below the store's."""
+        """The part's folder, relative to the store's."""
         return f"parts/{self.shard:08d}-{self.attempt}"
 
     @property
@@ -183,13 +177,12 @@ def commit_path(shard: int) -> str:
 
 
 def read_record(files: Files, path: str) -> PartRecord:
-    """The commit at `path` of a store. Raises CorruptFile if it is damaged, or the commit of
-    another shard.
-    """
+    """The commit at `path` of a store. Raises CorruptFile if it is damaged or another shard's."""
     record = PartRecord.from_json(read_document(files, path))
     if record.commit_path != path:
         raise CorruptFile(
-            f"{files.uri}/{path} is the commit of shard {record.shard}: a file was copied or renamed"
+            f"{files.uri}/{path} is the commit of shard {record.shard}: the file was copied or "
+            "renamed"
         )
     return record
 
@@ -197,29 +190,26 @@ def read_record(files: Files, path: str) -> PartRecord:
 def encode_document(content: Mapping[str, Any]) -> bytes:
     """JSON with the content's own crc32c as its last entry."""
     assert "crc32c" not in content, sorted(content)
-    plain = json.loads(
-        json.dumps(content, allow_nan=False)
-    )  # keys are text from here on, as they will be read
+    plain = json.loads(json.dumps(content, allow_nan=False))  # as it will be read
     return json.dumps({**plain, "crc32c": _checksum(plain)}, indent=1).encode()
 
 
 def read_document(files: Files, path: str) -> dict[str, Any]:
-    """Raises CorruptFile if the file is not as it was written, FileNotFoundError if it is not
-    there.
-    """
+    """The content of a JSON file of ours. Raises CorruptFile if it was changed."""
     data = files.read(path)
     try:
         content = json.loads(data)
         expected = content.pop("crc32c")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CorruptFile(
-            f"{files.uri}/{path} is not one of our JSON files any more: {error!r}"
+            f"{files.uri}/{path} is no longer one of our JSON files: {error!r}"
         ) from error
     found = _checksum(content)
     if found != expected:
         raise CorruptFile(
-            f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It was changed after it "
-            "was written; delete the store and run its stage again, or bring the file back from a copy."
+            f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It "
+            "was changed after it was written: restore it from a backup, or delete the store and "
+            "run its stage again."
         )
     return content
 
@@ -230,18 +220,16 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _known(kind: type, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Drops fields of later minor versions, which we may ignore."""
+    """Without the fields of later minor versions."""
     return {k: v for k, v in plain.items() if k in kind.__dataclass_fields__}
 
 
 def _spec_to_json(spec: ArraySpec) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: a fill of those is its name instead."""
-    fill = (
-        str(spec.fill)
-        if isinstance(spec.fill, float) and not math.isfinite(spec.fill)
-        else spec.fill
-    )
-    return {**asdict(spec), "fill": fill}
+    """JSON has no NaN and no infinity: such a fill is written as its name."""
+    plain = asdict(spec)
+    if isinstance(spec.fill, float) and not math.isfinite(spec.fill):
+        plain["fill"] = str(spec.fill)
+    return plain
 
 
 def _spec_from_json(plain: Mapping[str, Any]) -> ArraySpec:

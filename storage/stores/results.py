@@ -1,14 +1,13 @@
-"""Results: files that a stage leaves (index, checkpoint, tables, pictures) and a few numbers,
-visible all at once.
+"""Results: files that a stage writes (index, checkpoint, tables, pictures) and a few numbers.
 
-    <store>/work/            what the stage is writing; kept when it is killed, so that the next attempt goes on
+    <store>/work/            unpublished files; kept after a kill, so that the next attempt resumes
     <store>/files/           the published files
     <store>/complete.json    lists them with size and SHA-256; without it there is no result
 
-In an object store the working folder and the copies read from it lie in a cache folder on this
-machine: ROBOSCAPE_CACHE, or ~/.cache/roboscape. There each writer publishes to a folder of its own,
-which the seal names: two machines that make the same result cannot know of each other, and the
-later one must not change what is sealed.
+For an object store, the working folder and the fetched files are in a cache folder on this machine:
+ROBOSCAPE_CACHE, or ~/.cache/roboscape. Each writer publishes to a folder of its own, which the seal
+names: two machines that make the same result do not know of each other, and the later one must not
+change what is sealed.
 """
 
 import fcntl
@@ -23,21 +22,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from storage.atomic import sync, sync_tree
 from storage.errors import CorruptFile, StoreConflict, StoreError
-from storage.files import Files, LocalFiles, open_files, sha256_file, sync_folder, sync_tree
+from storage.files import Files, LocalFiles, open_files, sha256_file
 from storage.stores.records import StoreRef, cache_folder, encode_document
 from storage.stores.store import COMPLETE, is_complete, read_complete, read_manifest
 
 WORK, FILES, LOCK = "work", "files", "work.lock"
-PIECE = 4 << 20
+CHUNK = 4 << 20
 
 
 class ResultWriter:
-    """Where a stage writes its files: `path`, a local folder that is kept until the result is
-    complete.
+    """A stage writes its files to `path`, a local folder that is kept until the result is complete.
 
-    Holds a lock on the folder, which the operating system frees when the process ends, however it
-    ends.
+    Holds a lock on the folder, which the operating system releases however the process ends.
     """
 
     def __init__(self, ref: StoreRef):
@@ -49,22 +47,23 @@ class ResultWriter:
         if is_complete(ref):
             self.close()
             raise StoreConflict(
-                f"result {ref.uri} is complete already: delete the store to make it anew"
+                f"result {ref.uri} is complete already: delete the store to make it again"
             )
         if local and (home / FILES).is_dir():
-            os.replace(
-                home / FILES, self.path
-            )  # killed between publishing and the seal: go on from there
+            # Killed between publishing and the seal: resume from there.
+            os.replace(home / FILES, self.path)
         self.path.mkdir(exist_ok=True)
 
     def finish(self, numbers: dict[str, float]) -> None:
-        """Publishes every file below `path` and seals the result. `numbers` are what its report
-        shows; all finite.
+        """Publishes every file under `path` and seals the result.
+
+        numbers: what its report shows; all finite.
         """
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise ValueError(
-                    f"result {self.ref}: the number '{name}' is {value}; leave out what was not measured"
+                    f"result {self.ref}: the number '{name}' is {value}; expected a finite one, or "
+                    "none if it was not measured"
                 )
         files, writer = open_files(self.ref.uri), uuid.uuid4().hex
         digests = {
@@ -75,11 +74,11 @@ class ResultWriter:
             folder = FILES
             sync_tree(self.path)
             os.replace(self.path, self.path.with_name(folder))
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         else:
             folder = f"{FILES}-{writer[:12]}"
             for name in digests:
-                files.write(f"{folder}/{name}", _pieces(self.path / name))
+                files.write(f"{folder}/{name}", _chunks(self.path / name))
         seal = {
             "stage": self.ref.stage,
             "key": self.ref.key,
@@ -90,9 +89,7 @@ class ResultWriter:
         stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": writer}
         if not files.create(COMPLETE, encode_document(seal | stamp)):
             raise StoreConflict(f"result {self.ref.uri} was completed by another process meanwhile")
-        shutil.rmtree(
-            self.path, ignore_errors=True
-        )  # of an object store: the cache is no place to keep it
+        shutil.rmtree(self.path, ignore_errors=True)  # the cache's copy, for an object store
         self.close()
 
     def _names(self) -> list[tuple[str, int]]:
@@ -100,7 +97,7 @@ class ResultWriter:
         return [(path.relative_to(self.path).as_posix(), path.stat().st_size) for path in found]
 
     def close(self) -> None:
-        """Lets another attempt begin; what was written is kept for it."""
+        """Releases the lock. The next attempt finds what was written."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -117,9 +114,7 @@ class ResultWriter:
 
 @dataclass(frozen=True)
 class Result:
-    """A complete result. Files are checked against their SHA-256 once per object, when first asked
-    for.
-    """
+    """A complete result. Each file's SHA-256 is checked when it is first asked for."""
 
     ref: StoreRef
 
@@ -138,12 +133,12 @@ class Result:
 
     @property
     def folder(self) -> str:
-        """Where in the store the files lie."""
+        """The folder of the files in the store."""
         return self.seal.get("folder", FILES)
 
     @cached_property
     def path(self) -> Path:
-        """The folder of the files on this machine; from an object store they are all fetched first."""
+        """The folder of the files on this machine, after fetching all from an object store."""
         store = open_files(self.ref.uri)
         if local := store.local(self.folder):
             return local
@@ -156,7 +151,7 @@ class Result:
         return set()
 
     def file(self, name: str) -> Path:
-        """The file on this machine. Raises CorruptFile if it is not the one that was published."""
+        """The file on this machine. Raises CorruptFile if it was changed since it was published."""
         if name not in self.files:
             raise FileNotFoundError(
                 f"result {self.ref.uri} has no file '{name}'; it has {sorted(self.files)}"
@@ -176,7 +171,7 @@ class Result:
 
 
 def open_result(ref: StoreRef) -> Result:
-    """Raises IncompleteStore if the result is not complete, FileNotFoundError if there is none."""
+    """A complete result. Raises IncompleteStore, or FileNotFoundError if there is none."""
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `open_rows`")
     result = Result(ref)
@@ -185,9 +180,9 @@ def open_result(ref: StoreRef) -> Result:
 
 
 def open_writer(ref: StoreRef) -> ResultWriter:
-    """The working folder of a result that is not complete; the store must have been created.
+    """The working folder of an incomplete result, whose store must have been created.
 
-    Raises StoreConflict if it is complete, or if another process of this machine is making it now.
+    Raises StoreConflict if it is complete, or if another process of this machine is making it.
     """
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `write_part`")
@@ -198,15 +193,16 @@ def require_sha256(path: Path, expected: str, owner: str) -> None:
     found = sha256_file(path) if path.exists() else "missing"
     if found != expected:
         raise CorruptFile(
-            f"{owner}: the SHA-256 of {path} is {found}, expected {expected}. The file was changed after it was "
-            "published; delete the store and run its stage again, or bring the file back from a copy."
+            f"{owner}: the SHA-256 of {path} is {found}, expected {expected}. The file was changed "
+            "after it was published: restore it from a backup, or delete the store and run its "
+            "stage again."
         )
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+        while chunk := file.read(CHUNK):
+            yield chunk
 
 
 def _lock(path: Path, ref: StoreRef) -> int:
@@ -217,7 +213,7 @@ def _lock(path: Path, ref: StoreRef) -> int:
         holder = os.pread(fd, 256, 0).decode() or "unknown"
         os.close(fd)
         raise StoreConflict(
-            f"result {ref.uri} is being made by another process ({holder}); wait for it, or end it first"
+            f"result {ref.uri} is being made by another process ({holder}): wait for it, or stop it"
         ) from error
     os.truncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)

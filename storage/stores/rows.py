@@ -1,4 +1,4 @@
-"""Reading stores by row: arrays of clips, or columns of the clip index, through one interface.
+"""Reads stores by row: arrays of clips, or columns of the clip index, through one interface.
 
 Row i is the same clip in every store of one index.
 """
@@ -28,16 +28,14 @@ from storage.stores.store import (
     read_rejected,
 )
 
-# Per Rows: each memory map holds a file descriptor, of which a process often has only 1024. Mapping
-# a shard again costs several times as much as reading a clip of tokens from it.
+# For each `Rows`: a memory map holds a file descriptor, of which a process often has only 1024.
+# Mapping a shard again costs several times as much as reading a clip of tokens from it.
 MAX_OPEN_SHARDS = max(64, min(getrlimit(RLIMIT_NOFILE)[0] // 8, 4096))
 INDEX_FILE = "index.parquet"
 
 
 class Rows(ABC):
-    """Lazy reads of one store. Can be sent to another process, which opens the files anew when it
-    first reads.
-    """
+    """Lazy reads of one store. May be sent to another process, which opens the files itself."""
 
     def __init__(self, ref: StoreRef, *, partial: bool = False):
         self.ref, self.partial = ref, partial
@@ -60,7 +58,7 @@ class Rows(ABC):
     @property
     @abstractmethod
     def ok(self) -> Bool[np.ndarray, " n"]:
-        """Which rows hold data."""
+        """Which rows have data."""
 
     @property
     @abstractmethod
@@ -68,15 +66,13 @@ class Rows(ABC):
 
     @abstractmethod
     def gather(self, name: str, rows: Integer[np.ndarray, " b"]) -> Array:
-        """Array `name` of these rows, in this order, stacked: (b, *shape). A new array, the
-        caller's to change.
-        """
+        """Array `name` of these rows, in this order: (b, *shape), a new array."""
 
     @abstractmethod
     def close(self) -> None: ...
 
     def read(self, names: Sequence[str], row: int) -> dict[str, Array]:
-        """The named arrays of one row. Raises RejectedRow if the row holds no data."""
+        """The named arrays of one row. Raises RejectedRow if the row has no data."""
         at = np.array([row])
         return {name: self.gather(name, at)[0, ...] for name in names}  # a scalar stays an array
 
@@ -93,10 +89,9 @@ class Rows(ABC):
 
 
 class ClipRows(Rows):
-    """A store of clips. Raw arrays on the local disk are memory-mapped; others are read and decoded
-    one clip at a time.
+    """A store of clips. Raw arrays on a local disk are memory-mapped, others decoded clip by clip.
 
-    A chunk that is not what was written raises CorruptShard; a row without data raises RejectedRow.
+    A chunk that was changed raises CorruptShard; a row without data raises RejectedRow.
     """
 
     def __init__(self, ref: StoreRef, *, partial: bool = False):
@@ -110,7 +105,7 @@ class ClipRows(Rows):
 
     @cached_property
     def records(self) -> dict[int, PartRecord]:
-        """By shard; all of them, unless the store was opened as `partial`."""
+        """By shard; all of them, unless the store is opened as `partial`."""
         if self.partial and not is_complete(self.ref):
             return read_records(self.ref)
         return {
@@ -128,12 +123,10 @@ class ClipRows(Rows):
 
     @cached_property
     def clip_ids(self) -> Sequence[str]:
-        """From the index store. It is looked for below this store's own root first, so that a root
-        can be moved.
-        """
+        """From the index store, under this store's own root if it is there: roots may be moved."""
         if self.manifest.index_uri is None:
             raise StoreError(
-                f"store {self.ref.uri} names no index store: it was created without `index_uri`"
+                f"store {self.ref.uri} has no index store: it was created without `index_uri`"
             )
         index = StoreRef(self.manifest.index_uri)
         here = StoreRef.at(self.ref.root, index.stage, index.key)
@@ -142,9 +135,8 @@ class ClipRows(Rows):
     @cached_property
     def rejected(self) -> list[Reject]:
         if self.partial and not is_complete(self.ref):
-            return [
-                reject for _, record in sorted(self.records.items()) for reject in record.rejects
-            ]
+            records = (record for _, record in sorted(self.records.items()))
+            return [reject for record in records for reject in record.rejects]
         return read_rejected(self.ref)
 
     @cached_property
@@ -168,7 +160,7 @@ class ClipRows(Rows):
     def _require(self, rows: Integer[np.ndarray, " b"]) -> None:
         if len(rows) and (rows.min() < 0 or rows.max() >= self.n):
             raise IndexError(
-                f"store {self.ref} has rows 0 to {self.n}, asked for {rows.min()} to {rows.max()}"
+                f"store {self.ref} has {self.n} rows, asked for {rows.min()} to {rows.max()}"
             )
         if self.ok[rows].all():
             return
@@ -178,7 +170,7 @@ class ClipRows(Rows):
             "its shard is missing",
         )
         raise RejectedRow(
-            f"store {self.ref} has no data in row {row}: {why}. Look at `ok` before reading."
+            f"store {self.ref} has no data in row {row}: {why}. Check `ok` before reading."
         )
 
     def _open_shard(self, name: str, shard: int) -> Shard | MappedShard:
@@ -195,10 +187,9 @@ class ClipRows(Rows):
 
 
 class IndexRows(Rows):
-    """The clip index: each column of its table is an array, scalars 0-d, text as NumPy text, lists
-    1-d.
+    """The clip index: each column of its table as an array; scalars 0-d, strings, lists 1-d.
 
-    Lists differ in length, so `gather` gives an array of arrays for them.
+    Lists differ in length, so `gather` returns an array of arrays for them.
     """
 
     @cached_property
@@ -229,13 +220,13 @@ class IndexRows(Rows):
         spec = self.spec(name)
         if len(rows) and (rows.min() < 0 or rows.max() >= self.n):
             raise IndexError(
-                f"store {self.ref} has rows 0 to {self.n}, asked for {rows.min()} to {rows.max()}"
+                f"store {self.ref} has {self.n} rows, asked for {rows.min()} to {rows.max()}"
             )
         values = self.table[name].take(pa.array(rows)).to_pylist()
         for row, value in zip(rows, values, strict=True):
             if value is None or (spec.axes and None in value):
                 raise StoreError(
-                    f"store {self.ref}, row {row}: column '{name}' holds {value}; expected no empty values"
+                    f"store {self.ref}, row {row}: column '{name}' has {value}; expected no nulls"
                 )
         if not spec.axes:
             return np.array(values, dtype=spec.dtype)
@@ -253,7 +244,7 @@ class IndexRows(Rows):
 def open_rows(ref: StoreRef, *, partial: bool = False) -> Rows:
     """Opens a complete store of clips or of the clip index.
 
-    partial: open a store that is still being made too; rows not made yet have `ok` False.
+    partial: an incomplete store will do; rows that are not made yet have `ok` False.
     Raises IncompleteStore if the store is not complete, FileNotFoundError if there is none.
     """
     manifest = read_manifest(ref)
@@ -271,7 +262,7 @@ def _reopen(kind: type[Rows], ref: StoreRef, partial: bool) -> Rows:
 
 
 def _column_spec(field: pa.Field) -> ArraySpec:
-    """A list's length differs from row to row, so its axis has no size here: shape (-1,)."""
+    """Lists differ in length from row to row: shape (-1,)."""
     is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
     value = field.type.value_type if is_list or pa.types.is_dictionary(field.type) else field.type
     is_text = pa.types.is_string(value) or pa.types.is_large_string(value)

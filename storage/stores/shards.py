@@ -1,13 +1,11 @@
-"""Zarr v3 shards written and read directly, and the Zarr metadata that makes them readable by every
-Zarr library.
+"""Writes and reads Zarr v3 shards directly, with metadata that any Zarr library reads.
 
-A shard file holds one encoded chunk per clip, one after the other, then an index of (offset, size)
-pairs, two little-endian uint64 each, then the index's crc32c (Zarr v3, `sharding_indexed` codec,
-index at the end). A chunk is a clip's bytes, compressed or not, then its own crc32c.
+A shard file holds one encoded chunk per clip, then an index of (offset, size) pairs, two
+little-endian uint64 each, then the index's crc32c (Zarr v3, `sharding_indexed` codec, index at the
+end). A chunk is a clip's bytes, compressed or not, then its own crc32c.
 
-zarr-python 3.1.6 spends 0.15 to 2 ms of Python per chunk, whatever its size; these few lines spend
-about 5 us. zarr-python still writes the metadata and re-reads every new part, and the tests compare
-both ways.
+zarr-python 3.1.6 spends 0.15 to 2 ms of Python per chunk, whatever its size; this code about 5 us.
+zarr-python still writes the metadata and re-reads every new part, and the tests compare both ways.
 """
 
 import hashlib
@@ -35,9 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def shard_path(spec: ArraySpec) -> str:
-    """The one shard file of an array, below its part's folder: Zarr's default chunk key,
-    `name/c/0/0/...`.
-    """
+    """An array's one shard file in its part's folder: Zarr's default chunk key `name/c/0/0/...`."""
     return "/".join([spec.name, "c", *("0" for _ in ("clip", *spec.axes))])
 
 
@@ -47,9 +43,7 @@ def shard_path(spec: ArraySpec) -> str:
 def encode_shard(
     block: Array, spec: ArraySpec, holes: frozenset[int] = frozenset()
 ) -> Iterator[bytes]:
-    """The shard file of `block` (clip, *shape) in pieces; rows in `holes` hold the spec's fill
-    instead.
-    """
+    """The shard file of `block` (clip, *shape), chunk by chunk; rows in `holes` are the fill."""
     fill = np.full(spec.shape, spec.fill, dtype=spec.dtype)
     offset, index = 0, np.empty((len(block), 2), "<u8")
     for i in range(len(block)):
@@ -60,13 +54,11 @@ def encode_shard(
     yield index.tobytes() + CRC.pack(crc32c.crc32c(index.tobytes()))
 
 
-def noting_checks(pieces: Iterable[bytes], checks: "hashlib._Hash") -> Iterator[bytes]:
-    """The pieces of a shard file as they are, while `checks` takes in the crc32c at the end of
-    each.
-    """
-    for piece in pieces:
-        checks.update(piece[-CRC.size :])
-        yield piece
+def tee_checksums(chunks: Iterable[bytes], checks: "hashlib._Hash") -> Iterator[bytes]:
+    """The chunks unchanged, while the crc32c at the end of each goes into `checks`."""
+    for chunk in chunks:
+        checks.update(chunk[-CRC.size :])
+        yield chunk
 
 
 def encode_chunk(clip: Array, codec: Codec) -> bytes:
@@ -90,7 +82,7 @@ def _blosc(codec: Codec, itemsize: int) -> Blosc:
 def metadata_files(
     specs: tuple[ArraySpec, ...], n: int, attributes: dict[str, Any]
 ) -> dict[str, bytes]:
-    """path -> bytes of every zarr.json of a part of `n` clips, as zarr-python itself writes them."""
+    """path -> bytes of every zarr.json of a part of `n` clips, written by zarr-python."""
     files: dict[str, Any] = {}
     group = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3, attributes=attributes)
     for spec in specs:
@@ -110,9 +102,7 @@ def metadata_files(
 
 
 def zarr_codecs(spec: ArraySpec) -> list[BloscCodec | Crc32cCodec]:
-    """The chain after `bytes`. It always ends in crc32c: without it 60 of 60 flipped bits were read
-    as data.
-    """
+    """The chain after `bytes`, ending in crc32c: without it, 60 of 60 bit flips went unnoticed."""
     if spec.codec == "raw":
         return [Crc32cCodec()]
     itemsize = np.dtype(spec.dtype).itemsize
@@ -137,25 +127,18 @@ def open_zarr(files: Files, folder: str) -> zarr.Group:
 
 
 class Shard:
-    """One array of one part, opened for reading. Every chunk is checked against its crc32c before
-    it is handed out.
+    """One array of one part, opened for reading. Every chunk is checked against its crc32c.
 
     size: the file's size in bytes as committed. first_row: the store's row of the first clip, for
-    messages. Raises CorruptShard, naming file and row, for whatever is not as it was written; a
-    chunk that is not there is an error too, never a fill value.
+    messages. Raises CorruptShard, naming file and row, for anything that was changed; a missing
+    chunk is an error too, never a fill value.
     """
 
     def __init__(
         self, files: Files, path: str, spec: ArraySpec, n: int, size: int, first_row: int = 0
     ):
-        self.files, self.path, self.spec, self.n, self.size, self.first_row = (
-            files,
-            path,
-            spec,
-            n,
-            size,
-            first_row,
-        )
+        self.files, self.path, self.spec = files, path, spec
+        self.n, self.size, self.first_row = n, size, first_row
         self.dtype = np.dtype(spec.dtype)
         self.n_bytes = self.dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
         self.index = self._read_index()
@@ -179,9 +162,7 @@ class Shard:
     def read(self, i: int, out: Array) -> None:
         """Decodes chunk `i` into `out`, a contiguous array of the spec's dtype and shape."""
         offset, size = (int(v) for v in self.index[i])
-        if (
-            offset + size > self.size or size < CRC.size
-        ):  # both are 2**64 - 1 where Zarr stored no chunk
+        if offset + size > self.size or size < CRC.size:  # Zarr's "no chunk": both are 2**64 - 1
             raise self.corrupt(f"{self.chunk(i)} is absent: offset {offset}, size {size}")
         data = self._bytes(offset, size)
         if len(data) != size:
@@ -200,13 +181,11 @@ class Shard:
             raise self.corrupt(f"{self.chunk(i)} does not decode: {error}") from error
 
     def check(self, i: int) -> None:
-        """Raises CorruptShard if chunk `i` is not as it was written."""
+        """Raises CorruptShard if chunk `i` was changed since it was written."""
         self.read(i, np.empty(self.spec.shape, self.dtype))
 
     def check_all(self) -> str:
-        """Checks every chunk. Gives the SHA-256 over the crc32c's of chunks and index, as in
-        `PartRecord.chunks`.
-        """
+        """Checks every chunk; returns the SHA-256 over all crc32c's, as in `PartRecord.chunks`."""
         checks = hashlib.sha256()
         for i, (offset, size) in enumerate(self.index.tolist()):
             self.check(i)
@@ -216,9 +195,7 @@ class Shard:
 
     @cached_property
     def is_strided(self) -> bool:
-        """Whether the chunks lie one after the other uncompressed, so that the file is an array of
-        fixed stride.
-        """
+        """Whether the chunks are raw and consecutive, so that the file is one strided array."""
         stride = self.n_bytes + CRC.size
         offsets = np.arange(self.n, dtype=np.uint64) * np.uint64(stride)
         strided = (self.index[:, 0] == offsets).all() and (self.index[:, 1] == stride).all()
@@ -228,35 +205,32 @@ class Shard:
         return f"chunk {i} (row {self.first_row + i})"
 
     def check_crc(self, what: str, data: bytes | memoryview) -> None:
-        found, expected = (
-            crc32c.crc32c(memoryview(data)[: -CRC.size]),
-            CRC.unpack(data[-CRC.size :])[0],
-        )
+        found = crc32c.crc32c(memoryview(data)[: -CRC.size])
+        expected = CRC.unpack(data[-CRC.size :])[0]
         if found != expected:
             raise self.corrupt(f"the crc32c of {what} is {found:08x}, expected {expected:08x}")
 
     def corrupt(self, what: str) -> CorruptShard:
         return CorruptShard(
-            f"{self.files.uri}/{self.path}: {what}. The shard was changed after it was committed: look at the disk, "
-            "then `storage.stores.store.retract` the shard and run its stage again; only this shard is remade."
+            f"{self.files.uri}/{self.path}: {what}. The shard was changed after it was committed: "
+            "check the disk, then `storage.stores.store.retract` the shard and run its stage "
+            "again; only this shard is made again."
         )
 
 
 class MappedShard:
-    """A strided shard on the local disk as a memory-mapped array; each chunk is checked when it is
-    first touched.
+    """A strided shard on a local disk as a memory-mapped array; chunks are checked on first use.
 
-    `checked`, one byte per chunk, belongs to the caller, so that it outlives this mapping.
+    checked: one byte per chunk; the caller's, so that it outlives this mapping.
     """
 
     def __init__(self, shard: Shard, checked: bytearray):
         local = shard.files.local(shard.path)
         assert local is not None and shard.is_strided, shard.path
         self.shard, self.checked, self.stride = shard, checked, shard.n_bytes + CRC.size
-        with local.open("rb") as file:  # np.memmap would look up each folder of the path as well
-            self.bytes = np.frombuffer(
-                mmap(file.fileno(), shard.size, access=ACCESS_READ), np.uint8
-            )
+        with local.open("rb") as file:  # np.memmap would resolve each folder of the path as well
+            mapped = mmap(file.fileno(), shard.size, access=ACCESS_READ)
+        self.bytes = np.frombuffer(mapped, np.uint8)
         strides = (self.stride, *np.empty(shard.spec.shape, shard.dtype).strides)
         self.view: Array = np.ndarray(
             (shard.n, *shard.spec.shape), shard.dtype, self.bytes.data, strides=strides
@@ -264,8 +238,7 @@ class MappedShard:
 
     def read(self, i: int, out: Array) -> None:
         if not self.checked[i]:
-            self.shard.check_crc(
-                self.shard.chunk(i), self.bytes[i * self.stride : (i + 1) * self.stride].data
-            )
+            chunk = self.bytes[i * self.stride : (i + 1) * self.stride]
+            self.shard.check_crc(self.shard.chunk(i), chunk.data)
             self.checked[i] = 1
         out[...] = self.view[i]

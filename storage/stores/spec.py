@@ -1,4 +1,4 @@
-"""What an array in a store is: its name, dtype, axes, shape, units and meaning."""
+"""Describes an array of a store: its name, dtype, axes, shape, units and meaning."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +10,12 @@ Codec = Literal["raw", "lz4", "zstd"]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One named array per clip; `axes` and `shape` leave out the leading `clip` axis.
+    """One named array per clip; `axes` and `shape` are without the leading `clip` axis.
 
-    codec: how a clip's bytes lie on disk, always followed by a crc32c. `raw` can be memory-mapped
+    codec: how a clip's bytes are stored, always followed by a crc32c. `raw` can be memory-mapped
     (tokens); `lz4` and `zstd` are Blosc with bit shuffle at the dtype's size, lz4 for what is read
-    often, zstd for what is large. fill: what a rejected clip's row holds; choose a value that real
-    data cannot have where the dtype allows.
+    often, zstd for what is large. fill: the value in rejected rows; where the dtype allows, one
+    that real data cannot have.
     """
 
     name: str
@@ -34,19 +34,16 @@ class ArraySpec:
             )
 
     def check(self, array: np.ndarray, clip_id: str) -> None:
-        """Raises ValueError naming clip, array, found and expected if dtype, shape or finiteness is
-        off.
-        """
+        """Raises ValueError if dtype or shape differ or values are not finite, naming the clip."""
         if array.shape != self.shape or array.dtype != np.dtype(self.dtype):
             raise ValueError(
                 f"clip {clip_id}: array '{self.name}' is {array.dtype}{list(array.shape)}, "
                 f"its spec says {self.dtype}{list(self.shape)} {self.axes}"
             )
-        # NaN is data only where the spec says so by using it as its fill (holes in sensor depth,
-        # say).
+        # NaN is data only where it is the spec's fill, as for holes in sensor depth.
         if array.dtype.kind == "f" and not np.isnan(self.fill) and not np.isfinite(array).all():
             bad = int(np.size(array) - np.isfinite(array).sum())
             raise ValueError(
-                f"clip {clip_id}: array '{self.name}' has {bad} of {array.size} values that are NaN or infinite; "
-                "expected finite values"
+                f"clip {clip_id}: array '{self.name}' has {bad} of {array.size} values that are "
+                "NaN or infinite; expected finite values"
             )

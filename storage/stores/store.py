@@ -1,16 +1,16 @@
-"""Stores of stages: create, write a shard, commit it, seal the whole.
+"""Stores of stages: create, write a shard, commit it, seal the store.
 
     <root>/format.json
-    <root>/stores/<stage>/<key>/manifest.json              the recipe, before any work
-    <root>/stores/<stage>/<key>/parts/<shard>-<attempt>/   one worker's shard: a Zarr v3 group, never changed again
-    <root>/stores/<stage>/<key>/commits/<shard>.json       names the part that counts; created exclusively
-    <root>/stores/<stage>/<key>/rejected.parquet           rows without data, and why
-    <root>/stores/<stage>/<key>/complete.json              the seal; a store without it is visibly incomplete
+    <root>/stores/<stage>/<key>/
+        manifest.json              the recipe, before any work
+        parts/<shard>-<attempt>/   one worker's shard: a Zarr v3 group, never changed again
+        commits/<shard>.json       names the part that counts; created exclusively
+        rejected.parquet           rows without data, and why
+        complete.json              the seal; a store without it is visibly incomplete
 
-A worker calls `write_part`, which makes nothing visible. The one driver of a run calls `commit`;
-the first commit of a shard counts, whoever comes later is told so. Then `seal`. A process may be
-killed between any two file operations: what is committed stays, anything else is garbage that
-`garbage` finds.
+A worker calls `write_part`, which makes nothing visible. The run's one driver calls `commit`, of
+which the first for a shard counts, and then `seal`. A process may be killed between any two file
+operations: what is committed stays, `cleanup.garbage` finds the rest.
 """
 
 import hashlib
@@ -27,9 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict, StoreError
+from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict
 from storage.files import FileRecord, Files, open_files, read_checked
-from storage.stores.cleanup import delete, garbage, list_stores, sweep
 from storage.stores.records import (
     Manifest,
     PartRecord,
@@ -44,47 +43,15 @@ from storage.stores.shards import (
     Array,
     encode_shard,
     metadata_files,
-    noting_checks,
     open_zarr,
     shard_path,
+    tee_checksums,
 )
 
-__all__ = [
-    "CorruptShard",
-    "DiskFull",
-    "IncompleteStore",
-    "Manifest",
-    "PartRecord",
-    "Reject",
-    "StoreConflict",
-]
-__all__ += [
-    "StoreError",
-    "StoreRef",
-    "commit",
-    "create",
-    "delete",
-    "exists",
-    "garbage",
-    "is_complete",
-    "list_stores",
-]
-__all__ += [
-    "missing_shards",
-    "read_complete",
-    "read_manifest",
-    "read_records",
-    "read_rejected",
-    "retract",
-    "seal",
-]
-__all__ += ["shard_rows", "sweep", "write_part"]
-
 FORMAT_NAME = "roboscape-stores"
-FORMAT = (
-    1,
-    1,
-)  # major: older readers must refuse; minor: they may ignore what is new (1.1: `PartRecord.chunks`)
+# Readers refuse another major version and ignore what a later minor one adds (1.1: `chunks` of
+# `PartRecord`).
+FORMAT = (1, 1)
 MANIFEST, COMPLETE, REJECTED = "manifest.json", "complete.json", "rejected.parquet"
 REJECTED_SCHEMA = pa.schema(
     [
@@ -94,21 +61,16 @@ REJECTED_SCHEMA = pa.schema(
 )
 
 
-# Create and look
+# Create and inspect
 
 
 def create(ref: StoreRef, manifest: Manifest) -> None:
-    """Makes the store if it is not there. Its cut into shards stays as it was made, whatever
-    `manifest` says.
+    """Creates the store if it is missing. An existing one keeps its `clips_per_shard`.
 
-    Raises StoreConflict if the store that is there has the same key and another recipe or other
-    arrays.
+    Raises StoreConflict if an existing store has the same key and another recipe or other arrays.
     """
-    assert (ref.stage, ref.key) == (manifest.stage, manifest.key), (
-        ref,
-        manifest.stage,
-        manifest.key,
-    )
+    named = (manifest.stage, manifest.key)
+    assert (ref.stage, ref.key) == named, (ref, named)
     manifest = replace(manifest, created=manifest.created or _now())
     require_format(ref.root, make=True)
     if open_files(ref.uri).create(MANIFEST, encode_document(manifest.to_json())):
@@ -117,15 +79,13 @@ def create(ref: StoreRef, manifest: Manifest) -> None:
     for name in ("kind", "version", "parameters", "specs", "n_clips"):
         if _plain(old[name]) != _plain(new[name]):
             raise StoreConflict(
-                f"store {ref} is there with another {name}: found {old[name]}, expected {new[name]}. Two recipes share "
-                "one key: raise the stage's `version`, or delete the store."
+                f"store {ref} exists with another {name}: found {old[name]}, expected {new[name]}. "
+                "Two recipes share one key: raise the stage's `version`, or delete the store."
             )
 
 
 def require_format(root: str, *, make: bool = False) -> None:
-    """Raises StoreConflict if the stores below `root` are of a format that this version cannot
-    read.
-    """
+    """Raises StoreConflict if this version cannot read the format of the stores under `root`."""
     files = open_files(root)
     expected = {"name": FORMAT_NAME, "version": ".".join(map(str, FORMAT))}
     if make and not files.exists("format.json"):
@@ -134,8 +94,8 @@ def require_format(root: str, *, make: bool = False) -> None:
     major = str(found.get("version", "")).partition(".")[0]
     if found.get("name") != FORMAT_NAME or major != str(FORMAT[0]):
         raise StoreConflict(
-            f"{root}/format.json says {found}; this version reads '{FORMAT_NAME}' {FORMAT[0]}.x. Use the version of "
-            "the pipeline that wrote it, or another root."
+            f"{root}/format.json says {found}; this version reads '{FORMAT_NAME}' {FORMAT[0]}.x. "
+            "Use the version of the pipeline that wrote it, or another root."
         )
 
 
@@ -148,19 +108,18 @@ def is_complete(ref: StoreRef) -> bool:
 
 
 def read_manifest(ref: StoreRef) -> Manifest:
-    """Raises FileNotFoundError if there is no such store."""
+    """The store's manifest. Raises FileNotFoundError if there is no such store."""
     files = open_files(ref.uri)
     if not files.exists(MANIFEST):
-        raise FileNotFoundError(
-            f"there is no store {ref.uri}: nothing has run its stage ('{ref.stage}') with this key"
-        )
+        raise FileNotFoundError(f"there is no store {ref.uri}: run its stage ('{ref.stage}') first")
     require_format(ref.root)
     return Manifest.from_json(read_document(files, MANIFEST))
 
 
 def read_complete(ref: StoreRef) -> dict[str, Any]:
-    """The seal: counts, digest and, for clips, all part records. Raises IncompleteStore if it is
-    not there.
+    """The seal: counts, digest and, for clips, all part records.
+
+    Raises IncompleteStore if it is missing.
     """
     try:
         return read_document(open_files(ref.uri), COMPLETE)
@@ -175,7 +134,8 @@ def shard_rows(store: StoreRef | Manifest, shard: int) -> range:
     manifest = read_manifest(store) if isinstance(store, StoreRef) else store
     if not 0 <= shard < manifest.n_shards:
         raise IndexError(
-            f"store {manifest.stage}/{manifest.key} has {manifest.n_shards} shards, no shard {shard}"
+            f"store {manifest.stage}/{manifest.key} has no shard {shard}; it has "
+            f"{manifest.n_shards}"
         )
     step = manifest.clips_per_shard or 1
     return range(shard * step, min((shard + 1) * step, manifest.n_clips or 0))
@@ -190,16 +150,14 @@ def missing_shards(ref: StoreRef) -> list[int]:
 
 
 def read_records(ref: StoreRef) -> dict[int, PartRecord]:
-    """The committed part of each shard, for stores that are not sealed yet too."""
+    """The committed part of each shard, also of a store that is not sealed yet."""
     files = open_files(ref.uri)
     records = (read_record(files, f"commits/{name}") for name in files.list("commits"))
     return {record.shard: record for record in records}
 
 
 def read_rejected(ref: StoreRef) -> list[Reject]:
-    """The rows without data of a sealed store. Raises CorruptFile if the table is not the one that
-    was sealed.
-    """
+    """The rows without data of a sealed store. Raises CorruptFile if their table was changed."""
     sealed = FileRecord(**read_complete(ref)["files"][REJECTED])
     data = read_checked(open_files(ref.uri), REJECTED, sealed)
     return [Reject(**reject) for reject in pq.read_table(pa.BufferReader(data)).to_pylist()]
@@ -215,11 +173,10 @@ def write_part(
     rejects: Sequence[Reject],
     seconds: float,
 ) -> PartRecord:
-    """Writes all arrays of one shard and reads a chunk of each back. Nothing is visible before
-    `commit`.
+    """Writes all arrays of one shard and reads a chunk of each back; invisible until `commit`.
 
     arrays: by the specs' names, each (clips of the shard, *shape). A rejected row is stored as the
-    spec's fill, whatever `arrays` holds there. Raises DiskFull, with the unfinished part removed.
+    spec's fill. Raises DiskFull, after deleting the unfinished part.
     """
     manifest = read_manifest(ref)
     rows = shard_rows(manifest, shard)
@@ -255,7 +212,8 @@ def _check_arrays(
 ) -> None:
     if set(arrays) != {spec.name for spec in manifest.specs}:
         raise ValueError(
-            f"store {ref} holds {[spec.name for spec in manifest.specs]}, got {sorted(arrays)}"
+            f"store {ref}: got arrays {sorted(arrays)}, expected "
+            f"{[spec.name for spec in manifest.specs]}"
         )
     for spec in manifest.specs:
         found, shape = arrays[spec.name], (len(rows), *spec.shape)
@@ -271,21 +229,22 @@ def _check_rejects(ref: StoreRef, rows: range, rejects: Sequence[Reject]) -> Non
     wrong = [row for row, count in counts.items() if count > 1 or row not in rows]
     if wrong:
         raise ValueError(
-            f"store {ref}, rows {rows.start} to {rows.stop}: rejected twice, or not a row of these: {wrong}"
+            f"store {ref}, rows {rows.start} to {rows.stop}: rejected twice or not in this shard: "
+            f"{wrong}"
         )
 
 
 def _write_files(
     files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
 ) -> tuple[dict[str, FileRecord], dict[str, str]]:
-    """Data first, metadata last: a part that was cut short is not even a Zarr group."""
+    """Data first, metadata last: an interrupted part is not even a Zarr group."""
     holes = frozenset(reject.row - record.first_row for reject in record.rejects)
     written: dict[str, FileRecord] = {}
     chunks: dict[str, str] = {}
     for spec in manifest.specs:
         path, checks = shard_path(spec), hashlib.sha256()
-        pieces = noting_checks(encode_shard(arrays[spec.name], spec, holes), checks)
-        written[path] = files.write(f"{record.part}/{path}", pieces)
+        encoded = tee_checksums(encode_shard(arrays[spec.name], spec, holes), checks)
+        written[path] = files.write(f"{record.part}/{path}", encoded)
         chunks[path] = checks.hexdigest()
     attributes = {
         "format": f"{FORMAT_NAME} {FORMAT[0]}.{FORMAT[1]}",
@@ -308,7 +267,7 @@ def _write_files(
 def _reopen(
     files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
 ) -> None:
-    """Reads the last clip of each array through zarr-python, as a stranger would, and compares it."""
+    """Reads the last clip of each array through zarr-python, and compares it."""
     group, last = open_zarr(files, record.part), record.n - 1
     hole = any(reject.row == record.first_row + last for reject in record.rejects)
     for spec in manifest.specs:
@@ -316,16 +275,16 @@ def _reopen(
         found = np.asarray(group[spec.name][last])  # type: ignore[index]
         if found.tobytes() != np.ascontiguousarray(expected).tobytes():
             raise CorruptShard(
-                f"{files.uri}/{record.part}: array '{spec.name}' reads back differently from what was just written "
-                f"(row {record.first_row + last}). The disk or the memory of this machine is not to be trusted."
+                f"{files.uri}/{record.part}: array '{spec.name}' reads back differently from what "
+                f"was just written (row {record.first_row + last}). The disk or the memory of this "
+                "machine is faulty."
             )
 
 
 def commit(ref: StoreRef, record: PartRecord) -> bool:
-    """Makes the part count; False if another attempt at the shard did before. For the run's one
-    driver.
+    """Makes the part count; False if another attempt at the shard does already.
 
-    Raises CorruptShard if the part's files are not all there in their full size.
+    For the run's one driver. Raises CorruptShard if a file of the part is missing or too short.
     """
     files = open_files(ref.uri)
     sizes = {info.path: info.size for info in files.walk(record.part)}
@@ -337,26 +296,28 @@ def commit(ref: StoreRef, record: PartRecord) -> bool:
                 f"{files.uri}/{name} has {found} bytes, {expected.size} were written: not committed"
             )
     if record.made + len(record.rejects) != record.n:
-        raise ValueError(f"store {ref}, shard {record.shard}: {record.n} clips in, {record.made} made and "
-                         f"{len(record.rejects)} rejected")  # fmt: skip
+        raise ValueError(
+            f"store {ref}, shard {record.shard}: {record.n} clips in, {record.made} made and "
+            f"{len(record.rejects)} rejected"
+        )
     if files.create(record.commit_path, encode_document(record.to_json())):
         return True
-    # A driver that repeats itself, after a lost answer say, meets its own commit.
+    # A driver that repeats itself, for example after a lost answer, finds its own commit.
     return read_record(files, record.commit_path).attempt == record.attempt
 
 
 def seal(ref: StoreRef) -> dict[str, Any]:
-    """Declares a store of clips complete and gives its seal. Sealing again changes nothing.
+    """Marks a store of clips as complete; returns its seal. Sealing again changes nothing.
 
-    Raises IncompleteStore naming the shards that are missing.
+    Raises IncompleteStore if shards are missing.
     """
     if is_complete(ref):
         return read_complete(ref)
     manifest, files = read_manifest(ref), open_files(ref.uri)
     if missing := missing_shards(ref):
         raise IncompleteStore(
-            f"store {ref.uri}: {len(missing)} of {manifest.n_shards} shards are missing ({_some(missing)}); run stage "
-            f"'{ref.stage}' again, it makes only these"
+            f"store {ref.uri}: {len(missing)} of {manifest.n_shards} shards are missing "
+            f"({_some(missing)}); run stage '{ref.stage}' again, it makes only these"
         )
     records = [record for _, record in sorted(read_records(ref).items())]
     rejects = [reject for record in records for reject in record.rejects]
@@ -381,23 +342,17 @@ def seal(ref: StoreRef) -> dict[str, Any]:
 
 
 def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
-    """SHA-256 over the sizes and checksums of all shard files: equal data, equal digest, whoever
-    wrote it when.
-    """
+    """SHA-256 over the sizes and checksums of all shard files: equal data has an equal digest."""
     lines = []
     for record in records:
         for path in map(shard_path, manifest.specs):
-            file = record.files[path]
-            lines.append(
-                f"{record.shard} {path} {file.size} {file.crc32c} {record.chunks.get(path, '')}".rstrip()
-            )
+            file, chunks = record.files[path], record.chunks.get(path, "")
+            lines.append(f"{record.shard} {path} {file.size} {file.crc32c} {chunks}".rstrip())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def retract(ref: StoreRef, shard: int) -> None:
-    """Takes back a shard that turned out to be damaged: the store is incomplete again and a run
-    remakes the shard.
-    """
+    """Withdraws a damaged shard: the store is incomplete again, and a run remakes the shard."""
     files = open_files(ref.uri)
     files.delete(COMPLETE)
     files.delete(commit_path(shard))
@@ -419,5 +374,5 @@ def _some(shards: Sequence[int], limit: int = 10) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from a file: tuples are lists, keys are strings."""
+    """As read from JSON: tuples are lists, keys are strings."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Checking stores at rest: is everything there, and is it what was written?"""
+"""Checks stored data: is everything there, and is it what was written?"""
 
 import hashlib
 from collections.abc import Callable
@@ -27,20 +27,20 @@ class _Findings:
         self.messages: list[str] = []
 
     def run(self, check: Callable[..., Any], *arguments: Any) -> Any:
-        """What `check` gives, or None with its message noted."""
+        """The result of `check`, or None with its message noted."""
         try:
             return check(*arguments)
         except (StoreError, OSError) as error:
             self.messages.append(str(error))
-        except (ValueError, LookupError, TypeError) as error:  # how nonsense in a file may end
+        except (ValueError, LookupError, TypeError) as error:  # from nonsense in a file
             self.messages.append(f"{self.uri}: {error!r}")
 
 
 def verify(ref: StoreRef, level: Literal["quick", "full"] = "quick") -> list[str]:
-    """What is wrong with a store, one message each, naming the file; empty if nothing is.
+    """What is wrong with a store: one message per fault, naming the file; empty if nothing is.
 
     quick: the JSON files, every file's presence and size, the shard indices, the Zarr metadata.
-    full: every chunk of every shard, every byte of a result. Of a store that is not complete, what
+    full: also every chunk of every shard and every byte of a result. Of an incomplete store, what
     is committed is checked.
     """
     found, files, full = _Findings(ref.uri), open_files(ref.uri), level == "full"
@@ -67,29 +67,26 @@ def _check_part(
     found.run(_check_counts, files, manifest, record)
     for path in record.files:
         found.run(_check_file, files, manifest, record, path, full)
-    if (
-        len(found.messages) == before
-    ):  # with a damaged file Zarr would only say the same in its own words
+    if len(found.messages) == before:  # else Zarr would only report the same fault
         found.run(_check_zarr, files, manifest, record)
 
 
 def _check_counts(files: Files, manifest: Manifest, record: PartRecord) -> None:
     rows = shard_rows(manifest, record.shard)
-    if (record.first_row, record.n) != (rows.start, len(rows)) or record.made + len(
-        record.rejects
-    ) != record.n:
+    n_rejected = len(record.rejects)
+    placed = (record.first_row, record.n) == (rows.start, len(rows))
+    if not placed or record.made + n_rejected != record.n:
         raise CorruptFile(
-            f"{files.uri}/{record.commit_path}: {record.n} rows from {record.first_row}, {record.made} made and "
-            f"{len(record.rejects)} rejected; expected {len(rows)} rows from {rows.start}"
+            f"{files.uri}/{record.commit_path}: {record.n} rows from {record.first_row}, "
+            f"{record.made} made and {n_rejected} rejected; expected {len(rows)} rows from "
+            f"{rows.start}"
         )
 
 
 def _check_file(
     files: Files, manifest: Manifest, record: PartRecord, path: str, full: bool
 ) -> None:
-    """A shard file by its size, index and, in full, chunk by chunk, so that a message names the
-    row; others whole.
-    """
+    """Checks a shard file by size, index and (full) chunk, to name the row; other files whole."""
     expected, where = record.files[path], f"{record.part}/{path}"
     spec = next((spec for spec in manifest.specs if shard_path(spec) == path), None)
     if spec is None:
@@ -99,7 +96,7 @@ def _check_file(
     _check_size(files, where, expected.size)
     if full and (found := shard.check_all()) != record.chunks.get(path, found):
         raise CorruptFile(
-            f"{files.uri}/{where} is a whole shard file, but not the one that was committed"
+            f"{files.uri}/{where} is an intact shard file, but not the one that was committed"
         )
 
 
@@ -109,14 +106,15 @@ def _check_size(files: Files, path: str, expected: int) -> None:
 
 
 def _check_zarr(files: Files, manifest: Manifest, record: PartRecord) -> None:
-    """Whether zarr-python sees the arrays that the manifest promises."""
+    """Raises CorruptFile unless zarr-python sees the arrays that the manifest lists."""
     group = open_zarr(files, record.part)
     for spec in manifest.specs:
         array: Any = group[spec.name]
         if array.shape != (record.n, *spec.shape) or array.dtype != spec.dtype:
             raise CorruptFile(
-                f"{files.uri}/{record.part}: Zarr sees '{spec.name}' as {array.dtype}{list(array.shape)}, the manifest "
-                f"says {spec.dtype}{[record.n, *spec.shape]}"
+                f"{files.uri}/{record.part}: Zarr sees '{spec.name}' as "
+                f"{array.dtype}{list(array.shape)}, the manifest says "
+                f"{spec.dtype}{[record.n, *spec.shape]}"
             )
 
 
@@ -126,9 +124,9 @@ def _check_seal(
     sealed = {part["shard"]: part["attempt"] for part in seal["parts"]}
     committed = {record.shard: record.attempt for record in records}
     if sealed != committed:
-        shards = sorted(shard for shard, _ in sealed.items() ^ committed.items())
+        shards = sorted({shard for shard, _ in sealed.items() ^ committed.items()})
         raise CorruptFile(
-            f"{ref.uri}: the seal and the commits name different parts of shards {sorted(set(shards))}"
+            f"{ref.uri}: the seal and the commits name different parts of shards {shards}"
         )
     if seal["digest"] != digest(manifest, records):
         raise CorruptFile(f"{ref.uri}: the seal's digest is not that of the committed parts")

@@ -1,6 +1,4 @@
-"""Weights files, named by what is in them: the digest is part of a stage's key, the file's place is
-not.
-"""
+"""Weights files by their digest, which is part of a stage's key; the file's place is not."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from storage.files import sha256_file
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRef:
-    """One weights file. licence: SPDX name, or what its authors say; empty if unknown."""
+    """One weights file. licence: SPDX name or its authors' own words; empty if unknown."""
 
     name: str
     sha256: str
@@ -32,35 +30,34 @@ class WeightsRef:
 
     @staticmethod
     def of(path: Path | str, name: str = "", licence: str = "") -> "WeightsRef":
-        """Names the file at `path` by its digest. Raises WeightsError if there is none."""
+        """The file at `path`, hashed. Raises WeightsError if there is none."""
         path = Path(path)
+        name = name or path.stem
         if not path.is_file():
-            raise WeightsError(f"weights '{name or path.stem}': there is no file {path}")
-        return WeightsRef(
-            name=name or path.stem, sha256=_digest(path), licence=licence, path=str(path.absolute())
-        )
+            raise WeightsError(f"weights '{name}': there is no file {path}")
+        place = str(path.absolute())
+        return WeightsRef(name=name, sha256=_digest(path), licence=licence, path=place)
 
     def resolve(self) -> Path:
-        """The file. Raises WeightsError if it is missing or its digest is another one."""
+        """The file. Raises WeightsError if it is missing or has another digest."""
         path = Path(self.path)
         if not self.path or not path.is_file():
             raise WeightsError(
-                f"weights '{self.name}' (SHA-256 {self.sha256[:12]}...): there is no file '{self.path}'. Put the file "
-                "there, or name it anew with WeightsRef.of(path)."
+                f"weights '{self.name}' (SHA-256 {self.sha256[:12]}...): there is no file "
+                f"'{self.path}'. Put the file there, or use WeightsRef.of(path) with its new place."
             )
         found = _digest(path)
         if found != self.sha256:
             raise WeightsError(
-                f"weights '{self.name}': {path} has the SHA-256 {found}, expected {self.sha256}. It is another file: "
-                "bring the right one back, or name the new one with WeightsRef.of(path): what depends on it is remade."
+                f"weights '{self.name}': {path} has the SHA-256 {found}, expected {self.sha256}. "
+                "It is another file: restore the right one, or use WeightsRef.of(path), and what "
+                "depends on it is made again."
             )
         return path
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Whether an SPDX name forbids commercial use: Creative Commons' NC family is all that we have
-    met.
-    """
+    """Whether an SPDX name forbids commercial use: of ours, only Creative Commons' NC family."""
     return "-NC" in licence.upper()
 
 
@@ -71,5 +68,5 @@ def _digest(path: Path) -> str:
 
 @lru_cache(1024)
 def _digest_of(path: str, size: int, modified_ns: int) -> str:
-    """Large files take seconds; the same name, size and time of change are taken for the same file."""
+    """Cached, as large files take seconds: same path, size and time of change, same file."""
     return sha256_file(Path(path))

@@ -1,4 +1,4 @@
-"""Each fault is really in the files, and the stages that read them give its reason, or get over it."""
+"""Each fault is in the files, and the stages that read them report or handle it."""
 
 import json
 from collections.abc import Callable
@@ -15,13 +15,14 @@ from simulation.faults import FAULTS, SHORT_S
 from simulation.recording import FIRST_EPISODE_ID, simulate_episode
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.clip_format import ClipFormat
-from stages.clips.clip import FLAGS, Clip
+from stages.clips.clip import Clip
 from stages.clips.clip_quality import Quality
 from stages.clips.discover import Discover
+from stages.clips.episode_files import FLAGS
 from stages.clips.shot_cuts import CutRule, find_cut
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import DepthEstimate
-from storage.sources.agibot import Episode, depth_frames, list_episodes
+from storage.sources.agibot.tree import Episode, depth_frames, list_episodes
 from storage.stores.index import ClipRow, LeftOut
 
 GOOD = FIRST_EPISODE_ID
@@ -58,7 +59,7 @@ def commands(number: int) -> np.ndarray:
     return simulate_episode(FAULTY, number - FIRST_EPISODE_ID).trajectory.flange_position_command
 
 
-# -- what is in the files ----------------------------------------------------------------------------------------------
+# What is in the files
 
 
 def test_the_good_episode_has_no_fault(episodes: dict[str, Episode]):
@@ -80,7 +81,7 @@ def test_the_sample_names_every_fault(faulty_sample: SampleSummary):
     assert sorted(noted.values()) == sorted(FAULTS) and GOOD not in faulty_sample.faults
 
 
-def test_short_actions_stand_at_the_rows_of_the_index(episodes: dict[str, Episode]):
+def test_short_actions_are_at_the_rows_of_the_index(episodes: dict[str, Episode]):
     episode = episodes["short_actions"]
     with h5(episode) as file:
         rows = read(file, "action/joint/index")
@@ -146,7 +147,7 @@ def test_too_short_and_static(episodes: dict[str, Episode]):
     assert len(frames) == N and np.abs(frames[-1] - frames[0]).mean() < 2  # noise only
 
 
-def test_what_task_info_lists_and_what_files_are_there(
+def test_task_info_and_files_may_disagree(
     faulty_sample: SampleSummary, episodes: dict[str, Episode]
 ):
     assert episodes["no_files"].info is not None and not episodes["no_files"].has_files
@@ -155,7 +156,7 @@ def test_what_task_info_lists_and_what_files_are_there(
     assert not [path for path in faulty_sample.root.glob("*/*/*") if path.name == number]
 
 
-# -- what the reader makes of it ---------------------------------------------------------------------------------------
+# What the stages report
 
 Found = dict[str, list[tuple[ClipRow, ClipInputs]]]
 
@@ -241,7 +242,7 @@ def test_what_clips_are_rejected_for(make: Callable, kind: str):
 
 
 @pytest.mark.parametrize("kind", SURVIVES)
-def test_what_is_got_over(make: Callable, kind: str):
+def test_faults_that_are_handled(make: Callable, kind: str):
     made = make(kind)
     assert len(made) == 2
     for one in made:
@@ -258,7 +259,7 @@ def test_missing_calibration_can_be_a_rejection(make: Callable):
     assert flags(make("good", Quality(require_calibration=True))[0]) == set()
 
 
-def test_an_unlisted_episode_has_no_words(index: tuple[Found, list[LeftOut]]):
+def test_an_unlisted_episode_has_no_texts(index: tuple[Found, list[LeftOut]]):
     row, listed = index[0]["not_listed"][0][0], index[0]["good"][0][0]
     assert (row.task_name, row.texts) == ("", ()) and listed.task_name and listed.texts
 

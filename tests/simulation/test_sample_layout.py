@@ -1,6 +1,4 @@
-"""A simulated episode as AGIBOT's reader sees it: rows, pictures, depth and camera against what was
-simulated.
-"""
+"""A simulated episode through AGIBOT's reader: rows, pictures, depth, camera as simulated."""
 
 import h5py
 import mujoco
@@ -22,7 +20,10 @@ from simulation.recording import (
     simulate_episode,
 )
 from simulation.scene import TABLE_TOP_M
-from storage.sources import agibot
+from storage.sources.agibot.calibration import read_depth_png, read_extrinsics, read_intrinsics
+from storage.sources.agibot.proprio import read_proprio
+from storage.sources.agibot.tree import Episode as AgibotEpisode
+from storage.sources.agibot.tree import depth_frames, list_episodes
 from storage.sources.video import Video
 
 N = QUICK.n_frames
@@ -34,8 +35,8 @@ def simulated(request: pytest.FixtureRequest) -> Episode:
 
 
 @pytest.fixture(scope="module")
-def listed(quick_sample: SampleSummary, simulated: Episode) -> agibot.Episode:
-    return agibot.list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+def listed(quick_sample: SampleSummary, simulated: Episode) -> AgibotEpisode:
+    return list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,12 @@ def to_matrix(q: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-# -- the robot ---------------------------------------------------------------------------------------------------------
+# The robot
 
 
-def test_states_and_commands_come_back_as_simulated(listed: agibot.Episode, simulated: Episode):
+def test_states_and_commands_come_back_as_simulated(listed: AgibotEpisode, simulated: Episode):
     assert listed.proprio is not None
-    body, t = agibot.read_proprio(listed.proprio), simulated.trajectory
+    body, t = read_proprio(listed.proprio), simulated.trajectory
     assert body.effector == "gripper" and body.notes == ()
     for found, position, axes, closed, joint in (
         (body.state, t.flange_position, t.flange_axes, t.closed, t.joints),
@@ -84,9 +85,7 @@ def test_states_and_commands_come_back_as_simulated(listed: agibot.Episode, simu
 
 
 def test_flange_poses_are_those_of_the_pictures(simulated: Episode):
-    """By MuJoCo's own kinematics from `qpos`; apart by what a hand moves in the 2 ms of a physics
-    step.
-    """
+    """By MuJoCo's kinematics from `qpos`, up to a hand's motion in a physics step of 2 ms."""
     model, t = simulated.scene.model, simulated.trajectory
     data, step_m = mujoco.MjData(model), 0.002 * 1.0  # m/s, faster than any hand here
     for k in range(N):
@@ -102,12 +101,12 @@ WIDTHS = {
     "state/joint/position": (14,), "state/joint/current_value": (14,), "state/end/position": (2, 3),
     "state/end/orientation": (2, 4), "state/effector/position": (2,), "state/head/position": (2,),
     "state/waist/position": (2,), "action/joint/position": (14,), "action/end/position": (2, 3),
-    "action/end/orientation": (2, 4), "action/effector/position": (2,), "action/head/position": (2,),
-    "action/waist/position": (2,), "action/robot/velocity": (2,),
+    "action/end/orientation": (2, 4), "action/effector/position": (2,),
+    "action/head/position": (2,), "action/waist/position": (2,), "action/robot/velocity": (2,),
 }  # fmt: skip
 
 
-def test_the_h5_file_has_every_group_of_a_real_one(listed: agibot.Episode):
+def test_the_h5_file_has_every_group_of_a_real_one(listed: AgibotEpisode):
     assert listed.proprio is not None
     with h5py.File(listed.proprio.path, "r") as file:
         found: dict[str, tuple] = {}
@@ -143,10 +142,10 @@ def test_quaternions_are_the_rotations_and_keep_their_sign(drawn: list[np.ndarra
     assert ((found[1:] * found[:-1]).sum(-1) > -1e-7).all()
 
 
-# -- pictures and depth ------------------------------------------------------------------------------------------------
+# Pictures and depth
 
 
-def test_the_video_shows_what_is_rendered(listed: agibot.Episode, simulated: Episode):
+def test_the_video_shows_what_is_rendered(listed: AgibotEpisode, simulated: Episode):
     with Video(listed.videos["head_color"]) as video:
         assert (video.n_frames, video.height, video.width) == (N, QUICK.height, QUICK.width)
         np.testing.assert_allclose(video.times_s, np.arange(N) / QUICK.rate_hz, atol=1e-3)
@@ -160,11 +159,11 @@ def test_the_video_shows_what_is_rendered(listed: agibot.Episode, simulated: Epi
 
 
 def test_depth_pictures_are_the_true_depth_with_noise_and_holes(
-    listed: agibot.Episode, truth: GroundTruth
+    listed: AgibotEpisode, truth: GroundTruth
 ):
     assert listed.depth is not None and listed.n_depth == N
-    files = agibot.depth_frames(listed.depth)
-    sensed = np.stack([agibot.read_depth_png(files[k]) for k in range(N)])
+    files = depth_frames(listed.depth)
+    sensed = np.stack([read_depth_png(files[k]) for k in range(N)])
     true = truth.depth_m.astype(np.float64)
     seen = np.isfinite(sensed)
     noise = 0.001 * true**2
@@ -193,16 +192,16 @@ def test_a_depth_camera_sees_planes_whole_and_loses_some_of_their_edges():
     assert (sense_depth(np.full((4, 4), 6.0, np.float32), np.random.default_rng(0)) == 0).all()
 
 
-# -- the camera --------------------------------------------------------------------------------------------------------
+# The camera
 
 
 def lifted(
-    listed: agibot.Episode, depth: np.ndarray, x: np.ndarray, y: np.ndarray, frame: int
+    listed: AgibotEpisode, depth: np.ndarray, x: np.ndarray, y: np.ndarray, frame: int
 ) -> np.ndarray:
     """Points in the base frame, by the calibration as read from the files."""
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)
     assert len(pose) == N
     local = np.stack(
         [(x - camera.cx) / camera.fx * depth, (y - camera.cy) / camera.fy * depth, depth], -1
@@ -210,16 +209,16 @@ def lifted(
     return local @ pose[frame, :, :3].T + pose[frame, :, 3]
 
 
-def projected(listed: agibot.Episode, points: np.ndarray, frame: int) -> np.ndarray:
+def projected(listed: AgibotEpisode, points: np.ndarray, frame: int) -> np.ndarray:
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)[frame]
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)[frame]
     x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).T
     return np.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], axis=1)
 
 
-def test_pixels_of_the_table_lie_on_the_table(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+def test_pixels_of_the_table_are_on_the_table(
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     table = simulated.scene.model.geom("table").id
     for frame in (0, N - 1):
@@ -230,13 +229,13 @@ def test_pixels_of_the_table_lie_on_the_table(
         np.testing.assert_allclose(top[:, 2], TABLE_TOP_M, atol=0.0015)
 
 
-def test_things_are_seen_where_the_calibration_puts_them(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+def test_objects_are_seen_where_the_calibration_puts_them(
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
     bodies = np.array(truth.geom_body)
     tested = 0
-    for thing in simulated.scene.objects:
-        parts = np.flatnonzero(bodies == thing.name)
+    for obj in simulated.scene.objects:
+        parts = np.flatnonzero(bodies == obj.name)
         mask = np.isin(truth.geom[0], parts)
         y, x = np.nonzero(mask)
         px, py = projected(listed, truth.geom_position_m[0, parts[:1]], 0)[0]
@@ -248,15 +247,15 @@ def test_things_are_seen_where_the_calibration_puts_them(
         ):
             continue  # cut off by the frame, or hidden
         tested += 1
-        assert mask[round(py), round(px)], f"{thing.words} at {px:.1f}, {py:.1f}"
+        assert mask[round(py), round(px)], f"{obj.words} at {px:.1f}, {py:.1f}"
         assert abs(px - (x.min() + x.max()) / 2) < 2.5 and abs(py - (y.min() + y.max()) / 2) < 4
     assert tested >= 2
 
 
 def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
-    listed: agibot.Episode, simulated: Episode, truth: GroundTruth
+    listed: AgibotEpisode, simulated: Episode, truth: GroundTruth
 ):
-    """Rays made from the files alone, cast at the simulated scene, meet what the picture shows."""
+    """Rays made from the files alone hit in the simulated scene what the picture shows."""
     frame, model = N - 1, simulated.scene.model
     data = mujoco.MjData(model)
     data.qpos[:] = simulated.trajectory.qpos[frame]
@@ -275,23 +274,23 @@ def test_every_pixel_sees_along_the_ray_that_the_calibration_gives_it(
     )  # rays are 1 m deep
 
 
-def test_the_camera_is_agibots(listed: agibot.Episode):
+def test_the_camera_is_agibots(listed: AgibotEpisode):
     intrinsics, extrinsics = listed.calibration("head_color")
     assert intrinsics is not None and extrinsics is not None
-    camera, pose = agibot.read_intrinsics(intrinsics), agibot.read_extrinsics(extrinsics)[0]
+    camera, pose = read_intrinsics(intrinsics), read_extrinsics(extrinsics)[0]
     assert camera.fx * 640 / QUICK.width == pytest.approx(322, abs=2)
     assert camera.fy * 480 / QUICK.height == pytest.approx(429, abs=2)
     assert 44 < np.degrees(np.arcsin(-pose[2, 2])) < 65  # looks down
     np.testing.assert_allclose(pose[:, :3] @ pose[:, :3].T, np.eye(3), atol=1e-9)
 
 
-# -- the words ---------------------------------------------------------------------------------------------------------
+# Task texts
 
 
 def test_segments_follow_each_other_through_the_episode(
     quick_sample: SampleSummary, simulated: Episode
 ):
-    listed = agibot.list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+    listed = list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
     assert listed.info is not None and listed.info.task_name == simulated.task.name
     spans = [(s.start_frame, s.end_frame) for s in listed.info.segments]
     assert spans[0][0] == 0 and spans[-1][1] == N and all(a < b for a, b in spans)

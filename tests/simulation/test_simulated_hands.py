@@ -1,4 +1,4 @@
-"""What the scripted hands do: they reach where they are told, and things move as the labels say."""
+"""The scripted hands reach their targets, and objects move as the labels say."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from simulation.agibot_writer import task_info_entry
 from simulation.arm import FLANGE_TO_TIP_M, SIDES, ArmIk, hand_rotation, home_joints
 from simulation.config import SampleConfig
 from simulation.episode import UnstableError, simulate
+from simulation.ground_truth import geom_bodies, geom_poses
 from simulation.policies import RANDOM_TASK, TASKS
-from simulation.recording import Episode, geom_bodies, geom_poses, simulate_episode
+from simulation.recording import Episode, simulate_episode
 from simulation.scene import TABLE_TOP_M, WORKSPACE_M, draw_scene
 from simulation.skills import LOWEST_TIP_M, Segment
 
@@ -31,16 +32,16 @@ def scripted() -> list[Episode]:
 
 
 def paths(episode: Episode) -> dict[str, np.ndarray]:
-    """Where the middle of each thing is, in every frame."""
+    """The centre of each object in every frame."""
     position, _ = geom_poses(episode.scene, episode.trajectory.qpos)
     bodies = geom_bodies(episode.scene)
-    return {thing.name: position[:, bodies.index(thing.name)] for thing in episode.scene.objects}
+    return {obj.name: position[:, bodies.index(obj.name)] for obj in episode.scene.objects}
 
 
 def attempts(
     episodes: list[Episode], skill: str, success: bool
 ) -> list[tuple[Episode, Segment, np.ndarray]]:
-    """Every segment of that skill and outcome, with the path of its thing from its start on."""
+    """Every segment of that skill and outcome, with its object's path from its start."""
     return [
         (e, s, paths(e)[str(s.object_name)][int(s.start_s * CONFIG.rate_hz) :])
         for e in episodes
@@ -49,7 +50,7 @@ def attempts(
     ]
 
 
-def test_most_scripted_episodes_move_things(scripted: list[Episode]):
+def test_most_scripted_episodes_move_objects(scripted: list[Episode]):
     moved = [
         max(np.linalg.norm(path - path[0], axis=1).max() for path in paths(e).values())
         for e in scripted
@@ -59,7 +60,7 @@ def test_most_scripted_episodes_move_things(scripted: list[Episode]):
     assert sum(worked) >= N_SCRIPTED - 1
 
 
-def test_labels_tell_what_became_of_the_things(scripted: list[Episode]):
+def test_labels_say_what_happened_to_the_objects(scripted: list[Episode]):
     lifted = attempts(scripted, "Pick", True)
     assert len(lifted) >= 2
     for _, segment, path in lifted:
@@ -74,8 +75,8 @@ def test_labels_tell_what_became_of_the_things(scripted: list[Episode]):
         assert np.linalg.norm(path[:, :2] - path[0, :2], axis=1).max() > 0.04, segment
 
 
-def test_segments_that_begin_together_are_one_span(scripted: list[Episode]):
-    """Two hands may begin in the same frame: no segment is empty, and the last one wins."""
+def test_segments_that_start_together_are_one_span(scripted: list[Episode]):
+    """Two hands may start in one frame: no segment is empty, and the last one counts."""
     both = tuple(Segment(side, "Push", f"Push with the {side} hand.", 1.0) for side in SIDES)
     first = Segment("left", "Pick", "Pick.", 0.1)
     trajectory = replace(scripted[0].trajectory, segments=(first, *both))
@@ -86,7 +87,7 @@ def test_segments_that_begin_together_are_one_span(scripted: list[Episode]):
     ]
 
 
-def test_hands_go_where_they_are_told_and_not_into_the_table(scripted: list[Episode]):
+def test_hands_follow_their_commands_and_avoid_the_table(scripted: list[Episode]):
     for episode in scripted:
         t = episode.trajectory
         lag = np.linalg.norm(t.flange_position - t.flange_position_command, axis=-1)
@@ -98,7 +99,7 @@ def test_hands_go_where_they_are_told_and_not_into_the_table(scripted: list[Epis
         ) > 0.8  # soft limits
 
 
-def test_things_rest_until_a_hand_comes(scripted: list[Episode]):
+def test_objects_rest_until_a_hand_comes(scripted: list[Episode]):
     for episode in scripted:
         for name, path in paths(episode).items():
             assert np.linalg.norm(path[1] - path[0]) < 0.002, (
@@ -163,7 +164,7 @@ def test_any_rate_gives_its_number_of_rows(rate_hz: float):
     assert len(t.qpos) == len(t.joints) == round(0.4 * rate_hz) and np.isfinite(t.qpos).all()
 
 
-def test_physics_that_blow_up_are_an_error_and_write_no_log(
+def test_diverged_physics_is_an_error_and_writes_no_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -171,6 +172,6 @@ def test_physics_that_blow_up_are_an_error_and_write_no_log(
     scene = draw_scene(rng, width=96, height=72)
     scene.model.qpos0[-1] = np.nan
     before = mujoco.get_mju_user_warning()
-    with pytest.raises(UnstableError, match=r"task 902: .* warnings of MuJoCo, the first: .*QPOS"):
+    with pytest.raises(UnstableError, match=r"task 902: .* warnings by MuJoCo, the first: .*QPOS"):
         simulate(scene, TASKS[1], rng, rate_hz=4.0, n_frames=2)
     assert not list(tmp_path.iterdir()) and mujoco.get_mju_user_warning() is before

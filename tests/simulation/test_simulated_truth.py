@@ -1,6 +1,4 @@
-"""Ground truth of simulated episodes against slow ways to the same: every ray cast anew, every pose
-from MuJoCo.
-"""
+"""Ground truth of simulated episodes against a slow version: every ray, and poses by MuJoCo."""
 
 import mujoco
 import numpy as np
@@ -54,7 +52,7 @@ def cast(
     return geom, np.where(geom >= 0, distance * along, FAR_M)
 
 
-def test_the_quick_renderer_sees_what_every_ray_sees(episode: Episode):
+def test_the_fast_renderer_equals_casting_every_ray(episode: Episode):
     y, x = np.divmod(np.arange(SIZE[0] * SIZE[1]), SIZE[1])
     for frame, picture in enumerate(render_frames(episode.scene, episode.trajectory.qpos)):
         if frame % 3 == 0:
@@ -73,13 +71,13 @@ def test_what_is_stored_is_what_was_rendered(episode: Episode, truth: GroundTrut
     np.testing.assert_array_equal(truth.geom_position_m, position)
     np.testing.assert_allclose(truth.geom_axes, axes, atol=1e-6)
     assert truth.geom_body == geom_bodies(episode.scene)
-    assert truth.labels["objects"].keys() == {thing.name for thing in episode.scene.objects}
+    assert truth.labels["objects"].keys() == {obj.name for obj in episode.scene.objects}
 
 
 def test_every_part_belongs_to_something_with_a_name(episode: Episode):
     names = set(geom_bodies(episode.scene))
-    things = {thing.name for thing in episode.scene.objects}
-    assert names >= things | {
+    objects = {obj.name for obj in episode.scene.objects}
+    assert names >= objects | {
         "world",
         "tray",
         "left_hand",
@@ -116,12 +114,10 @@ def follow(
 
 
 @pytest.mark.parametrize("frame", [4, N - 1])
-def test_tracked_points_lie_on_what_is_seen_there(
+def test_tracked_points_are_on_the_geom_seen_there(
     episode: Episode, truth: GroundTruth, tracks: TrueTracks, frame: int
 ):
-    """A visible point's place, cast anew, shows the very point; and the slow way finds it at the
-    same place.
-    """
+    """A ray through a visible point hits that point, and the slow version finds the same place."""
     geom, places, z = follow(episode, tracks, frame)
     shown, there = tracks.visible[frame], tracks.tracks[frame]
     assert (
@@ -136,15 +132,13 @@ def test_tracked_points_lie_on_what_is_seen_there(
 
 
 def away_from_outlines(picture: np.ndarray, places: np.ndarray, geom: np.ndarray) -> np.ndarray:
-    """Whether all 3 x 3 pixels around a place show this geom; at outlines, rays a hair apart meet
-    different things.
-    """
+    """Whether all 3 x 3 pixels around a place show this geom: outlines depend on rounding."""
     x, y = np.clip(np.round(places).astype(int).T, 0, np.array(SIZE)[::-1, None] - 1)
     padded = np.pad(picture, 1, constant_values=NOTHING)
     return np.all([padded[y + dy, x + dx] == geom for dy in range(3) for dx in range(3)], axis=0)
 
 
-def test_points_on_what_stands_still_stay(episode: Episode, truth: GroundTruth, tracks: TrueTracks):
+def test_points_on_still_geoms_stay(episode: Episode, truth: GroundTruth, tracks: TrueTracks):
     x, y = np.round(tracks.tracks[0]).astype(int).T
     still = np.array([truth.geom_body[g] in ("world", "tray") for g in truth.geom[0, y, x]])
     assert still.sum() > 100
@@ -154,7 +148,7 @@ def test_points_on_what_stands_still_stay(episode: Episode, truth: GroundTruth, 
 
 
 @pytest.mark.parametrize("frame", [4, N - 1])
-def test_a_point_is_hidden_only_by_something_in_front_of_it(
+def test_a_point_is_occluded_only_by_something_in_front_of_it(
     episode: Episode, tracks: TrueTracks, frame: int
 ):
     geom, places, z = follow(episode, tracks, frame)

@@ -1,4 +1,4 @@
-"""For the tests of `storage`."""
+"""Fixtures of the tests of storage."""
 
 import os
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from made_stores import killed_at, tree
 
 from storage import files as module
+from storage.atomic import TEMP_MARK
 from storage.errors import CorruptFile, DiskFull
-from storage.files import TEMP_MARK, FileRecord, Files, LocalFiles, open_files, read_checked
+from storage.files import FileRecord, Files, LocalFiles, open_files, read_checked
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -29,27 +30,27 @@ def names(files: Files) -> list[str]:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    pieces=st.lists(st.binary(max_size=50), max_size=5),
+    chunks=st.lists(st.binary(max_size=50), max_size=5),
     start=st.integers(0, 300),
     length=st.integers(1, 300),
 )
 @pytest.mark.parametrize("kind", ["local", "memory"])
-def test_what_is_written_is_read_however_it_is_cut(tmp_path_factory, kind, pieces, start, length):
+def test_reads_return_what_was_written(tmp_path_factory, kind, chunks, start, length):
     root = (
         str(tmp_path_factory.mktemp("files")) if kind == "local" else f"memory://cut{uuid4().hex}"
     )
-    files, data = open_files(root), b"".join(pieces)
-    record = files.write("a/b", pieces)
+    files, data = open_files(root), b"".join(chunks)
+    record = files.write("a/b", chunks)
     assert record == FileRecord(len(data), crc32c.crc32c(data))
     assert files.read("a/b") == data == read_checked(files, "a/b", record)
     assert files.size("a/b") == len(data)
     assert files.read_range("a/b", start, length) == data[start : start + length]
 
 
-def test_large_files_go_up_in_pieces_and_come_back_whole(files):
-    piece = os.urandom(7 << 20)
-    record = files.write("a", (piece for _ in range(5)))
-    assert record.size == 35 << 20 and files.read("a") == 5 * piece
+def test_large_files_round_trip(files):
+    chunk = os.urandom(7 << 20)
+    record = files.write("a", (chunk for _ in range(5)))
+    assert record.size == 35 << 20 and files.read("a") == 5 * chunk
 
 
 def test_short_writes_of_the_system_are_continued(tmp_path, monkeypatch):
@@ -60,16 +61,16 @@ def test_short_writes_of_the_system_are_continued(tmp_path, monkeypatch):
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 
-def test_a_write_that_stops_leaves_what_was_there(files):
-    def pieces():
+def test_an_interrupted_write_keeps_the_old_file(files):
+    def chunks():
         yield b"x" * 100
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.write("new", pieces())
+        files.write("new", chunks())
     files.write("old", [b"good"])
     with pytest.raises(KeyboardInterrupt):
-        files.write("old", pieces())
+        files.write("old", chunks())
     assert names(files) == ["old"] and files.read("old") == b"good"
 
 
@@ -152,7 +153,7 @@ def test_of_many_that_race_for_a_name_one_wins(files):
 
 
 def test_a_request_repeated_after_a_lost_answer_has_won(monkeypatch):
-    """The second PUT meets the object of the first: ours, if its bytes are."""
+    """The second PUT finds the object of the first: ours, if its bytes are."""
     files, put = open_files(f"memory://{uuid4().hex}/p"), obstore.put
     monkeypatch.setattr(
         obstore, "put", lambda *args, **kwargs: (put(*args, **kwargs), put(*args, **kwargs))
@@ -238,10 +239,12 @@ def test_changed_bytes_are_found(files):
     record = files.write("a", [b"0123"])
     for other in (b"0124", b"012", b"01234", b""):
         files.write("a", [other])
-        with pytest.raises(CorruptFile, match="/a is not as it was written"):
+        with pytest.raises(CorruptFile, match="/a was changed after it was written"):
             read_checked(files, "a", record)
 
 
 def test_other_addresses_are_refused():
-    with pytest.raises(ValueError, match="not at 'ftp://'"):
+    with pytest.raises(
+        ValueError, match="expected a local folder or s3://bucket/prefix, found 'ftp://'"
+    ):
         open_files("ftp://host/a")

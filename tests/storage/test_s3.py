@@ -10,7 +10,7 @@ from s3_server import S3Server, s3_server
 
 from storage.errors import CorruptShard
 from storage.files import open_files
-from storage.stores import store
+from storage.stores import cleanup, store
 from storage.stores.results import open_result, open_writer
 from storage.stores.rows import open_rows
 from storage.stores.verify import verify
@@ -36,12 +36,14 @@ def test_a_store_is_made_read_and_deleted(s3, root):
     for name, array in arrays.items():
         assert rows.gather(name, made).tobytes() == array[made].tobytes()
     assert rows.rejected == [reject(2), reject(9)]
-    assert verify(ref, "full") == [] and store.list_stores(root) == [ref]
+    assert verify(ref, "full") == [] and cleanup.list_stores(root) == [ref]
     assert {
         key.split("/", 1)[1].rsplit("/", 2)[0] for key in s3.objects if key.endswith("format.json")
     } == {"data"}
-    store.delete(ref)
-    assert [key for key in s3.objects if "/stores/" in key] == [] and store.list_stores(root) == []
+    cleanup.delete(ref)
+    assert [key for key in s3.objects if "/stores/" in key] == [] and cleanup.list_stores(
+        root
+    ) == []
 
 
 def test_lists_longer_than_one_answer_are_read_to_their_end(s3, root):
@@ -50,13 +52,13 @@ def test_lists_longer_than_one_answer_are_read_to_their_end(s3, root):
     assert store.missing_shards(ref) == [] and len(store.read_records(ref)) == N
     assert verify(ref) == []
     lost = write(ref, 4, clips())
-    assert store.sweep(root, older_than_s=0.0) == [f"{ref.uri}/{lost.part}"]
+    assert cleanup.sweep(root, older_than_s=0.0) == [f"{ref.uri}/{lost.part}"]
     assert verify(ref, "full") == []
 
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_commit_whose_answer_was_lost_counts(s3, root, lost):
-    """The client repeats the request and is told 412 because of its own first write."""
+    """The client repeats the request and gets a 412 because of its own first write."""
     ref = created(root)
     first, second = write(ref, 0, clips(1)), write(ref, 0, clips(2))
     s3.lose_answers = lost
@@ -84,10 +86,10 @@ def test_of_committers_that_race_one_wins(s3, root):
     assert sum(won) == 1 and store.read_records(ref)[0] == records[won.index(True)]
 
 
-def test_large_files_go_up_in_parts(s3, root):
-    pieces = [bytes([i]) * (1 << 20) for i in range(40)]
-    written = open_files(root).write("large", pieces)
-    assert written.size == 40 << 20 and open_files(root).read("large") == b"".join(pieces)
+def test_large_files_are_uploaded_in_parts(s3, root):
+    chunks = [bytes([i]) * (1 << 20) for i in range(40)]
+    written = open_files(root).write("large", chunks)
+    assert written.size == 40 << 20 and open_files(root).read("large") == b"".join(chunks)
     assert sum(request.startswith("PUT") for request in s3.requests) > 1 and s3.uploads == {}
 
 
@@ -96,13 +98,13 @@ def test_small_files_take_one_request(s3, root):
     assert [request.split()[0] for request in s3.requests] == ["PUT"]
 
 
-def test_a_file_whose_writing_failed_is_not_there(s3, root):
-    def pieces() -> Iterator[bytes]:
+def test_a_failed_write_leaves_no_file(s3, root):
+    def chunks() -> Iterator[bytes]:
         yield b"x" * (20 << 20)
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
-        open_files(root).write("half", pieces())
+        open_files(root).write("half", chunks())
     assert not open_files(root).exists("half") and list(open_files(root).walk("")) == []
 
 

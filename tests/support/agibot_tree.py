@@ -1,6 +1,4 @@
-"""Tiny AGIBOT-World trees with known numbers, for tests: each frame carries its own number as a
-pattern of blocks.
-"""
+"""Tiny AGIBOT-World trees with known numbers; each frame shows its number as blocks."""
 
 import json
 import shutil
@@ -20,7 +18,7 @@ START_NS = 1_700_000_000_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class FakeEpisode:
-    """What to write. Positions, angles and grippers follow the smooth functions of time below."""
+    """What to write. Positions, angles and grippers are smooth functions of time."""
 
     task: int = 327
     episode: int = 648642
@@ -75,7 +73,7 @@ class FakeEpisode:
 
 
 def write_tree(root: Path, *episodes: FakeEpisode) -> Path:
-    """Whole episodes in the extracted layout, with task_info."""
+    """Writes complete episodes in the extracted layout, with task_info."""
     for episode in episodes:
         write_video(root / episode.videos / "head_color.mp4", episode)
         write_depth(root / f"observations/{episode.task}/{episode.episode}/depth", episode)
@@ -143,7 +141,7 @@ def picture(number: int) -> np.ndarray:
 
 
 def number_of(rgb: np.ndarray) -> int:
-    """The number in a frame, whatever size it was brought to."""
+    """The number in a frame of any size."""
     h, w = rgb.shape[0] / HEIGHT, rgb.shape[1] / WIDTH
     centres = [
         (int(h * (BLOCK * (bit // 8) + 4)), int(w * (BLOCK * (bit % 8) + 4))) for bit in range(16)

@@ -1,21 +1,22 @@
-"""An HTTP server of one file, that can be told to misbehave in the ways in which downloads go
-wrong.
-"""
+"""An HTTP server of one file that answers as the hub does, and fails on demand."""
 
 import http.client
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 class FileServer(ThreadingHTTPServer):
-    """content, tag: the file and its ETag. Faults are used up in order, one a request for the file.
+    """Every path has `content`. Paths below /hub/ redirect to another host, as the hub does for
+    large files, and state `linked`, the SHA-256.
 
-    cuts: after so many bytes of an answer the connection ends. refusals: an HTTP status in place of
-    the file. linked: the SHA-256 that the hub states while it redirects /hub/... to /store/...
+    tag: the ETag. Faults are used up in order, one a GET of the file: `cuts` (the connection ends
+    after so many bytes) and `refusals` (an HTTP status instead of the file); `busy` ones are for
+    HEAD.
     """
 
     daemon_threads = True
@@ -26,12 +27,18 @@ class FileServer(ThreadingHTTPServer):
         self.ranges = self.lengths = True
         self.cuts: list[int] = []
         self.refusals: list[int] = []
-        self.redirect_to = ""
-        self.requests: list[tuple[str, str | None]] = []  # path, Range
+        self.busy: list[int] = []
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, Range
+        self.headers: list[Message] = []  # of the requests
 
     @property
     def root(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def ranges_asked(self) -> list[str | None]:
+        """Of each GET of the file itself."""
+        return [wanted for method, path, wanted in self.requests
+                if method == "GET" and not path.startswith("/hub/")]  # fmt: skip
 
 
 @contextmanager
@@ -53,35 +60,52 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
+    def note(self) -> None:
+        self.server.requests.append((self.command, self.path, self.headers.get("Range")))
+        self.server.headers.append(self.headers)
+
+    def do_HEAD(self) -> None:
+        self.note()
+        if self.server.busy:
+            return self.head(self.server.busy.pop(0), Content_Length="0", Retry_After="0")
+        if self.path.startswith("/hub/"):
+            return self.redirect()
+        self.head(http.client.OK, **self.about(len(self.server.content)))
+
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
-        server.requests.append((self.path, wanted))
+        self.note()
         if self.path.startswith("/hub/"):
-            to = server.redirect_to or f"{server.root}/store/{self.path.rpartition('/')[2]}"
-            tag = {"X-Linked-Etag": f'"{server.linked}"'} if server.linked else {}
-            return self.head(http.client.FOUND, Location=to, Content_Length="0", **tag)
+            return self.redirect()
         if server.refusals:
             return self.head(server.refusals.pop(0), Content_Length="0", Retry_After="0")
-        start = (
-            int(match[1])
-            if server.ranges and (match := re.fullmatch(r"bytes=(\d+)-", wanted or ""))
-            else None
-        )
-        total, body = len(server.content), server.content[start or 0 :]
-        if start is not None and start >= total:
+        match = re.fullmatch(r"bytes=(\d+)-", wanted or "") if server.ranges else None
+        start, total = int(match[1]) if match else 0, len(server.content)
+        if match and start >= total:
             return self.head(416, Content_Range=f"bytes */{total}", Content_Length="0")
-        headers = {"ETag": server.tag} if server.tag else {}
-        if server.lengths:
-            headers["Content-Length"] = str(len(body))
-        if start is None:
-            self.head(http.client.OK, **headers)
+        body = server.content[start:]
+        if match:
+            where = f"bytes {start}-{total - 1}/{total}"
+            self.head(http.client.PARTIAL_CONTENT, Content_Range=where, **self.about(len(body)))
         else:
-            self.head(
-                http.client.PARTIAL_CONTENT,
-                Content_Range=f"bytes {start}-{total - 1}/{total}",
-                **headers,
-            )
+            self.head(http.client.OK, **self.about(len(body)))
         self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def about(self, length: int) -> dict[str, str]:
+        tag = {"ETag": self.server.tag} if self.server.tag else {}
+        return tag | ({"Content-Length": str(length)} if self.server.lengths else {})
+
+    def redirect(self) -> None:
+        server = self.server
+        stated = {"X-Linked-Etag": f'"{server.linked}"'} if server.linked else {}
+        self.head(
+            http.client.FOUND,
+            Location=f"http://localhost:{server.server_port}/store/{self.path.rpartition('/')[2]}",
+            X_Linked_Size=str(len(server.content)),
+            X_Repo_Commit="0" * 40,
+            Content_Length="0",
+            **stated,
+        )
 
     def head(self, status: int, **headers: str) -> None:
         self.send_response(status)

@@ -4,14 +4,16 @@ next stage.
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from stages.base import ClipInputs
 from stages.clips.discover import Discover
 from storage.stores import store
-from storage.stores.index import LEFT_OUT_FILE, ClipRow, LeftOut, read_clips, read_left_out
+from storage.stores.index import LEFT_OUT_FILE, ClipRow, LeftOut, read_clips
 from storage.stores.key import content_key, parameters
+from storage.stores.records import Manifest, StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import INDEX_FILE, IndexRows, open_rows
-from storage.stores.store import Manifest, StoreRef
 
 
 def discover(
@@ -32,7 +34,8 @@ def discover(
     )
     writer = open_writer(ref)
     numbers = stage.run({}, {}, writer, lambda done, total, note="": None)
-    left_out = read_left_out(writer.path / LEFT_OUT_FILE)
+    table = pq.read_table(writer.path / LEFT_OUT_FILE)
+    left_out = [LeftOut(**row) for row in table.to_pylist()]
     clips = read_clips(writer.path / INDEX_FILE)
     writer.finish(numbers)
     rows = open_rows(ref)

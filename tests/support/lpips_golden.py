@@ -1,4 +1,4 @@
-"""The seeded images and weights for which the `lpips` package gave the distances in test_lpips.py."""
+"""The seeded images and weights of the distances in test_lpips.py, by the `lpips` package."""
 
 import torch
 from golden_weights import golden_state

@@ -12,8 +12,8 @@ from pipeline.orchestration.recipe import describe, output_ref
 from pipeline.orchestration.shards import Outcome
 from stages.base import Progress, Stage
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 
 @dataclass

@@ -1,6 +1,4 @@
-"""Small stores for the tests of `storage`: three arrays, one per codec, in shards of 4, 4 and 2
-clips.
-"""
+"""Small stores for the tests of storage: an array per codec, in shards of 4, 4 and 2 clips."""
 
 import math
 import os
@@ -15,8 +13,8 @@ import pytest
 
 from storage.files import LocalFiles
 from storage.stores import store
+from storage.stores.records import Manifest, PartRecord, Reject, StoreRef
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, PartRecord, Reject, StoreRef
 
 TOKENS = ArraySpec("tokens", "int32", ("t", "i"), (3, 4), "token id", "", codec="raw", fill=-1)
 DEPTH = ArraySpec("depth", "float16", ("h", "w"), (5, 4), "m", "", codec="zstd", fill=math.nan)
@@ -59,7 +57,7 @@ def reject(row: int) -> Reject:
 def write(
     ref: StoreRef, shard: int, arrays: Mapping[str, np.ndarray], rejected: Sequence[int] = ()
 ) -> PartRecord:
-    """One shard's part of `arrays`, which hold the whole store's clips."""
+    """Writes one shard's rows of `arrays`, which have the whole store's clips."""
     rows = store.shard_rows(ref, shard)
     block = {name: array[rows.start : rows.stop] for name, array in arrays.items()}
     return store.write_part(
@@ -70,7 +68,7 @@ def write(
 def filled(
     ref: StoreRef, arrays: Mapping[str, np.ndarray], rejected: Sequence[int] = ()
 ) -> StoreRef:
-    """Makes what is missing of the store and seals it."""
+    """Makes the missing shards and seals the store."""
     for shard in store.missing_shards(ref):
         assert store.commit(ref, write(ref, shard, arrays, rejected))
     store.seal(ref)
@@ -84,7 +82,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below, by its path."""
+    """All files under the folder, by path."""
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -93,9 +91,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Runs `work` in a forked process. Returns its wait status: 0 if it ended well, the signal if
-    it was killed.
-    """
+    """Runs `work` in a forked process; returns its wait status: 0, or the signal that killed it."""
     if not (pid := os.fork()):
         status = 1
         try:
@@ -107,9 +103,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def killed_at(operation: int, work: Callable[[], object]) -> bool:
-    """Runs `work` in a process that is killed just before its n-th change of the disk; False if it
-    needs fewer.
-    """
+    """Runs `work` in a process killed before its n-th disk operation; False if it has fewer."""
 
     def countdown(function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
@@ -132,16 +126,16 @@ def killed_at(operation: int, work: Callable[[], object]) -> bool:
 
 
 def stop_at_write(patch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
-    """The n-th file that is written locally raises `error` midway."""
+    """Writing the n-th local file raises `error` halfway."""
     left, write_file = number, LocalFiles.write
 
-    def write(self: LocalFiles, path: str, pieces: Any) -> Any:
+    def write(self: LocalFiles, path: str, chunks: Any) -> Any:
         nonlocal left
         left -= 1
-        return write_file(self, path, broken(pieces) if left < 0 else pieces)
+        return write_file(self, path, broken(chunks) if left < 0 else chunks)
 
-    def broken(pieces: Any) -> Any:
-        yield next(iter(pieces))
+    def broken(chunks: Any) -> Any:
+        yield next(iter(chunks))
         raise error
 
     patch.setattr(LocalFiles, "write", write)

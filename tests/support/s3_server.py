@@ -109,8 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
                     200, f"<R><Bucket/><Key/><UploadId>{upload}</UploadId></R>".encode()
                 )
             if "uploadId" in query:
-                pieces = self.server.uploads.pop(query["uploadId"])
-                self.server.objects[key] = b"".join(piece for _, piece in sorted(pieces.items()))
+                chunks = self.server.uploads.pop(query["uploadId"])
+                self.server.objects[key] = b"".join(chunk for _, chunk in sorted(chunks.items()))
                 tag = "CompleteMultipartUploadResult"
                 return self.answer(200, f"<{tag}><ETag>whole</ETag></{tag}>".encode())
             names = [unescape(name) for name in re.findall("<Key>(.*?)</Key>", body.decode())]
@@ -173,4 +173,5 @@ class _Handler(BaseHTTPRequestHandler):
         if rest:
             contents += f"<NextContinuationToken>{start + self.server.page}</NextContinuationToken>"
         more = "true" if rest else "false"
-        return f"<ListBucketResult><IsTruncated>{more}</IsTruncated>{contents}</ListBucketResult>".encode()
+        contents = f"<IsTruncated>{more}</IsTruncated>{contents}"
+        return f"<ListBucketResult>{contents}</ListBucketResult>".encode()

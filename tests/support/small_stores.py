@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 
 from storage.stores import store
 from storage.stores.key import content_key
+from storage.stores.records import Manifest, Reject, StoreRef
 from storage.stores.results import Result, open_result, open_writer
 from storage.stores.rows import Rows, open_rows
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, Reject, StoreRef
 
 T, SIDE, P = 16, 32, 30
 SHARD = 4
@@ -85,8 +85,8 @@ def write_clips(
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs=inputs or {}, specs=specs,
-        n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
+        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs=inputs or {},
+        specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
     )  # fmt: skip
     store.create(ref, manifest)
     for shard in range(manifest.n_shards):

@@ -14,8 +14,8 @@ from model.world.config import tiny as tiny_world
 from stages.tokenizer.train import TrainTokenizer
 from stages.training.run import LOG_FILE, LogRow, RunConfig, read_log
 from stages.world_model.train import TrackConfig, TrainWorldModel
+from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result, open_writer
-from storage.stores.store import StoreRef
 
 SPLITS = ["train", "val", "train", "train", "test", "train", "train", "val"]
 REJECTED = 3  # a row of `train` that no store of clips holds
@@ -59,8 +59,8 @@ def make_stores(root: Path) -> Stores:
 def tokenizer_stage(**changes: Any) -> TrainTokenizer:
     """Four images of 32 px a step; saved every second step."""
     stage = TrainTokenizer(
-        source="rgb", model=TOKENIZER, training=FEW, clips_per_batch=2, frames_per_clip=2, n_val_clips=2,
-        watch=RunConfig(save_every=2), device="cpu",
+        source="rgb", model=TOKENIZER, training=FEW, clips_per_batch=2, frames_per_clip=2,
+        n_val_clips=2, watch=RunConfig(save_every=2), device="cpu",
     )  # fmt: skip
     return replace(stage, **changes)
 

@@ -20,8 +20,8 @@ from stages.evaluation.stage import Evaluate
 from stages.tokenizer.images import images_of
 from stages.tokenizer.measure import TOKENIZER_FILE
 from stages.world_model.data import WORLD_MODEL_FILE
+from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_writer
-from storage.stores.store import StoreRef
 
 SPLITS = ["test", "val", "val", "val", "train", "val", "val"]
 USABLE = [1, 2, 5, 6]  # of split val; row 3 is rejected

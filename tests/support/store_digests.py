@@ -14,9 +14,9 @@ import sys
 import numpy as np
 
 from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import open_rows
-from storage.stores.store import StoreRef
 
 COMPARED = (".parquet", ".png", ".gif", ".mp4", ".json", ".md", ".csv")
 TIMED = ("losses.csv", "throughput.md", "sample.json")

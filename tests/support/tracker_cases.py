@@ -1,5 +1,6 @@
 """Small trackers with weights that do something, and clips for them."""
 
+import numpy as np
 import torch
 from golden_weights import golden_state
 from torch import Tensor
@@ -60,3 +61,10 @@ def queries(
         [side - 1, side - 1, 2]
     ) + torch.tensor([0, 0, 1])
     return torch.randint(0, last_frame + 1, (p,), generator=generator), points
+
+
+def query_grid(grid: int, side: int = 64) -> np.ndarray:
+    """(p, 3) queries (frame 0, x, y) at the centres of grid x grid equal cells, row by row."""
+    centres = (np.arange(grid) + 0.5) * side / grid - 0.5
+    x, y = np.meshgrid(centres, centres)
+    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)

@@ -26,7 +26,7 @@ OPEN_RELU = {
 
 
 def lively(config: VideoDepthConfig = SMALL) -> VideoDepth:
-    """A network whose every part matters: an untrained one has motion modules that change nothing."""
+    """A network whose every part matters: an untrained one's motion modules change nothing."""
     with torch.device("meta"):  # no time spent on weights that are replaced at once
         network = VideoDepth(config)
     return with_golden_weights(network.to_empty(device="cpu"), OPEN_RELU)

@@ -18,8 +18,8 @@ from stages.base import ParallelStage, Progress
 from stages.training.working_files import PROGRESS_FILE
 from stages.world_model.torchrun import TrainingSpec
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.store import StoreRef
 
 # (spec, called again and again while the workers run) -> returns when all are done
 Launch = Callable[[TrainingSpec, Callable[[], None]], None]

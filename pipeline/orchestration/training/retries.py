@@ -8,9 +8,8 @@ from pathlib import Path
 from model.training.snapshots import saved_states
 from stages.training.run import STATES
 from storage.files import open_files
-from storage.stores.records import cache_folder
+from storage.stores.records import StoreRef, cache_folder
 from storage.stores.results import WORK
-from storage.stores.store import StoreRef
 
 TRIES = 3  # deaths with no newer saved state in between, after which a stage is given up
 

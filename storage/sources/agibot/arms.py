@@ -1,16 +1,13 @@
-"""Signs, units and gaps of AGIBOT's arm and gripper tracks, resolved on arrays alone (no files)."""
+"""Resolves signs, units and gaps of AGIBOT's arm and gripper tracks, on arrays alone."""
 
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-GRIPPER_OPEN, GRIPPER_CLOSED = (
-    35.0,
-    120.0,
-)  # state/effector of a G1 gripper; measured on six real clips
-HAND_CLOSED_RAD = np.pi / 2  # mean finger angle of a closed hand; a rough value, not measured
-MIN_VARIATION = 0.05  # standard deviation of a closed fraction below which its sense cannot be told
+GRIPPER_OPEN, GRIPPER_CLOSED = 35.0, 120.0  # state/effector of a G1, measured on six real clips
+HAND_CLOSED_RAD = np.pi / 2  # mean finger angle of a closed hand; rough, not measured
+MIN_VARIATION = 0.05  # standard deviation of a closed fraction below which its sense is unclear
 MIN_CORRELATION = 0.3
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
 
@@ -20,31 +17,27 @@ def filled(
     rows: Int64[np.ndarray, " m"],
     sent: Float64[np.ndarray, "m ..."],
 ) -> Float64[np.ndarray, "n ..."]:
-    """Commands `sent` at `rows`; every other row equals the state (nothing was asked of the robot
-    there).
-    """
+    """Commands `sent` at `rows`; other rows, where the robot got no command, equal the state."""
     action = state.copy()
     action[rows] = sent
     return action
 
 
 def is_zero(quaternion: Float64[np.ndarray, "n 2 4"]) -> Bool[np.ndarray, "n 2"]:
-    """Rows that hold zeros in place of a rotation."""
+    """Rows with zeros instead of a rotation."""
     return np.linalg.norm(quaternion, axis=-1) < 1e-6
 
 
 def unit(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarray, "n 2 4"]:
-    """Of length 1; zeros are read as the identity."""
+    """Quaternions of length 1; zeros become the identity."""
     solid = np.where(is_zero(quaternion)[..., None], IDENTITY, quaternion)
     return solid / np.linalg.norm(solid, axis=-1, keepdims=True)
 
 
 def align_in_time(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarray, "n 2 4"]:
-    """The same rotations without jumps from q to -q; the component that is largest in an arm's
-    track is positive.
+    """The same rotations without jumps from q to -q; an arm's largest component is positive.
 
-    The last makes episodes with like postures have like numbers, whatever sign their first row came
-    with.
+    The latter gives episodes with similar postures similar numbers, whatever the first row's sign.
     """
     turned = (quaternion[1:] * quaternion[:-1]).sum(-1) < 0  # (n-1, 2)
     sign = np.cumprod(np.concatenate([np.ones((1, 2)), np.where(turned, -1.0, 1.0)]), axis=0)
@@ -57,16 +50,16 @@ def align_in_time(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarra
 def align_to(
     quaternion: Float64[np.ndarray, "n 2 4"], reference: Float64[np.ndarray, "n 2 4"]
 ) -> Float64[np.ndarray, "n 2 4"]:
-    """The same rotations, each with the sign that is nearer to the reference's."""
+    """The same rotations, each with the sign that is nearer to the reference."""
     return quaternion * np.where((quaternion * reference).sum(-1, keepdims=True) < 0, -1.0, 1.0)
 
 
 def closed_fraction(raw: Float64[np.ndarray, "n e"]) -> Float64[np.ndarray, "n 2"]:
-    """0 open .. 1 closed, from any of the units met in the wild; left, right.
+    """0 open .. 1 closed, left and right, from any of the units found in the data.
 
-    Grippers (2 wide): already a fraction; about 35 open to 120 closed (the rule in AGIBOT-World);
-    or 0 to 120. Hands (12 wide): mean angle of the six finger joints over `HAND_CLOSED_RAD`: rough,
-    never compared with a real hand.
+    Grippers (2 wide): a fraction already; about 35 open to 120 closed (usual in AGIBOT-World); or
+    0 to 120. Hands (12 wide): mean angle of the six finger joints over `HAND_CLOSED_RAD`; rough,
+    not validated on a real hand.
     """
     if raw.shape[1] == 12:
         return np.clip(raw.reshape(-1, 2, 6).mean(-1) / HAND_CLOSED_RAD, 0.0, 1.0)
@@ -79,10 +72,9 @@ def closed_fraction(raw: Float64[np.ndarray, "n e"]) -> Float64[np.ndarray, "n 2
 def gripper_sense(
     measured: Float64[np.ndarray, "m 2"], commanded: Float64[np.ndarray, "m 2"]
 ) -> Literal[1, -1] | None:
-    """Whether measured closed fractions run with (1) or against (-1) the commanded ones, or None if
-    that is not clear.
+    """Whether measured fractions follow (1) or oppose (-1) the commanded ones; None if unclear.
 
-    One answer for both arms, by the correlation over both after each arm's own mean is taken off.
+    One answer for both arms: by the correlation over both, after subtracting each arm's mean.
     """
     if len(measured) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The head and hand cameras' calibration, and the head camera's depth pictures, as arrays."""
+"""Reads the cameras' calibration and the head camera's depth pictures."""
 
 import io
 import json
@@ -13,10 +13,10 @@ from storage.sources.file_ref import FileRef, SourceError
 
 @dataclass(frozen=True, kw_only=True)
 class Intrinsics:
-    """Focal lengths and centre in pixels of the video as it lies on disk.
+    """Focal lengths and centre in pixels of the stored video.
 
-    fx is not fy: the 16:9 picture was squeezed to 4:3. distortion: Brown's k1, k2, k3, p1, p2; 0
-    where there are none.
+    fx differs from fy: the 16:9 picture was squeezed to 4:3. distortion: Brown's k1, k2, k3, p1,
+    p2; 0 if absent.
     """
 
     fx: float
@@ -27,48 +27,40 @@ class Intrinsics:
 
 
 def read_intrinsics(ref: FileRef) -> Intrinsics:
-    """`<camera>_intrinsic_params.json`. Raises SourceError (`corrupt_calibration`, `missing_file`)."""
+    """`<camera>_intrinsic_params.json`.
+
+    Raises SourceError (`corrupt_calibration`, `missing_file`).
+    """
     try:
         found = _json(ref)["intrinsic"]
         fx, fy, cx, cy = (float(found[name]) for name in ("fx", "fy", "ppx", "ppy"))
-        k1, k2, k3, p1, p2 = (
-            float(found.get(name, 0.0)) for name in ("k1", "k2", "k3", "p1", "p2")
-        )
+        names = ("k1", "k2", "k3", "p1", "p2")
+        k1, k2, k3, p1, p2 = (float(found.get(name, 0.0)) for name in names)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _corrupt(ref, error, "{'intrinsic': {fx, fy, ppx, ppy, ...}}") from error
     if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
-        raise SourceError(
-            "corrupt_calibration",
-            ref,
-            f"fx={fx}, fy={fy}, ppx={cx}, ppy={cy}",
-            "finite, fx and fy > 0",
-        )
+        what = f"fx={fx}, fy={fy}, ppx={cx}, ppy={cy}"
+        raise SourceError("corrupt_calibration", ref, what, "finite, fx and fy > 0")
     return Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, distortion=(k1, k2, k3, p1, p2))
 
 
 def read_extrinsics(ref: FileRef) -> Float64[np.ndarray, "n 3 4"]:
-    """`<camera>_extrinsic_params_aligned.json`: for each video frame [R | t], camera to base, t in
-    m.
+    """`<camera>_extrinsic_params_aligned.json`: [R | t] from camera to base per video frame, in m.
 
-    The camera's axes are OpenCV's (x right, y down, z forward), so a base point p is seen at R^T (p
-    - t). Raises SourceError (`corrupt_calibration`, `missing_file`).
+    The camera's axes are OpenCV's (x right, y down, z forward): a point p of the base frame is at
+    R^T (p - t). Raises SourceError (`corrupt_calibration`, `missing_file`).
     """
     try:
         found = _json(ref)
         if not isinstance(found, list) or not found:
             raise TypeError(f"a {type(found).__name__} of {len(found)}")
         entries = [entry["extrinsic"] for entry in found]
-        rotation = np.array([entry["rotation_matrix"] for entry in entries], float).reshape(
-            -1, 3, 3
-        )
-        translation = np.array([entry["translation_vector"] for entry in entries], float).reshape(
-            -1, 3, 1
-        )
-        pose = np.concatenate([rotation, translation], axis=2)
+        rotation = np.array([e["rotation_matrix"] for e in entries], float).reshape(-1, 3, 3)
+        translation = np.array([e["translation_vector"] for e in entries], float)
+        pose = np.concatenate([rotation, translation.reshape(-1, 3, 1)], axis=2)
     except (KeyError, TypeError, ValueError) as error:
-        raise _corrupt(
-            ref, error, "a list of {'extrinsic': {rotation_matrix, translation_vector}}"
-        ) from error
+        expected = "a list of {'extrinsic': {rotation_matrix, translation_vector}}"
+        raise _corrupt(ref, error, expected) from error
     skew = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(initial=0.0)
     if not skew < 1e-2:
         raise SourceError(
@@ -78,26 +70,21 @@ def read_extrinsics(ref: FileRef) -> Float64[np.ndarray, "n 3 4"]:
 
 
 def read_depth_png(ref: FileRef) -> Float32[np.ndarray, "h w"]:
-    """Depth along the optical axis in m from AGIBOT's 16-bit millimetres; NaN where the sensor
-    returned nothing (0).
+    """Depth along the optical axis in m, from AGIBOT's 16-bit millimetres; NaN for 0, no return.
 
     Raises SourceError (`corrupt_depth`, `missing_file`).
     """
     try:
         with Image.open(io.BytesIO(ref.read_bytes())) as image:
-            millimetres = np.asarray(image)
+            depth_mm = np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise SourceError("corrupt_depth", ref, str(error), "a 16-bit PNG") from error
-    if (
-        millimetres.ndim != 2
-        or millimetres.dtype.kind not in "iu"
-        or millimetres.dtype.itemsize < 2
-    ):
-        found = f"{millimetres.dtype}{list(millimetres.shape)}"
+    dtype = depth_mm.dtype
+    if depth_mm.ndim != 2 or dtype.kind not in "iu" or dtype.itemsize < 2:
+        found = f"{dtype}{list(depth_mm.shape)}"
         raise SourceError("corrupt_depth", ref, found, "one channel of 16 bits, in millimetres")
-    return np.where(
-        millimetres == 0, np.float32(np.nan), millimetres.astype("float32") / np.float32(1000.0)
-    )
+    depth_m = depth_mm.astype("float32") / np.float32(1000.0)
+    return np.where(depth_mm == 0, np.float32(np.nan), depth_m)
 
 
 def _json(ref: FileRef):

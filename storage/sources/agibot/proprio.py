@@ -1,9 +1,8 @@
-"""`proprio_stats.h5` as arrays: what the robot measured (`state`) and what it was told (`action`),
-row by row.
+"""Reads `proprio_stats.h5`: the robot's measurements (`state`) and commands (`action`).
 
 The rows are the source's own (nominally 30 Hz), with the file's irregularities resolved: actions
-sent for some rows only, quaternions that change sign or are zero, grippers read in three different
-units. What was done stands in `notes`.
+for some rows only, quaternions that change sign or are zero, grippers in three different units.
+`notes` lists what was done.
 """
 
 from dataclasses import dataclass, replace
@@ -32,24 +31,23 @@ from storage.sources.agibot.proprio_file import (
 from storage.sources.file_ref import FileRef, SourceError
 
 NOTES = (
-    "action_filled",  # commands sent for some rows only, the others equal the state
-    "action_absent",  # a group of commands is empty or all zero and equals the state everywhere
-    "zero_quaternion",  # read as identity
-    "gripper_inverted",  # state/effector ran against action/effector and was turned round
-    "gripper_unverified",  # the sense of state/effector could not be compared with action/effector
+    "action_filled",  # commands for some rows only: the others equal the state
+    "action_absent",  # a group of commands is empty or all zero: it equals the state
+    "zero_quaternion",  # became the identity
+    "gripper_inverted",  # state/effector opposed action/effector and was inverted
+    "gripper_unverified",  # state/effector could not be compared with action/effector
     "no_head_or_waist",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """Both arms (0 left, 1 right), head and waist over the rows of an episode, measured or
-    commanded.
+    """Both arms (0 left, 1 right), head and waist of an episode, measured or commanded.
 
     position in m and quaternion (xyzw, unit, without sign changes in time): flange in the base
     frame, whose x points forward, y left, z up. joint in rad, left 0:7, right 7:14. closed: 0 open
-    .. 1 closed. effector: as the file has it. head: yaw, pitch in rad; waist: pitch in rad, lift in
-    m; NaN where the file has none.
+    .. 1 closed. effector: as in the file. head: yaw, pitch in rad; waist: pitch in rad, lift in m;
+    NaN if the file has none.
     """
 
     position: Float64[np.ndarray, "n 2 3"]
@@ -74,14 +72,14 @@ class Proprio:
 
 @dataclass(frozen=True, kw_only=True)
 class ProprioHeader:
-    """What the index needs to know of an episode, without reading its tracks."""
+    """What the index needs of an episode, without its tracks."""
 
     timestamps_ns: Int64[np.ndarray, " n"]
     effector: Effector
 
 
 def read_proprio_header(ref: FileRef) -> ProprioHeader:
-    """Raises SourceError as `read_proprio` does, as far as names, shapes and times show it."""
+    """Times and effector. Raises SourceError like `read_proprio`, for names, shapes and times."""
     with open_h5(ref) as file:
         times = read_times(file, ref)
         for name in ("effector/position", "joint/position", "end/position", "end/orientation"):
@@ -93,9 +91,8 @@ def read_proprio_header(ref: FileRef) -> ProprioHeader:
 def read_proprio(ref: FileRef) -> Proprio:
     """All rows of the episode.
 
-    Raises SourceError: `missing_file`; `missing_proprio_key`; `corrupt_proprio` (no HDF5, lengths
-    that contradict each other, more actions than rows); `bad_timestamps` (not nanoseconds, or not
-    rising).
+    Raises SourceError: `missing_file`; `missing_proprio_key`; `corrupt_proprio` (no HDF5,
+    inconsistent lengths, more actions than rows); `bad_timestamps` (not nanoseconds, not rising).
     """
     notes: set[str] = set()
     with open_h5(ref) as file:
@@ -111,9 +108,12 @@ def read_proprio(ref: FileRef) -> Proprio:
         notes.add("gripper_inverted")
         state = replace(state, closed=1.0 - state.closed)
         action = replace(action, closed=filled(state.closed, sent, action.closed[sent]))
-    in_order = tuple(note for note in NOTES if note in notes)
     return Proprio(
-        timestamps_ns=times, state=state, action=action, effector=effector, notes=in_order
+        timestamps_ns=times,
+        state=state,
+        action=action,
+        effector=effector,
+        notes=tuple(note for note in NOTES if note in notes),
     )
 
 
@@ -160,9 +160,8 @@ def _action(file: h5py.File, ref: FileRef, state: Motion, notes: set[str]) -> Mo
     if lengths - {0, len(state.position)}:
         notes.add("action_filled")
     action = {name: filled(track, *sent[name]) for name, track in tracks.items()}
-    unsent = is_zero(action["end/orientation"])[
-        ..., None
-    ]  # rows with zeros in files that have a row for every frame
+    # Files with a row for every frame have zeros where no pose was sent.
+    unsent = is_zero(action["end/orientation"])[..., None]
     quaternion = np.where(unsent, state.quaternion, action["end/orientation"])
     rows, effector = sent["effector/position"]
     return Motion(
@@ -179,20 +178,17 @@ def _action(file: h5py.File, ref: FileRef, state: Motion, notes: set[str]) -> Mo
 def _sent(
     file: h5py.File, ref: FileRef, name: str, state: Float64[np.ndarray, "n ..."]
 ) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, "m ..."]]:
-    """(rows, values) of `action/<name>`; no rows where nothing was ever sent.
+    """(rows, values) of `action/<name>`; no rows if nothing was sent.
 
-    Poses and joints that are zero throughout were not sent; the effectors and the head may rest at
-    zero.
+    Poses and joints that are all zero were not sent; effectors and head may rest at zero.
     """
     rows = action_rows(file, ref, name, len(state))
     if not len(rows):
         return rows, np.zeros((0, *state.shape[1:]))
     values = np.asarray(file[f"action/{name}"], float)
     if values.shape[1:] != state.shape[1:]:
-        found, expected = (
-            f"'action/{name}' {list(values.shape)}",
-            f"rows of {list(state.shape[1:])} as in the state",
-        )
+        found = f"'action/{name}' {list(values.shape)}"
+        expected = f"rows of {list(state.shape[1:])} as in the state"
         raise SourceError("corrupt_proprio", ref, found, expected)
     if name.startswith(("end", "joint")) and not values.any():
         return rows[:0], values[:0]

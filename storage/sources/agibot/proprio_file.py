@@ -1,7 +1,6 @@
-"""`proprio_stats.h5` as a file: opens it, and holds its names, shapes and lengths against each
-other.
+"""Opens `proprio_stats.h5` and checks its names, shapes and lengths.
 
-What comes out of here can be read without further checks; anything else is a SourceError.
+What these functions return needs no further checks; any fault is a SourceError.
 """
 
 import io
@@ -20,41 +19,34 @@ Effector = Literal["gripper", "hand"]
 
 @contextmanager
 def open_h5(ref: FileRef) -> Iterator[h5py.File]:
-    """A tar's member is read whole first (a few MB): HDF5 makes many small reads."""
+    """The open file. A tar's member is read first (a few MB): HDF5 makes many small reads."""
     if not ref.member and not ref.path.exists():
         raise SourceError("missing_file", ref, "no such file", "proprio_stats.h5")
     try:
-        file = h5py.File(
-            io.BytesIO(ref.read_bytes()) if ref.member else ref.path, "r", locking=False
-        )
+        source = io.BytesIO(ref.read_bytes()) if ref.member else ref.path
+        file = h5py.File(source, "r", locking=False)
     except OSError as error:
         raise SourceError("corrupt_proprio", ref, str(error), "an HDF5 file") from error
     with file:
         try:
             yield file
-        except OSError as error:  # a file that opens and then ends before its data
+        except OSError as error:  # the file ends before its data
             raise SourceError("corrupt_proprio", ref, str(error), "readable data") from error
 
 
 def read_times(file: h5py.File, ref: FileRef) -> Int64[np.ndarray, " n"]:
     times = _dataset(file, ref, "timestamp")[:]
     if times.ndim != 1 or times.dtype.kind not in "iu" or len(times) < 2:
-        raise SourceError(
-            "bad_timestamps",
-            ref,
-            f"{times.dtype}{list(times.shape)}",
-            "integer nanoseconds, two or more",
-        )
+        what = f"{times.dtype}{list(times.shape)}"
+        raise SourceError("bad_timestamps", ref, what, "integer nanoseconds, two or more")
     steps = np.diff(times.astype("int64"))
     if steps.min() <= 0:
         row = int(steps.argmin())
-        raise SourceError(
-            "bad_timestamps", ref, f"{steps[row]} ns from row {row} to the next", "rising times"
-        )
+        what = f"{steps[row]} ns from row {row} to the next"
+        raise SourceError("bad_timestamps", ref, what, "rising times")
     if not 1e6 <= np.median(steps) <= 2e9:
-        raise SourceError(
-            "bad_timestamps", ref, f"a median step of {np.median(steps):g} ns", "1 ms to 2 s"
-        )
+        what = f"a median step of {np.median(steps):g} ns"
+        raise SourceError("bad_timestamps", ref, what, "1 ms to 2 s")
     return times.astype("int64")
 
 
@@ -75,30 +67,23 @@ def state_dataset(file: h5py.File, ref: FileRef, name: str, n: int) -> h5py.Data
     found = _dataset(file, ref, f"state/{name}")
     width = _WIDTHS.get(name, found.shape[1:])
     if found.shape != (n, *width) or found.dtype.kind not in "fiu":
-        shape = f"'state/{name}' {found.dtype}{list(found.shape)}"
-        raise SourceError(
-            "corrupt_proprio", ref, shape, f"numbers, {[n, *width]}, as there are {n} timestamps"
-        )
+        what = f"'state/{name}' {found.dtype}{list(found.shape)}"
+        expected = f"numbers, {[n, *width]}, as there are {n} timestamps"
+        raise SourceError("corrupt_proprio", ref, what, expected)
     return found
 
 
 def action_rows(file: h5py.File, ref: FileRef, name: str, n: int) -> Int64[np.ndarray, " m"]:
-    """Rows that the values of `action/<name>` belong to: all, or those in `index`, or none where it
-    is empty.
-    """
+    """The rows of `action/<name>`: all, those in its `index`, or none if it is empty."""
     found = file.get(f"action/{name}")
     m = len(found) if isinstance(found, h5py.Dataset) and found.ndim else 0
     if m > n:
-        raise SourceError(
-            "corrupt_proprio", ref, f"{m} rows of 'action/{name}'", f"at most {n}, one a timestamp"
-        )
+        what, expected = f"{m} rows of 'action/{name}'", f"at most {n}, one per timestamp"
+        raise SourceError("corrupt_proprio", ref, what, expected)
     if m in (0, n):
         return np.arange(m)
     index = np.zeros(0, int)
-    for group in (
-        name.partition("/")[0],
-        "joint",
-    ):  # action/end/index may be empty: the joints' then
+    for group in (name.partition("/")[0], "joint"):  # the joints' index if the group's is empty
         candidate = file.get(f"action/{group}/index")
         if not index.size and isinstance(candidate, h5py.Dataset):
             index = candidate[:].astype("int64")
@@ -110,7 +95,7 @@ def action_rows(file: h5py.File, ref: FileRef, name: str, n: int) -> Int64[np.nd
 
 
 def effector_of(file: h5py.File, ref: FileRef) -> Effector:
-    """By the width of `state/effector/position`."""
+    """Gripper or hand, by the width of `state/effector/position`."""
     shape = _dataset(file, ref, "state/effector/position").shape
     if shape[1:] not in ((2,), (12,)):
         found = f"'state/effector/position' {list(shape)}"

@@ -1,10 +1,10 @@
-"""An AGIBOT-World root: which episodes there are, and where each one's files lie.
+"""Lists the episodes of an AGIBOT-World root, and each one's files.
 
-Everything is found by the end of its path (`.../videos/<camera>.mp4`) and joined on the episode id,
-which is the last number in the path; so both depths of `parameters`, folders named after a tar
-(`702578-743685/`), episode folders nested in themselves and the members of tars need no cases of
-their own. A file that is there twice counts once, extracted files before tar members. Nothing is
-opened here but `task_info` and the headers of tars.
+A file is identified by the end of its path (`.../videos/<camera>.mp4`) and belongs to the episode
+whose id is the last number in the path. So both depths of `parameters`, folders named after a tar
+(`702578-743685/`), episode folders nested in themselves and the members of tars need no special
+case. Of a file that is there twice, the extracted one is used before the tar's member. Only
+`task_info` and the headers of tars are read.
 """
 
 import hashlib
@@ -22,9 +22,7 @@ FOLDERS = ("observations", "parameters", "proprio_stats", "task_info")
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames `[start_frame, end_frame)` of the episode (30 a second in AGIBOT-World), what is done,
-    and the skill.
-    """
+    """Frames `[start_frame, end_frame)` of the episode (30 Hz in AGIBOT-World) with one action."""
 
     start_frame: int
     end_frame: int
@@ -43,10 +41,10 @@ class EpisodeInfo:
 
 @dataclass(kw_only=True)
 class Episode:
-    """An episode's files; None or an empty dict for what is not there.
+    """An episode's files; None or an empty dict for missing ones.
 
-    videos by AGIBOT's camera names (`head_color`), intrinsics and extrinsics by theirs (`head`):
-    see `calibration`.
+    videos: by AGIBOT's camera names (`head_color`); intrinsics, extrinsics: by theirs (`head`), see
+    `calibration`.
     """
 
     episode: int
@@ -56,14 +54,11 @@ class Episode:
     videos: dict[str, FileRef] = field(default_factory=dict)
     intrinsics: dict[str, FileRef] = field(default_factory=dict)
     extrinsics: dict[str, FileRef] = field(default_factory=dict)
-    # The folder, or the tar with the folder as member; see `depth_frames`
-    depth: FileRef | None = None
+    depth: FileRef | None = None  # the folder, or a tar with the folder as member
     n_depth: int = 0
 
     def calibration(self, camera: str) -> tuple[FileRef | None, FileRef | None]:
-        """(intrinsics, extrinsics) of a camera: `head_color.mp4` goes with
-        `head_intrinsic_params.json`.
-        """
+        """(intrinsics, extrinsics): `head_color.mp4` goes with `head_intrinsic_params.json`."""
         name = camera.removesuffix("_color")
         return self.intrinsics.get(name), self.extrinsics.get(name)
 
@@ -76,9 +71,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Listing:
-    """Episodes by rising id, what could not be read on the way (tars, task_info), and what the
-    files are.
-    """
+    """Episodes by id; faults: unreadable tars and task_info; fingerprint: as of `fingerprint`."""
 
     episodes: list[Episode]
     faults: list[SourceError]
@@ -88,7 +81,7 @@ class Listing:
 def list_episodes(root: Path) -> Listing:
     """Every episode that has a file or an entry in `task_info`.
 
-    Raises ValueError where `root` is no AGIBOT-World root.
+    Raises ValueError if `root` is no AGIBOT-World root.
     """
     _check_root(root)
     episodes: dict[int, Episode] = {}
@@ -114,11 +107,10 @@ def list_episodes(root: Path) -> Listing:
 
 
 def fingerprint(root: Path) -> str:
-    """SHA-256 over the names and sizes of all files below the root's four folders, in order of
-    their paths.
+    """SHA-256 over the names and sizes of all files in the root's four folders, sorted by path.
 
-    Times, and bytes changed without a change of size, do not show: a copy has the fingerprint of
-    its original. Raises ValueError where `root` is no AGIBOT-World root.
+    Times and changes that keep the size do not count: a copy has the same fingerprint. Raises
+    ValueError if `root` is no AGIBOT-World root.
     """
     _check_root(root)
     digest = hashlib.sha256()
@@ -128,7 +120,7 @@ def fingerprint(root: Path) -> str:
 
 
 def depth_frames(depth: FileRef) -> dict[int, FileRef]:
-    """Frame number -> its 16-bit PNG, from an episode's `depth`."""
+    """Frame number -> 16-bit PNG, from an episode's `depth`."""
     if depth.member:
         refs = list(tars.members(depth.path, prefix=f"{depth.member}/").values())
     else:
@@ -146,26 +138,23 @@ def _check_root(root: Path) -> None:
     if not missing:
         return
     found = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else "no such folder"
-    hint = (
-        " (AGIBOT DigitalWorld has another layout and is not read)"
-        if (root / "meta_info").exists()
-        else ""
-    )
+    hint = ""
+    if (root / "meta_info").exists():
+        hint = " (AGIBOT DigitalWorld has another layout, which is not supported)"
     raise ValueError(
         f"{root} is no AGIBOT-World root: it lacks {' and '.join(missing)}; found {found}{hint}. "
-        "Give the folder that holds observations, parameters, proprio_stats and task_info."
+        "Give the folder that contains observations, parameters, proprio_stats and task_info."
     )
 
 
 def _files(root: Path) -> Iterator[tuple[str, int]]:
-    """(path below the root, bytes) of every file, sorted within each folder; hidden ones left out."""
+    """(path under the root, bytes) of every file that is not hidden, sorted within each folder."""
     stack = [name for name in reversed(FOLDERS) if (root / name).is_dir()]
     while stack:
         folder = stack.pop()
         with os.scandir(root / folder) as entries:
-            found = sorted(
-                (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name
-            )
+            visible = (entry for entry in entries if not entry.name.startswith("."))
+            found = sorted(visible, key=lambda entry: entry.name)
         for entry in found:
             if entry.is_file():
                 yield f"{folder}/{entry.name}", entry.stat().st_size
@@ -173,7 +162,7 @@ def _files(root: Path) -> Iterator[tuple[str, int]]:
 
 
 def _add(path: str, ref: FileRef, episodes: dict[int, Episode]) -> None:
-    """Gives the file to its episode, if it is one that we read and the first of its kind."""
+    """Adds the file to its episode, if it is one that we read and the first of its kind."""
     above, _, name = path.rpartition("/")
     numbers = [int(part) for part in above.split("/") if part.isdigit()]
     if not numbers:
@@ -213,37 +202,28 @@ def _add_task_info(path: Path, episodes: dict[int, Episode], faults: list[Source
     number = path.stem.removeprefix("task_")
     for i, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         try:
-            episode = episodes.setdefault(
-                int(entry["episode_id"]), Episode(episode=int(entry["episode_id"]))
-            )
+            episode_id = int(entry["episode_id"])
+            episode = episodes.setdefault(episode_id, Episode(episode=episode_id))
             episode.info = _parse_info(entry)
         except (KeyError, TypeError, ValueError) as error:
-            found = f"{type(error).__name__}: {error}"
-            faults.append(
-                SourceError(
-                    "corrupt_task_info", f"{path} entry {i}", found, "episode_id and label_info"
-                )
-            )
+            item, found = f"{path} entry {i}", f"{type(error).__name__}: {error}"
+            expected = "episode_id and label_info"
+            faults.append(SourceError("corrupt_task_info", item, found, expected))
             continue
         if episode.task is None and number.isdigit():
             episode.task = int(number)
 
 
 def _parse_info(entry: dict) -> EpisodeInfo:
-    labels = (
-        entry.get("label_info") or entry.get("lable_info") or {}
-    )  # early cards misspell the key
-    segments = tuple(
-        Segment(
-            int(s["start_frame"]),
-            int(s["end_frame"]),
-            str(s.get("action_text", "")),
-            str(s.get("skill", "")),
-        )
-        for s in labels.get("action_config") or ()
-    )
+    # Early files misspell the key.
+    labels = entry.get("label_info") or entry.get("lable_info") or {}
+    segments = []
+    for s in labels.get("action_config") or ():
+        start, end = int(s["start_frame"]), int(s["end_frame"])
+        text, skill = str(s.get("action_text", "")), str(s.get("skill", ""))
+        segments.append(Segment(start, end, text, skill))
     return EpisodeInfo(
         task_name=str(entry.get("task_name", "")),
         scene=str(entry.get("init_scene_text", "")),
-        segments=segments,
+        segments=tuple(segments),
     )

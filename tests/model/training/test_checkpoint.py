@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from model.training.checkpoint import (
-    file_digest,
     from_plain,
     load_model,
     read_header,
@@ -19,6 +18,7 @@ from model.training.checkpoint import (
     save_model,
     write_whole,
 )
+from storage.files import sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def test_equal_contents_give_equal_files_and_others_do_not(tmp_path: Path):
         save_model(paths[2], net(seed=1), NetConfig(), card={"x": 1, "y": 2}),
         save_model(paths[3], net(), NetConfig(), card={"x": 1, "y": 3}),
     ]
-    assert digests == [file_digest(path) for path in paths]
+    assert digests == [sha256_file(path) for path in paths]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_model(path, net(seed=1), NetConfig())
-    assert file_digest(path) == digest
+    assert sha256_file(path) == digest
     assert os.listdir(path.parent) == [path.name]
 
 
@@ -159,7 +159,7 @@ def test_a_halved_file_gives_the_same_network_up_to_half_precision(tmp_path: Pat
     module = Net(NetConfig(width=5))
     full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
     save_model(full, module, NetConfig(width=5), card={"step": 3})
-    assert save_half(full, half) == file_digest(half)
+    assert save_half(full, half) == sha256_file(half)
     loaded, config = load_model(half, Net, NetConfig)
     assert config == NetConfig(width=5) and read_header(half)["card"] == {"step": 3}
     for name, value in module.state_dict().items():

@@ -15,7 +15,7 @@ from model.world.dual_branch import DualBranchWorldModel
 from pipeline.cli.checkpoint import write_checkpoint
 from pipeline.orchestration.training.retries import working_folder
 from stages.training.run import STATES, RunConfig
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 from storage.weights.ref import WeightsRef
 
 STAGE = world_stage(watch=RunConfig(save_every=2, validate_every=2))

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from file_server import FileServer, file_server
+from huggingface_hub import constants
+from huggingface_hub.utils import tqdm
 from typer.testing import CliRunner
 
 from pipeline.cli.app import FAILED, USAGE, app
-from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published, read_records
+from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published
+from storage.weights.folder import read_records
 
 CONTENT = b"a small network" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -26,6 +29,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]
         monkeypatch.setenv("ROBOSCAPE_HOME", str(tmp_path))
         monkeypatch.delenv("ROBOSCAPE_WEIGHTS", raising=False)
         monkeypatch.setenv("HF_ENDPOINT", f"{server.root}/hub")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield server
 
 
@@ -39,8 +43,8 @@ def base(monkeypatch: pytest.MonkeyPatch) -> PublishedWeights:
     """vda-vitb, not for commercial use, as if CONTENT were what its authors publish."""
     base = replace(find_published("vda-vitb"), size=len(CONTENT), sha256=SHA256)
     entries = tuple(base if w.name == base.name else w for w in PUBLISHED)
-    monkeypatch.setattr("storage.weights.catalogue.PUBLISHED", entries)
-    monkeypatch.setattr("pipeline.cli.weights.PUBLISHED", entries)
+    for module in ("storage.weights.catalogue", "storage.weights.folder", "pipeline.cli.weights"):
+        monkeypatch.setattr(f"{module}.PUBLISHED", entries)
     return base
 
 
@@ -52,16 +56,16 @@ def roboscape(*arguments: str, code: int = 0, answer: str | None = None) -> str:
 
 
 def test_fetch_checks_what_the_hub_states_and_notes_it(hub: FileServer, folder: Path):
-    told = roboscape("weights", "fetch", "magvit2-tencent")
+    output = roboscape("weights", "fetch", "magvit2-tencent")
     assert (
-        "licence Apache-2.0" in told
-        and f"SHA-256 {SHA256}, as its publisher's server stated" in told
+        "licence Apache-2.0" in output
+        and f"SHA-256 {SHA256}, as its publisher's server stated" in output
     )
     assert (folder / TENCENT.file).read_bytes() == CONTENT
     record = read_records(folder)["magvit2-tencent"]
     assert (record.sha256, record.basis, record.url) == (SHA256, "server", TENCENT.url)
     wanted = TENCENT.url.removeprefix("https://huggingface.co")
-    assert hub.requests[0] == (f"/hub{wanted}", None)
+    assert hub.requests[0] == ("HEAD", f"/hub{wanted}", None)
 
 
 def test_fetch_of_a_file_that_is_there_only_checks_it(hub: FileServer, folder: Path):
@@ -79,32 +83,30 @@ def test_terms_that_forbid_commercial_use_are_printed_and_asked_for(
     hub: FileServer, folder: Path, base: PublishedWeights
 ):
     for answer in ("n\n", ""):
-        told = roboscape("weights", "fetch", "vda-vitb", code=FAILED, answer=answer)
-        assert "CC-BY-NC-4.0 does not allow commercial use" in told
+        output = roboscape("weights", "fetch", "vda-vitb", code=FAILED, answer=answer)
+        assert "CC-BY-NC-4.0 does not allow commercial use" in output
         assert not (folder / base.file).exists() and hub.requests == []
     roboscape("weights", "fetch", "vda-vitb", answer="y\n")
     assert read_records(folder)["vda-vitb"].basis == "published"
 
 
 def test_yes_answers_before_it_is_asked(hub: FileServer, folder: Path, base: PublishedWeights):
-    told = roboscape("weights", "fetch", "vda-vitb", "magvit2-tencent", "--yes")
-    assert "does not allow commercial use" in told and "[y/N]" not in told
+    output = roboscape("weights", "fetch", "vda-vitb", "magvit2-tencent", "--yes")
+    assert "does not allow commercial use" in output and "[y/N]" not in output
     assert sorted(read_records(folder)) == ["magvit2-tencent", "vda-vitb"]
 
 
 def test_another_file_than_published_is_not_taken(hub: FileServer, folder: Path):
-    told = roboscape("weights", "fetch", "vda-vits", code=FAILED)
-    assert (
-        f"the server has a file with the SHA-256 {SHA256}, published is {find_published('vda-vits').sha256}"
-        in told
-    )
+    output = roboscape("weights", "fetch", "vda-vits", code=FAILED)
+    published = find_published("vda-vits").sha256
+    assert f"the server has a file with the SHA-256 {SHA256}, published is {published}" in output
     assert not (folder / find_published("vda-vits").file).exists() and read_records(folder) == {}
 
 
 def test_a_file_without_a_direct_link_says_how_to_get_it(folder: Path):
-    told = roboscape("weights", "fetch", "spatracker", "--yes", code=FAILED)
-    assert "There is no direct link: open https://drive.google.com/" in told
-    assert f"put it at {folder / 'spaT_final.pth'}" in told
+    output = roboscape("weights", "fetch", "spatracker", "--yes", code=FAILED)
+    assert "There is no direct link: open https://drive.google.com/" in output
+    assert f"put it at {folder / 'spaT_final.pth'}" in output
     folder.mkdir()
     (folder / "spaT_final.pth").write_bytes(CONTENT)
     assert f"SHA-256 {SHA256}, as first seen" in roboscape("weights", "fetch", "spatracker")
@@ -112,43 +114,46 @@ def test_a_file_without_a_direct_link_says_how_to_get_it(folder: Path):
 
 
 def test_an_unknown_name_lists_the_known(folder: Path):
-    told = roboscape("weights", "fetch", "vda-vitx", code=USAGE)
-    assert all(weights.name in told for weights in PUBLISHED)
+    output = roboscape("weights", "fetch", "vda-vitx", code=USAGE)
+    assert all(weights.name in output for weights in PUBLISHED)
 
 
-def test_one_file_that_cannot_be_had_keeps_no_other_away(hub: FileServer, folder: Path):
-    told = roboscape(
+def test_a_failed_fetch_does_not_stop_the_others(hub: FileServer, folder: Path):
+    output = roboscape(
         "weights", "fetch", "vda-vits", "spatracker", "magvit2-tencent", "--yes", code=FAILED
     )
     assert (
-        "published is" in told
-        and "There is no direct link" in told
-        and f"SHA-256 {SHA256}, as its" in told
+        "published is" in output
+        and "There is no direct link" in output
+        and f"SHA-256 {SHA256}, as its" in output
     )
-    assert told.endswith("Not fetched: vda-vits, spatracker.") and sorted(read_records(folder)) == [
-        "magvit2-tencent"
-    ]
+    assert output.endswith("Not fetched: vda-vits, spatracker.") and sorted(
+        read_records(folder)
+    ) == ["magvit2-tencent"]
     n = len(hub.requests)
     roboscape("weights", "fetch", "vda-vits", "vda-vitx", code=USAGE)
     assert len(hub.requests) == n
 
 
-def test_interrupted_it_goes_on_later(
+def test_after_an_interruption_the_same_command_resumes(
     hub: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def interrupt(self, done: int, total: int | None) -> None:
-        if done == total:
+    seen: list[int] = []
+
+    def interrupt(self: tqdm, n: int) -> None:
+        seen.append(n)
+        if len(seen) > 1:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 5_000)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cli.weights.DownloadProgress.__call__", interrupt)
-        assert "same command goes on from there" in roboscape(
-            "weights", "fetch", "magvit2-tencent", code=130
-        )
-    assert (folder / f"{TENCENT.file}.part").stat().st_size == len(CONTENT)
-    n = len(hub.requests)
+        patch.setattr(tqdm, "update", interrupt)
+        output = roboscape("weights", "fetch", "magvit2-tencent", code=130)
+    assert "the same command" in output
+    assert (folder / f"{TENCENT.file}.part").stat().st_size == 5_000
     roboscape("weights", "fetch", "magvit2-tencent")
-    assert len(hub.requests) == n
+    assert hub.ranges_asked() == [None, "bytes=5000-"]
+    assert (folder / TENCENT.file).read_bytes() == CONTENT
 
 
 def test_the_list_says_what_is_here(hub: FileServer, folder: Path):
@@ -156,14 +161,14 @@ def test_the_list_says_what_is_here(hub: FileServer, folder: Path):
     roboscape("weights", "fetch", "magvit2-tencent")
     (folder / "alex.pth").write_bytes(b"too short")
     (folder / "spaT_final.pth").write_bytes(CONTENT)
-    told = roboscape("weights", "list")
+    output = roboscape("weights", "list")
     assert (
-        SHA256[:12] in told
-        and "wrong size" in told
-        and "9 bytes" in told
-        and "not noted yet" in told
+        SHA256[:12] in output
+        and "wrong size" in output
+        and "9 bytes" in output
+        and "not noted yet" in output
     )
-    assert told.count("missing") == len(PUBLISHED) - 3
+    assert output.count("missing") == len(PUBLISHED) - 3
     rows = {
         row["name"]: row
         for row in json.loads(CliRunner().invoke(app, ["weights", "list", "--json"]).output)
@@ -192,10 +197,10 @@ def test_a_run_that_lacks_weights_ends_before_anything_is_made(
     monkeypatch.setattr(
         "pipeline.experiments.registry.WEIGHTS", {"smoke": ("vda-vits", "spatracker")}
     )
-    told = roboscape(*arguments, code=FAILED)
+    output = roboscape(*arguments, code=FAILED)
     assert (
-        "`roboscape weights fetch vda-vits`" in told
-        and "CC-BY-NC-4.0, not for commercial use" in told
+        "`roboscape weights fetch vda-vits`" in output
+        and "CC-BY-NC-4.0, not for commercial use" in output
     )
     assert not list(folder.parent.iterdir()), "no sample, no services, no stores"
     for harmless in (["experiments"], ["status"], ["run", "--help"]):

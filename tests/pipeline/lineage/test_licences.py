@@ -18,8 +18,8 @@ from pipeline.lineage import page
 from pipeline.orchestration import dataset_stage
 from pipeline.orchestration.recipe import describe, output_ref
 from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.store import StoreRef
 from storage.weights.ref import WeightsRef
 
 TEXT = "made with spatracker (CC-BY-NC-4.0): treat it, and what is made from it, as not for commercial use"

@@ -12,7 +12,7 @@ from pipeline.cli.lineage import print_lineage
 from pipeline.lineage.graph import ancestry, find
 from pipeline.orchestration.recipe import describe, output_ref, taken
 from storage.stores import store
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 
 @pytest.fixture

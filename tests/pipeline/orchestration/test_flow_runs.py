@@ -21,7 +21,7 @@ from pipeline.orchestration.journal import Journal, find_journal
 from pipeline.orchestration.recipe import output_ref
 from pipeline.settings import Settings, apply_environment
 from storage.stores import store
-from storage.stores.store import StoreRef
+from storage.stores.records import StoreRef
 
 pytestmark = pytest.mark.slow
 STAGES = ["discover", "clip", "depth", "evaluation"]

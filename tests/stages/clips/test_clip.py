@@ -23,12 +23,12 @@ from index_store import clip_inputs, discover
 from stages.base import Arrays, Rejected
 from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR
-from stages.clips.clip import FLAGS, Clip
+from stages.clips.clip import Clip
 from stages.clips.clip_quality import SCORES, Quality, fastest_hand
 from stages.clips.discover import Discover
-from stages.clips.episode_files import resized_intrinsics
+from stages.clips.episode_files import FLAGS, resized_intrinsics
 from stages.clips.shot_cuts import CutRule
-from storage.sources.agibot import Intrinsics
+from storage.sources.agibot.calibration import Intrinsics
 
 E = FakeEpisode()  # three clips: from 0, 0.5 and 1 s
 SIZE = 32

@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
 
-from stages.clips.motion import measure_motion
+from stages.clips.motion import Motion, mean_motion, pair_motion
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +17,10 @@ def scene() -> np.ndarray:
 def noisy(frames: np.ndarray, sigma: float = 4.0) -> np.ndarray:
     noise = np.random.default_rng(1).normal(0, sigma, frames.shape)
     return np.clip(frames + noise, 0, 255).astype("uint8")
+
+
+def measure_motion(frames: np.ndarray) -> Motion:
+    return mean_motion([pair_motion(first, second) for first, second in pairwise(frames)])
 
 
 @pytest.mark.parametrize("wall", [False, True])

@@ -16,9 +16,9 @@ from stages.clip_format import ClipFormat
 from stages.depth.scaling import depth_to_image, image_to_depth, inverse_depth_range
 from stages.depth.sensor import SensorDepth, nearest_pixels, to_estimate
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits, PseudoDepth
-from storage.sources.agibot import list_episodes
+from storage.sources.agibot.tree import list_episodes
 from storage.stores.key import content_key, parameters
-from storage.stores.store import Manifest
+from storage.stores.records import Manifest
 
 SIDE = 24
 FRAMES = np.arange(T) * 3

@@ -30,8 +30,8 @@ from stages.label_quality.measures import (
 from stages.label_quality.stage import LabelQuality, flicker, still_pixels
 from storage.stores import store
 from storage.stores.key import content_key, parameters
+from storage.stores.records import Manifest, StoreRef
 from storage.stores.rows import Rows, open_rows
-from storage.stores.store import Manifest, StoreRef
 
 SIDE, GRID = 64, 8
 STAGE = LabelQuality()

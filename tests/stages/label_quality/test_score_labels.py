@@ -33,9 +33,9 @@ from stages.label_quality.scores import (
 from stages.label_quality.stage import LabelQuality
 from storage.stores import store
 from storage.stores.key import content_key, parameters
+from storage.stores.records import Manifest, Reject, StoreRef
 from storage.stores.results import open_writer
 from storage.stores.spec import ArraySpec
-from storage.stores.store import Manifest, Reject, StoreRef
 
 SIDE = 32
 SIZE = (SIDE, SIDE)

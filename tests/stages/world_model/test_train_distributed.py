@@ -15,11 +15,10 @@ from small_trainings import FEW, Stores, log_of, make_stores, rows_of, train_sta
 from model.training.parallel import ALONE, ParallelConfig, Workers
 from model.world.config import MaskingConfig
 from stages.training.run import RunConfig
-from stages.training.working_files import STOP_FILE, remove_working_files
+from stages.training.working_files import PROGRESS_FILE, STOP_FILE, remove_working_files
 from stages.world_model import torchrun as train_distributed
 from stages.world_model.data import WORLD_MODEL_FILE
 from stages.world_model.torchrun import (
-    PROGRESS_FILE,
     ProgressFile,
     Stopped,
     TrainingSpec,

@@ -47,9 +47,9 @@ from stages.world_model.data import (
     pick_substeps,
     track_shares,
 )
+from storage.stores.records import StoreRef
 from storage.stores.results import WORK, Result
 from storage.stores.rows import Rows
-from storage.stores.store import StoreRef
 from storage.weights.ref import WeightsRef
 
 FILES = {WORLD_MODEL_FILE, "losses.csv", PLOT_FILE, NOTE_FILE, ACTIVE_FILE, "throughput.md"}

@@ -1,4 +1,4 @@
-"""Actions from files of people: all formats give the same numbers, and what is wrong is told."""
+"""Actions from users' files: all formats give the same numbers, and faults are named."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_names_of_columns_are_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "1,2,3", r"a.txt: actions are read from .npy, .csv, .json files, found '.txt'"),
+        ("a.txt", "1,2,3", r"a.txt: found a '.txt' file, expected .npy, .csv, .json"),
         (
             "a.csv",
             "1,2,3\n4,five,6",
@@ -60,11 +60,11 @@ def test_names_of_columns_are_skipped(tmp_path):
         ("a.json", "[1, 2, 3]", r"shape \(3,\)"),
         ("a.json", '{"frames": 1}', "not a table of numbers"),
         ("a.json", "[[1, 2, 3", "not a table of numbers"),
-        ("a.csv", "1,2,3\n4,nan,6", "frame 1 has a number that is NaN or infinite"),
+        ("a.csv", "1,2,3\n4,nan,6", "frame 1 has a value that is NaN or infinite"),
         ("a.npy", "nothing of the kind", "not a table of numbers"),
     ],
 )
-def test_other_files_are_told_from_actions(tmp_path, name, content, message):
+def test_other_files_are_refused(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ValueError, match=message):

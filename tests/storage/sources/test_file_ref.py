@@ -20,7 +20,7 @@ NAMES = st.text(
     size=st.integers(0, 2**40),
     packed=st.booleans(),
 )
-def test_text_round_trips_and_does_not_hold_the_root(folder, name, offset, size, packed):
+def test_text_round_trips_without_the_root(folder, name, offset, size, packed):
     root = Path("/data")
     if packed:
         ref = FileRef(

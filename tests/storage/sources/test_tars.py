@@ -55,7 +55,7 @@ def test_a_large_index_is_kept_and_read_again(tar, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [100, 2000, 4700])
-def test_a_tar_that_stops_early_is_named(tar, keep):
+def test_a_truncated_tar_is_named(tar, keep):
     whole = tar.read_bytes()
     assert keep < len(whole)
     tar.write_bytes(whole[:keep])

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -7,16 +8,16 @@ from agibot_tree import FakeEpisode, number_of, pack, picture, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.sources.agibot import list_episodes
+from storage.sources.agibot.tree import list_episodes
 from storage.sources.file_ref import FileRef, SourceError
-from storage.sources.video import Video, frames_at, frames_at_times, nearest, probe, resized
+from storage.sources.video import Video, nearest, probe, resized
 
 N = 100
 
 
 @pytest.fixture(scope="module", params=["gop15", "gop250", "av1", "tar"])
 def source(request, tmp_path_factory) -> FileRef:
-    """The same 100 frames: key frames at every 15th, at the first only, in AV1, and inside a tar."""
+    """The same 100 frames: every 15th a key frame, only the first one, in AV1, inside a tar."""
     folder = tmp_path_factory.mktemp("video")
     if request.param == "tar":
         root = folder / "root"
@@ -30,6 +31,11 @@ def source(request, tmp_path_factory) -> FileRef:
     e = FakeEpisode(n=N, gop=250 if request.param == "gop250" else 15, codec=codec)
     write_video(folder / "a.mp4", e)
     return FileRef(path=folder / "a.mp4")
+
+
+def frames_at(source: FileRef | Path, indices: Sequence[int]) -> np.ndarray:
+    with Video(source) as video:
+        return video.frames(indices)
 
 
 @pytest.mark.parametrize(
@@ -46,13 +52,13 @@ def source(request, tmp_path_factory) -> FileRef:
     ],
     ids=str,
 )
-def test_gives_the_frames_asked_for(source, indices):
+def test_returns_the_requested_frames(source, indices):
     frames = frames_at(source, list(indices))
     assert frames.shape == (len(indices), 48, 64, 3)
     assert [number_of(frame) for frame in frames] == list(indices)
 
 
-def test_jumping_gives_the_same_pixels_as_going_through(source):
+def test_seeking_gives_the_same_pixels_as_decoding_everything(source):
     whole = frames_at(source, range(N))
     np.testing.assert_array_equal(frames_at(source, range(5, N, 29)), whole[5::29])
     with Video(source) as video:  # back and forth in one open file
@@ -70,7 +76,7 @@ def test_pixels_are_those_of_the_picture(source):
     np.testing.assert_allclose(flat, [90, 120, 150], atol=4)
 
 
-def test_times_and_probe_tell_what_is_there(source):
+def test_times_and_probe(source):
     with Video(source) as video:
         assert video.n_frames == N
         np.testing.assert_allclose(video.times_s, np.arange(N) / 30, atol=1e-4)
@@ -80,17 +86,11 @@ def test_times_and_probe_tell_what_is_there(source):
     assert found.codec in ("h264", "av1")
 
 
-def test_frames_at_times_takes_the_nearest(source):
-    indices, frames = frames_at_times(source, np.array([0.0, 0.51, 1.0, 99.0]))
-    assert indices.tolist() == [0, 15, 30, 99]
-    assert [number_of(frame) for frame in frames] == [0, 15, 30, 99]
-
-
 @given(
     times=st.sets(st.integers(-1000, 1000), min_size=1),
     wanted=st.lists(st.integers(-2000, 2000), max_size=20),
 )
-def test_nearest_agrees_with_looking_at_all(times, wanted):
+def test_nearest_agrees_with_a_full_search(times, wanted):
     rising = sorted(times)
     found = nearest(np.array(rising), np.array(wanted, int))
     expected = [min(range(len(rising)), key=lambda i: (abs(rising[i] - t), i)) for t in wanted]
@@ -142,7 +142,7 @@ def test_a_truncated_file_with_its_index_at_the_end_does_not_open(movie, missing
         Video(movie)
 
 
-def test_a_truncated_file_with_its_index_at_the_start_gives_what_is_there_and_no_more(movie):
+def test_a_truncated_file_with_its_index_at_the_start_gives_its_frames_and_no_more(movie):
     faststart(movie)
     movie.write_bytes(movie.read_bytes()[: movie.stat().st_size // 2])
     try:

@@ -6,8 +6,9 @@ from uuid import uuid4
 import pytest
 from made_stores import clips, created, filled, flip, manifest, tree, write
 
+from storage.atomic import TEMP_MARK
 from storage.errors import CorruptFile
-from storage.files import TEMP_MARK, open_files
+from storage.files import open_files
 from storage.stores import store
 from storage.stores.cleanup import delete, garbage, list_stores, sweep
 from storage.stores.results import open_writer
@@ -50,7 +51,7 @@ def test_a_retracted_part_is(root):
 
 
 def test_a_sealed_part_is_not_even_where_its_commit_was_lost(root):
-    """Readers go by the seal."""
+    """Readers trust the seal."""
     ref = filled(created(root), clips())
     open_files(ref.uri).delete("commits/00000001.json")
     assert garbage(root, -1.0) == []
@@ -96,7 +97,7 @@ def test_the_work_of_unfinished_results_is_not(tmp_path):
 
 
 def test_strangers_files_are_left_alone(tmp_path):
-    """What file browsers and people leave beside the stores."""
+    """Files of file browsers and users beside the stores."""
     ref = filled(created(tmp_path), clips())
     for stray in (
         tmp_path / "stores/.DS_Store",

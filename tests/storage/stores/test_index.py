@@ -14,20 +14,24 @@ from storage.stores.index import (
     LeftOut,
     clip_id,
     read_clips,
-    read_left_out,
     write_clips,
     write_left_out,
 )
 
 ROW = ClipRow(
-    clip_id="2349e6622b32eb84", task=327, episode=648642, camera="head_color", start_ns=17 * 10**17 + 1, n_frames=16,
-    rate_hz=2.0, split="val", effector="gripper", task_name="Move a cup", texts=("Pick up the cup.", "Place it."),
-    skills=("Pick", "Place"), video="observations/327/648642-648649.tar!648642/videos/head_color.mp4@512+9",
+    clip_id="2349e6622b32eb84", task=327, episode=648642, camera="head_color",
+    start_ns=17 * 10**17 + 1, n_frames=16, rate_hz=2.0, split="val", effector="gripper",
+    task_name="Move a cup", texts=("Pick up the cup.", "Place it."), skills=("Pick", "Place"),
+    video="observations/327/648642-648649.tar!648642/videos/head_color.mp4@512+9",
     proprio="p.h5", intrinsics="i.json", extrinsics="", depth="",
 )  # fmt: skip
 LEFT = LeftOut(
     item="episode 327/648643", reason="too_short", found="7.03 s", expected="7.5 s", episode=648643
 )
+
+
+def read_left_out(path: Path) -> list[LeftOut]:
+    return [LeftOut(**row) for row in pq.read_table(path).to_pylist()]
 
 
 def test_round_trips(tmp_path):
@@ -40,7 +44,7 @@ def test_round_trips(tmp_path):
 
 
 def test_columns_hold_no_nulls(tmp_path):
-    """As `storage.stores.rows` asks of an index."""
+    """As `storage.stores.rows` expects of an index."""
     write_clips(tmp_path / "a.parquet", [ROW])
     table = pq.read_table(tmp_path / "a.parquet")
     assert all(column.null_count == 0 for column in table.columns)
@@ -59,7 +63,7 @@ def test_many_rows_come_back_in_order(tmp_path):
     np.testing.assert_array_equal(found, np.arange(20_000))
 
 
-def test_stopped_midway_it_leaves_the_file_as_it_was(tmp_path):
+def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.parquet"
     write_clips(path, [ROW])
     before = path.read_bytes()
@@ -74,7 +78,7 @@ def test_stopped_midway_it_leaves_the_file_as_it_was(tmp_path):
 
 
 def test_a_repeated_clip_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"clip 2349e6622b32eb84.*is twice"):
+    with pytest.raises(ValueError, match=r"clip 2349e6622b32eb84.*is there twice"):
         write_clips(tmp_path / "a.parquet", [ROW, ROW])
     assert list(tmp_path.iterdir()) == []
 
@@ -96,8 +100,8 @@ def test_other_files_are_named(tmp_path: Path, kind):
 
 
 CLIPS = st.tuples(
-    st.integers(0, 10**7), st.sampled_from(["head_color", "hand_left_color"]), st.integers(0, 2**62),
-    st.integers(2, 64), st.sampled_from([1.0, 2.0, 2.5, 5.0]),
+    st.integers(0, 10**7), st.sampled_from(["head_color", "hand_left_color"]),
+    st.integers(0, 2**62), st.integers(2, 64), st.sampled_from([1.0, 2.0, 2.5, 5.0]),
 )  # fmt: skip
 
 
@@ -108,5 +112,5 @@ def test_clip_ids_tell_clips_apart(clips):
     assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids.values())
 
 
-def test_clip_ids_are_these_for_good():
+def test_clip_ids_never_change():
     assert clip_id(648642, "head_color", 1_700_000_000_000_000_000, 16, 2.0) == "33b019e1ae255ad0"

@@ -45,7 +45,7 @@ class Config:
 
 
 def reordered(value: Any) -> Any:
-    """Equal, with every dict's entries in the other order."""
+    """The same value with every dict's entries reversed."""
     if isinstance(value, dict):
         return {k: reordered(v) for k, v in reversed(value.items())}
     return [reordered(v) for v in value] if isinstance(value, list) else value
@@ -58,7 +58,7 @@ def test_order_of_entries_is_irrelevant(recipe):
 
 
 def sorted_repr(value: Any) -> str:
-    """Tells 1, 1.0 and True apart, as JSON does, and not the order of entries."""
+    """Distinguishes 1, 1.0 and True, as JSON does, but not the order of entries."""
     if isinstance(value, dict):
         return repr(sorted((k, sorted_repr(v)) for k, v in value.items()))
     return repr([sorted_repr(v) for v in value]) if isinstance(value, list) else repr(value)
@@ -84,8 +84,8 @@ def test_fields_that_change_no_number_change_no_key(n_workers, cache):
 
 @pytest.mark.parametrize(
     "change",
-    [{"rate_hz": 2}, {"rate_hz": 2.0000000000000004}, {"inner": Inner(size=255)}, {"codec": Codec.SIZED},
-     {"steps": (2, 1)}, {"steps": (1, 2, 0)}, {"steps": ()}],
+    [{"rate_hz": 2}, {"rate_hz": 2.0000000000000004}, {"inner": Inner(size=255)},
+     {"codec": Codec.SIZED}, {"steps": (2, 1)}, {"steps": (1, 2, 0)}, {"steps": ()}],
 )  # fmt: skip
 def test_every_other_field_does(change):
     assert content_key(replace(Config(), **change)) != content_key(Config())
@@ -107,8 +107,8 @@ def test_a_renamed_field_keeps_its_key_under_its_first_name():
     assert content_key(renamed(side=255)) == content_key(Inner(size=255))
 
 
-def test_a_shared_part_may_stand_in_its_fields_places():
-    """Two stages that share a format need not each declare what they use of it."""
+def test_a_shared_part_may_count_as_its_fields():
+    """Stages that share a format need not declare each field of it."""
     shared = make_dataclass(
         "Format", [("size", int, 256), ("name", str, "a"), ("rate", float, 2.0)]
     )
@@ -121,24 +121,24 @@ def test_a_shared_part_may_stand_in_its_fields_places():
     assert content_key(holder(format=shared(size=64))) == content_key(Inner(size=64))
 
 
-def test_parameters_are_what_json_holds():
+def test_parameters_are_plain_json():
     assert parameters(Config(codec=Codec.SIZED, cache=np.zeros(3))) == {
         "rate_hz": 2.0, "inner": {"size": 256, "name": "a"}, "codec": [4, "a"], "steps": [1, 2],
     }  # fmt: skip
 
 
-def test_what_json_cannot_hold_is_refused():
+def test_values_without_json_are_refused():
     for value in (np.zeros(3), {1, 2}, b"raw", Config):
         with pytest.raises(TypeError, match="a content key cannot hold"):
             content_key({"value": value})
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
             content_key([value])
-    with pytest.raises(TypeError, match="cannot tell these names apart"):
+    with pytest.raises(TypeError, match="needs names that differ as text"):
         content_key({1: "a", "1": "b"})
 
 
-def test_keys_are_these_for_good():
-    """Stores on people's disks are found by them."""
+def test_keys_never_change():
+    """Users' stores are found by them."""
     assert content_key(Config()) == "802aa018b0a8c20e"
     assert content_key({"é": [None, True, 0.1, -0.0, 10**20]}) == "7b9c08c59113dc46"

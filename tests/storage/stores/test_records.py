@@ -42,14 +42,14 @@ def test_documents_round_trip(tmp_path_factory, content):
     assert read_document(files, "a.json") == json.loads(json.dumps(content))
 
 
-def test_names_that_are_not_text_become_text(tmp_path):
-    """Sorted as numbers they stand in another order than as text, and must have the same checksum."""
+def test_names_become_strings(tmp_path):
+    """Their order as numbers and as strings differs, and the checksum must not."""
     (tmp_path / "a.json").write_bytes(encode_document({"codes": {2: "b", 10: "a"}}))
     assert read_document(LocalFiles(str(tmp_path)), "a.json") == {"codes": {"2": "b", "10": "a"}}
 
 
 class Held(LocalFiles):
-    """A file that is held in memory."""
+    """A file in memory."""
 
     data = b""
 
@@ -58,7 +58,7 @@ class Held(LocalFiles):
 
 
 def test_every_flipped_bit_and_every_cut_is_found():
-    """Or changes nothing: the case of a hex digit in an escape, say."""
+    """Or changes nothing, like the case of a hex digit in an escape."""
     files = Held("/held")
     content = {
         "stage": "clip",
@@ -133,13 +133,13 @@ def test_a_relative_root_is_made_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "uri", ["", "clip/k", "/r/clip/k", "/r/stores/clip/", "/r/stores//k", "stores/clip/k"]
 )
-def test_what_names_no_store_is_refused(uri):
+def test_other_uris_are_refused(uri):
     with pytest.raises(ValueError, match="does not name a store"):
         StoreRef(uri)
 
 
 @pytest.mark.parametrize("missing", [{"specs": ()}, {"n_clips": None}, {"clips_per_shard": None}])
-def test_a_store_of_clips_says_what_it_will_hold(missing):
+def test_a_store_of_clips_needs_specs_and_sizes(missing):
     with pytest.raises(ValueError, match="needs specs, n_clips and clips_per_shard"):
         manifest(**missing)
     assert (

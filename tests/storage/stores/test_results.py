@@ -13,9 +13,9 @@ from made_stores import created, flip, in_child, killed_at, manifest, tree
 
 from storage.errors import CorruptFile, IncompleteStore, StoreConflict, StoreError
 from storage.files import LocalFiles, open_files
-from storage.stores import store
+from storage.stores import cleanup, store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_result, open_writer
-from storage.stores.store import StoreRef
 from storage.stores.verify import verify
 
 CONTENT = {"metrics.csv": b"psnr\n21.5\n", "checkpoints/last.pt": os.urandom(3000), "empty": b""}
@@ -76,7 +76,8 @@ def test_nothing_is_visible_before_it_is_finished(root):
         with pytest.raises(IncompleteStore, match=r"run its stage \('train'\) first"):
             open_result(ref)
         with pytest.raises(
-            ValueError, match="the number 'psnr' is nan; leave out what was not measured"
+            ValueError,
+            match="the number 'psnr' is nan; expected a finite one, or none if it was not measured",
         ):
             writer.finish({"psnr": float("nan")})
         assert not store.is_complete(ref)
@@ -87,7 +88,7 @@ def test_nothing_is_visible_before_it_is_finished(root):
     assert_holds(ref)
 
 
-def test_work_is_kept_and_gone_on_from(root):
+def test_work_is_kept_and_resumed(root):
     ref = new(root)
     with open_writer(ref) as writer:
         put(writer.path, {"checkpoints/last.pt": b"step 10"})
@@ -103,7 +104,7 @@ def test_one_process_at_a_time(root):
     with open_writer(ref) as writer:
         with pytest.raises(
             StoreConflict,
-            match=rf"being made by another process \({os.getpid()} on .*\); wait for it",
+            match=rf"being made by another process \({os.getpid()} on .*\): wait for it",
         ):
             open_writer(ref)
         sent = pickle.loads(pickle.dumps(writer))
@@ -157,7 +158,7 @@ def test_killed_at_any_moment_while_it_is_published_nothing_is_lost(tmp_path):
     assert moment >= 4 and sealed == 1
 
 
-def test_two_machines_that_make_the_same_cannot_spoil_what_is_sealed(tmp_path, monkeypatch):
+def test_a_second_machine_cannot_change_a_sealed_result(tmp_path, monkeypatch):
     """In an object store they see no common lock: the later one must leave the earlier one's files
     alone.
     """
@@ -174,7 +175,7 @@ def test_two_machines_that_make_the_same_cannot_spoil_what_is_sealed(tmp_path, m
     monkeypatch.setenv("ROBOSCAPE_CACHE", str(tmp_path / "c"))
     assert_holds(ref, {"model.pt": b"a" * 100})
     assert open_result(ref).numbers == {"loss": 1.0}
-    garbage = store.sweep(ref.root, older_than_s=-1.0)
+    garbage = cleanup.sweep(ref.root, older_than_s=-1.0)
     assert len(garbage) == 1 and "/files-" in garbage[0]
     assert_holds(ref, {"model.pt": b"a" * 100})
 
@@ -209,22 +210,22 @@ def test_copies_in_the_cache_are_checked_and_fetched_again(tmp_path, monkeypatch
         open_result(ref).file("checkpoints/last.pt")
 
 
-def test_made_anew_it_does_not_go_on_from_what_was_deleted(root):
+def test_made_again_it_does_not_resume_from_deleted_work(root):
     ref = new(root)
     with open_writer(ref) as writer:
         put(writer.path, {"checkpoints/last.pt": b"old"})
-    store.delete(ref)
+    cleanup.delete(ref)
     new(root)
     with open_writer(ref) as writer:
         assert tree(writer.path) == {}
         put(writer.path)
         writer.finish({})
-    store.delete(ref)
+    cleanup.delete(ref)
     published(new(root), {"a": b"b"})
     assert_holds(ref, {"a": b"b"})
 
 
-def test_results_and_rows_are_not_taken_for_each_other(tmp_path):
+def test_results_and_rows_are_not_confused(tmp_path):
     ref = created(tmp_path)
     with pytest.raises(StoreError, match="holds rows of clips, not a result: use `open_rows`"):
         open_result(ref)
@@ -258,7 +259,7 @@ def test_a_disk_that_fills_up_while_publishing_keeps_the_work(tmp_path, monkeypa
     assert_holds(ref)
 
 
-def test_a_moved_root_is_still_whole(tmp_path):
+def test_a_moved_root_is_still_complete(tmp_path):
     ref = published(new(tmp_path / "here"))
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert_holds(StoreRef.at(str(tmp_path / "there"), ref.stage, ref.key))

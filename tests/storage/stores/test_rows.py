@@ -16,11 +16,11 @@ from storage.errors import CorruptFile, CorruptShard, IncompleteStore, RejectedR
 from storage.files import open_files
 from storage.stores import rows as module
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import INDEX_FILE, ClipRows, IndexRows, open_rows
 from storage.stores.shards import MappedShard, Shard, shard_path
 from storage.stores.spec import ArraySpec
-from storage.stores.store import StoreRef
 
 REJECTED = (2, 9)
 MADE = np.setdiff1d(np.arange(N), REJECTED)
@@ -28,7 +28,7 @@ MADE = np.setdiff1d(np.arange(N), REJECTED)
 
 @pytest.fixture(scope="module", params=["local", "memory"])
 def ref(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StoreRef:
-    """Read only."""
+    """Not to be changed."""
     root = (
         tmp_path_factory.mktemp("rows") if request.param == "local" else f"memory://{uuid4().hex}"
     )
@@ -37,7 +37,7 @@ def ref(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def own(tmp_path: Path) -> StoreRef:
-    """To be damaged."""
+    """May be damaged."""
     return filled(created(tmp_path), clips(), REJECTED)
 
 
@@ -63,7 +63,7 @@ def test_one_number_a_clip_is_an_array_too(tmp_path, codec):
     assert isinstance(found, np.ndarray) and found.shape == () and found == scores["score"][4]
 
 
-def test_what_is_read_is_the_callers_to_change(ref):
+def test_reads_are_copies(ref):
     rows = open_rows(ref)
     for name in rows.specs:
         rows.gather(name, MADE)[...] = 0
@@ -151,23 +151,23 @@ def test_rejected_rows_raise_and_say_why(ref):
     assert np.flatnonzero(~rows.ok).tolist() == [2, 9] == [r.row for r in rows.rejected]
     for call in (lambda: rows.read(["rgb"], 9), lambda: rows.gather("tokens", np.array([0, 9, 2]))):
         with pytest.raises(
-            RejectedRow, match=r"no data in row 9: rejected, shot_cut: détail 9. Look at `ok`"
+            RejectedRow, match=r"no data in row 9: rejected, shot_cut: détail 9. Check `ok`"
         ):
             call()
 
 
 @pytest.mark.parametrize("rows", [[-1], [0, N], [3, 99]])
-def test_rows_that_are_not_there_raise(ref, rows):
-    with pytest.raises(IndexError, match=f"has rows 0 to {N}, asked for"):
+def test_rows_out_of_range_raise(ref, rows):
+    with pytest.raises(IndexError, match=f"has {N} rows, asked for"):
         open_rows(ref).gather("tokens", np.array(rows))
 
 
-def test_an_array_that_is_not_there_is_named_with_those_that_are(ref):
+def test_a_missing_array_is_named_with_the_existing_ones(ref):
     with pytest.raises(KeyError, match=r"no array 'depht'; it has \['depth', 'rgb', 'tokens'\]"):
         open_rows(ref).gather("depht", np.array([0]))
 
 
-def test_a_store_in_the_making_shows_what_is_committed(tmp_path):
+def test_an_incomplete_store_shows_what_is_committed(tmp_path):
     ref = created(tmp_path)
     for shard in (2, 0):
         store.commit(ref, write(ref, shard, clips(), REJECTED))
@@ -201,7 +201,7 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(own, spec):
         np.testing.assert_array_equal(open_rows(own).gather(other, MADE), clips()[other][MADE])
 
 
-def test_a_damaged_table_of_rejects_is_not_believed(own):
+def test_a_damaged_table_of_rejects_is_refused(own):
     path = Path(own.uri) / "rejected.parquet"
     for bit in range(0, 8 * path.stat().st_size, 331):
         flip(path, bit)
@@ -223,9 +223,11 @@ def index_of(root: Path | str, table: pa.Table) -> StoreRef:
 
 
 TABLE = pa.table({
-    "clip_id": [f"clip{i}" for i in range(N)], "start_ns": pa.array([17 * 10**17 + i for i in range(N)]),
+    "clip_id": [f"clip{i}" for i in range(N)],
+    "start_ns": pa.array([17 * 10**17 + i for i in range(N)]),
     "rate_hz": [2.0] * N, "split": pa.array(["train", "val"] * 5).dictionary_encode(),
-    "texts": [["a"] * (i % 3) for i in range(N)], "pair": [[i, -i] for i in range(N)], "held": [True, False] * 5,
+    "texts": [["a"] * (i % 3) for i in range(N)], "pair": [[i, -i] for i in range(N)],
+    "held": [True, False] * 5,
 })  # fmt: skip
 
 
@@ -259,10 +261,10 @@ def test_columns_of_the_index_are_arrays(tmp_path, kind):
 
 
 @pytest.mark.parametrize("column", [["a", None], [["a"], None], [["a"], ["b", None]]])
-def test_an_index_with_empty_values_is_refused(tmp_path, column):
+def test_an_index_with_nulls_is_refused(tmp_path, column):
     rows = open_rows(index_of(tmp_path, pa.table({"clip_id": ["x", "y"], "texts": column})))
     assert rows.read(["texts"], 0)["texts"].tolist() == column[0]
-    with pytest.raises(StoreError, match=r"row 1: column 'texts' holds .*expected no empty values"):
+    with pytest.raises(StoreError, match=r"row 1: column 'texts' has .*expected no nulls"):
         rows.gather("texts", np.array([0, 1]))
 
 
@@ -276,7 +278,7 @@ def test_clips_are_named_by_their_index_also_after_the_root_was_moved(tmp_path):
     assert isinstance(moved, ClipRows) and moved.clip_ids == TABLE["clip_id"].to_pylist()
     with pytest.raises(FileNotFoundError):
         _ = open_rows(elsewhere).clip_ids
-    with pytest.raises(StoreError, match="names no index store"):
+    with pytest.raises(StoreError, match="has no index store"):
         _ = open_rows(filled(created(tmp_path / "none"), clips())).clip_ids
 
 
@@ -289,7 +291,7 @@ def test_only_stores_with_rows_are_opened(tmp_path):
 
 
 def test_mapped_and_fetched_stores_give_the_same(tmp_path):
-    """The same parts, once below a folder and once below an object store's prefix."""
+    """The same parts, in a folder and in an object store."""
     here = filled(created(tmp_path), clips(), REJECTED)
     there = StoreRef.at(f"memory://{uuid4().hex}/copy", here.stage, here.key)
     source, target = open_files(here.root), open_files(there.root)

@@ -108,8 +108,9 @@ def test_what_zarr_writes_is_read_directly(tmp_path_factory, made):
     spec, block = ArraySpec(name="a", units="m", about="", **made[0]), made[1]
     root = tmp_path_factory.mktemp("zarr")
     array = zarr.create_array(
-        zarr.storage.LocalStore(root / "p"), name="a", shape=block.shape, chunks=(1, *spec.shape), shards=block.shape,
-        dtype=spec.dtype, fill_value=spec.fill, compressors=zarr_codecs(spec), config={"write_empty_chunks": True},
+        zarr.storage.LocalStore(root / "p"), name="a", shape=block.shape, chunks=(1, *spec.shape),
+        shards=block.shape, dtype=spec.dtype, fill_value=spec.fill, compressors=zarr_codecs(spec),
+        config={"write_empty_chunks": True},
     )  # fmt: skip
     array[...] = block
     files = LocalFiles(str(root))
@@ -120,12 +121,13 @@ def test_what_zarr_writes_is_read_directly(tmp_path_factory, made):
 
 
 def test_a_chunk_that_was_not_stored_is_an_error_and_no_fill(tmp_path):
-    """zarr-python leaves clips of nothing but the fill out, where it is not told otherwise."""
+    """By default zarr-python does not store clips that equal the fill."""
     block = clips()["tokens"][:3].copy()
     block[1] = TOKENS.fill
     array = zarr.create_array(
-        zarr.storage.LocalStore(tmp_path / "p"), name="tokens", shape=block.shape, chunks=(1, *TOKENS.shape),
-        shards=block.shape, dtype="int32", fill_value=TOKENS.fill, compressors=zarr_codecs(TOKENS),
+        zarr.storage.LocalStore(tmp_path / "p"), name="tokens", shape=block.shape,
+        chunks=(1, *TOKENS.shape), shards=block.shape, dtype="int32", fill_value=TOKENS.fill,
+        compressors=zarr_codecs(TOKENS),
     )  # fmt: skip
     array[...] = block
     shard = opened(LocalFiles(str(tmp_path)), TOKENS, 3, first_row=8)
@@ -207,7 +209,7 @@ def test_raw_shards_are_mapped_without_a_copy(tmp_path):
 
 
 def test_the_same_clips_give_the_same_bytes():
-    """What a store's digest promises; threads inside Blosc would break it."""
+    """A store's digest relies on it; threads inside Blosc would break it."""
     smooth = (
         np.add.outer(np.arange(16), np.arange(256 * 256 * 3) // 97)
         .astype(np.uint8)
@@ -220,7 +222,7 @@ def test_the_same_clips_give_the_same_bytes():
         assert len({b"".join(encode_shard(smooth, spec)) for _ in range(5)}) == 1
 
 
-def test_clips_that_do_not_lie_in_one_piece_are_written_as_they_are(tmp_path):
+def test_arrays_that_are_not_contiguous_are_written_correctly(tmp_path):
     block = clips()["tokens"]
     turned = np.moveaxis(np.ascontiguousarray(np.moveaxis(block, 2, 0)), 0, 2)
     assert not turned.flags.c_contiguous

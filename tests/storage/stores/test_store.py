@@ -34,11 +34,10 @@ from made_stores import (
 
 from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict
 from storage.files import open_files
-from storage.stores import store
-from storage.stores.records import encode_document
+from storage.stores import cleanup, store
+from storage.stores.records import PartRecord, StoreRef, encode_document
 from storage.stores.rows import open_rows
 from storage.stores.shards import shard_path
-from storage.stores.store import PartRecord, StoreRef
 from storage.stores.verify import verify
 
 REJECTED = (2, 9)
@@ -50,7 +49,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def together(*jobs: Callable[[], object]) -> list[object]:
-    """The results of jobs that start at one moment in a thread each."""
+    """The results of jobs that start at the same moment, each in a thread."""
     barrier, results = threading.Barrier(len(jobs)), [None] * len(jobs)
 
     def run(i: int) -> None:
@@ -68,7 +67,7 @@ def together(*jobs: Callable[[], object]) -> list[object]:
 def assert_holds(
     ref: StoreRef, arrays: dict[str, np.ndarray], rejected: tuple[int, ...] = ()
 ) -> None:
-    """Whether a sealed store is whole and gives exactly these clips."""
+    """Asserts that a sealed store is intact and has exactly these clips."""
     assert verify(ref, "full") == []
     rows = open_rows(ref)
     made = np.setdiff1d(np.arange(N), rejected)
@@ -77,7 +76,7 @@ def assert_holds(
         assert rows.gather(name, made).tobytes() == array[made].tobytes()
 
 
-# From nothing to the seal
+# Create, write, commit, seal
 
 
 def test_what_is_written_is_there_once_it_is_sealed(root):
@@ -94,7 +93,7 @@ def test_what_is_written_is_there_once_it_is_sealed(root):
     assert seal["seconds"] == 1.5 and len(seal["parts"]) == 3
     assert seal["n_bytes"] == sum(i.size for i in open_files(ref.uri).walk("parts"))
     assert store.read_rejected(ref) == [reject(2), reject(9)] == open_rows(ref).rejected
-    assert store.list_stores(root) == [ref]
+    assert cleanup.list_stores(root) == [ref]
 
 
 def test_shards_cut_the_rows_without_gap_or_overlap():
@@ -104,7 +103,7 @@ def test_shards_cut_the_rows_without_gap_or_overlap():
             range(n)
         )
         for shard in (-1, of.n_shards):
-            with pytest.raises(IndexError, match=f"has {of.n_shards} shards, no shard {shard}"):
+            with pytest.raises(IndexError, match=f"has no shard {shard}; it has {of.n_shards}"):
                 store.shard_rows(of, shard)
 
 
@@ -167,7 +166,7 @@ def test_sealing_again_writes_nothing(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-# Two who do the same
+# Two writers
 
 
 def test_of_two_attempts_at_a_shard_the_first_counts(root):
@@ -175,7 +174,7 @@ def test_of_two_attempts_at_a_shard_the_first_counts(root):
     first, second = write(ref, 0, clips(1)), write(ref, 0, clips(2))
     assert store.commit(ref, first)
     assert not store.commit(ref, second)
-    assert store.commit(ref, first), "a driver that repeats itself meets its own commit"
+    assert store.commit(ref, first), "a driver that repeats itself finds its own commit"
     rows = open_rows(ref, partial=True)
     np.testing.assert_array_equal(rows.gather("tokens", np.arange(4)), clips(1)["tokens"][:4])
     assert verify(ref, "full") == []
@@ -192,7 +191,7 @@ def test_of_committers_that_race_exactly_one_wins(root):
     assert verify(ref, "full") == []
 
 
-def test_creating_again_keeps_the_store_and_its_cut(root):
+def test_creating_again_keeps_the_store_and_its_shards(root):
     ref = filled(created(root), clips())
     store.create(ref, manifest(clips_per_shard=3, attributes={"new": 1}, code={"commit": "b"}))
     assert store.read_manifest(ref).clips_per_shard == STEP
@@ -206,7 +205,7 @@ def test_creating_again_keeps_the_store_and_its_cut(root):
 def test_another_recipe_under_the_same_key_is_refused(root, change):
     ref = created(root)
     with pytest.raises(
-        StoreConflict, match=f"is there with another {next(iter(change))}: found .*, expected"
+        StoreConflict, match=f"exists with another {next(iter(change))}: found .*, expected"
     ):
         store.create(ref, manifest(**change))
     assert (
@@ -215,14 +214,14 @@ def test_another_recipe_under_the_same_key_is_refused(root, change):
     )
 
 
-# What is not taken
+# What is refused
 
 
 def test_other_formats_are_refused_and_later_minor_versions_read(root):
     ref, files = filled(created(root), clips()), open_files(root)
     for name, version, good in [
-        ("roboscape-stores", "1.7", True), ("roboscape-stores", "2.0", False), ("roboscape-stores", "11.0", False),
-        ("other", "1.0", False),
+        ("roboscape-stores", "1.7", True), ("roboscape-stores", "2.0", False),
+        ("roboscape-stores", "11.0", False), ("other", "1.0", False),
     ]:  # fmt: skip
         files.write(
             "format.json", [encode_document({"name": name, "version": version, "later": 1})]
@@ -235,9 +234,9 @@ def test_other_formats_are_refused_and_later_minor_versions_read(root):
                 refused()
 
 
-def test_a_store_that_is_not_there_is_said_to_be_not_there(root):
+def test_a_missing_store_is_reported(root):
     ref = StoreRef.at(root, "clip", "0" * 16)
-    assert not store.exists(ref) and not store.is_complete(ref) and store.list_stores(root) == []
+    assert not store.exists(ref) and not store.is_complete(ref) and cleanup.list_stores(root) == []
     for call in (
         lambda: open_rows(ref),
         lambda: store.read_manifest(ref),
@@ -250,8 +249,8 @@ def test_a_store_that_is_not_there_is_said_to_be_not_there(root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokens": None}, r"holds \['tokens', 'depth', 'rgb'\], got \['depth', 'rgb'\]"),
-        ({"extra": np.zeros(4)}, "got .*'extra'"),
+        ({"tokens": None}, r"got arrays \['depth', 'rgb'\], expected \['tokens', 'depth', 'rgb'\]"),
+        ({"extra": np.zeros(4)}, "got arrays .*'extra'"),
         (
             {"tokens": np.zeros((4, 3, 4), np.int64)},
             r"rows 0 to 4: array 'tokens' is int64.*, expected int32\[4, 3, 4\]",
@@ -276,7 +275,7 @@ def test_arrays_other_than_the_specs_are_refused(tmp_path, change, message):
 def test_rejects_that_do_not_fit_are_refused(tmp_path, rejected):
     ref = created(tmp_path)
     with pytest.raises(
-        ValueError, match=rf"rejected twice, or not a row of these: \[{rejected[0]}\]"
+        ValueError, match=rf"rejected twice or not in this shard: \[{rejected[0]}\]"
     ):
         store.write_part(
             ref, 0, {n: a[:4] for n, a in clips().items()}, [reject(row) for row in rejected], 0.0
@@ -305,7 +304,7 @@ def test_clips_must_be_made_or_rejected(tmp_path):
     assert store.missing_shards(ref) == [0, 1, 2]
 
 
-def test_a_part_that_reads_back_differently_is_given_up(tmp_path, monkeypatch):
+def test_a_part_that_reads_back_differently_is_deleted(tmp_path, monkeypatch):
     ref, encode = created(tmp_path), store.encode_shard
     monkeypatch.setattr(
         store,
@@ -325,7 +324,7 @@ def test_a_part_that_reads_back_differently_is_given_up(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
 )
-def test_a_part_that_cannot_be_finished_is_removed_and_the_rest_kept(tmp_path, monkeypatch, error):
+def test_an_interrupted_part_is_deleted_and_the_others_kept(tmp_path, monkeypatch, error):
     ref, arrays = created(tmp_path), clips()
     store.commit(ref, write(ref, 0, arrays))
     before = tree(tmp_path)
@@ -337,9 +336,11 @@ def test_a_part_that_cannot_be_finished_is_removed_and_the_rest_kept(tmp_path, m
                 write(ref, 1, arrays)
         if full:
             assert re.search(
-                r"store clip/\w+, shard 1 \(0.0 MB uncompressed\): the disk is full \(No space left on device\) while "
-                rf"writing {tmp_path}/.*[\d.]+ of \d+ MB are free", str(raised.value)
-            )  # fmt: skip
+                r"store clip/\w+, shard 1 \(0.0 MB uncompressed\): the disk is full "
+                rf"\(No space left on device\) while writing {tmp_path}/.*[\d.]+ of \d+ MB are "
+                "free",
+                str(raised.value),
+            )
         assert tree(tmp_path) == before
     assert_holds(filled(ref, arrays), arrays)
 
@@ -355,8 +356,8 @@ def parts_with_files(ref: StoreRef) -> set[str]:
     return {f"parts/{path.split('/')[0]}" for path in tree(Path(ref.uri) / "parts")}
 
 
-def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on_with(tmp_path):
-    """Every prefix of the changes that creating, writing, committing and sealing make to the disk."""
+def test_killed_at_any_moment_a_store_is_complete_or_visibly_not_and_can_be_resumed(tmp_path):
+    """After every prefix of the disk operations of creating, writing, committing and sealing."""
     moment, sealed = 0, 0
     while killed_at(
         moment,
@@ -381,7 +382,7 @@ def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on
         np.testing.assert_array_equal(
             open_rows(ref).gather("tokens", np.arange(2)), one_array()["tokens"][:2]
         )
-        store.sweep(ref.root, older_than_s=-1.0)
+        cleanup.sweep(ref.root, older_than_s=-1.0)
         left = {path.split("/")[0] for path in tree(Path(ref.uri))}
         assert left == {"commits", "parts", "manifest.json", "complete.json", "rejected.parquet"}
         assert len(parts_with_files(ref)) == 2 and verify(ref, "full") == []
@@ -389,16 +390,16 @@ def test_killed_at_any_moment_a_store_is_whole_or_visibly_not_and_can_be_gone_on
     assert moment > 40 and sealed == 1  # the last change but one makes the seal
 
 
-def test_killed_while_it_is_deleted_a_store_never_looks_whole(tmp_path):
+def test_killed_while_it_is_deleted_a_store_never_looks_complete(tmp_path):
     moment = 0
     while True:
         ref = filled(created(tmp_path / str(moment), ONE), one_array())
-        killed = killed_at(moment, lambda ref=ref: store.delete(ref))
+        killed = killed_at(moment, lambda ref=ref: cleanup.delete(ref))
         if moment:
             assert not store.is_complete(ref)
         if store.exists(ref):
             assert verify(ref, "full") == []
-        store.sweep(ref.root, older_than_s=-1.0)
+        cleanup.sweep(ref.root, older_than_s=-1.0)
         assert store.exists(ref) or not Path(ref.uri).exists() or tree(Path(ref.uri)) == {}
         if not killed:
             break
@@ -451,12 +452,12 @@ def test_writers_killed_again_and_again_leave_nothing_corrupt(tmp_path):
     there = np.flatnonzero(rows.ok)
     assert (rows.gather("tokens", there) == there[:, None, None]).all()
     named = {record.part for record in kept.values()}
-    store.sweep(str(tmp_path), older_than_s=-1.0)
+    cleanup.sweep(str(tmp_path), older_than_s=-1.0)
     assert parts_with_files(ref) == named
     assert verify(ref) == []
 
 
-def test_a_damaged_shard_is_taken_back_and_only_it_is_made_again(root):
+def test_a_damaged_shard_is_retracted_and_only_it_is_made_again(root):
     arrays = clips()
     ref, files = (
         filled(created(root), arrays, REJECTED),
@@ -479,17 +480,17 @@ def test_a_damaged_shard_is_taken_back_and_only_it_is_made_again(root):
 
 def test_a_deleted_store_is_gone_and_can_be_made_again(root):
     ref = filled(created(root), clips(1))
-    store.delete(ref)
+    cleanup.delete(ref)
     assert (
         not store.exists(ref)
         and list(open_files(root).walk("stores")) == []
-        and store.list_stores(root) == []
+        and cleanup.list_stores(root) == []
     )
     assert_holds(filled(created(root), clips(2)), clips(2))
 
 
 def test_part_records_cross_processes_as_json(tmp_path):
-    """What a worker hands to its driver is all that the driver needs."""
+    """A part record is all that the driver needs from a worker."""
     ref, message = created(tmp_path), tmp_path / "message"
     assert (
         in_child(lambda: message.write_text(json.dumps(write(ref, 0, clips(), (1,)).to_json())))

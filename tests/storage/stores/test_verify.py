@@ -9,11 +9,10 @@ from made_stores import RGB, TOKENS, N, clips, created, filled, flip, manifest, 
 
 from storage.files import open_files
 from storage.stores import store
-from storage.stores.records import encode_document
+from storage.stores.records import StoreRef, encode_document
 from storage.stores.results import open_result, open_writer
 from storage.stores.rows import open_rows
 from storage.stores.shards import shard_path
-from storage.stores.store import StoreRef
 from storage.stores.verify import verify
 
 REJECTED = (2, 9)
@@ -26,7 +25,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> StoreRef:
 
 @pytest.fixture
 def ref(good: StoreRef, tmp_path: Path) -> StoreRef:
-    """A copy to be damaged."""
+    """A copy that may be damaged."""
     shutil.copytree(good.root, tmp_path / "root")
     return StoreRef.at(str(tmp_path / "root"), good.stage, good.key)
 
@@ -46,7 +45,7 @@ def test_nothing_is_wrong_with_a_good_store(good, tmp_path):
 
 
 def test_any_flipped_bit_in_any_file_is_found_and_the_file_named(ref):
-    """In full; a quick check finds those outside of the chunks."""
+    """By a full check; a quick one finds those outside the chunks."""
     for name in [
         path.removeprefix(f"{ref.uri}/") for path in map(str, sorted(Path(ref.uri).rglob("*")))
     ]:
@@ -90,18 +89,18 @@ def test_a_damaged_chunk_is_named_by_its_row_in_full_only(ref):
     assert "chunk 1 (row 5)" in message and shard_path(TOKENS) in message
 
 
-def test_another_whole_shard_in_its_place_is_found(ref):
-    """Every checksum in it is right and its size too: shards of raw arrays are all alike in that."""
+def test_another_intact_shard_in_its_place_is_found(ref):
+    """All its checksums are right, and its size too: raw shards have the same size."""
     shutil.copy(part(ref, 0) / shard_path(TOKENS), part(ref, 1) / shard_path(TOKENS))
     assert verify(ref) == []
     (message,) = verify(ref, "full")
     assert (
-        "is a whole shard file, but not the one that was committed" in message
+        "is an intact shard file, but not the one that was committed" in message
         and str(part(ref, 1)) in message
     )
 
 
-def test_one_damage_hides_no_other(ref):
+def test_all_faults_are_found(ref):
     damaged = part(ref, 2)
     flip(damaged / shard_path(RGB), 80)
     (damaged / "tokens/zarr.json").write_text("{}")
@@ -116,7 +115,7 @@ def test_one_damage_hides_no_other(ref):
 
 
 def recommit(ref: StoreRef, **changes: object) -> None:
-    """Replaces the commit of shard 1 by another, as whole as the first."""
+    """Replaces the commit of shard 1 by another intact one."""
     record = replace(store.read_records(ref)[1], **changes)
     open_files(ref.uri).write("commits/00000001.json", [encode_document(record.to_json())])
 
@@ -132,15 +131,19 @@ def reseal(ref: StoreRef, **changes: object) -> None:
     [
         (lambda ref: recommit(ref, made=3), "3 made and 0 rejected; expected 4 rows from 4"),
         (lambda ref: recommit(ref, first_row=5), "4 rows from 5"),
-        (lambda ref: recommit(ref, attempt=write(ref, 1, clips(1)).attempt), "name different parts of shards [1]"),
-        (lambda ref: reseal(ref, digest="0" * 64), "the seal's digest is not that of the committed parts"),
-        (lambda ref: reseal(ref, parts=store.read_complete(ref)["parts"][:2]), "different parts of shards [2]"),
-        (lambda ref: shutil.copy(f"{ref.uri}/commits/00000000.json", f"{ref.uri}/commits/00000001.json"),
-         "commits/00000001.json is the commit of shard 0"),
+        (lambda ref: recommit(ref, attempt=write(ref, 1, clips(1)).attempt),
+         "name different parts of shards [1]"),
+        (lambda ref: reseal(ref, digest="0" * 64),
+         "the seal's digest is not that of the committed parts"),
+        (lambda ref: reseal(ref, parts=store.read_complete(ref)["parts"][:2]),
+         "different parts of shards [2]"),
+        (lambda ref: shutil.copy(
+            f"{ref.uri}/commits/00000000.json", f"{ref.uri}/commits/00000001.json"
+         ), "commits/00000001.json is the commit of shard 0"),
         (lambda ref: shutil.rmtree(part(ref)), "No such file"),
     ],
 )  # fmt: skip
-def test_files_that_are_whole_and_do_not_fit_are_found(
+def test_intact_files_that_do_not_fit_are_found(
     ref: StoreRef, damage: Callable[[StoreRef], None], message: str
 ):
     damage(ref)
@@ -148,21 +151,21 @@ def test_files_that_are_whole_and_do_not_fit_are_found(
     assert message in found
 
 
-def test_a_store_whose_manifest_is_gone_is_said_to_be_gone(ref):
+def test_a_store_without_manifest_is_reported_as_missing(ref):
     (Path(ref.uri) / "manifest.json").unlink()
     (message,) = verify(ref)
     assert f"there is no store {ref.uri}" in message
 
 
-def test_rows_and_seal_survive_what_verify_finds_in_the_commits(ref):
-    """The seal holds what readers need."""
+def test_a_sealed_store_is_read_despite_damaged_commits(ref):
+    """Readers need only the seal."""
     shutil.rmtree(Path(ref.uri) / "commits")
     assert open_rows(ref).ok.sum() == N - 2
     assert "different parts of shards [0, 1, 2]" in "\n".join(verify(ref))
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
-def test_files_of_results_are_checked_where_they_lie(tmp_path, kind, monkeypatch):
+def test_files_of_results_are_checked_in_place(tmp_path, kind, monkeypatch):
     monkeypatch.setenv("ROBOSCAPE_CACHE", str(tmp_path / "cache"))
     ref = created(
         tmp_path / "r" if kind == "local" else f"memory://{uuid4().hex}",

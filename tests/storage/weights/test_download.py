@@ -1,28 +1,39 @@
-"""A whole file with the right digest, or none and a reason: whatever the server and the line do."""
+"""A complete file with the right digest, or none and a reason, whatever server and network do."""
 
 import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Iterator
-from email.message import Message
-from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from file_server import FileServer, file_server
+from huggingface_hub import HfFileMetadata, constants
+from huggingface_hub.utils import tqdm
 
 from storage.errors import DiskFull, DownloadError
-from storage.weights.download import Patience, _Redirects, download
+from storage.weights import download as module
+from storage.weights.download import download
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-HASTY = Patience(tries=3, first_wait_s=0.001, silence_s=5.0)
+
+
+@pytest.fixture(autouse=True)
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """No wait between tries; fine chunks, so that a cut file is kept to the byte."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return seconds
 
 
 @pytest.fixture
@@ -36,95 +47,101 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "weights" / "net.pth"
 
 
-def fetched(server: FileServer, target: Path, place: str = "/net.pth", **expected):
-    done = download(server.root + place, target, patience=HASTY, **expected)
+@pytest.fixture
+def part(target: Path) -> Path:
+    return target.with_name("net.pth.part")
+
+
+def fetched(server: FileServer, target: Path, place: str = "/net.pth", **expected: Any):
+    done = download(server.root + place, target, **expected)
     assert target.read_bytes() == server.content and done.size == len(server.content)
-    assert [path.name for path in target.parent.iterdir()] == [target.name], (
-        "nothing is left beside the file"
-    )
+    assert os.listdir(target.parent) == [target.name], "nothing is left beside the file"
     return done
 
 
-def ranges(server: FileServer) -> list[str | None]:
-    return [wanted for _, wanted in server.requests]
+def interrupt_at(n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when the progress bar reaches so many bytes."""
+    seen = 0
+
+    def update(self: tqdm, n: int) -> None:
+        nonlocal seen
+        if seen >= n_bytes:
+            raise KeyboardInterrupt
+        seen += n
+
+    monkeypatch.setattr(tqdm, "update", update)
 
 
-def test_a_file_arrives_whole_and_progress_reaches_its_size(server: FileServer, target: Path):
-    seen: list[tuple[int, int | None]] = []
-    done = fetched(
-        server, target, on_progress=lambda *at: seen.append(at), sha256=SHA256, size=len(CONTENT)
-    )
-    assert (done.sha256, done.compared_with) == (SHA256, "caller")
-    assert seen[0] == (0, len(CONTENT)) and seen[-1] == (len(CONTENT), len(CONTENT))
-    assert [at for at, _ in seen] == sorted(at for at, _ in seen)
-
-
-def test_the_digest_that_the_hub_states_while_it_redirects_is_checked(
-    server: FileServer, target: Path
+def test_a_file_is_fetched_with_a_progress_bar(
+    server: FileServer,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    server.linked, server.tag = (
-        SHA256,
-        f'"{"0" * 64}"',
-    )  # the store's own tag only looks like a digest
-    assert fetched(server, target, "/hub/repo/net.pth").compared_with == "server"
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # a bar without a terminal
+    done = fetched(server, target, sha256=SHA256, size=len(CONTENT))
+    assert (done.sha256, done.basis) == (SHA256, "published")
+    assert re.search(r"net\.pth: 100%.*3\.00M/3\.00M", capsys.readouterr().err)
+
+
+def test_the_digest_that_the_hub_states_is_checked(server: FileServer, target: Path, part: Path):
+    server.linked = SHA256
+    server.tag = f'"{"0" * 64}"'  # the store's own tag only looks like a digest
+    assert fetched(server, target, "/hub/repo/net.pth").basis == "server"
     target.unlink()
     server.linked = "1" * 64
-    with pytest.raises(
-        DownloadError, match=f"has the SHA-256 {SHA256}, stated by the server is {'1' * 64}"
-    ):
-        download(f"{server.root}/hub/net.pth", target, patience=HASTY)
-    assert not target.exists() and target.with_name("net.pth.part").stat().st_size == 0
+    with pytest.raises(DownloadError, match=f"has the SHA-256 {SHA256}, expected {'1' * 64}; it"):
+        download(f"{server.root}/hub/net.pth", target)
+    assert not target.exists() and not part.exists()
 
 
 def test_without_any_digest_it_says_so(server: FileServer, target: Path):
-    assert fetched(server, target).compared_with == "nothing"
+    assert fetched(server, target).basis == "first use"
 
 
-def test_a_cut_connection_goes_on_where_it_ended(server: FileServer, target: Path):
+def test_a_cut_connection_is_resumed(server: FileServer, target: Path):
     server.cuts = [1_000_000, 500_000]
     fetched(server, target, sha256=SHA256)
-    assert ranges(server) == [None, "bytes=1000000-", "bytes=1500000-"]
+    assert server.ranges_asked() == [None, "bytes=1000000-", "bytes=1500000-"]
 
 
-def test_it_goes_on_behind_a_redirect_too(server: FileServer, target: Path):
+def test_it_is_resumed_behind_a_redirect_too(server: FileServer, target: Path):
     server.linked, server.cuts = SHA256, [1_000_000]
     fetched(server, target, "/hub/repo/net.pth")
     assert server.requests[-2:] == [
-        ("/hub/repo/net.pth", "bytes=1000000-"),
-        ("/store/net.pth", "bytes=1000000-"),
+        ("GET", "/hub/repo/net.pth", "bytes=1000000-"),
+        ("GET", "/store/net.pth", "bytes=1000000-"),
     ]
 
 
-def test_no_redirect_leads_from_https_to_http():
-    request = urllib.request.Request("https://hub.example/net.pth")
-    arguments = (request, None, 302, "Found", Message())
-    assert _Redirects().redirect_request(*arguments, "https://store.example/net.pth") is not None
-    with pytest.raises(urllib.error.HTTPError, match="without HTTPS"):
-        _Redirects().redirect_request(*arguments, "http://store.example/net.pth")
+def test_no_redirect_leads_from_https_to_http(target: Path, monkeypatch: pytest.MonkeyPatch):
+    def look_up(url: str, **_: Any) -> HfFileMetadata:
+        place = "http://store.example/net.pth"
+        return HfFileMetadata("0" * 40, SHA256, place, len(CONTENT), xet_file_data=None)
+
+    monkeypatch.setattr(module, "get_hf_file_metadata", look_up)
+    with pytest.raises(DownloadError, match=r"redirects to http://store.example/.*without HTTPS"):
+        download("https://hub.example/net.pth", target, sha256=SHA256)
 
 
-def test_a_killed_download_goes_on_in_the_next_call(server: FileServer, target: Path):
-    def interrupt(done: int, total: int | None) -> None:
-        if done > 1_000_000:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        download(f"{server.root}/net.pth", target, on_progress=interrupt, patience=HASTY)
-    received = target.with_name("net.pth.part").stat().st_size
-    assert not target.exists() and received > 1_000_000
+def test_an_interrupted_download_is_resumed_by_the_next_call(
+    server: FileServer, target: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        interrupt_at(1_000_000, patch)
+        with pytest.raises(KeyboardInterrupt):
+            download(f"{server.root}/net.pth", target, sha256=SHA256)
+    assert not target.exists() and part.stat().st_size == 1_000_000
     fetched(server, target, sha256=SHA256)
-    assert ranges(server) == [None, f"bytes={received}-"]
+    assert server.ranges_asked() == [None, "bytes=1000000-"]
 
 
-def test_killed_after_the_last_byte_it_is_only_checked(server: FileServer, target: Path):
-    def interrupt(done: int, total: int | None) -> None:
-        if done == total:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        download(f"{server.root}/net.pth", target, on_progress=interrupt, patience=HASTY)
+def test_a_complete_part_is_only_checked(server: FileServer, target: Path, part: Path):
+    """As a kill between the last byte and the check leaves it."""
+    part.parent.mkdir()
+    part.write_bytes(CONTENT)
     fetched(server, target, sha256=SHA256)
-    assert len(server.requests) == 1
+    assert server.ranges_asked() == []
 
 
 @pytest.mark.parametrize("cuts", [[1_000_000], [1_000_000, 2_000_000]])
@@ -133,52 +150,34 @@ def test_a_server_without_ranges_starts_again(server: FileServer, target: Path, 
     fetched(server, target, sha256=SHA256)
 
 
-def test_a_server_that_tells_no_length(server: FileServer, target: Path):
+def test_a_server_that_states_no_length(server: FileServer, target: Path):
     server.lengths = False
     assert fetched(server, target, sha256=SHA256).size == len(CONTENT)
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_file_that_changed_meanwhile_is_fetched_anew(
-    server: FileServer, target: Path, ranges: bool
+def test_without_a_digest_an_interrupted_download_starts_again(
+    server: FileServer, target: Path, part: Path
 ):
-    """Its beginning would be the old file's, its end the new one's."""
-    server.cuts = [1_000_000]
-    with pytest.raises(DownloadError, match="ended after 1000000 of 3000000 bytes"):
-        download(f"{server.root}/net.pth", target, patience=Patience(tries=1))
-    server.content, server.tag, server.ranges = CONTENT[::-1], '"second"', ranges
+    """Nothing would show whether both halves are of the same file."""
+    part.parent.mkdir()
+    part.write_bytes(b"of something else")
     fetched(server, target)
+    assert server.ranges_asked() == [None]
 
 
-def test_part_of_a_file_that_grew_shorter_is_thrown_away(server: FileServer, target: Path):
-    server.cuts = [2_000_000]
-    with pytest.raises(DownloadError):
-        download(f"{server.root}/net.pth", target, patience=Patience(tries=1))
-    server.content, server.tag = CONTENT[:1_000], '"second"'
-    fetched(server, target)
-
-
-def test_without_anything_that_identifies_the_file_it_starts_again(
-    server: FileServer, target: Path
-):
-    server.tag, server.cuts = "", [1_000_000]
-    fetched(server, target)
-    assert ranges(server) == [None, None]
-
-
-def test_bytes_of_unknown_origin_are_thrown_away(server: FileServer, target: Path):
-    target.parent.mkdir()
-    target.with_name("net.pth.part").write_bytes(b"of something else")
+def test_a_part_that_is_too_long_is_discarded(server: FileServer, target: Path, part: Path):
+    part.parent.mkdir()
+    part.write_bytes(CONTENT + b"more")
     fetched(server, target, sha256=SHA256)
-    assert ranges(server) == [None]
+    assert server.ranges_asked() == [None]
 
 
-def test_another_file_than_published_is_deleted_and_named(server: FileServer, target: Path):
-    with pytest.raises(
-        DownloadError, match=f"has the SHA-256 {SHA256}, published is {'a' * 64}; it was deleted"
-    ):
-        download(f"{server.root}/net.pth", target, sha256="a" * 64, patience=HASTY)
-    assert not target.exists() and target.with_name("net.pth.part").stat().st_size == 0
+def test_a_mix_of_two_files_is_found_by_its_digest(server: FileServer, target: Path, part: Path):
+    part.parent.mkdir()
+    part.write_bytes(b"of something else")
+    with pytest.raises(DownloadError, match=f"expected {SHA256}; it was deleted"):
+        download(f"{server.root}/net.pth", target, sha256=SHA256)
+    assert os.listdir(target.parent) == []
     fetched(server, target, sha256=SHA256)
 
 
@@ -188,88 +187,129 @@ def test_another_file_is_refused_before_it_is_fetched(server: FileServer, target
         DownloadError,
         match=f"the server has a file with the SHA-256 {'b' * 64}, published is {SHA256}",
     ):
-        download(f"{server.root}/hub/net.pth", target, sha256=SHA256, patience=HASTY)
+        download(f"{server.root}/hub/net.pth", target, sha256=SHA256)
     with pytest.raises(DownloadError, match="a file of 3000000 bytes, published is 3000001"):
-        download(f"{server.root}/net.pth", target, size=3_000_001, patience=HASTY)
-    assert target.with_name("net.pth.part").stat().st_size == 0
+        download(f"{server.root}/net.pth", target, size=3_000_001)
+    assert server.ranges_asked() == [] and not target.parent.exists()
 
 
-def test_a_busy_server_is_asked_again(server: FileServer, target: Path):
-    server.refusals = [503, 429]
+def test_a_busy_server_is_asked_again(server: FileServer, target: Path, waited: list[float]):
+    server.busy, server.refusals = [503, 503], [429]
     fetched(server, target, sha256=SHA256)
-    assert len(server.requests) == 3
+    assert len(waited) == 2  # after the second 503 and the 429
+    assert [method for method, _, _ in server.requests] == ["HEAD", "HEAD", "HEAD", "GET", "GET"]
 
 
-def test_a_server_that_stays_busy_is_left_after_so_many_tries(server: FileServer, target: Path):
-    server.refusals = [503] * 9
+def test_a_server_that_stays_busy_is_given_up(server: FileServer, target: Path):
+    server.busy = [503] * 20
     with pytest.raises(DownloadError, match=rf"127.0.0.1:{server.server_port} answers 503"):
-        download(f"{server.root}/net.pth", target, patience=HASTY)
-    assert len(server.requests) == HASTY.tries
+        download(f"{server.root}/net.pth", target)
+    assert len(server.requests) < 10
 
 
-def test_every_byte_renews_the_patience(server: FileServer, target: Path):
+def test_a_connection_without_progress_is_given_up(server: FileServer, target: Path, part: Path):
+    server.cuts = [1_000_000] + [0] * 20
+    with pytest.raises(DownloadError, match=r"broke: .*\. 1\.0 MB are kept for the next try\. Try"):
+        download(f"{server.root}/net.pth", target, sha256=SHA256)
+    assert part.stat().st_size == 1_000_000 and not target.exists()
+
+
+def test_progress_resets_the_count_of_tries(server: FileServer, target: Path):
     server.cuts = [100_000] * 10
     fetched(server, target, sha256=SHA256)
-    assert len(server.requests) == 11
+    assert len(server.ranges_asked()) == 11
 
 
 @pytest.mark.parametrize(
-    ("status", "says"), [(404, "answers 404"), (403, "only a browser"), (401, "wants a login")]
+    ("status", "says"),
+    [(404, "answers 404"), (403, "accept the terms on its page"), (401, "hf auth login")],
 )
 def test_a_refusal_ends_it_at_once_and_says_what_to_do(
     server: FileServer, target: Path, status: int, says: str
 ):
-    server.refusals = [status] * 9
+    server.busy = [status] * 9
     with pytest.raises(DownloadError, match=rf"{says}.*download it by hand.*put it at {target}"):
-        download(f"{server.root}/net.pth", target, patience=HASTY)
-    assert len(server.requests) == 1
+        download(f"{server.root}/net.pth", target)
+    assert len(server.requests) == 1 and not target.parent.exists()
 
 
-def test_nobody_answers(target: Path):
+def test_without_a_network_it_fails_at_once(target: Path, waited: list[float]):
     with pytest.raises(
         DownloadError, match=r"127.0.0.1:9 cannot be reached: .*machine if this one is offline"
     ):
-        download("http://127.0.0.1:9/net.pth", target, patience=HASTY)
+        download("http://127.0.0.1:9/net.pth", target)
+    assert waited == []
+
+
+def test_offline_mode_is_named(server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set"):
+        download(f"{server.root}/net.pth", target)
+    assert server.requests == []
+
+
+def test_the_users_token_goes_to_the_hub_only(
+    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.linked = SHA256
+    fetched(server, target, "/hub/net.pth", token=True)
+    hub, store = [], []
+    for (_, path, _), headers in zip(server.requests, server.headers, strict=True):
+        (hub if path.startswith("/hub/") else store).append(headers.get("Authorization"))
+    assert hub == ["Bearer hf_secret"] * 2 and store == [None]
+    target.unlink()
+    server.headers.clear()
+    fetched(server, target)
+    assert not any("Authorization" in headers for headers in server.headers)
+
+
+def test_nothing_about_this_machine_is_sent(server: FileServer, target: Path):
+    fetched(server, target)
+    agents = {headers["User-Agent"] for headers in server.headers}
+    assert len(agents) == 1 and re.fullmatch(r"roboscape/\S+; hf_hub/\S+; python/\S+", *agents)
+    assert {path for _, path, _ in server.requests} == {"/net.pth"}
 
 
 def test_a_full_disk_is_known_before_the_first_byte(
     server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000, total=2_000_000)
-    )
+    space = SimpleNamespace(free=1_000_000, total=2_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: space)
     with pytest.raises(DiskFull, match=r"needs 3 MB more and .* has 1 MB free"):
-        download(f"{server.root}/net.pth", target, patience=HASTY)
-    assert target.with_name("net.pth.part").stat().st_size == 0
-
-
-class FullDisk(FileIO):
-    """A file on a disk with room for 1 MB, which now and then takes less than it is given."""
-
-    def write(self, piece, /) -> int:
-        if self.seek(0, os.SEEK_END) > 1_000_000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(memoryview(piece)[:9_999])
+        download(f"{server.root}/net.pth", target)
+    assert server.ranges_asked() == [] and os.listdir(target.parent) == []
 
 
 def test_a_disk_that_fills_up_keeps_what_came(
-    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, target: Path, part: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    def fill(url: str, file: Any, **_: Any) -> None:
+        file.write(CONTENT[:1_000_000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as patch:
-        patch.setattr("storage.weights.download.FileIO", FullDisk)
+        patch.setattr(module, "http_get", fill)
         with pytest.raises(DiskFull, match="the disk is full"):
-            download(f"{server.root}/net.pth", target, patience=HASTY)
-    kept = target.with_name("net.pth.part").stat().st_size
-    assert 1_000_000 < kept < len(CONTENT)
+            download(f"{server.root}/net.pth", target, sha256=SHA256)
+    assert part.stat().st_size == 1_000_000
     fetched(server, target, sha256=SHA256)
-    assert ranges(server)[-1] == f"bytes={kept}-"
+    assert server.ranges_asked() == ["bytes=1000000-"]
 
 
-def test_one_process_at_a_time(server: FileServer, target: Path):
-    target.parent.mkdir()
-    with target.with_name("net.pth.part").open("wb") as file:
+def test_a_device_without_room_is_a_full_disk(server: FileServer, target: Path, part: Path):
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match=r"No space left on device.*while writing"):
+        download(f"{server.root}/net.pth", target, sha256=SHA256)
+    assert not target.exists()
+
+
+def test_one_process_at_a_time(server: FileServer, target: Path, part: Path):
+    part.parent.mkdir()
+    with part.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DownloadError, match="being fetched by another process"):
-            download(f"{server.root}/net.pth", target, patience=HASTY)
-    assert server.requests == []
+        with pytest.raises(DownloadError, match="another process is fetching"):
+            download(f"{server.root}/net.pth", target)
+    assert server.ranges_asked() == []
     fetched(server, target, sha256=SHA256)

@@ -11,30 +11,25 @@ from pathlib import Path
 import pytest
 
 from storage.errors import WeightsError
-from storage.weights import catalogue as published_weights
-from storage.weights.catalogue import (
-    PUBLISHED,
-    PublishedWeights,
-    find_published,
-    published,
-    read_records,
-    require,
-    write_record,
-)
+from storage.weights import catalogue
+from storage.weights import folder as folder_module
+from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published
+from storage.weights.folder import read_records, require_files, resolve_weights, write_record
 
 CONTENT = b"a small network"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PINNED = PublishedWeights(
-    name="net", file="net.pth", about="A network", licence="CC-BY-NC-4.0", used_by="depth", size=len(CONTENT),
-    sha256=SHA256, page="https://lab.example/net", url="https://lab.example/net/net.pth",
+    name="net", file="net.pth", about="A network", licence="CC-BY-NC-4.0", used_by="depth",
+    size=len(CONTENT), sha256=SHA256, page="https://lab.example/net", url="https://lab.example/net/net.pth",
 )  # fmt: skip
 UNPINNED = replace(PINNED, name="other", file="other.pth", sha256="", exact=False, url="")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder, in a world with two published files."""
-    monkeypatch.setattr(published_weights, "PUBLISHED", (PINNED, UNPINNED))
+    """A weights folder, with a catalogue of two files."""
+    for module in (catalogue, folder_module):
+        monkeypatch.setattr(module, "PUBLISHED", (PINNED, UNPINNED))
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
@@ -60,7 +55,7 @@ def test_licences_of_the_networks_that_label():
     assert not any(w.non_commercial for w in PUBLISHED if w.used_by not in ("depth", "keypoints"))
 
 
-def test_a_mirror_takes_the_hubs_place_and_no_others():
+def test_a_mirror_replaces_the_hub_only():
     vits, alexnet = find_published("vda-vits"), find_published("lpips-alexnet")
     assert vits.address("https://mirror.example/") == vits.url.replace(
         "https://huggingface.co", "https://mirror.example"
@@ -70,7 +65,7 @@ def test_a_mirror_takes_the_hubs_place_and_no_others():
 
 def test_a_name_gives_the_file_with_its_digest_and_licence(folder: Path):
     (folder / "net.pth").write_bytes(CONTENT)
-    ref = published("net", folder, say=lambda _: None)
+    ref = resolve_weights("net", folder, report=lambda _: None)
     assert (ref.name, ref.sha256, ref.licence, ref.path) == (
         "net",
         SHA256,
@@ -80,12 +75,12 @@ def test_a_name_gives_the_file_with_its_digest_and_licence(folder: Path):
     assert ref.non_commercial and ref.resolve() == folder / "net.pth"
 
 
-def test_the_first_use_is_told_and_noted_once(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_first_use_is_reported_and_noted_once(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "other.pth").write_bytes(CONTENT)
-    published("other", folder)
-    told = capsys.readouterr().err
-    assert SHA256 in told and "nothing to compare it with, so it is trusted, and noted" in told
-    published("other", folder)
+    resolve_weights("other", folder)
+    output = capsys.readouterr().err
+    assert SHA256 in output and "nothing to compare it with, so it is trusted, and noted" in output
+    resolve_weights("other", folder)
     assert capsys.readouterr().err == ""
     noted = json.loads((folder / "weights.json").read_text())["other"]
     assert noted.pop("date").startswith("20")
@@ -97,84 +92,82 @@ def test_the_first_use_is_told_and_noted_once(folder: Path, capsys: pytest.Captu
 
 def test_from_then_on_another_file_is_refused(folder: Path):
     (folder / "other.pth").write_bytes(CONTENT)
-    published("other", folder, say=lambda _: None)
+    resolve_weights("other", folder, report=lambda _: None)
     (folder / "other.pth").write_bytes(CONTENT + b"!")
     with pytest.raises(
-        WeightsError, match=rf"but {SHA256} was noted in .*weights.json on 20.*take its entry out"
+        WeightsError, match=rf"but {SHA256} was noted in .*weights.json on 20.*delete its entry"
     ):
-        published("other", folder)
+        resolve_weights("other", folder)
     assert read_records(folder)["other"].sha256 == SHA256
 
 
 def test_another_file_than_published_is_refused_and_not_noted(folder: Path):
     (folder / "net.pth").write_bytes(CONTENT[:-1])
     with pytest.raises(
-        WeightsError, match=rf"but {SHA256} its authors publish.*incomplete or another file"
+        WeightsError, match=rf"but {SHA256} is published.*incomplete or another file"
     ):
-        published("net", folder)
+        resolve_weights("net", folder)
     assert read_records(folder) == {}
 
 
 def test_a_missing_file_says_what_it_is_and_how_to_get_it(folder: Path):
-    with pytest.raises(WeightsError) as told:
-        published("net", folder)
-    for part in ("A network", "not for commercial use", str(folder / "net.pth"), "roboscape weights fetch net",
-                 "https://lab.example/net/net.pth"):  # fmt: skip
-        assert part in str(told.value)
+    with pytest.raises(WeightsError) as raised:
+        resolve_weights("net", folder)
+    for part in ("A network", "not for commercial use", str(folder / "net.pth"),
+                 "roboscape weights fetch net", "https://lab.example/net/net.pth"):  # fmt: skip
+        assert part in str(raised.value)
     with pytest.raises(
         WeightsError,
         match=r"no direct link: open https://lab.example/net, download other.pth and put",
     ):
-        published("other", folder)
+        resolve_weights("other", folder)
 
 
-def test_all_that_is_missing_is_named_at_once(folder: Path):
+def test_all_missing_files_are_named_at_once(folder: Path):
     with pytest.raises(WeightsError, match=r"(?s)weights 'net'.*weights 'other'"):
-        require(["net", "other"], folder)
+        require_files(["net", "other"], folder)
     (folder / "net.pth").write_bytes(CONTENT)
-    with pytest.raises(WeightsError) as told:
-        require(["net", "other"], folder)
-    assert "weights 'net'" not in str(told.value)
-    require(["net"], folder)
+    with pytest.raises(WeightsError) as raised:
+        require_files(["net", "other"], folder)
+    assert "weights 'net'" not in str(raised.value)
+    require_files(["net"], folder)
     with pytest.raises(LookupError, match="no published weights 'nets'; there is: net, other"):
-        require(["nets"], folder)
+        require_files(["nets"], folder)
 
 
 def test_a_path_gives_any_file_and_an_unknown_name_lists_the_known(folder: Path, tmp_path: Path):
     own = tmp_path / "mine.pth"
     own.write_bytes(b"mine")
-    ref = published(str(own), folder)
+    ref = resolve_weights(str(own), folder)
     assert (ref.name, ref.licence, ref.path) == ("mine", "", str(own))
     with pytest.raises(WeightsError, match=r"no weights file .*gone.pth"):
-        published(str(tmp_path / "gone.pth"), folder)
+        resolve_weights(str(tmp_path / "gone.pth"), folder)
     with pytest.raises(LookupError, match="there is: net, other"):
-        published("nett", folder)
+        resolve_weights("nett", folder)
 
 
-def test_a_published_file_keeps_its_name_and_licence_wherever_it_lies(folder: Path, tmp_path: Path):
+def test_a_published_file_keeps_its_name_and_licence_at_any_path(folder: Path, tmp_path: Path):
     """By its digest, published or noted; where there is neither, by its file name."""
     for name, content in (("renamed.pth", CONTENT), ("other.pth", b"whatever")):
         (tmp_path / name).write_bytes(content)
-    assert published(str(tmp_path / "renamed.pth"), folder).name == "net"
-    by_name = published(str(tmp_path / "other.pth"), folder)
+    assert resolve_weights(str(tmp_path / "renamed.pth"), folder).name == "net"
+    by_name = resolve_weights(str(tmp_path / "other.pth"), folder)
     assert (by_name.name, by_name.non_commercial) == ("other", True)
     (folder / "other.pth").write_bytes(b"as noted")
-    published("other", folder, say=lambda _: None)
+    resolve_weights("other", folder, report=lambda _: None)
     (tmp_path / "elsewhere.bin").write_bytes(b"as noted")
-    assert published(str(tmp_path / "elsewhere.bin"), folder).name == "other"
+    assert resolve_weights(str(tmp_path / "elsewhere.bin"), folder).name == "other"
 
 
-def test_a_folder_that_cannot_be_written_is_used_all_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_read_only_folder_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "net.pth").write_bytes(CONTENT)
 
     def refuse(*_) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(published_weights, "write_record", refuse)
+    monkeypatch.setattr(folder_module, "write_record", refuse)
     said: list[str] = []
-    assert published("net", folder, say=said.append).sha256 == SHA256
+    assert resolve_weights("net", folder, report=said.append).sha256 == SHA256
     assert "not noted in" in said[0] and "Permission denied" in said[0]
 
 
@@ -190,6 +183,6 @@ def test_notes_of_several_files_stay_together(folder: Path):
 def test_notes_that_cannot_be_read_are_not_overwritten(folder: Path, text: str):
     (folder / "weights.json").write_text(text)
     (folder / "net.pth").write_bytes(CONTENT)
-    with pytest.raises(WeightsError, match=r"weights\.json is not as it was written"):
-        published("net", folder)
+    with pytest.raises(WeightsError, match=r"weights\.json is damaged"):
+        resolve_weights("net", folder)
     assert (folder / "weights.json").read_text() == text

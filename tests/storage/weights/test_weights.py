@@ -62,7 +62,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 64, "A" * 64, "a" * 65])
-def test_what_is_no_digest_is_refused(digest):
+def test_other_text_than_a_digest_is_refused(digest):
     with pytest.raises(ValueError, match="is not a SHA-256 in 64 hex digits"):
         WeightsRef(name="net", sha256=digest)
 

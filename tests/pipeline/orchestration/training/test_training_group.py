@@ -34,8 +34,8 @@ from stages.training.run import STATES, RunConfig
 from stages.world_model.torchrun import TrainingSpec
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result, open_writer
-from storage.stores.store import StoreRef
 
 STEPS = 60
 SMALL = Resources(cpus=1.0, memory_gb=0.5)

@@ -5,7 +5,7 @@ import pytest
 from agibot_tree import FakeEpisode, write_camera, write_depth
 from PIL import Image
 
-from storage.sources.agibot import read_depth_png, read_extrinsics, read_intrinsics
+from storage.sources.agibot.calibration import read_depth_png, read_extrinsics, read_intrinsics
 from storage.sources.file_ref import FileRef, SourceError
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from agibot_tree import FakeEpisode, pack, write_proprio
 
-from storage.sources.agibot import list_episodes, read_proprio, read_proprio_header
+from storage.sources.agibot.proprio import read_proprio, read_proprio_header
+from storage.sources.agibot.tree import list_episodes
 from storage.sources.file_ref import FileRef, SourceError
 
 E = FakeEpisode(n=120)
@@ -56,7 +57,7 @@ def test_reads_the_same_from_a_tar(tree, tmp_path):
         np.testing.assert_array_equal(getattr(a.action, name), getattr(b.action, name))
 
 
-def test_hands_are_told_by_their_width(tmp_path):
+def test_hands_are_recognised_by_their_width(tmp_path):
     write_proprio(tmp_path / "a.h5", FakeEpisode(n=50, hand=True))
     p = read_proprio(FileRef(path=tmp_path / "a.h5"))
     assert p.effector == "hand" and p.state.effector.shape == (50, 12)
@@ -141,7 +142,7 @@ def test_sign_flips_and_zero_quaternions(edited):
     assert p.notes == ("zero_quaternion",)
 
 
-def test_an_inverted_gripper_is_turned_round_in_rows_never_sent_too(edited):
+def test_an_inverted_gripper_is_corrected_in_rows_without_command_too(edited):
     def edit(file):
         put(file, "state/effector/position", 120 - 85 * E.closed)
         shorten(file, "effector", np.arange(100))
@@ -172,21 +173,48 @@ def test_nan_in_the_state_stays_visible(edited):
 
 
 FAULTS = {
-    "a key is missing": (lambda f: f.pop("state/end/position"), "missing_proprio_key.*orientation.*state/end/position"),
-    "a group is missing": (lambda f: f.pop("state"), "missing_proprio_key: found nothing beside it"),
+    "a key is missing": (
+        lambda f: f.pop("state/end/position"),
+        "missing_proprio_key.*orientation.*state/end/position",
+    ),
+    "a group is missing": (
+        lambda f: f.pop("state"), "missing_proprio_key: found nothing beside it"
+    ),
     "no times": (lambda f: f.pop("timestamp"), "missing_proprio_key"),
-    "more actions": (lambda f: put(f, "action/end/position", np.ones((E.n + 1, 2, 3))), "121 rows.*at most 120"),
-    "short state": (lambda f: put(f, "state/joint/position", np.zeros((90, 14))), "corrupt_proprio.*90, 14.*120"),
-    "another robot": (lambda f: put(f, "state/joint/position", np.zeros((E.n, 34))), "corrupt_proprio.*34"),
-    "odd effector": (lambda f: put(f, "state/effector/position", np.zeros((E.n, 5))), "2 numbers a row.*or 12"),
+    "more actions": (
+        lambda f: put(f, "action/end/position", np.ones((E.n + 1, 2, 3))), "121 rows.*at most 120"
+    ),
+    "short state": (
+        lambda f: put(f, "state/joint/position", np.zeros((90, 14))),
+        "corrupt_proprio.*90, 14.*120",
+    ),
+    "another robot": (
+        lambda f: put(f, "state/joint/position", np.zeros((E.n, 34))), "corrupt_proprio.*34"
+    ),
+    "odd effector": (
+        lambda f: put(f, "state/effector/position", np.zeros((E.n, 5))), "2 numbers a row.*or 12"
+    ),
     "text for numbers": (lambda f: put(f, "state/end/position", [b"a"]), "corrupt_proprio"),
-    "rows without index": (lambda f: shorten(f, "joint", np.arange(9), index=False), "9 rows.*with 0 indices"),
-    "index outside": (lambda f: (shorten(f, "joint", np.arange(9)), put(f, "action/joint/index", np.arange(9) + 112)),
-                      "9 rows.*112..120; expected an index in 0..119"),
+    "rows without index": (
+        lambda f: shorten(f, "joint", np.arange(9), index=False), "9 rows.*with 0 indices"
+    ),
+    "index outside": (
+        lambda f: (
+            shorten(f, "joint", np.arange(9)),
+            put(f, "action/joint/index", np.arange(9) + 112),
+        ),
+        "9 rows.*112..120; expected an index in 0..119",
+    ),
     "seconds": (lambda f: put(f, "timestamp", np.arange(E.n) / 30), "bad_timestamps.*float64"),
-    "milliseconds": (lambda f: put(f, "timestamp", np.arange(E.n) * 33), "bad_timestamps.*median step of 33 ns"),
-    "times run back": (lambda f: put(f, "timestamp", E.times_ns[::-1].copy()), "bad_timestamps.*rising"),
-    "a time repeated": (lambda f: put(f, "timestamp", E.times_ns[[0, *range(E.n - 1)]]), "0 ns from row 0"),
+    "milliseconds": (
+        lambda f: put(f, "timestamp", np.arange(E.n) * 33), "bad_timestamps.*median step of 33 ns"
+    ),
+    "times run back": (
+        lambda f: put(f, "timestamp", E.times_ns[::-1].copy()), "bad_timestamps.*rising"
+    ),
+    "a time repeated": (
+        lambda f: put(f, "timestamp", E.times_ns[[0, *range(E.n - 1)]]), "0 ns from row 0"
+    ),
 }  # fmt: skip
 
 

@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 from agibot_tree import FakeEpisode, info, pack, write_task_info, write_tree
 
-from storage.sources.agibot import (
-    depth_frames,
-    fingerprint,
-    list_episodes,
-    read_depth_png,
-    read_proprio,
-)
+from storage.sources.agibot.calibration import read_depth_png
+from storage.sources.agibot.proprio import read_proprio
+from storage.sources.agibot.tree import depth_frames, fingerprint, list_episodes
 from storage.sources.file_ref import FileRef
 
 FIRST = FakeEpisode()
@@ -19,12 +15,12 @@ FIRST = FakeEpisode()
 
 @pytest.fixture
 def root(tree: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(tree, tmp_path / "root"))
 
 
 def what_is_there(root: Path) -> list[tuple]:
-    """The listing without the files' places."""
+    """The listing without the files' paths."""
     found = []
     for e in list_episodes(root).episodes:
         files = [
@@ -37,7 +33,7 @@ def what_is_there(root: Path) -> list[tuple]:
     return found
 
 
-def test_lists_what_is_there(tree):
+def test_lists_all_episodes_and_files(tree):
     listing = list_episodes(tree)
     assert listing.faults == []
     first, second = listing.episodes
@@ -52,7 +48,7 @@ def test_lists_what_is_there(tree):
     assert first.calibration("hand_left_color") == (None, None)
 
 
-def test_tars_give_what_the_extracted_tree_gives(tree, tmp_path):
+def test_tars_read_like_the_extracted_tree(tree, tmp_path):
     assert what_is_there(pack(tree, tmp_path / "packed")) == what_is_there(tree)
 
 
@@ -112,19 +108,19 @@ def other_files_about(root: Path) -> None:
         other_files_about,
     ],
 )
-def test_layouts_met_in_the_wild_read_alike(tree, root, change):
+def test_known_variants_of_the_layout_read_alike(tree, root, change):
     change(root)
     assert what_is_there(root) == what_is_there(tree)
 
 
-def test_an_extracted_copy_goes_before_a_tar(tree, tmp_path):
+def test_an_extracted_copy_is_preferred_to_a_tar(tree, tmp_path):
     both = pack(tree, tmp_path / "both")
     shutil.copytree(tree, both, dirs_exist_ok=True)
     episode = list_episodes(both).episodes[0]
     assert episode.videos["head_color"].member == "" and episode.n_depth == 3
 
 
-def test_what_is_missing_is_seen(root):
+def test_missing_files_are_none(root):
     shutil.rmtree(root / "observations/327/648642/videos")
     (root / FIRST.proprio).unlink()
     shutil.rmtree(root / "parameters/351")
@@ -151,7 +147,7 @@ def test_corrupt_task_info_is_reported_and_the_rest_read(root, text):
     assert listing.episodes[0].info is None and listing.episodes[1].info is not None
 
 
-def test_one_bad_entry_does_not_cost_the_others(root):
+def test_one_bad_entry_does_not_affect_the_others(root):
     entries = [{"no": "id"}, info(FIRST)]
     (root / "task_info/task_327.json").write_text(json.dumps(entries))
     listing = list_episodes(root)
@@ -168,7 +164,7 @@ def test_a_truncated_tar_is_reported_and_the_rest_read(tree, tmp_path):
     assert [len(e.videos) for e in listing.episodes] == [0, 1]
 
 
-def test_another_folder_is_refused_with_what_it_holds(tmp_path):
+def test_another_folder_is_refused_with_its_content(tmp_path):
     (tmp_path / "video").mkdir()
     (tmp_path / "meta_info").mkdir()
     with pytest.raises(
@@ -179,7 +175,7 @@ def test_another_folder_is_refused_with_what_it_holds(tmp_path):
         list_episodes(tmp_path / "gone")
 
 
-def test_fingerprint_names_the_files(tree, root):
+def test_the_fingerprint_identifies_the_files(tree, root):
     before = fingerprint(tree)
     assert (
         before == fingerprint(root) == list_episodes(root).fingerprint
