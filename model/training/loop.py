@@ -11,7 +11,7 @@ saves states.
 import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from model.training.parallel import Parallel, Spread, load_whole
+from model.training.parallel import Parallel, ParallelWrapper, load_whole
 
 
 class Batch(Protocol):
@@ -44,11 +44,12 @@ class TrainConfig:
     steps: int
     learning_rate: float = 5e-4  # the highest, reached after the warm-up
     warmup_steps: int = 1000
-    final_share: float = 0.1  # learning rate at the last step, as a share of the highest
+    # Learning rate at the last step, as a share of the highest
+    min_lr_ratio: float = field(default=0.1, metadata={"key": "final_share"})
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01  # on matrices only; biases, norms and single vectors are left alone
     clip_norm: float = 1.0
-    accumulate: int = 1  # batches per step
+    grad_accum_steps: int = field(default=1, metadata={"key": "accumulate"})  # batches per step
     # Decay of a moving average of the weights, e.g. 0.999; None keeps none
     ema: float | None = None
     # Bfloat16 is autocast, over weights that stay float32
@@ -56,13 +57,13 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "accumulate"):
+        for name in ("steps", "grad_accum_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in ("warmup_steps", "weight_decay", "final_share"):
+        for name in ("warmup_steps", "weight_decay", "min_lr_ratio"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.precision not in ("float32", "bfloat16"):
@@ -72,13 +73,12 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Critic:
-    """A second network trained against the first, such as a GAN's discriminator, from step `start`
-    on.
+class Discriminator:
+    """A second network, trained against the first from step `start` on, as in a GAN.
 
-    `loss_fn(critic_module, batch, generator)` makes its own use of the first network, without
-    gradients. The first network's loss may call the critic's module: gradients that this leaves
-    there are cleared before the critic's turn.
+    `loss_fn(module, batch, generator)` calls the first network itself, without gradients. The first
+    network's loss may call `module`: the gradients that this leaves there are cleared before the
+    discriminator's own step.
     """
 
     module: nn.Module
@@ -96,20 +96,21 @@ class TrainState:
     shards.
     """
 
-    step: int  # steps done; the next batch is number step * accumulate
+    step: int  # steps done; the next batch is number step * grad_accum_steps
     model: dict[str, Tensor]
     optimizer: dict[str, dict[str, Tensor]]
     ema: dict[str, Tensor] | None = None  # the averaged weights, a state dict like `model`
-    critic: dict[str, Tensor] | None = None
-    critic_optimizer: dict[str, dict[str, Tensor]] | None = None
+    discriminator: dict[str, Tensor] | None = field(default=None, metadata={"saved_as": "critic"})
+    discriminator_optimizer: dict[str, dict[str, Tensor]] | None = field(
+        default=None, metadata={"saved_as": "critic_optimizer"}
+    )
     # Torch's global generators, for modules that draw (dropout)
     rng: dict[str, Tensor] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
-        """The tensors, by the field's name, without the fields that are None."""
-        return {
-            name: part for name, part in vars(self).items() if name != "step" and part is not None
-        }
+        """The tensors by their names in saved states, without the fields that are None."""
+        parts = {f.metadata.get("saved_as", f.name): getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if name != "step" and part is not None}
 
     def fill(self, live: "TrainState") -> int:
         """Writes what is here into the tensors of a running training; returns the step it is of."""
@@ -130,7 +131,8 @@ class StepReport:
     """One finished step."""
 
     step: int  # steps done, this one included
-    losses: dict[str, float]  # means over the step's batches; a critic's are named "critic/..."
+    # Means over the step's batches; those of a discriminator are named "discriminator/..."
+    losses: dict[str, float]
     learning_rate: float
     grad_norm: float  # before clipping
     seconds: float  # wall time of this step, getting its batches included
@@ -143,7 +145,7 @@ class StepReport:
 
 class TrainingStopped(RuntimeError):
     """A step went wrong and was not taken: the weights are those of the step before, or the
-    critic's alone are.
+    discriminator's alone are.
     """
 
 
@@ -167,7 +169,7 @@ def train(
     *,
     state: SavedState | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-    critic: Critic | None = None,
+    discriminator: Discriminator | None = None,
     guard: Guard | None = None,
     parallel: Parallel | None = None,
 ) -> TrainState:
@@ -175,7 +177,7 @@ def train(
     tensors).
 
     `batch_at(i)` gives the i-th batch (of many workers: this one's part of it) and must depend on i
-    alone; step n uses batches [n, n + 1) * accumulate. With `state`, everything is set to it and
+    alone; step n uses batches [n, n + 1) * grad_accum_steps. With `state`, everything is set to it and
     training goes on from there. `on_step` hears of every step; to stop early, let it raise.
 
     With many workers the loss of a part must be normalised so that the mean over the parts is the
@@ -184,7 +186,7 @@ def train(
     Raises NonFiniteLoss when the loss or its gradient is not finite, LossSpike when `guard`
     objects. Both name the clips of the step.
     """
-    run = _Run(model, loss_fn, config, critic, guard, parallel or Parallel())
+    run = _Run(model, loss_fn, config, discriminator, guard, parallel or Parallel())
     try:
         if state is not None:
             run.restore(state)
@@ -206,8 +208,8 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
     return (
-        config.final_share
-        + (1 - config.final_share) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        config.min_lr_ratio
+        + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
     )
 
 
@@ -223,7 +225,7 @@ def step_generator(
     return torch.Generator(device).manual_seed(int(mixed))
 
 
-FIRST_ROLE, CRITIC_ROLE = 0, 1  # of a learner, which keeps the noise of the two apart
+NETWORK_ROLE, DISCRIMINATOR_ROLE = 0, 1  # of a learner, which keeps the noise of the two apart
 
 
 class _Learner:
@@ -240,8 +242,8 @@ class _Learner:
     ):
         self.config, self.workers, self.role = config, parallel.workers, role
         self.device = next(module.parameters()).device
-        self.spread = Spread(module, loss_fn, parallel, config.precision == "bfloat16")
-        self.module = self.spread.network
+        self.wrapper = ParallelWrapper(module, loss_fn, parallel, config.precision == "bfloat16")
+        self.module = self.wrapper.network
         self.learning_rate = learning_rate
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         groups = [
@@ -272,9 +274,9 @@ class _Learner:
             cast = torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
             )
-            with self.spread.accumulating(more_to_come=i + 1 < len(batches)):
+            with self.wrapper.accumulating(more_to_come=i + 1 < len(batches)):
                 with cast:
-                    losses = self.spread.loss(batch, generator)
+                    losses = self.wrapper.loss(batch, generator)
                 (losses["total"] / len(batches)).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(batches)
@@ -311,8 +313,8 @@ class _Learner:
         )
         kind, what = (LossSpike, f"{why}; ") if finite else (NonFiniteLoss, "")
         whose, weights, rate = "", "The weights are those of the step before.", "learning_rate"
-        if self.role == CRITIC_ROLE:
-            whose, rate = "the critic's ", "the critic's learning_rate"
+        if self.role == DISCRIMINATOR_ROLE:
+            whose, rate = "the discriminator's ", "the discriminator's learning_rate"
             weights = (
                 "Its weights are those of the step before; the first network has taken this step already, so only a "
                 "saved state has both as they belong together."
@@ -334,31 +336,38 @@ class _Run:
         model: nn.Module,
         loss_fn: LossFn,
         config: TrainConfig,
-        critic: Critic | None,
+        discriminator: Discriminator | None,
         guard: Guard | None,
         parallel: Parallel,
     ):
-        if critic is not None and parallel.workers.n > 1:
+        if discriminator is not None and parallel.workers.n > 1:
             raise ValueError(
-                f"{parallel.workers.n} workers and a critic: its first network's loss needs both at once"
+                f"{parallel.workers.n} workers and a discriminator: its first network's loss needs both at once"
             )
         self.config, self.guard, self.parallel, self.step = config, guard, parallel, 0
-        self.learner = _Learner(model, loss_fn, config.learning_rate, config, parallel, FIRST_ROLE)
-        self.rival, self.rival_start = None, 0
-        if critic is not None:
-            self.rival = _Learner(
-                critic.module, critic.loss_fn, critic.learning_rate, config, parallel, CRITIC_ROLE
+        self.learner = _Learner(
+            model, loss_fn, config.learning_rate, config, parallel, NETWORK_ROLE
+        )
+        self.discriminator, self.discriminator_start = None, 0
+        if discriminator is not None:
+            self.discriminator = _Learner(
+                discriminator.module,
+                discriminator.loss_fn,
+                discriminator.learning_rate,
+                config,
+                parallel,
+                DISCRIMINATOR_ROLE,
             )
-            self.rival_start = critic.start
+            self.discriminator_start = discriminator.start
         weights = self.learner.module.state_dict()
         self.ema = {name: value.clone() for name, value in weights.items()} if config.ema else None
 
     def take_step(self, batch_at: Callable[[int], Any]) -> StepReport:
         started = time.perf_counter()
-        first = self.step * self.config.accumulate
+        first = self.step * self.config.grad_accum_steps
         batches = [
             batch_at(i).to(self.learner.device)
-            for i in range(first, first + self.config.accumulate)
+            for i in range(first, first + self.config.grad_accum_steps)
         ]
         losses, grad_norm, learning_rate = self.advance(batches)
         return StepReport(
@@ -374,9 +383,9 @@ class _Run:
 
     def advance(self, batches: Sequence[Any]) -> tuple[dict[str, float], float, float]:
         losses, grad_norm, learning_rate = self.learner.advance(batches, self.step, self.guard)
-        if self.rival is not None and self.step >= self.rival_start:
-            rival_losses, _, _ = self.rival.advance(batches, self.step, None)
-            losses |= {f"critic/{name}": value for name, value in rival_losses.items()}
+        if self.discriminator is not None and self.step >= self.discriminator_start:
+            its_losses, _, _ = self.discriminator.advance(batches, self.step, None)
+            losses |= {f"discriminator/{name}": value for name, value in its_losses.items()}
         if self.ema is not None and self.config.ema is not None:
             decay = min(
                 self.config.ema, (1 + self.step) / (10 + self.step)
@@ -390,20 +399,19 @@ class _Run:
         rng = {"cpu": torch.get_rng_state()}
         if self.learner.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.learner.device)
-        rival = self.rival
+        discriminator = self.discriminator
         return TrainState(
             step=self.step,
             model=self.learner.module.state_dict(),
             optimizer=self.learner.moments(),
             ema=self.ema,
-            critic=rival.module.state_dict() if rival else None,
-            critic_optimizer=rival.moments() if rival else None,
+            discriminator=discriminator.module.state_dict() if discriminator else None,
+            discriminator_optimizer=discriminator.moments() if discriminator else None,
             rng=rng,
         )
 
     def capture(self) -> TrainState:
-        live = self.state()
-        return TrainState(step=live.step, **_copied(live.parts()))
+        return TrainState(**_copied(vars(self.state())))
 
     def restore(self, saved: SavedState) -> None:
         live = self.state()
@@ -413,7 +421,7 @@ class _Run:
             torch.cuda.set_rng_state(live.rng["cuda"], self.learner.device)
 
     def end(self) -> None:
-        self.learner.spread.undo()
+        self.learner.wrapper.undo()
 
 
 @torch.no_grad()
@@ -431,13 +439,13 @@ def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: 
 
 def check_alike(step: int, saved: Container[str], live: Container[str]) -> None:
     """Raises ValueError unless both, given by their parts' names, have averaged weights and a
-    critic, or both not.
+    discriminator, or both not.
     """
-    for name, what in (("ema", "averaged weights"), ("critic", "a critic")):
+    for name, what in (("ema", "averaged weights"), ("critic", "a discriminator")):
         if (name in saved) != (name in live):
             raise ValueError(
                 f"the saved state of step {step} {'has' if name in saved else 'lacks'} {what}, this run is the other "
-                "way round: use the same TrainConfig.ema and critic as when it was saved"
+                "way round: use the same TrainConfig.ema and discriminator as when it was saved"
             )
 
 
@@ -463,4 +471,6 @@ def _copied(tree: Any) -> Any:
     if isinstance(tree, Tensor):
         whole = tree.full_tensor() if isinstance(tree, DTensor) else tree
         return whole.detach().to("cpu", copy=True)
-    return {name: _copied(part) for name, part in tree.items()}
+    if isinstance(tree, dict):
+        return {name: _copied(part) for name, part in tree.items()}
+    return tree

@@ -32,8 +32,8 @@ PATIENCE = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those of its training. Each method but `part` is a meeting: all must call
-    it.
+    """This process among those of its training. All methods but `shard` are collectives: every rank
+    must call them.
     """
 
     rank: int = 0
@@ -44,7 +44,7 @@ class Workers:
         """The one that writes tables, pictures and the checkpoint."""
         return self.rank == 0
 
-    def part(self, whole: Tensor) -> Tensor:
+    def shard(self, whole: Tensor) -> Tensor:
         """This worker's rows of what was made for the global batch: every n-th."""
         return whole if self.n == 1 else whole[self.rank :: self.n]
 
@@ -67,12 +67,12 @@ class Workers:
         dist.all_gather_object(found, thing)
         return found
 
-    def from_first(self, thing: Thing) -> Thing:
+    def broadcast(self, thing: Thing) -> Thing:
         """The first worker's; what the others bring is not looked at."""
         return self.gather(thing)[0]
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Waits until every rank has called it."""
         self.gather(None)
 
 
@@ -156,7 +156,7 @@ class LossModule(nn.Module):
         return self.loss_fn(self.network, batch, noise)
 
 
-class Spread:
+class ParallelWrapper:
     """A network and its loss, made ready for the workers.
 
     `network` has the parameters that are trained. It is the given module itself, or with FSDP a
@@ -235,8 +235,8 @@ def _shard(loss: nn.Module, blocks: list[nn.Module], bf16: bool) -> None:
 
 @torch.no_grad()
 def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Sets a plain module's state to one that may lie in shards. A meeting, if it does: all workers
-    must call it.
+    """Sets a plain module's state to one that may be sharded; collective if it is: every rank must
+    call it.
     """
     for name, value in module.state_dict().items():
         source = weights[name]

@@ -81,8 +81,8 @@ class Snapshot:
 
 
 class Snapshots:
-    """The states of one training in `folder`, which all workers see. Each method is a meeting: all
-    must call it.
+    """The states of one training in `folder`, which all workers see. Its methods are collective:
+    every rank must call them.
     """
 
     def __init__(self, folder: Path, *, workers: Workers = ALONE, keep: int = 2):
@@ -97,7 +97,7 @@ class Snapshots:
             for left in folder.iterdir():
                 if left.suffix in (PARTIAL, GONE):
                     shutil.rmtree(left)
-        workers.wait()
+        workers.barrier()
 
     def save(self, state: TrainState, next_batch: int, metric: float | None = None) -> None:
         """Copies the state and begins to write it; waits for the one before to be written.
@@ -138,7 +138,7 @@ class Snapshots:
     def latest(self) -> Snapshot | None:
         """The newest complete state; the same for all workers."""
         found = saved_states(self.folder)
-        name = self.workers.from_first(found[-1].folder.name if found else None)
+        name = self.workers.broadcast(found[-1].folder.name if found else None)
         return Snapshot(self.folder / name, self.workers) if name else None
 
     def best(self) -> Snapshot | None:

@@ -46,7 +46,7 @@ def corrupt(
     return Corrupted(
         replace_factors(rgb_tokens, rate, generator, workers),
         replace_factors(depth_tokens, rate, generator, workers),
-        workers.part(choose_hidden(shape, config, generator)).to(rgb_tokens.device),
+        workers.shard(choose_hidden(shape, config, generator)).to(rgb_tokens.device),
     )
 
 
@@ -62,8 +62,8 @@ def replace_factors(
     shape, place = (len(rate), *ids.shape[1:]), {"generator": generator, "device": generator.device}
     factors = []
     for factor in (ids % FACTOR_VOCAB, ids // FACTOR_VOCAB):
-        wrong = workers.part(torch.rand(shape, **place) < rate)
-        noise = workers.part(torch.randint(FACTOR_VOCAB, shape, dtype=ids.dtype, **place))
+        wrong = workers.shard(torch.rand(shape, **place) < rate)
+        noise = workers.shard(torch.randint(FACTOR_VOCAB, shape, dtype=ids.dtype, **place))
         factors.append(torch.where(wrong.to(ids.device), noise.to(ids.device), factor))
     return factors[0] + FACTOR_VOCAB * factors[1]
 

@@ -3,7 +3,7 @@
 
 Where a weights file belongs, the name of a published one or a path will do:
 {"world_model.start_from": "my.ckpt"}. A part that is off (None) is switched on by its fields:
-{"rgb_tokenizer.adversary": {"base_channels": 32}}.
+{"rgb_tokenizer.discriminator": {"base_channels": 32}}.
 """
 
 import dataclasses

@@ -146,7 +146,7 @@ class TrainWorldModel:
         result's files.
         """
         self.check_workers(workers.n)
-        if numbers := workers.from_first(
+        if numbers := workers.broadcast(
             finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
         ):
             if workers.is_first:
@@ -206,7 +206,7 @@ class TrainWorldModel:
             shutil.rmtree(prepared, ignore_errors=True)
             remove_working_files(folder)
             run.clean_up()
-        workers.wait()
+        workers.barrier()
         return numbers
 
     def live(self, folder: Path) -> Live | None:
@@ -216,7 +216,7 @@ class TrainWorldModel:
         n_frames = rows["rgb_tokens"].spec("rgb_tokens").shape[0]
         dtype = torch.bfloat16 if self.training.precision == "bfloat16" else torch.float32
         return Meter(
-            clips_per_step=self.clips_per_batch * self.training.accumulate,
+            clips_per_step=self.clips_per_batch * self.training.grad_accum_steps,
             tokens_per_clip=n_frames * self.model.n_cells * len(self.model.branches),
             flops_per_clip=training_flops(self.model, self.masking, n_frames),
             n_workers=workers.n,
