@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from measuring import Arm, Conditions, Times, table, take_turns
+from measuring import Conditions, Times, Variant, interleave, table
 from world_training import TrainingStep
 
 from model.training.loop import TrainConfig
@@ -143,14 +143,15 @@ def measured(root: Path, n_clips: int) -> dict[str, Times]:
         step.batch = batch
         step()
 
-    arms = {
-        name: Arm(work=epochs(loader, n_clips), pieces=n_clips) for name, loader in found.items()
+    variants = {
+        name: Variant(work=epochs(loader, n_clips), n_items=n_clips)
+        for name, loader in found.items()
     }
-    arms["step with the loader"] = Arm(
-        work=lambda: take(batch_at(next(numbers))), pieces=STEP_BATCH
+    variants["step with the loader"] = Variant(
+        work=lambda: take(batch_at(next(numbers))), n_items=STEP_BATCH
     )
-    arms["step with one batch"] = Arm(work=lambda: take(one), pieces=STEP_BATCH)
-    return take_turns(arms, ROUNDS, CPU)
+    variants["step with one batch"] = Variant(work=lambda: take(one), n_items=STEP_BATCH)
+    return interleave(variants, ROUNDS, CPU)
 
 
 def report(times: dict[str, Times], conditions: Conditions) -> str:

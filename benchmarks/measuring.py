@@ -1,4 +1,4 @@
-"""How benchmarks measure, the same for all: arms take turns, least and median are shown, noise gets
+"""How benchmarks measure, the same for all: variants take turns, least and median are shown, noise gets
 no verdict.
 
 On a CPU the clock is the process's own CPU time, which other processes disturb less than wall time;
@@ -30,8 +30,8 @@ class Times:
     median: float
 
     @classmethod
-    def of(cls, seconds: list[float], pieces: int = 1) -> "Times":
-        return cls(min(seconds) / pieces, median(seconds) / pieces)
+    def of(cls, seconds: list[float], n_items: int = 1) -> "Times":
+        return cls(min(seconds) / n_items, median(seconds) / n_items)
 
     def __str__(self) -> str:
         unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1e3)
@@ -39,22 +39,24 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to do the work that is compared; `pieces` of it in one call."""
+class Variant:
+    """One way to do the work that is compared; `n_items` of it in one call."""
 
     work: Callable[[], object]
-    pieces: int = 1
+    n_items: int = 1
 
 
-def take_turns(arms: Mapping[str, Arm], rounds: int, device: torch.device) -> dict[str, Times]:
+def interleave(
+    variants: Mapping[str, Variant], rounds: int, device: torch.device
+) -> dict[str, Times]:
     """A B A B ..., after a warm-up of each that is not counted."""
-    for arm in arms.values():
-        timed(arm.work, device)
-    spent: dict[str, list[float]] = {name: [] for name in arms}
+    for variant in variants.values():
+        timed(variant.work, device)
+    spent: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, arm in arms.items():
-            spent[name].append(timed(arm.work, device))
-    return {name: Times.of(spent[name], arm.pieces) for name, arm in arms.items()}
+        for name, variant in variants.items():
+            spent[name].append(timed(variant.work, device))
+    return {name: Times.of(spent[name], variant.n_items) for name, variant in variants.items()}
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import Arm, Conditions, Row, commit, take_turns
+from measuring import Conditions, Row, Variant, commit, interleave
 from torch import Tensor, nn
+from world_cases import SEED, Case, noise
 from world_generation import Plan, require_equal
-from world_subjects import SEED, Subject, noise
 
 from benchmarks.peer_weights import from_peer
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import TOKEN_VOCAB
 
 KINDS = ("fused", "basic")
@@ -46,9 +46,9 @@ class Peer:
         """Frame t of a window of ids (b, T, 16, 16), of which it sees those before t; greedy, in
         random order.
         """
-        hidden = window.clone()
-        hidden[:, t:] = self.network.mask_token_id
-        return self.network.maskgit_generate(hidden, t, maskgit_steps=n_steps, temperature=0.0)[0]
+        masked = window.clone()
+        masked[:, t:] = self.network.mask_token_id
+        return self.network.maskgit_generate(masked, t, maskgit_steps=n_steps, temperature=0.0)[0]
 
 
 def load_peer(device: torch.device) -> Peer | str:
@@ -113,16 +113,18 @@ def against_the_peer(
     attentions.
     """
     device = peer.network.pos_embed_TSC.device
-    ours = our_subject(peer, n_clips, device)
+    ours = our_case(peer, n_clips, device)
     require_the_peers_tokens(ours, peer, n_steps)
     window, t = ours.clip.rgb, 8  # every frame costs the peer the same
-    arms = {"ours": Arm(work=lambda: ours.generate(n_steps, plan.n_new), pieces=plan.n_new)}
+    variants = {
+        "ours": Variant(work=lambda: ours.generate(n_steps, plan.n_new), n_items=plan.n_new)
+    }
     for kind in KINDS:
-        arms[f"peer, {kind} attention"] = Arm(
+        variants[f"peer, {kind} attention"] = Variant(
             work=lambda kind=kind: peer.with_attention(kind).frame(window, t, n_steps)
         )
-    times = take_turns(arms, plan.rounds, device)
-    best = min((times[name] for name in arms if name != "ours"), key=lambda found: found.least)
+    times = interleave(variants, plan.rounds, device)
+    best = min((times[name] for name in variants if name != "ours"), key=lambda found: found.least)
     floor = 4.0 if device.type == "cuda" else {2: 8.0}.get(n_steps, 10.0)
     for name, found in times.items():
         ratio = found.least / times["ours"].least
@@ -139,21 +141,23 @@ def against_the_peer(
         }
 
 
-def our_subject(peer: Peer, n_clips: int, device: torch.device) -> Subject:
+def our_case(peer: Peer, n_clips: int, device: torch.device) -> Case:
     model = from_peer(peer.network.state_dict(), peer.n_heads).requires_grad_(False).to(device)
     config = model.config
     ids = torch.randint(
         TOKEN_VOCAB, (n_clips, config.n_frames, *config.grid), generator=noise(torch.device("cpu"))
     )
     actions = torch.zeros(n_clips, config.n_frames, config.action_dim, device=device)
-    return Subject(name="1xgpt", model=model, clip=Tokens(ids.to(device), None), actions=actions)
+    return Case(name="1xgpt", model=model, clip=FrameTokens(ids.to(device), None), actions=actions)
 
 
-def require_the_peers_tokens(ours: Subject, peer: Peer, n_steps: int) -> None:
+def require_the_peers_tokens(ours: Case, peer: Peer, n_steps: int) -> None:
     """Two frames from one, by both, from equal noise."""
     made = ours.generate(n_steps, 2).rgb
     torch.manual_seed(SEED)  # the peer draws from the global generator, of the CPU or of the GPU
     window = ours.clip.rgb.clone()
     for t in (1, 2):
         window[:, t] = peer.frame(window, t, n_steps)
-    require_equal(Tokens(made, None), Tokens(window[:, :3], None), f"1xgpt, {n_steps} steps")
+    require_equal(
+        FrameTokens(made, None), FrameTokens(window[:, :3], None), f"1xgpt, {n_steps} steps"
+    )

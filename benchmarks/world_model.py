@@ -7,7 +7,7 @@ measured in one run.
     python benchmarks/world_model.py --device cuda --clips 64 --training
     PEER_1XGPT=../1xgpt python benchmarks/world_model.py    # also against that peer, with the same weights
 
-The plain way recomputes the whole window of 16 frames in every MaskGIT pass and keeps nothing; with
+The plain way recomputes the whole window of 16 frames in every MaskGIT step and keeps nothing; with
 unfused attention it also multiplies attention out. Weights are random: speed does not depend on
 them. `small` has 35 M parameters a branch, and two branches. A GPU works in bfloat16, a CPU in
 float32. Before anything is timed, the tokens of both ways are compared. Ratios are of the least
@@ -24,6 +24,7 @@ os.environ.setdefault(
 import torch
 from measuring import Conditions, table
 from peer_1xgpt import against_the_peer, load_peer
+from world_cases import SIZES, limits, make_case
 from world_generation import (
     Plan,
     against_the_machine,
@@ -32,7 +33,6 @@ from world_generation import (
     two_branches_against_one,
     with_pixels,
 )
-from world_subjects import SIZES, limits, subject
 from world_training import peak_memory, training
 
 
@@ -59,12 +59,12 @@ def generate(
 ) -> None:
     """Prints each table as soon as it is measured."""
     plan = Plan(rounds=arguments.rounds, n_new=arguments.frames, compiled=arguments.compile)
-    subjects = [subject(name, SIZES[name](), device, arguments.clips) for name in arguments.sizes]
-    # On a CPU the small model's window takes seconds a pass, and its cost is a multiple of the
-    # passes.
+    cases = [make_case(name, SIZES[name](), device, arguments.clips) for name in arguments.sizes]
+    # On a CPU the small model's window takes seconds a step, and its cost is a multiple of the
+    # steps.
     asked = [
         (s, n)
-        for s in subjects
+        for s in cases
         for n in arguments.steps
         if device.type == "cuda" or s.name == "tiny" or n == 2
     ]
@@ -75,12 +75,10 @@ def generate(
     rows = [against_the_machine(s, n, rates[s.name], plan) for s, n in asked]
     print(table("Generation and what products allow (G7)", rows), flush=True)
     print(
-        table(
-            "Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in subjects]
-        ),
+        table("Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in cases]),
         flush=True,
     )
-    print(table("Cache", [cache_memory(s) for s in subjects]), flush=True)
+    print(table("Cache", [cache_memory(s) for s in cases]), flush=True)
     if "small" in arguments.sizes:
         rows = [two_branches_against_one(device, arguments.clips, plan, seen)]
         print(table("Two branches against one", rows), flush=True)
@@ -138,7 +136,7 @@ def parse() -> argparse.Namespace:
         "--training", nargs="*", choices=SIZES, help="that train; on a CPU tiny alone unless asked"
     )
     parser.add_argument(
-        "--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT passes a frame"
+        "--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT steps for each frame"
     )
     parser.add_argument("--clips", type=int, default=1, help="generated at once")
     parser.add_argument(

@@ -7,8 +7,8 @@ import resource
 from collections.abc import Iterator
 
 import torch
-from measuring import Arm, Conditions, Row, take_turns
-from world_subjects import SEED, SIZES, WINDOW, noise, unfused
+from measuring import Conditions, Row, Variant, interleave
+from world_cases import SEED, SIZES, WINDOW, noise, unfused
 
 from model.world.batch import WorldBatch
 from model.world.config import TOKEN_VOCAB, LossConfig, MaskingConfig, WorldModelConfig
@@ -73,8 +73,8 @@ def training(
     config = SIZES[name]()
     step = TrainingStep(config, n_clips, device)
     require_equal_losses(name, step)
-    times = take_turns(
-        {"fused": Arm(work=step), "unfused": Arm(work=unfused(step))}, rounds, device
+    times = interleave(
+        {"fused": Variant(work=step), "unfused": Variant(work=unfused(step))}, rounds, device
     )
     flops = n_clips * training_flops(config, MaskingConfig(), WINDOW)
     floor = GPU_SHARES[name] if device.type == "cuda" else CPU_SHARE

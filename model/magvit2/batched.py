@@ -1,4 +1,4 @@
-"""Many frames through a tokenizer: cut into pieces that fit into memory, optionally in bfloat16.
+"""Many frames through a tokenizer: cut into chunks that fit into memory, optionally in bfloat16.
 
 Frames do not depend on each other, so the cut changes no token but for the last bits of sums.
 """
@@ -31,7 +31,7 @@ def encode_frames(
     """The tokens (int32) of images in [-1, 1], on the tokenizer's device. `budget` is in bytes, see
     `memory_budget`.
     """
-    return _in_pieces(
+    return _in_chunks(
         tokenizer.to_ids, tokenizer, images, (images.shape[-2], images.shape[-1]), precision, budget
     )
 
@@ -46,7 +46,7 @@ def decode_frames(
     """Images in [-1, 1] (float32) of tokens, on the tokenizer's device."""
     gh, gw = ids.shape[1:]
     size = (gh * tokenizer.config.downscale, gw * tokenizer.config.downscale)
-    return _in_pieces(tokenizer.decode_ids, tokenizer, ids, size, precision, budget).float()
+    return _in_chunks(tokenizer.decode_ids, tokenizer, ids, size, precision, budget).float()
 
 
 def bytes_per_frame(config: MagvitConfig, height: int, width: int) -> int:
@@ -69,24 +69,24 @@ def bytes_per_frame(config: MagvitConfig, height: int, width: int) -> int:
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes for one piece: half of what a GPU has free now, or 2 GiB on a CPU."""
+    """Bytes for one chunk: half of what a GPU has free now, or 2 GiB on a CPU."""
     return (
         int(GPU_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else CPU_BUDGET
     )
 
 
-def piece_sizes(n_frames: int, frame_bytes: int, budget: int) -> list[int]:
+def chunk_sizes(n_frames: int, frame_bytes: int, budget: int) -> list[int]:
     """How many frames to run at once, each time: as few times as the budget allows, and as alike as
     can be.
 
     A frame that is larger than the budget runs alone.
     """
-    n_pieces = -(-n_frames // max(1, budget // frame_bytes))
-    return [n_frames // n_pieces + (i < n_frames % n_pieces) for i in range(n_pieces)]
+    n_chunks = -(-n_frames // max(1, budget // frame_bytes))
+    return [n_frames // n_chunks + (i < n_frames % n_chunks) for i in range(n_chunks)]
 
 
 @torch.no_grad()
-def _in_pieces(
+def _in_chunks(
     run: Callable[[Tensor], Tensor],
     tokenizer: MagvitTokenizer,
     frames: Tensor,
@@ -96,8 +96,8 @@ def _in_pieces(
 ) -> Tensor:
     device = tokenizer.decoder.conv_in.weight.device
     budget = memory_budget(device) if budget is None else budget
-    pieces = frames.split(
-        piece_sizes(len(frames), bytes_per_frame(tokenizer.config, *size), budget)
+    chunks = frames.split(
+        chunk_sizes(len(frames), bytes_per_frame(tokenizer.config, *size), budget)
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return torch.cat([run(piece.to(device)) for piece in pieces])
+        return torch.cat([run(chunk.to(device)) for chunk in chunks])

@@ -125,7 +125,7 @@ class MaskingConfig:
     """What training hides and spoils: MaskGIT's noise as 1xgpt uses it."""
 
     # What a predicted frame sees of the frames before it; open in the paper. "masked", 1xgpt's and
-    # most likely its way, is one pass over the clip: earlier frames have hidden cells too, unlike
+    # most likely its way, is one pass over the clip: earlier frames have masked cells too, unlike
     # in generation. "clean" runs a whole copy of the clip beside the masked one, and masked frames
     # look back at the copy: exactly what generation sees. It costs 1.9 times as much a clip and
     # predicts 1.9 times as many tokens.
@@ -179,11 +179,11 @@ class LossConfig:
 class SamplingConfig:
     """How MaskGIT fills a frame."""
 
-    n_steps: int = 2  # passes over a new frame (1xgpt: 2)
+    n_steps: int = 2  # MaskGIT steps for each new frame (1xgpt: 2)
     # 0 takes the likeliest factor; otherwise logits are divided by it before drawing
     temperature: float = 0.0
     top_k: int | None = None  # draw among the k likeliest values of each factor
-    # Which cells are kept after each pass (1xgpt: random)
+    # Which cells are kept after each step (1xgpt: random)
     order: Literal["random", "confidence"] = "random"
 
     def __post_init__(self):

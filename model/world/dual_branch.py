@@ -28,14 +28,14 @@ Cache = list[dict[str, TimeCache]]  # one entry per block, by branch
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenStates:
     """Final hidden states after the norm; `depth` is None without a depth branch."""
 
     rgb: Float[Tensor, "b t s d"]
     depth: Float[Tensor, "b t s d"] | None
 
-    def __getitem__(self, frames: slice) -> "Hidden":
-        return Hidden(
+    def __getitem__(self, frames: slice) -> "HiddenStates":
+        return HiddenStates(
             self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None
         )
 
@@ -50,7 +50,7 @@ def join_factors(factors: Int[Tensor, "*any 2"]) -> Int[Tensor, "*any"]:
 
 
 class TokenEmbedding(nn.Module):
-    """Sum of one row per factor and of a position; hidden tokens show one learned mask vector
+    """Sum of one row per factor and of a position; masked tokens show one learned mask vector
     instead of their rows.
     """
 
@@ -69,12 +69,12 @@ class TokenEmbedding(nn.Module):
     def forward(
         self,
         ids: Int[Tensor, "b t s"],
-        hidden: Bool[Tensor, "b t s"] | None,
+        masked: Bool[Tensor, "b t s"] | None,
         positions: Int[Tensor, " t"],
     ) -> Float[Tensor, "b t s d"]:
         x = self.low(ids % FACTOR_VOCAB) + self.high(ids // FACTOR_VOCAB)
-        if hidden is not None:
-            x = torch.where(hidden[..., None], self.mask, x)
+        if masked is not None:
+            x = torch.where(masked[..., None], self.mask, x)
         x = x + self.space
         return (
             x
@@ -152,15 +152,13 @@ class Branch(nn.Module):
         self.norm = nn.LayerNorm(d) if config.norms == "all" else nn.Identity()
         self.head = nn.Linear(d, N_FACTORS * FACTOR_VOCAB)
 
-    def logits(self, hidden: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
-        """Scores of the 512 values of each factor; the two factors are independent given the hidden
-        state.
-        """
-        return self.head(hidden).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
+    def logits(self, states: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
+        """Scores of the 512 values of each factor; given the state, the two are independent."""
+        return self.head(states).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
 
 
 class DualBranchWorldModel(nn.Module):
-    """Predicts the tokens of hidden cells from the visible cells of the same frame, earlier frames
+    """Predicts the tokens of masked cells from the visible cells of the same frame, earlier frames
     and actions.
     """
 
@@ -187,15 +185,15 @@ class DualBranchWorldModel(nn.Module):
         rgb_tokens: Int[Tensor, "b t gh gw"],
         depth_tokens: Int[Tensor, "b t gh gw"] | None,
         actions: Float[Tensor, "b t *substeps a"],
-        hidden: Bool[Tensor, "b t gh gw"] | None = None,
+        masked: Bool[Tensor, "b t gh gw"] | None = None,
         *,
         view: TimeView | None = None,
         cache: Cache | None = None,
-    ) -> Hidden:
+    ) -> HiddenStates:
         """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make
         scores of them.
 
-        `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector
+        `masked` marks cells whose tokens are to be predicted: both branches see the mask vector
         there (open in the paper; ours: the same cells in both). Without a depth branch
         `depth_tokens` are not looked at. `view` and `cache` are for generation, see `sampling`.
         """
@@ -207,7 +205,7 @@ class DualBranchWorldModel(nn.Module):
         for name in self.config.branches:
             tokens = rgb_tokens if name == "rgb" else depth_tokens
             h[name], conditions[name] = self._embed(
-                self.branch(name), tokens, actions, hidden, view
+                self.branch(name), tokens, actions, masked, view
             )
         for i in range(self.config.n_layers):
             for name in h:
@@ -217,7 +215,7 @@ class DualBranchWorldModel(nn.Module):
                 )
             if self.depth is not None:
                 h["rgb"] = h["rgb"] + self.fusions[i](h["depth"])
-        return Hidden(
+        return HiddenStates(
             self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None
         )
 
@@ -226,8 +224,8 @@ class DualBranchWorldModel(nn.Module):
         assert branch is not None, f"this model has no {name} branch"
         return branch
 
-    def _embed(self, branch: Branch, tokens, actions, hidden, view) -> tuple[Tensor, Tensor]:
-        flat = hidden.flatten(2) if hidden is not None else None
+    def _embed(self, branch: Branch, tokens, actions, masked, view) -> tuple[Tensor, Tensor]:
+        flat = masked.flatten(2) if masked is not None else None
         x = branch.embed(tokens.flatten(2), flat, view.positions)
         action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
         return (

@@ -15,14 +15,14 @@ def training_flops(config: WorldModelConfig, masking: MaskingConfig, n_frames: i
     """Of one clip, forward and backward, all branches.
 
     A clip beside its clean copy runs through the blocks as 2 (n_frames - 1) frames. Scores are made
-    for hidden tokens only; their number is random, and counted by its mean.
+    for masked tokens only; their number is random, and counted by its mean.
     """
     frames = n_frames if masking.context == "masked" else 2 * (n_frames - 1)
     blocks = (
         frames * config.n_layers * (config.n_cells * _block(config, frames) + _modulation(config))
     )
     heads = (
-        hidden_share(masking, n_frames)
+        masked_share(masking, n_frames)
         * n_frames
         * config.n_cells
         * 2
@@ -39,9 +39,9 @@ def training_flops(config: WorldModelConfig, masking: MaskingConfig, n_frames: i
     return 3 * (len(config.branches) * (blocks + heads + actions) + fusions)
 
 
-def hidden_share(masking: MaskingConfig, n_frames: int) -> float:
-    """Mean share of a clip's cells that are hidden: 2/pi of those of the frames from the first
-    hidden one on.
+def masked_share(masking: MaskingConfig, n_frames: int) -> float:
+    """Mean share of a clip's cells that are masked: 2/pi of those of the frames from the first
+    masked one on.
     """
     open_to_hiding = n_frames - masking.n_prompt_frames
     mean_frames = (open_to_hiding + 1) / 2 if masking.context == "masked" else open_to_hiding

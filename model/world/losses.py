@@ -17,7 +17,7 @@ from model.training.parallel import ALONE, Workers
 from model.world.attention import two_stream_view
 from model.world.batch import WorldBatch
 from model.world.config import LossConfig, MaskingConfig
-from model.world.dual_branch import Branch, DualBranchWorldModel, Hidden, split_factors
+from model.world.dual_branch import Branch, DualBranchWorldModel, HiddenStates, split_factors
 from model.world.keypoints import cells_of, in_frame
 from model.world.masking import Corrupted, corrupt
 
@@ -37,19 +37,19 @@ def world_losses(
     """
     noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator, batch.workers)
     run = run_beside_clean_copy if masking.context == "clean" else run_masked_clip
-    hidden = run(model, noisy, batch.actions)
-    mask = noisy.hidden.flatten(2)  # M, the tokens to predict; never in frame 0, which is given
+    states = run(model, noisy, batch.actions)
+    mask = noisy.masked.flatten(2)  # M, the tokens to predict; never in frame 0, which is given
     # L_rgb = -1/|M| Σ_M log p(z_rgb), and L_depth likewise
-    cross_entropy = token_cross_entropy(model.rgb, hidden.rgb, batch.rgb_tokens.flatten(2), mask)
+    cross_entropy = token_cross_entropy(model.rgb, states.rgb, batch.rgb_tokens.flatten(2), mask)
     parts = {"rgb": per_frame_mean(cross_entropy, mask, batch.workers)}
-    if model.depth is not None and hidden.depth is not None and losses.depth:
+    if model.depth is not None and states.depth is not None and losses.depth:
         depth_cross_entropy = token_cross_entropy(
-            model.depth, hidden.depth, batch.depth_tokens.flatten(2), mask
+            model.depth, states.depth, batch.depth_tokens.flatten(2), mask
         )
         parts["depth"] = per_frame_mean(depth_cross_entropy, mask, batch.workers)
     if losses.keypoint:  # L_keypoint = 1/|K T| Σ_k Σ_t |f_t(p_k) - f_0(p_k)|²
         parts["keypoint"] = keypoint_loss(
-            hidden.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers
+            states.rgb, batch.tracks, batch.visible, model.config.grid, batch.workers
         )
     if (
         losses.attention
@@ -61,18 +61,18 @@ def world_losses(
 
 def run_masked_clip(
     model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]
-) -> Hidden:
-    """One pass over the clip; earlier frames are seen with their hidden cells."""
-    return model(noisy.rgb, noisy.depth, actions, noisy.hidden)
+) -> HiddenStates:
+    """One pass over the clip; earlier frames are seen with their masked cells."""
+    return model(noisy.rgb, noisy.depth, actions, noisy.masked)
 
 
 def run_beside_clean_copy(
     model: DualBranchWorldModel, noisy: Corrupted, actions: Float[Tensor, "b t *substeps a"]
-) -> Hidden:
-    """One pass over frames 0 ... t-2 with nothing hidden and frames 1 ... t-1 with hidden cells,
+) -> HiddenStates:
+    """One pass over frames 0 ... t-2 with nothing masked and frames 1 ... t-1 with masked cells,
     which see the former.
 
-    Wrong tokens are in both. Returns the states of frame 0 and of the frames with hidden cells.
+    Wrong tokens are in both. Returns the states of frame 0 and of the frames with masked cells.
     """
     n = noisy.rgb.shape[1] - 1
     model.check_length(n + 1)
@@ -80,14 +80,14 @@ def run_beside_clean_copy(
     def twice(x: Tensor) -> Tensor:
         return torch.cat([x[:, :-1], x[:, 1:]], dim=1)
 
-    hidden = torch.cat([torch.zeros_like(noisy.hidden[:, :-1]), noisy.hidden[:, 1:]], dim=1)
+    masked = torch.cat([torch.zeros_like(noisy.masked[:, :-1]), noisy.masked[:, 1:]], dim=1)
     view = two_stream_view(n, model.config.n_frames, noisy.rgb.device)
-    states = model(twice(noisy.rgb), twice(noisy.depth), twice(actions), hidden, view=view)
+    states = model(twice(noisy.rgb), twice(noisy.depth), twice(actions), masked, view=view)
 
     def first_and_new(x: Tensor) -> Tensor:
         return torch.cat([x[:, :1], x[:, n:]], dim=1)
 
-    return Hidden(
+    return HiddenStates(
         first_and_new(states.rgb), first_and_new(states.depth) if states.depth is not None else None
     )
 
@@ -99,7 +99,7 @@ def total_loss(parts: Parts, weights: dict[str, float]) -> Float[Tensor, ""]:
 
 def token_cross_entropy(
     branch: Branch,
-    hidden: Float[Tensor, "b t s d"],
+    states: Float[Tensor, "b t s d"],
     tokens: Int[Tensor, "b t s"],
     mask: Bool[Tensor, "b t s"],
 ) -> Float[Tensor, "b t s"]:
@@ -107,7 +107,7 @@ def token_cross_entropy(
 
     Logits are made for masked tokens only: about a third of all.
     """
-    logits = at_least_float32(branch.logits(hidden[mask]))  # (m, 2, 512)
+    logits = at_least_float32(branch.logits(states[mask]))  # (m, 2, 512)
     factors = split_factors(tokens[mask])
     nats = (
         F.cross_entropy(logits.flatten(0, 1), factors.flatten(), reduction="none")
@@ -158,7 +158,7 @@ def keypoint_loss(
     """|f_t(p_t) - f_0(p_0)|² for every track and frame t >= 1: a moving point keeps its features.
 
     The feature is open in the paper (ours: the RGB branch's final hidden state after the norm, in
-    the cell under the point), and so are the first frame's gradient (ours: none) and hidden points
+    the cell under the point), and so are the first frame's gradient (ours: none) and occluded points
     (ours: dropped, a track only counts where it is visible now and in frame 0).
     """
     cells = cells_of(tracks, grid)[..., None].expand(-1, -1, -1, features.shape[-1])

@@ -1,4 +1,4 @@
-"""MaskGIT corruption of a training clip: wrong tokens everywhere, hidden cells from some frame on.
+"""MaskGIT corruption of a training clip: wrong tokens everywhere, masked cells from some frame on.
 
 The recipe of 1xgpt (MaskGIT, arXiv:2202.04200, inside a frame), which RoboScape builds on.
 """
@@ -17,12 +17,12 @@ from model.world.config import FACTOR_VOCAB, MaskingConfig
 @dataclass(frozen=True)
 class Corrupted:
     """What the network sees (`rgb`, `depth`, with some wrong tokens) and the cells it has to
-    predict (`hidden`).
+    predict (`masked`).
     """
 
     rgb: Int[Tensor, "b t gh gw"]
     depth: Int[Tensor, "b t gh gw"]
-    hidden: Bool[Tensor, "b t gh gw"]
+    masked: Bool[Tensor, "b t gh gw"]
 
 
 def corrupt(
@@ -46,7 +46,7 @@ def corrupt(
     return Corrupted(
         replace_factors(rgb_tokens, rate, generator, workers),
         replace_factors(depth_tokens, rate, generator, workers),
-        workers.shard(choose_hidden(shape, config, generator)).to(rgb_tokens.device),
+        workers.shard(choose_masked(shape, config, generator)).to(rgb_tokens.device),
     )
 
 
@@ -68,12 +68,12 @@ def replace_factors(
     return factors[0] + FACTOR_VOCAB * factors[1]
 
 
-def choose_hidden(
+def choose_masked(
     shape: tuple[int, ...], config: MaskingConfig, generator: torch.Generator
 ) -> Bool[Tensor, "b t gh gw"]:
     """Hide cells from some frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
 
-    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip: it is the only
+    The first frame with masked cells is uniform in [n_prompt_frames, t-1], per clip: it is the only
     one whose past is whole. With a clean context all pasts are, and hiding starts right after the
     prompt.
     """

@@ -1,7 +1,7 @@
 """Who makes labels and tokens, by name: `--set depth.annotator=vda-vitl`, `--set
 rgb_tokenizer=magvit2-1x`.
 
-Weights of others are looked for in the weights folder (`roboscape weights list`); the small ones
+Third-party weights are looked for in the weights folder (`roboscape weights list`); the small ones
 ship with the package.
 """
 

@@ -66,7 +66,7 @@ class Evaluate:
     )
 
     name: ClassVar[str] = "evaluation"
-    # 2: cells hidden again after a pass are rounded up; 3: without float's noise
+    # 2: cells masked again after a step are rounded up; 3: without float's noise
     version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "discover": ("split",),
@@ -157,7 +157,8 @@ class Evaluate:
             depth_annotator=by,
             depth_units=annotator.units,
             sampling=(
-                f"{how.n_steps} passes a frame, temperature {how.temperature:g}, {how.order} order, {self.precision}"
+                f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, {how.order} "
+                f"order, {self.precision}"
             ),
             seed=self.seed,
         )

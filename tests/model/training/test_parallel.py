@@ -138,7 +138,7 @@ def test_workers_draw_the_noise_of_the_global_batch(n, context):
     for rank in range(n):
         part = part_of(batch, Workers(rank, n))
         found = corrupt(part.rgb_tokens, part.depth_tokens, masking, noise(), part.workers)
-        for name in ("rgb", "depth", "hidden"):
+        for name in ("rgb", "depth", "masked"):
             assert torch.equal(getattr(found, name), getattr(whole, name)[rank::n]), name
 
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from model.magvit2.autoencoder import MagvitTokenizer
-from model.magvit2.batched import bytes_per_frame, decode_frames, encode_frames, piece_sizes
+from model.magvit2.batched import bytes_per_frame, chunk_sizes, decode_frames, encode_frames
 from model.magvit2.config import MagvitConfig, one_x, small, tencent, tiny
 
 SMALLEST = MagvitConfig(
@@ -78,8 +78,8 @@ def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int)
 
 
 @given(n=st.integers(1, 200), frame_bytes=st.integers(1, 1000), budget=st.integers(1, 5000))
-def test_pieces_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: int, budget: int):
-    sizes = piece_sizes(n, frame_bytes, budget)
+def test_chunks_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: int, budget: int):
+    sizes = chunk_sizes(n, frame_bytes, budget)
     assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
     assert max(sizes) * frame_bytes <= budget or max(sizes) == 1
     assert len(sizes) == 1 or -(-n // (len(sizes) - 1)) * frame_bytes > budget, (

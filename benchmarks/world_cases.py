@@ -7,14 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from measuring import Arm, take_turns
+from measuring import Variant, interleave
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.world import config as sizes
-from model.world.cache import Tokens, as_pair
+from model.world.cache import FrameTokens, as_pair
 from model.world.config import TOKEN_VOCAB, SamplingConfig, WorldModelConfig
-from model.world.dual_branch import DualBranchWorldModel, Hidden
+from model.world.dual_branch import DualBranchWorldModel, HiddenStates
 from model.world.sampling import draw_orders, fill, rollout
 
 SIZES = {"tiny": sizes.tiny, "small": sizes.small, "medium": sizes.medium, "large": sizes.large}
@@ -27,12 +27,12 @@ def noise(device: torch.device) -> torch.Generator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Case:
     """A model with a window of frames and actions to generate from; greedy, in random order."""
 
     name: str
     model: DualBranchWorldModel
-    clip: Tokens
+    clip: FrameTokens
     actions: torch.Tensor
 
     @property
@@ -50,7 +50,7 @@ class Subject:
         *,
         graph: bool = False,
         on_frame: Callable[[int], None] | None = None,
-    ) -> Tokens:
+    ) -> FrameTokens:
         """Frame 0 and `n_new` after it, our way; actions start over after a window of them."""
         actions = self.actions[:, torch.arange(1 + n_new, device=self.device) % WINDOW]
         config, start = SamplingConfig(n_steps=n_steps), self.clip[:1]
@@ -64,11 +64,11 @@ class Subject:
             on_frame=on_frame,
         )
 
-    def window_frame(self, made: Tokens, t: int, n_steps: int) -> Tokens:
-        """Frame t after those in `made`, the plain way: the whole window in every pass, nothing
+    def window_frame(self, made: FrameTokens, t: int, n_steps: int) -> FrameTokens:
+        """Frame t after those in `made`, the plain way: the whole window at every step, nothing
         kept.
 
-        Frames after t are hidden. The noise is that which `generate` has for this frame.
+        Frames after t are masked. The noise is that which `generate` has for this frame.
         """
         later = torch.arange(WINDOW, device=self.device).view(1, WINDOW, 1, 1) > t
         config, generator, cells = (
@@ -81,16 +81,16 @@ class Subject:
                 config, (*cells, self.model.config.n_cells), generator, self.device
             )
 
-        def predict(new: Tokens, hidden: torch.Tensor) -> Hidden:
+        def predict(new: FrameTokens, masked: torch.Tensor) -> HiddenStates:
             window = made[:t].then(new).then(self.clip[t + 1 :])
             unknown = later.expand_as(window.rgb).clone()
-            unknown[:, t : t + 1] = hidden
+            unknown[:, t : t + 1] = masked
             return self.model(*as_pair(window), self.actions, unknown)[t : t + 1]
 
         with torch.no_grad():
             return fill(self.model, predict, self.clip[:1], config, orders, generator)
 
-    def in_its_precision(self) -> "Subject":
+    def in_its_precision(self) -> "Case":
         """Weights in bfloat16 on a GPU."""
         return (
             replace(self, model=deepcopy(self.model).bfloat16())
@@ -99,7 +99,7 @@ class Subject:
         )
 
 
-def subject(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Subject:
+def make_case(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Case:
     torch.manual_seed(SEED)
     model = DualBranchWorldModel(config).eval().requires_grad_(False)
     for (
@@ -107,9 +107,9 @@ def subject(name: str, config: WorldModelConfig, device: torch.device, n_clips: 
     ) in model.parameters():  # also those that start at 0, or whole blocks would do nothing
         torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rgb, depth = torch.randint(TOKEN_VOCAB, (2, n_clips, WINDOW, *config.grid)).to(device)
-    clip = Tokens(rgb, depth if config.depth_branch else None)
+    clip = FrameTokens(rgb, depth if config.depth_branch else None)
     actions = torch.randn(n_clips, WINDOW, config.action_dim).to(device)
-    return Subject(name=name, model=model.to(device), clip=clip, actions=actions)
+    return Case(name=name, model=model.to(device), clip=clip, actions=actions)
 
 
 def unfused(work: Callable[[], object]) -> Callable[[], object]:
@@ -133,8 +133,11 @@ def limits(d_model: int, device: torch.device) -> tuple[float, float]:
     )
     source = torch.zeros(1 << 28 if device.type == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
-    arms = {"product": Arm(work=lambda: x @ w), "copy": Arm(work=lambda: target.copy_(source))}
-    times = take_turns(arms, 20, device)
+    variants = {
+        "product": Variant(work=lambda: x @ w),
+        "copy": Variant(work=lambda: target.copy_(source)),
+    }
+    times = interleave(variants, 20, device)
     return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times[
         "copy"
     ].least
@@ -146,7 +149,7 @@ def flops_per_frame(config: WorldModelConfig, n_steps: int) -> int:
         model = DualBranchWorldModel(config)
         rgb, depth = torch.zeros(2, 1, 1, *config.grid, dtype=torch.long)
         actions = torch.zeros(1, 2, config.action_dim)
-    start = Tokens(rgb, depth if config.depth_branch else None)
+    start = FrameTokens(rgb, depth if config.depth_branch else None)
     with FlopCounterMode(display=False) as counter:
         rollout(model, start, actions, SamplingConfig(n_steps=n_steps), torch.Generator())
     return counter.get_total_flops()
