@@ -9,7 +9,7 @@ from stages.base import Resources
 ASKS = {"CPU": "cpus", "GPU": "gpus", "memory": "memory_gb"}
 
 
-def pick_device(stage: Any) -> str:
+def device_of_stage(stage: Any) -> str:
     """`cuda` for stages that ask for a GPU, `cpu` for all others: on Ray as in this process.
 
     Raises RuntimeError where a GPU is asked for and torch has none here.
