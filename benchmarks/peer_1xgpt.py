@@ -17,11 +17,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from measuring import Conditions, Row, Variant, commit, interleave
+from peer_weights import from_peer
 from torch import Tensor, nn
 from world_cases import SEED, Case, noise
 from world_generation import Plan, require_equal
 
-from benchmarks.peer_weights import from_peer
 from model.world.cache import FrameTokens
 from model.world.config import TOKEN_VOCAB
 

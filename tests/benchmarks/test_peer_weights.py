@@ -5,9 +5,9 @@ matrix products.
 import pytest
 import torch
 import torch.nn.functional as F
+from peer_weights import from_peer
 from torch import Tensor
 
-from benchmarks.peer_weights import from_peer
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
