@@ -24,9 +24,8 @@ from model.spatial_tracker.predictor import Tracks, track_points
 from model.training.loop import LossFn, TrainConfig
 from stages.annotator_training.train import train_annotator
 from stages.base import Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
-from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, strip
-from stages.drawing.pictures import spread as spread_frames
+from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread_rows, usable_rows
+from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, spread, strip
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
 from storage.stores.results import Result, ResultWriter
@@ -95,7 +94,7 @@ class TrainSpatialTracker:
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        held_out = read_clips(rows, spread_rows(usable_rows(rows, "val"), self.n_val_clips))
         return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> SpatialTracker:
@@ -218,7 +217,7 @@ class TrainSpatialTracker:
 
     def picture(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> bytes:
         """Held-out clips: estimated over true tracks."""
-        shown, strips = spread_frames(clips["rgb"].shape[1], PICTURE_FRAMES), []
+        shown, strips = spread(clips["rgb"].shape[1], PICTURE_FRAMES), []
         for i in range(min(PICTURE_CLIPS, len(clips["rgb"]))):
             found, n = self.estimate(model, clips, i), self.val_points
             mine = draw_tracks(clips["rgb"][i], found.tracks[0], found.visible[0])[shown]

@@ -23,10 +23,9 @@ from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
 from stages.annotator_training.train import train_annotator
 from stages.base import Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, raw_draws, spread_rows, usable_rows
 from stages.depth.video_depth_anything import to_estimate
-from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, strip
-from stages.drawing.pictures import spread as spread_frames
+from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
 from stages.label_quality.scores import FARTHEST_M
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
@@ -91,7 +90,7 @@ class TrainVideoDepth:
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        held_out = read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        held_out = read_clips(rows, spread_rows(usable_rows(rows, "val"), self.n_val_clips))
         return train_annotator(self, rows, held_out, out, progress)
 
     def build(self) -> VideoDepth:
@@ -183,7 +182,7 @@ class TrainVideoDepth:
     def picture(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> bytes:
         """Held-out clips: camera, estimated and true depth, each in its own range of colours."""
         few = {name: array[:PICTURE_CLIPS] for name, array in clips.items()}
-        shown, strips = spread_frames(few["rgb"].shape[1], PICTURE_FRAMES), []
+        shown, strips = spread(few["rgb"].shape[1], PICTURE_FRAMES), []
         for i, inverse in enumerate(self.estimate(model, few)):
             valid, true = (
                 few["depth_known"][i],

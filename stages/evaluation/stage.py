@@ -18,7 +18,7 @@ from model.training.checkpoint import write_whole
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from stages.base import Progress, Resources
-from stages.batches import spread, usable_rows
+from stages.batches import spread_rows, usable_rows
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
@@ -96,7 +96,7 @@ class Evaluate:
         progress: Progress,
     ) -> dict[str, float]:
         usable = usable_rows(rows, self.split)
-        chosen = spread(usable, self.n_clips)
+        chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
         per_clip, shown = self.score(networks, rows, chosen, others, progress)
@@ -124,7 +124,7 @@ class Evaluate:
         kept.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
-        pictured = set(spread(np.arange(len(chosen)), self.n_pictures).tolist())
+        pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         per_clip: list[Scores] = []
         shown: list[tuple[int, ClipVideos]] = []
         progress(0, len(chosen), "generating")

@@ -32,7 +32,7 @@ from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, spread_rows, usable_rows
 from stages.drawing.loss_plot import plot_losses
 from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
@@ -198,7 +198,7 @@ class TrainWorldModel:
             )
             write_whole(
                 folder / ACTIVE_FILE,
-                active_table(data, rows["keypoints"], spread(used, STATS_CLIPS)),
+                active_table(data, rows["keypoints"], spread_rows(used, STATS_CLIPS)),
             )
             if best := run.best():
                 best.load_weights(model)
@@ -292,7 +292,7 @@ class TrainWorldModel:
 
     def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
         chosen, clip_ids = (
-            spread(self.rows_of(rows, "val"), self.n_val_clips),
+            spread_rows(self.rows_of(rows, "val"), self.n_val_clips),
             rows["rgb_tokens"].clip_ids,
         )
         parts = [
@@ -309,7 +309,7 @@ class TrainWorldModel:
         if self.start_from is not None:
             return card_stats(read_header(self.start_from.resolve())["card"])
         actions = pick_substeps(
-            clip.gather("actions", spread(used, STATS_CLIPS)), self.model.action_substeps
+            clip.gather("actions", spread_rows(used, STATS_CLIPS)), self.model.action_substeps
         )
         return ActionStats.measure(torch.from_numpy(actions))
 
