@@ -29,13 +29,14 @@ import torch
 from model.spatial_tracker import config as tracker_sizes
 from model.spatial_tracker.cost import predict_cost
 from model.spatial_tracker.model import SpatialTracker
-from model.spatial_tracker.predictor import first_frame_grid, track_points
+from model.spatial_tracker.predictor import track_points
 from model.training.checkpoint import save_model
 from model.training.peak_flops import device_name, measure_peak
 from model.video_depth import config as depth_sizes
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size
+from stages.keypoints.stage import grid_queries
 
 FRAMES, SIDE, GRID, SUPPORT = 16, 256, 32, 36
 DEPTH = {
@@ -162,7 +163,7 @@ def tracker_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
     network = SpatialTracker(config).to(setting.device).eval()
     frames = clips(setting.batch)
     depth = np.random.default_rng(1).uniform(0.5, 2, frames.shape[:-1]).astype(np.float32)
-    queries = first_frame_grid(GRID, SIDE, SIDE)
+    queries = np.insert(grid_queries(GRID, (SIDE, SIDE)), 0, 0, axis=1)  # all in frame 0
     cost = predict_cost(config, setting.batch, FRAMES, len(queries) + SUPPORT)
     work = lambda: track_points(network, frames, depth, queries, precision=setting.precision)  # noqa: E731
     return work, cost.flops, cost.peak_bytes

@@ -38,13 +38,6 @@ def signs_from_ids(ids: Int[Tensor, "b gh gw"], n_bits: int) -> Float[Tensor, "b
     return bits.to(torch.float32) * 2 - 1
 
 
-def split_ids(ids: Int[Tensor, "*i"], factor_size: int = FACTOR_SIZE) -> Int[Tensor, "*i 2"]:
-    """An 18-bit id as two factors in [0, 512): factor 0 = id % 512 (bits 0-8), factor 1 = id // 512
-    (bits 9-17).
-    """
-    return torch.stack((ids % factor_size, ids // factor_size), dim=-1)
-
-
-def join_ids(factors: Int[Tensor, "*i 2"], factor_size: int = FACTOR_SIZE) -> Int[Tensor, "*i"]:
-    """The inverse of `split_ids`."""
-    return factors[..., 0] + factors[..., 1] * factor_size
+def split_ids(ids: Int[Tensor, "*i"]) -> Int[Tensor, "*i 2"]:
+    """The two factors in [0, 512) of 18-bit ids: id % 512 (bits 0-8) and id // 512 (bits 9-17)."""
+    return torch.stack((ids % FACTOR_SIZE, ids // FACTOR_SIZE), dim=-1)

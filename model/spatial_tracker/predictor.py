@@ -44,13 +44,6 @@ class Tracks:
     ]  # whether that is large enough; always in the query's own frame
 
 
-def first_frame_grid(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
-    """Queries (frame 0, x, y) at the centres of grid x grid equal cells of the picture, row by row."""
-    cells = (np.arange(grid) + 0.5) / grid
-    x, y = np.meshgrid(cells * width - 0.5, cells * height - 0.5)
-    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
-
-
 def support_points(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
     """Queries (frame 0, x, y) of the grid that accompanies others, row by row, in pictures of the
     working size.

@@ -69,6 +69,3 @@ class ActionStats:
 
     def normalise(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
         return (actions - self.mean.to(actions)) / self.std.to(actions)
-
-    def undo(self, normalised: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
-        return normalised * self.std.to(normalised) + self.mean.to(normalised)

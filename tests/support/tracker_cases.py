@@ -1,5 +1,6 @@
 """Small trackers with weights that do something, and clips for them."""
 
+import numpy as np
 import torch
 from golden_weights import golden_state
 from torch import Tensor
@@ -49,6 +50,13 @@ def clip(b: int = 1, t: int = 9, side: int = 64, seed: int = 0) -> tuple[Tensor,
         0, (b, t)
     )
     return 255 * fine[:, :, :3], 1 + 2 * fine[:, :, 3]
+
+
+def first_frame_queries(grid: int, side: int = 64) -> np.ndarray:
+    """(frame 0, x, y) at the centres of grid x grid equal cells, row by row."""
+    centres = (np.arange(grid) + 0.5) / grid * side - 0.5
+    x, y = np.meshgrid(centres, centres)
+    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
 def queries(

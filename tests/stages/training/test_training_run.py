@@ -2,6 +2,7 @@ import csv
 import os
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -214,7 +215,7 @@ def test_what_is_measured_sampled_and_best_is_the_average(tmp_path):
             loss_fn,
             batch_at,
             CONFIG,
-            on_step=lambda report: averages.append(report.capture().ema or {}),
+            on_step=lambda report: averages.append(deepcopy(report.state().ema) or {}),
         )
 
     def measured(model: nn.Module) -> float:
