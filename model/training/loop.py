@@ -326,8 +326,8 @@ class _Run:
     ):
         if discriminator is not None and parallel.workers.n > 1:
             raise ValueError(
-                f"{parallel.workers.n} workers and a discriminator: this loop trains a discriminator "
-                "in one process only; use 1 worker"
+                f"{parallel.workers.n} workers and a discriminator: it is trained in one process "
+                "only, use 1 worker"
             )
         self.config, self.guard, self.parallel, self.step = config, guard, parallel, 0
         self.learner = _Learner(

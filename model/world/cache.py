@@ -50,7 +50,7 @@ Predict = Callable[[FrameTokens, Bool[Tensor, "b t gh gw"]], HiddenStates]
 
 
 class KVCache:
-    """Keys and values of the frames that are done, so that the model runs over the newest ones only.
+    """Keys and values of finished frames, so that the model runs over the newest ones only.
 
     Frame p has slot p mod (n_frames + 1): enough for a new frame and the one before it to see all
     they may. A forward pass overwrites the slots of its frames; one over a frame without masked
@@ -67,8 +67,8 @@ class KVCache:
     def commit(self, prompt: FrameTokens) -> None:
         """Fills the cache with known frames 0, 1, ...
 
-        First as many at once as there are slots, then two at a time: they overwrite no slot that
-        one of them still reads.
+        First as many at once as there are slots, then two at a time: these overwrite no slot of a
+        frame that they still see.
         """
         n, stop = prompt.rgb.shape[1], 0
         while stop < n:
@@ -78,7 +78,7 @@ class KVCache:
             )
 
     def predict_at(self, made: FrameTokens, at: Int[Tensor, " 1"]) -> Predict:
-        """Predicts frame `at`; the first call also commits the frame before it, as it is in `made`."""
+        """A predictor of frame `at`; its first call also commits the frame before, from `made`."""
         calls = 0
 
         def predict(new: FrameTokens, masked: Bool[Tensor, "b 1 gh gw"]) -> HiddenStates:
@@ -109,7 +109,7 @@ class KVCache:
 
 
 class FullRecompute:
-    """Runs the model over all frames at every step: the slow reference that `KVCache` must equal."""
+    """Runs the model over all frames at every step: the slow reference for `KVCache`."""
 
     def __init__(self, model: DualBranchWorldModel, actions: Float[Tensor, "b t *substeps a"]):
         self.model, self.actions = model, actions
