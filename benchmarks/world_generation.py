@@ -13,7 +13,7 @@ from world_cases import Case, flops_per_frame, make_case, unfused
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.batched import decode_frames
-from model.magvit2.config import published
+from model.magvit2.config import one_x
 from model.magvit2.config import tiny as tiny_tokenizer
 from model.world.cache import FrameTokens, KVCache, as_pair
 from model.world.config import small
@@ -144,9 +144,7 @@ def latencies(s: Case, n_steps: int, n_new: int) -> str:
 
 def with_pixels(s: Case, n_steps: int, plan: Plan) -> Row:
     """Frames a second with their tokens alone, and with RGB pixels decoded from them."""
-    config, name = (
-        (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (published(), "published")
-    )
+    config, name = (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (one_x(), "published")
     tokenizer = MagvitTokenizer(config).eval().requires_grad_(False).to(s.device)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     s = s.in_its_precision()

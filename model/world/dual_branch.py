@@ -253,8 +253,8 @@ class DualBranchWorldModel(nn.Module):
         c = self.config
         if c.time_positions != "rotary" and n_frames > c.n_frames:
             raise ValueError(
-                f"{n_frames} frames, but {c.time_positions} time positions end at {c.n_frames}; use "
-                "'rotary'"
+                f"{n_frames} frames, but {c.time_positions} time positions end at {c.n_frames}; "
+                "use 'rotary'"
             )
 
 
