@@ -1,4 +1,4 @@
-"""1xgpt's weights in a model of ours with the same layout: generation is measured against that peer.
+"""1xgpt's weights in a model of ours with the same layout, to measure generation against it.
 
 1xgpt (1x-technologies/1xgpt on GitHub, Apache-2.0) has one branch, no actions, a position table
 over frames and cells, and no norm before time attention or after the last block. `peer_names` maps

@@ -1,6 +1,4 @@
-"""What the benchmarks of the world model run: models with random weights, clips with random tokens,
-and two ways to generate from them.
-"""
+"""The world model's benchmark cases: random weights and tokens, and two ways to generate."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -28,7 +26,7 @@ def noise(device: torch.device) -> torch.Generator:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A model with a window of frames and actions to generate from; greedy, in random order."""
+    """A model with a window of frames and actions to generate from; greedy, random order."""
 
     name: str
     model: DualBranchWorldModel
@@ -51,7 +49,7 @@ class Case:
         graph: bool = False,
         on_frame: Callable[[int], None] | None = None,
     ) -> FrameTokens:
-        """Frame 0 and `n_new` after it, our way; actions start over after a window of them."""
+        """Frame 0 and `n_new` predicted ones, our way; actions repeat after each window."""
         actions = self.actions[:, torch.arange(1 + n_new, device=self.device) % WINDOW]
         config, start = SamplingConfig(n_steps=n_steps), self.clip[:1]
         return rollout(
@@ -65,21 +63,15 @@ class Case:
         )
 
     def window_frame(self, made: FrameTokens, t: int, n_steps: int) -> FrameTokens:
-        """Frame t after those in `made`, the plain way: the whole window at every step, nothing
-        kept.
+        """Frame t, the plain way: the whole window runs at every step, and nothing is kept.
 
-        Frames after t are masked. The noise is that which `generate` has for this frame.
+        It follows those in `made`; frames after t are masked. The noise is that of `generate`.
         """
         later = torch.arange(WINDOW, device=self.device).view(1, WINDOW, 1, 1) > t
-        config, generator, cells = (
-            SamplingConfig(n_steps=n_steps),
-            noise(self.device),
-            (self.n_clips, 1),
-        )
+        config, generator = SamplingConfig(n_steps=n_steps), noise(self.device)
+        cells = (self.n_clips, 1, self.model.config.n_cells)
         for _ in range(t):
-            orders = draw_orders(
-                config, (*cells, self.model.config.n_cells), generator, self.device
-            )
+            orders = draw_orders(config, cells, generator, self.device)
 
         def predict(new: FrameTokens, masked: torch.Tensor) -> HiddenStates:
             window = made[:t].then(new).then(self.clip[t + 1 :])
@@ -91,20 +83,16 @@ class Case:
             return fill(self.model, predict, self.clip[:1], config, orders, generator)
 
     def in_its_precision(self) -> "Case":
-        """Weights in bfloat16 on a GPU."""
-        return (
-            replace(self, model=deepcopy(self.model).bfloat16())
-            if self.device.type == "cuda"
-            else self
-        )
+        """The case with bfloat16 weights on a GPU, as it is on a CPU."""
+        if self.device.type != "cuda":
+            return self
+        return replace(self, model=deepcopy(self.model).bfloat16())
 
 
 def make_case(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Case:
     torch.manual_seed(SEED)
     model = DualBranchWorldModel(config).eval().requires_grad_(False)
-    for (
-        weight
-    ) in model.parameters():  # also those that start at 0, or whole blocks would do nothing
+    for weight in model.parameters():  # also of those that start at 0, which would do nothing
         torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rgb, depth = torch.randint(TOKEN_VOCAB, (2, n_clips, WINDOW, *config.grid)).to(device)
     clip = FrameTokens(rgb, depth if config.depth_branch else None)
@@ -113,7 +101,7 @@ def make_case(name: str, config: WorldModelConfig, device: torch.device, n_clips
 
 
 def unfused(work: Callable[[], object]) -> Callable[[], object]:
-    """The same with attention multiplied out, as without a fused kernel."""
+    """The same work without a fused attention kernel."""
 
     def run() -> object:
         with sdpa_kernel(SDPBackend.MATH):
@@ -123,14 +111,10 @@ def unfused(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def limits(d_model: int, device: torch.device) -> tuple[float, float]:
-    """FLOP/s of a product of the model's shapes, in its precision, and bytes/s read and written by
-    a copy.
-    """
+    """FLOP/s of products of the model's shapes, in its precision, and bytes/s of a copy."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    x, w = (
-        torch.randn(4096, d_model).to(device, dtype),
-        torch.randn(d_model, 4 * d_model).to(device, dtype),
-    )
+    x = torch.randn(4096, d_model).to(device, dtype)
+    w = torch.randn(d_model, 4 * d_model).to(device, dtype)
     source = torch.zeros(1 << 28 if device.type == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
     variants = {
@@ -138,13 +122,12 @@ def limits(d_model: int, device: torch.device) -> tuple[float, float]:
         "copy": Variant(work=lambda: target.copy_(source)),
     }
     times = interleave(variants, 20, device)
-    return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times[
-        "copy"
-    ].least
+    flops, n_bytes = 2 * x.numel() * w.shape[1], 2 * source.nbytes
+    return flops / times["product"].least, n_bytes / times["copy"].least
 
 
 def flops_per_frame(config: WorldModelConfig, n_steps: int) -> int:
-    """Of generating one frame of one clip with the cache, counted on shapes alone."""
+    """FLOPs of generating a frame of a clip with the cache, counted on meta tensors."""
     with torch.device("meta"):
         model = DualBranchWorldModel(config)
         rgb, depth = torch.zeros(2, 1, 1, *config.grid, dtype=torch.long)

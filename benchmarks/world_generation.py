@@ -1,6 +1,4 @@
-"""Generation, timed: our way against the plain one, against the machine, with pixels, with one
-branch.
-"""
+"""Generation, timed: against the plain way, product rates and one branch, and with pixels."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from measuring import Conditions, Row, Variant, interleave, settle
+from measuring import Conditions, Row, Variant, interleave, synchronize
 from world_cases import Case, flops_per_frame, make_case, unfused
 
 from model.magvit2.autoencoder import MagvitTokenizer
@@ -20,7 +18,7 @@ from model.world.config import small
 from model.world.dual_branch import parameter_counts
 from model.world.sampling import compile_blocks
 
-EQUAL = 0.999  # share of tokens; two factors whose scores agree to six digits may fall either way
+EQUAL = 0.999  # share of tokens: factors whose scores agree to six digits may swap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +31,10 @@ class Plan:
 
 
 def against_the_plain_way(s: Case, n_steps: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
-    """G2: compiled blocks are compared with compiled blocks, all else with eager ones."""
+    """G2: compiled blocks are compared with compiled blocks, all others with eager ones."""
     require_equal_tokens(s, n_steps, plan)
     s = s.in_its_precision()
-    made, new, floor = s.generate(n_steps, 15), plan.n_new, 4.0 if s.device.type == "cuda" else 9.0
+    made, new = s.generate(n_steps, 15), plan.n_new
     variants = {
         "ours": Variant(work=lambda: s.generate(n_steps, new), n_items=new),
         "window": Variant(work=lambda: s.window_frame(made, 15, n_steps)),
@@ -53,12 +51,12 @@ def against_the_plain_way(s: Case, n_steps: int, plan: Plan, seen: Conditions) -
             work=lambda: s.generate(n_steps, new, graph=True), n_items=new
         )
     times = interleave(variants, plan.rounds, s.device)
+    floor = 4.0 if s.device.type == "cuda" else 9.0
     for name, found in times.items():
         ours = times["ours, compiled" if "compiled" in name else "ours"]
-        ratio, judged = (
-            found.least / ours.least,
-            name in ("window", "window, compiled") and n_steps == 2,
-        )
+        ratio, verdict = found.least / ours.least, ""
+        if name in ("window", "window, compiled") and n_steps == 2:
+            verdict = f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})"
         yield {
             "model": s.name,
             "steps": n_steps,
@@ -67,16 +65,12 @@ def against_the_plain_way(s: Case, n_steps: int, plan: Plan, seen: Conditions) -
             "a frame: least (median)": found,
             "frames/s": f"{s.n_clips / found.least:.3g}",
             "over ours": f"{ratio:.2f} ({found.median / ours.median:.2f})",
-            "G2": f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})"
-            if judged
-            else "",
+            "G2": verdict,
         }
 
 
 def require_equal_tokens(s: Case, n_steps: int, plan: Plan) -> None:
-    """All ways give the same tokens for a frame after the same frames; in float32, where sums
-    decide few of them.
-    """
+    """Ends the benchmark if ways differ in a frame's tokens; in float32, where few are close."""
     made, what = s.generate(n_steps, 15), f"{s.name}, {n_steps} steps"
     for t in (1, 9, 15):
         require_equal(made[t : t + 1], s.window_frame(made, t, n_steps), f"{what}, frame {t}")
@@ -94,25 +88,25 @@ def compiled(s: Case) -> Case:
 
 
 def require_equal(a: FrameTokens, b: FrameTokens, what: str) -> None:
-    """Ends the benchmark where two ways give other tokens."""
+    """Ends the benchmark if two ways give different tokens."""
     pairs = zip(as_pair(a), as_pair(b), strict=True)
     shares = [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
     if min(shares) < EQUAL:
         raise SystemExit(
-            f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; nothing is timed"
+            f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; "
+            "nothing is timed"
         )
 
 
 def against_the_machine(s: Case, n_steps: int, product_rate: float, plan: Plan) -> Row:
-    """G7: frames a second over what products at the measured rate would allow; on a GPU also a
-    frame's latency.
-    """
+    """G7: frames a second over those at the measured product rate; on a GPU also latencies."""
     s = s.in_its_precision()
     on_gpu, flops = s.device.type == "cuda", flops_per_frame(s.model.config, n_steps)
     variant = Variant(
         work=lambda: s.generate(n_steps, plan.n_new, graph=on_gpu), n_items=plan.n_new
     )
     rate = s.n_clips / interleave({"ours": variant}, plan.rounds, s.device)["ours"].least
+    latency = latencies(s, n_steps, plan.n_new) if on_gpu else "not measured"
     return {
         "model": s.name,
         "steps": n_steps,
@@ -121,30 +115,29 @@ def against_the_machine(s: Case, n_steps: int, product_rate: float, plan: Plan) 
         "frames/s": f"{rate:.3g}",
         "frames/s that products allow": f"{product_rate / flops:.3g}",
         "share": f"{100 * rate * flops / product_rate:.0f} %",
-        "ms a frame, 10 / 50 / 90 %": latencies(s, n_steps, plan.n_new)
-        if on_gpu
-        else "not measured",
+        "ms a frame, 10 / 50 / 90 %": latency,
     }
 
 
 def latencies(s: Case, n_steps: int, n_new: int) -> str:
-    """Each frame waited for before the next one is queued."""
+    """Quantiles of a frame's ms; each frame is finished before the next one is queued."""
     ends: list[float] = []
 
     def wait(t: int) -> None:
-        settle(s.device)
+        synchronize(s.device)
         ends.append(time.perf_counter())
 
     s.generate(n_steps, n_new, graph=True, on_frame=wait)
     between = torch.tensor(ends).double().diff()[2:] * 1e3  # the first ones warm up and capture
-    return " / ".join(
-        f"{q:.2f}" for q in between.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
-    )
+    quantiles = between.quantile(torch.tensor([0.1, 0.5, 0.9]).double())
+    return " / ".join(f"{q:.2f}" for q in quantiles.tolist())
 
 
 def with_pixels(s: Case, n_steps: int, plan: Plan) -> Row:
-    """Frames a second with their tokens alone, and with RGB pixels decoded from them."""
-    config, name = (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (one_x(), "published")
+    """Frames a second as tokens alone, and with RGB pixels decoded from them."""
+    config, name = one_x(), "published"
+    if s.name == "tiny":
+        config, name = tiny_tokenizer(16), "tiny(16)"
     tokenizer = MagvitTokenizer(config).eval().requires_grad_(False).to(s.device)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     s = s.in_its_precision()
@@ -175,7 +168,7 @@ def with_pixels(s: Case, n_steps: int, plan: Plan) -> Row:
 def two_branches_against_one(
     device: torch.device, n_clips: int, plan: Plan, seen: Conditions
 ) -> Row:
-    """G3: two branches of 16 layers against one of 32, which has about as many parameters."""
+    """G3: two branches of 16 layers against one of 32, with about as many parameters."""
     two = make_case(
         "two", small(n_layers=16, action_conditioning="add"), device, n_clips
     ).in_its_precision()
@@ -203,7 +196,7 @@ def two_branches_against_one(
 
 
 def cache_memory(s: Case) -> Row:
-    """G13: the cache's bytes against the formula: keys and values of a window and one frame."""
+    """G13: the cache's bytes against the formula: keys and values of a window and a frame."""
     s = s.in_its_precision()
     c = s.model.config
     cache = KVCache(s.model, s.actions).cache
