@@ -1,14 +1,13 @@
-"""How fast the annotators run here: clips a second, share of the measured product rate, memory; and
-what a stage adds.
+"""Speed and memory of the annotators on this machine, and the overhead of their stages.
 
-    python benchmarks/annotators.py                          # tiny networks, a minute or two on a CPU
-    python benchmarks/annotators.py --networks vda-vits spatracker --batches 1 4 --precisions float32 float16
-    python benchmarks/annotators.py --stage 64               # also the Ray stages on 64 clips over their bare loops
+    python benchmarks/annotators.py                     # tiny networks, a minute or two on a CPU
+    python benchmarks/annotators.py --networks vda-vits spatracker --precisions float32 float16
+    python benchmarks/annotators.py --stage 64          # also the Ray stages against bare loops
 
-A clip is 16 frames of 256 px, 1024 tracked points. Weights are random: speed does not depend on
-them. "Of the product rate" is the network's counted operations a second over that of plain matrix
-products of the same type, measured in this run. Memory on a GPU is the allocator's peak, on a CPU
-the growth of the process, both beside what was predicted.
+A clip is 16 frames of 256 px, with 1024 tracked points. Weights are random: speed does not depend
+on them. "Of the product rate" is the network's operations a second over those of plain matrix
+products of the same type, measured in this run. Memory is the allocator's peak on a GPU, the growth
+of the process on a CPU, next to the prediction.
 """
 
 import argparse
@@ -29,7 +28,7 @@ import torch
 from model.spatial_tracker import config as tracker_sizes
 from model.spatial_tracker.cost import predict_cost
 from model.spatial_tracker.model import SpatialTracker
-from model.spatial_tracker.predictor import support_points, track_points
+from model.spatial_tracker.predictor import track_points
 from model.training.checkpoint import save_model
 from model.training.peak_flops import device_name, measure_peak
 from model.video_depth import config as depth_sizes
@@ -37,6 +36,7 @@ from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size
 from stages.clip_format import ClipFormat
+from stages.keypoints.stage import grid_queries
 
 FRAMES, SIDE, GRID, SUPPORT = 16, 256, 32, 36
 DEPTH = {
@@ -60,13 +60,13 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """flops and predicted: of one call on `batch` clips, and its memory in bytes."""
+    """One call on `batch` clips."""
 
     least_s: float
     median_s: float
     flops: float
-    predicted: float
-    measured: float
+    predicted: float  # bytes
+    measured: float  # bytes
 
     def line(self, setting: Setting, peak_flops: float) -> str:
         clips_s = setting.batch / self.least_s
@@ -99,12 +99,13 @@ def main() -> None:
         type=int,
         default=0,
         metavar="CLIPS",
-        help="also the Ray stages, on so many clips",
+        help="also the Ray stages, on this many clips",
     )
     arguments = parser.parse_args()
     print(header(arguments.device))
     print(
-        "| network | clips at once | precision | clips/s | ms/frame | of the product rate | GB measured / predicted |"
+        "| network | clips at once | precision | clips/s | ms/frame | of the product rate "
+        "| GB measured / predicted |"
     )
     print("|---|---|---|---|---|---|---|")
     for precision in arguments.precisions:
@@ -123,7 +124,10 @@ def main() -> None:
 def header(device: str) -> str:
     load = os.getloadavg()[0]
     where = device_name(torch.device(device))
-    return f"{where}; torch {torch.__version__}, Python {platform.python_version()}; load {load:.1f} at the start\n"
+    return (
+        f"{where}; torch {torch.__version__}, Python {platform.python_version()}; load {load:.1f} "
+        "at the start\n"
+    )
 
 
 def clips(n: int) -> np.ndarray:
@@ -163,7 +167,7 @@ def tracker_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
     network = SpatialTracker(config).to(setting.device).eval()
     frames = clips(setting.batch)
     depth = np.random.default_rng(1).uniform(0.5, 2, frames.shape[:-1]).astype(np.float32)
-    queries = support_points(GRID, SIDE, SIDE)
+    queries = np.insert(grid_queries(GRID, (SIDE, SIDE)), 0, 0, axis=1)  # all in frame 0
     cost = predict_cost(config, setting.batch, FRAMES, len(queries) + SUPPORT)
     work = lambda: track_points(network, frames, depth, queries, precision=setting.precision)  # noqa: E731
     return work, cost.flops, cost.peak_bytes
@@ -171,32 +175,31 @@ def tracker_work(setting: Setting) -> tuple[Callable[[], object], float, float]:
 
 def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    work()  # ends with a copy to the CPU, so a GPU is done, too
+    work()  # ends with a copy to the CPU, which waits for a GPU
     return time.perf_counter() - began
 
 
 def memory_now(device: str) -> float:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-        return 0.0  # the weights are part of what is predicted
+        return 0.0  # the prediction includes the weights
     return memory_peak(device)
 
 
 def memory_peak(device: str) -> float:
-    """A process's peak never falls: after a larger network, a smaller one shows no growth."""
+    """A process's peak never falls: after a large network, a smaller one shows no growth."""
     if device != "cpu":
         return float(torch.cuda.max_memory_allocated())
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-# -- what a stage adds -------------------------------------------------------------------------------------------------
+# -- the overhead of a stage -----------------------------------------------------------------------
 
 
 def stage_rows(n_clips: int, device: str) -> list[str]:
-    """Seconds a clip in the Ray stage, reading and storing included, over those of its function on
-    arrays in memory.
+    """Table lines: seconds a clip in the Ray stage, with reading and storing, and in a bare loop.
 
-    With `device` cuda, annotators take the GPU, in the stage and in the bare loop.
+    With `device` cuda annotators use the GPU, in the stage and in the bare loop.
     """
     import overhead
     import ray
@@ -208,9 +211,8 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     from storage.stores.records import StoreRef
 
     n_gpus = n_gpus_of(device)
-    ray.init(
-        "local", num_cpus=1, num_gpus=n_gpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )  # fmt: skip
+    quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init("local", num_cpus=1, num_gpus=n_gpus, include_dashboard=False, **quietly)
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         made: dict[str, StoreRef] = {}
@@ -226,15 +228,11 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
             def note(done: int, total: int, note: str = "", marks: list = marks) -> None:
                 marks.append((time.perf_counter(), done))
 
-            ray_pool.run_ray(
-                Job(stage=stage, inputs=inputs, out=out), store.missing_shards(out), note, 1
-            )
+            job = Job(stage=stage, inputs=inputs, out=out)
+            ray_pool.run_ray(job, store.missing_shards(out), note, 1)
             store.seal(out)
-            lines.append(
-                stage_line(
-                    stage, marks, overhead.bare_loop(stage, inputs), store.read_manifest(out)
-                )
-            )
+            bare_s = overhead.bare_loop(stage, inputs)
+            lines.append(stage_line(stage, marks, bare_s, store.read_manifest(out)))
     ray.shutdown()
     return lines
 
@@ -244,9 +242,7 @@ def n_gpus_of(device: str) -> int:
 
 
 def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
-    """Episodes, clips, depth and keypoints by tiny networks with random weights; annotators on so
-    many GPUs.
-    """
+    """Stages with tiny annotators and random weights, each annotator on `n_gpus` GPUs."""
     from overhead import make_sample
 
     from pipeline.experiments import registry
@@ -280,13 +276,14 @@ def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
 
 
 def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -> str:
-    """From the end of the first shard to that of the last: the worker's start is not counted."""
+    """Times the stage from the end of the first shard on: the worker's start is not counted."""
     (first, done), (last, _) = marks[0], marks[-1]
     seconds, n = last - first, manifest.n_clips - done * manifest.clips_per_shard
     if n <= 0:
         raise SystemExit(
-            f"stage {stage.name}: {manifest.n_clips} clips are one shard of {manifest.clips_per_shard}, and nothing is "
-            "left to time after it: give --stage more clips"
+            f"stage {stage.name}: {manifest.n_clips} clips are one shard of "
+            f"{manifest.clips_per_shard}, and nothing is left to time after it: give --stage more "
+            "clips"
         )
     bare = bare_s / manifest.n_clips
     annotator = getattr(stage, "annotator", None)
@@ -297,7 +294,7 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
 
 
 def quiet(done: int, total: int, note: str = "") -> None:
-    """Progress that nobody watches."""
+    """Ignores progress."""
 
 
 if __name__ == "__main__":

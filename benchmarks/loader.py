@@ -1,13 +1,13 @@
-"""How many clips a second the training's loader gives, against what training steps take.
+"""Clips a second of the training's loader, against what training steps need.
 
-    python benchmarks/loader.py            512 synthetic clips of the published size; about two minutes
+    python benchmarks/loader.py     # 512 synthetic clips of the published size; about two minutes
 
 Clips as of AGIBOT-World at 256 px: 16 x 16 tokens of RGB and depth, 16 frames, 32 x 32 tracks, 15 x
-16 actions a frame. The loader is timed by itself, random batches of 32: from prepared rows in
-memory, from prepared rows in a file, and from the stores. Beside it, in the same run, stands a
-training step of the smallest model on this machine, with the loader and with one batch again and
-again. What a GPU could take at most is computed: the rate of plain bfloat16 products of an H200
-over the operations of a clip for the smallest published model.
+16 actions a frame. The loader is timed alone with random batches of 32: from prepared rows in
+memory, from prepared rows in a file, and from the stores. In the same run a training step of the
+smallest model is timed, with the loader and with one constant batch. The upper bound for a GPU is
+computed: an H200's rate of plain bfloat16 products over the operations of a clip for the smallest
+published model.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from measuring import Arm, Conditions, Times, table, take_turns
+from measuring import Conditions, Times, Variant, interleave, table
 from world_training import TrainingStep
 
 from model.training.loop import TrainConfig
@@ -40,8 +40,7 @@ from storage.stores.rows import open_rows
 from storage.stores.spec import ArraySpec
 
 T, GRID, POINTS, SIDE, SHARD = 16, (16, 16), 1024, 256, 64
-# A second, bfloat16 products; from the project's performance notes, not measured here
-H200_FLOPS = 790e12
+H200_FLOPS = 790e12  # of bfloat16 products; from the project's notes, not measured here
 SMALLEST = small(n_layers=16)  # 34 M parameters in both branches together
 BATCH, STEP_BATCH, ROUNDS = 32, 2, 5  # a step of 32 clips takes half a minute on a core
 STAGE = TrainWorldModel(model=tiny(grid=GRID), training=TrainConfig(steps=1), clips_per_batch=BATCH)
@@ -52,9 +51,7 @@ BatchAt = Callable[[int], WorldBatch]
 
 
 def synthetic_stores(root: Path, n: int) -> dict[str, StoreRef]:
-    """What the world model reads, with random contents. RGB is there by name only: no training
-    looks at it.
-    """
+    """What the world model reads, with random contents; RGB is constant, no training reads it."""
     rng = np.random.default_rng(0)
     index = StoreRef.at(str(root), "discover", "benchmark")
     store.create(index, manifest(index, kind="index"))
@@ -82,11 +79,14 @@ def synthetic_stores(root: Path, n: int) -> dict[str, StoreRef]:
 
 
 def written(index: StoreRef, stage: str, arrays: dict[str, np.ndarray]) -> StoreRef:
-    specs = tuple(
-        ArraySpec(name, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], "", "synthetic",
-                  codec="zstd" if name == "rgb" else "raw")
-        for name, a in arrays.items()
-    )  # fmt: skip
+    def spec(name: str, a: np.ndarray) -> ArraySpec:
+        axes, codec = (
+            tuple(f"axis{i}" for i in range(a.ndim - 1)),
+            "zstd" if name == "rgb" else "raw",
+        )
+        return ArraySpec(name, a.dtype.name, axes, a.shape[1:], "", "synthetic", codec=codec)
+
+    specs = tuple(spec(name, a) for name, a in arrays.items())
     ref = StoreRef.at(index.root, stage, "benchmark")
     n = len(next(iter(arrays.values())))
     store.create(
@@ -108,7 +108,7 @@ def manifest(ref: StoreRef, kind: Kind, **more) -> Manifest:
 
 
 def loaders(root: Path, n_clips: int) -> dict[str, BatchAt]:
-    """By name; "steps" gives the small batches of a step, through the thread that makes them ahead."""
+    """Loaders by name; "steps" has a step's small batches, from the thread that prefetches them."""
     rows = {role: open_rows(ref) for role, ref in synthetic_stores(root, n_clips).items()}
     used = usable_rows(rows, "train")
     stats = STAGE.action_stats(rows["clip"], used)
@@ -127,7 +127,7 @@ def loaders(root: Path, n_clips: int) -> dict[str, BatchAt]:
 
 
 def epochs(batch_at: BatchAt, n_clips: int) -> Callable[[], object]:
-    """Each call is the next epoch, all of whose clips are elsewhere than in the last one."""
+    """A function that loads the next epoch, whose clips are in another order than the last."""
     numbers = itertools.count()
     return lambda: [batch_at(next(numbers)) for _ in range(n_clips // BATCH)]
 
@@ -142,14 +142,15 @@ def measured(root: Path, n_clips: int) -> dict[str, Times]:
         step.batch = batch
         step()
 
-    arms = {
-        name: Arm(work=epochs(loader, n_clips), pieces=n_clips) for name, loader in found.items()
+    variants = {
+        name: Variant(work=epochs(loader, n_clips), n_items=n_clips)
+        for name, loader in found.items()
     }
-    arms["step with the loader"] = Arm(
-        work=lambda: take(batch_at(next(numbers))), pieces=STEP_BATCH
+    variants["step with the loader"] = Variant(
+        work=lambda: take(batch_at(next(numbers))), n_items=STEP_BATCH
     )
-    arms["step with one batch"] = Arm(work=lambda: take(one), pieces=STEP_BATCH)
-    return take_turns(arms, ROUNDS, CPU)
+    variants["step with one batch"] = Variant(work=lambda: take(one), n_items=STEP_BATCH)
+    return interleave(variants, ROUNDS, CPU)
 
 
 def report(times: dict[str, Times], conditions: Conditions) -> str:
@@ -170,8 +171,9 @@ def report(times: dict[str, Times], conditions: Conditions) -> str:
     return "\n".join(
         [
             str(conditions),
-            f"\na step of tiny: {step} a clip with the loader, {constant} with one batch again and again",
-            f"the most that an H200 could take, 34 M parameters, all products at full rate: {bound:.0f} clips/s",
+            f"\na step of tiny: {step} a clip with the loader, {constant} with a constant batch",
+            "the most that an H200 could take, 34 M parameters, all products at full rate: "
+            f"{bound:.0f} clips/s",
             table("Loader", rows),
             f"\nat least 10 times that: {verdict}",
         ]

@@ -1,9 +1,8 @@
-"""How benchmarks measure, the same for all: arms take turns, least and median are shown, noise gets
-no verdict.
+"""Timing, the same for all benchmarks: interleaved variants, least and median, no verdict on noise.
 
-On a CPU the clock is the process's own CPU time, which other processes disturb less than wall time;
-on a GPU it is wall time until the last kernel is done. Nothing is timed before its results are
-known to be right: callers see to that.
+On a CPU the clock is the process's CPU time, which other processes disturb less than wall time; on
+a GPU it is wall time until the last kernel is done. Callers check results before they time
+anything.
 """
 
 import os
@@ -24,14 +23,14 @@ NOISY = 1.3  # median over least: above it, something else was running
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one piece of work."""
+    """Seconds for one item of work."""
 
     least: float
     median: float
 
     @classmethod
-    def of(cls, seconds: list[float], pieces: int = 1) -> "Times":
-        return cls(min(seconds) / pieces, median(seconds) / pieces)
+    def of(cls, seconds: list[float], n_items: int = 1) -> "Times":
+        return cls(min(seconds) / n_items, median(seconds) / n_items)
 
     def __str__(self) -> str:
         unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1e3)
@@ -39,48 +38,48 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to do the work that is compared; `pieces` of it in one call."""
+class Variant:
+    """One way to do the compared work, and the items of work in a call."""
 
     work: Callable[[], object]
-    pieces: int = 1
+    n_items: int = 1
 
 
-def take_turns(arms: Mapping[str, Arm], rounds: int, device: torch.device) -> dict[str, Times]:
-    """A B A B ..., after a warm-up of each that is not counted."""
-    for arm in arms.values():
-        timed(arm.work, device)
-    spent: dict[str, list[float]] = {name: [] for name in arms}
+def interleave(
+    variants: Mapping[str, Variant], rounds: int, device: torch.device
+) -> dict[str, Times]:
+    """Times of all variants, run in turn (A B A B ...) after an untimed warm-up of each."""
+    for variant in variants.values():
+        timed(variant.work, device)
+    spent: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, arm in arms.items():
-            spent[name].append(timed(arm.work, device))
-    return {name: Times.of(spent[name], arm.pieces) for name, arm in arms.items()}
+        for name, variant in variants.items():
+            spent[name].append(timed(variant.work, device))
+    return {name: Times.of(spent[name], variant.n_items) for name, variant in variants.items()}
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    settle(device)
+    synchronize(device)
     began = clock()
     work()
-    settle(device)
+    synchronize(device)
     return clock() - began
 
 
-def settle(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Conditions:
-    """What else the machine was doing meanwhile."""
+    """The machine's load and other conditions during a benchmark."""
 
     def __init__(self, device: torch.device):
         self.device, self.load, self.began = device, os.getloadavg()[0], _ticks()
 
     def verdict(self, ratio: float, floor: float, times: Iterable[Times]) -> str:
-        """Whether the ratio reaches the floor; no verdict if the load was too high or the times too
-        uneven.
-        """
+        """Whether the ratio reaches the floor; "noisy" if load was high or times were uneven."""
         self.load = max(self.load, os.getloadavg()[0])
         if self.load > (os.cpu_count() or 1) + 0.5 or any(
             t.median > NOISY * t.least for t in times
@@ -94,14 +93,14 @@ class Conditions:
         return (
             f"{os.cpu_count()} cores, {device_name(torch.device('cpu'))}; "
             + (f"{device_name(self.device)}; " if self.device.type == "cuda" else "")
-            + f"load up to {self.load:.1f}, {100 * stolen / max(1, busy):.0f} % stolen by the host; Python "
-            f"{platform.python_version()}, torch {torch.__version__}, commit {commit(Path(__file__).parent)}, "
-            f"{time.strftime('%Y-%m-%d')}"
+            + f"load up to {self.load:.1f}, {100 * stolen / max(1, busy):.0f} % stolen by the "
+            f"host; Python {platform.python_version()}, torch {torch.__version__}, commit "
+            f"{commit(Path(__file__).parent)}, {time.strftime('%Y-%m-%d')}"
         )
 
 
 def commit(folder: Path) -> str:
-    """Of the git checkout that the folder is in."""
+    """The commit of the git checkout that the folder is in."""
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True
     )
@@ -109,9 +108,7 @@ def commit(folder: Path) -> str:
 
 
 def _ticks() -> tuple[int, int]:
-    """CPU time of the machine since it started, in clock ticks: all that was wanted, and what the
-    host took away.
-    """
+    """The machine's CPU time since boot in clock ticks: all that was demanded, and stolen."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0, 0
@@ -125,12 +122,9 @@ Row = dict[str, object]  # column -> cell
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Markdown; the columns are those of the first row."""
-    lines = [
-        list(rows[0]),
-        ["---"] * len(rows[0]),
-        *([row.get(name, "") for name in rows[0]] for row in rows),
-    ]
+    """A Markdown table with the columns of the first row."""
+    cells = [[row.get(name, "") for name in rows[0]] for row in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
     return "\n".join(
         [f"\n## {title}\n", *("| " + " | ".join(map(str, line)) + " |" for line in lines)]
     )

@@ -1,11 +1,10 @@
-"""What the machinery costs: run time over the stages' own compute, decoding over a bare PyAV loop,
-stores over NumPy.
+"""Overhead: runs against the stages' own compute, decoding against PyAV, stores against NumPy.
 
     python benchmarks/overhead.py [--episodes 12]
 
-Every figure is a ratio of two things measured in this run. The control for a run is the same
-stages' functions called in a bare loop on the same clips, inputs in memory, outputs thrown away.
-Prefect and Ray must be up (`roboscape up`), so that their start is not counted.
+Every figure is a ratio of two measurements of this run. The control for a run is a bare loop over
+the same stages' functions on the same clips, with inputs in memory and no outputs. Prefect and Ray
+must be up (`roboscape up`), so that their start is not counted.
 """
 
 import argparse
@@ -29,9 +28,8 @@ from pipeline.settings import Settings, apply_environment
 
 CHAIN = ("clip", "depth", "keypoints")  # the clip stages that need no training
 ROUNDS = 5
-DENSE = {
-    "discover.hop_s": 0.2
-}  # many clips of few episodes: rendering them would take longer than the benchmark
+# Many clips of few episodes: rendering more episodes would take longer than the benchmark
+DENSE = {"discover.hop_s": 0.2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +73,7 @@ def make_sample(home: Path, n_episodes: int) -> Path:
 
 
 def run_overhead(home: Path, source: Path) -> list[Row]:
-    """Wall time of each stage in a serial flow run over its bare loop, and of the whole run over
-    their sum.
-    """
+    """Each stage in a serial flow run against its bare loop, and the run against their sum."""
     settings = Settings()
     services.up(settings)
     os.environ["ROBOSCAPE_STORES"] = str(home)  # fresh stores, the running services
@@ -111,12 +107,13 @@ def stage_row(name: str, ours: float, control: float) -> Row:
 
 
 def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
-    """Seconds inside the stage's own function, over all clips that have inputs."""
+    """Seconds inside the stage's own function for all clips that have inputs."""
     from pipeline.orchestration.clip_worker import Job, Worker
     from storage.stores.records import StoreRef
 
-    worker = Worker(Job(stage=stage, inputs=inputs, out=StoreRef.at(next(iter(inputs.values())).root, stage.name,
-                                                                    output_key(stage, inputs))))  # fmt: skip
+    root = next(iter(inputs.values())).root
+    out = StoreRef.at(root, stage.name, output_key(stage, inputs))
+    worker = Worker(Job(stage=stage, inputs=inputs, out=out))
     rows = [row for row in range(len(worker.clip_ids)) if worker.upstream_reject(row) is None]
     spent, step = 0.0, stage.resources.clips_per_call
     for i in range(0, len(rows), step):
@@ -141,7 +138,7 @@ def decode(path: Path, wanted: np.ndarray) -> np.ndarray:
 
 
 def decode_speed(source: Path) -> Row:
-    """Frames of a 2 Hz clip by our reader against a bare PyAV loop that converts the same frames."""
+    """A 2 Hz clip's frames by our reader, against a bare PyAV loop that converts the same."""
     path = sorted(source.rglob("head_color.mp4"))[0]
     with av.open(str(path)) as container:
         n_frames, rate = (
@@ -205,7 +202,10 @@ def hardware() -> str:
         if "model name" in line
     }
     load = os.getloadavg()[0]
-    return f"{os.cpu_count()} x {', '.join(names)}; Python {platform.python_version()}; load {load:.1f} at the end\n"
+    return (
+        f"{os.cpu_count()} x {', '.join(names)}; Python {platform.python_version()}; "
+        f"load {load:.1f} at the end\n"
+    )
 
 
 if __name__ == "__main__":

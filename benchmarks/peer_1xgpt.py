@@ -1,8 +1,7 @@
-"""The peer, from a checkout of 1x-technologies/1xgpt named by PEER_1XGPT: the same weights as ours,
-and its own loop.
+"""The peer 1xgpt with the same weights as ours, run by its own loop.
 
-It runs as shipped for machines without xformers ("basic"), and with PyTorch's fused attention in
-xformers' place.
+PEER_1XGPT names a checkout of 1x-technologies/1xgpt. It runs as shipped for machines without
+xformers ("basic"), and with PyTorch's fused attention in xformers' place ("fused").
 """
 
 import importlib
@@ -16,13 +15,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import Arm, Conditions, Row, commit, take_turns
+from measuring import Conditions, Row, Variant, commit, interleave
+from peer_weights import from_peer
 from torch import Tensor, nn
+from world_cases import SEED, Case, noise
 from world_generation import Plan, require_equal
-from world_subjects import SEED, Subject, noise
 
-from benchmarks.peer_weights import from_peer
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import TOKEN_VOCAB
 
 KINDS = ("fused", "basic")
@@ -43,12 +42,10 @@ class Peer:
         return self
 
     def frame(self, window: Tensor, t: int, n_steps: int) -> Tensor:
-        """Frame t of a window of ids (b, T, 16, 16), of which it sees those before t; greedy, in
-        random order.
-        """
-        hidden = window.clone()
-        hidden[:, t:] = self.network.mask_token_id
-        return self.network.maskgit_generate(hidden, t, maskgit_steps=n_steps, temperature=0.0)[0]
+        """Frame t from those before it in a window of ids (b, T, 16, 16); greedy, random order."""
+        masked = window.clone()
+        masked[:, t:] = self.network.mask_token_id
+        return self.network.maskgit_generate(masked, t, maskgit_steps=n_steps, temperature=0.0)[0]
 
 
 def load_peer(device: torch.device) -> Peer | str:
@@ -82,9 +79,7 @@ def load_peer(device: torch.device) -> Peer | str:
 
 
 def stand_in_for_xformers() -> None:
-    """Where xformers is not installed, its three names that the peer uses, made of PyTorch's own
-    attention.
-    """
+    """Without xformers, provides the three names that the peer uses, by PyTorch's attention."""
     try:
         importlib.import_module("xformers.ops")
     except ImportError:
@@ -99,7 +94,7 @@ def stand_in_for_xformers() -> None:
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, attn_bias: object = None, scale: float | None = None
 ) -> Tensor:
-    """(b, length, heads, e) each; the only bias that the peer has is the causal one."""
+    """Attention of (b, length, heads, e); the peer's only bias is the causal one."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(
         q, k, v, is_causal=attn_bias is not None, scale=scale
@@ -109,23 +104,25 @@ def _attend(
 def against_the_peer(
     peer: Peer, n_steps: int, n_clips: int, plan: Plan, seen: Conditions
 ) -> Iterator[Row]:
-    """G1: our rollout with the peer's weights against its own loop, with the better of its two
-    attentions.
-    """
+    """G1: our rollout with the peer's weights against its own loop, with its faster attention."""
     device = peer.network.pos_embed_TSC.device
-    ours = our_subject(peer, n_clips, device)
+    ours = our_case(peer, n_clips, device)
     require_the_peers_tokens(ours, peer, n_steps)
     window, t = ours.clip.rgb, 8  # every frame costs the peer the same
-    arms = {"ours": Arm(work=lambda: ours.generate(n_steps, plan.n_new), pieces=plan.n_new)}
+    variants = {
+        "ours": Variant(work=lambda: ours.generate(n_steps, plan.n_new), n_items=plan.n_new)
+    }
     for kind in KINDS:
-        arms[f"peer, {kind} attention"] = Arm(
+        variants[f"peer, {kind} attention"] = Variant(
             work=lambda kind=kind: peer.with_attention(kind).frame(window, t, n_steps)
         )
-    times = take_turns(arms, plan.rounds, device)
-    best = min((times[name] for name in arms if name != "ours"), key=lambda found: found.least)
+    times = interleave(variants, plan.rounds, device)
+    best = min((times[name] for name in variants if name != "ours"), key=lambda found: found.least)
     floor = 4.0 if device.type == "cuda" else {2: 8.0}.get(n_steps, 10.0)
     for name, found in times.items():
-        ratio = found.least / times["ours"].least
+        ratio, verdict = found.least / times["ours"].least, ""
+        if found is best:
+            verdict = f"{seen.verdict(ratio, floor, (found, times['ours']))} (at least {floor:g})"
         yield {
             "weights": f"1xgpt {peer.commit}",
             "steps": n_steps,
@@ -133,27 +130,27 @@ def against_the_peer(
             "way": name,
             "a frame: least (median)": found,
             "over ours": f"{ratio:.2f} ({found.median / times['ours'].median:.2f})",
-            "G1": f"{seen.verdict(ratio, floor, (found, times['ours']))} (at least {floor:g})"
-            if found is best
-            else "",
+            "G1": verdict,
         }
 
 
-def our_subject(peer: Peer, n_clips: int, device: torch.device) -> Subject:
+def our_case(peer: Peer, n_clips: int, device: torch.device) -> Case:
     model = from_peer(peer.network.state_dict(), peer.n_heads).requires_grad_(False).to(device)
     config = model.config
     ids = torch.randint(
         TOKEN_VOCAB, (n_clips, config.n_frames, *config.grid), generator=noise(torch.device("cpu"))
     )
     actions = torch.zeros(n_clips, config.n_frames, config.action_dim, device=device)
-    return Subject(name="1xgpt", model=model, clip=Tokens(ids.to(device), None), actions=actions)
+    return Case(name="1xgpt", model=model, clip=FrameTokens(ids.to(device), None), actions=actions)
 
 
-def require_the_peers_tokens(ours: Subject, peer: Peer, n_steps: int) -> None:
-    """Two frames from one, by both, from equal noise."""
+def require_the_peers_tokens(ours: Case, peer: Peer, n_steps: int) -> None:
+    """Ends the benchmark if both predict different tokens for two frames, from equal noise."""
     made = ours.generate(n_steps, 2).rgb
     torch.manual_seed(SEED)  # the peer draws from the global generator, of the CPU or of the GPU
     window = ours.clip.rgb.clone()
     for t in (1, 2):
         window[:, t] = peer.frame(window, t, n_steps)
-    require_equal(Tokens(made, None), Tokens(window[:, :3], None), f"1xgpt, {n_steps} steps")
+    require_equal(
+        FrameTokens(made, None), FrameTokens(window[:, :3], None), f"1xgpt, {n_steps} steps"
+    )

@@ -1,9 +1,8 @@
-"""The weights of 1xgpt in a model of ours with its layout, so that generation can be measured
-against that peer.
+"""1xgpt's weights in a model of ours with the same layout, to measure generation against it.
 
-1xgpt (the public repository 1x-technologies/1xgpt, Apache-2.0) is one branch without actions, with
-a position table over frames and cells, and no norm before time attention or after the last block.
-All that is known here of its names is in `peer_names`.
+1xgpt (1x-technologies/1xgpt on GitHub, Apache-2.0) has one branch, no actions, a position table
+over frames and cells, and no norm before time attention or after the last block. `peer_names` maps
+its entries to ours.
 """
 
 import math
@@ -19,12 +18,12 @@ NAMES_SHOWN = 3  # complaints that an error lists before it only counts
 
 
 def from_peer(state: Mapping[str, Tensor], n_heads: int) -> DualBranchWorldModel:
-    """Our model with the weights of a 1xgpt state dict (`use_mup=False`, `qk_norm=False`, two
-    factored vocabularies).
+    """Our model with the weights of a 1xgpt state dict.
 
-    What the peer lacks is 0 here: biases of queries, keys and values, the position of a cell alone,
-    and the reading of actions, which may be anything. Raises ValueError naming the first entries
-    that are missing, left over or of another size.
+    Expects its `use_mup=False`, `qk_norm=False` and two factored vocabularies. What the peer lacks
+    is 0 here: biases of queries, keys and values, the position of a cell alone, and the action map,
+    so actions may be anything. Raises ValueError naming the first entries that are missing, left
+    over or of another size.
     """
     model = DualBranchWorldModel(peer_config(state, n_heads))
     own, names = model.rgb.state_dict(), peer_names(model.config.n_layers)
@@ -45,19 +44,17 @@ def from_peer(state: Mapping[str, Tensor], n_heads: int) -> DualBranchWorldModel
 
 
 def peer_config(state: Mapping[str, Tensor], n_heads: int) -> WorldModelConfig:
-    """Our config of the peer's layout, its sizes read from the shapes; the number of heads shows in
-    none of them.
-    """
+    """Our config of the peer's layout; sizes come from the shapes, which do not show `n_heads`."""
     table, widest = state.get("pos_embed_TSC"), "decoder.layers.0.mlp.fc1.weight"
     if table is None or widest not in state:
         raise ValueError(
-            f"not a state dict of 1xgpt: expected pos_embed_TSC and {widest}, found {sorted(state)[:NAMES_SHOWN]}; "
-            "give that of its STMaskGIT"
+            f"not a state dict of 1xgpt: expected pos_embed_TSC and {widest}, found "
+            f"{sorted(state)[:NAMES_SHOWN]}; give that of its STMaskGIT"
         )
     _, n_frames, n_cells, d_model = table.shape
+    layers = {int(name.split(".")[2]) for name in state if name.startswith("decoder.layers.")}
     return WorldModelConfig(
-        n_layers=1
-        + max(int(name.split(".")[2]) for name in state if name.startswith("decoder.layers.")),
+        n_layers=1 + max(layers),
         n_heads=n_heads,
         d_model=d_model,
         mlp_ratio=state[widest].shape[0] // d_model,
@@ -72,7 +69,7 @@ def peer_config(state: Mapping[str, Tensor], n_heads: int) -> WorldModelConfig:
 
 
 def peer_names(n_layers: int) -> dict[str, str]:
-    """Our name of each entry of the RGB branch that 1xgpt has, and its name there."""
+    """Our name of each entry of the RGB branch that 1xgpt has -> its name in 1xgpt."""
     names = {
         "embed.low.weight": "token_embed.factored_embeds.0.weight",  # id % 512
         "embed.high.weight": "token_embed.factored_embeds.1.weight",

@@ -1,8 +1,7 @@
-"""The stores against plain memory-mapped arrays, as ratios measured in one run; called by
-`benchmarks/overhead.py`.
+"""Stores against plain NumPy files, measured in one run; called by `benchmarks/overhead.py`.
 
-CPU seconds, so that a noisy machine matters less; writing also as wall time, because it waits for
-the disk (fsync).
+CPU seconds, which a busy machine disturbs less; writing also in wall time, since it waits for the
+disk (fsync).
 """
 
 import os
@@ -24,9 +23,7 @@ ROUNDS = 5
 
 
 def token_reads(root: Path, n_clips: int = 4096, clips_per_shard: int = 256) -> dict[str, float]:
-    """Random batches of 64 token clips (16 KB each, raw codec): us of CPU per clip, and times
-    NumPy's own gather.
-    """
+    """CPU us per clip of random batches of 64 token clips (16 KB each, raw codec), and NumPy's."""
     spec = ArraySpec(
         "tokens", "int32", ("t", "gh", "gw"), (16, 16, 16), "id", "random", codec="raw", fill=-1
     )
@@ -53,9 +50,7 @@ def token_reads(root: Path, n_clips: int = 4096, clips_per_shard: int = 256) -> 
 
 
 def rgb(root: Path, codec: Codec, n_clips: int = 64, clips_per_shard: int = 32) -> dict[str, float]:
-    """Whole RGB clips (3.1 MB each, smooth pictures with noise): MB/s written and read, and the
-    same for np.save and np.load of one file per clip, which is also flushed to the disk.
-    """
+    """MB/s of writing and reading RGB clips (3.1 MB each), and of a flushed .npy file per clip."""
     spec = ArraySpec(
         "rgb", "uint8", ("t", "h", "w", "c"), (16, 256, 256, 3), "sRGB", "synthetic", codec=codec
     )
@@ -84,7 +79,7 @@ def rgb(root: Path, codec: Codec, n_clips: int = 64, clips_per_shard: int = 32) 
 
 
 def written(root: Path, stage: str, spec: ArraySpec, block: Array, clips_per_shard: int) -> Rows:
-    """`block` as a sealed store, written shard by shard as a worker does."""
+    """`block` as a sealed store, written shard by shard, as a worker does it."""
     ref = StoreRef.at(str(root), stage, "benchmark")
     recipe = {
         "stage": ref.stage,

@@ -1,6 +1,4 @@
-"""Generation, timed: our way against the plain one, against the machine, with pixels, with one
-branch.
-"""
+"""Generation, timed: against the plain way, product rates and one branch, and with pixels."""
 
 import time
 from collections.abc import Iterator
@@ -8,19 +6,19 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from measuring import Arm, Conditions, Row, settle, take_turns
-from world_subjects import Subject, flops_per_frame, subject, unfused
+from measuring import Conditions, Row, Variant, interleave, synchronize
+from world_cases import Case, flops_per_frame, make_case, unfused
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.batched import decode_frames
-from model.magvit2.config import published
+from model.magvit2.config import one_x
 from model.magvit2.config import tiny as tiny_tokenizer
-from model.world.cache import CachedPast, Tokens, as_pair
+from model.world.cache import FrameTokens, KVCache, as_pair
 from model.world.config import small
 from model.world.dual_branch import parameter_counts
 from model.world.sampling import compile_blocks
 
-EQUAL = 0.999  # share of tokens; two factors whose scores agree to six digits may fall either way
+EQUAL = 0.999  # share of tokens: factors whose scores agree to six digits may swap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,31 +30,33 @@ class Plan:
     compiled: bool  # also with compiled blocks
 
 
-def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
-    """G2: compiled blocks are compared with compiled blocks, all else with eager ones."""
+def against_the_plain_way(s: Case, n_steps: int, plan: Plan, seen: Conditions) -> Iterator[Row]:
+    """G2: compiled blocks are compared with compiled blocks, all others with eager ones."""
     require_equal_tokens(s, n_steps, plan)
     s = s.in_its_precision()
-    made, new, floor = s.generate(n_steps, 15), plan.n_new, 4.0 if s.device.type == "cuda" else 9.0
-    arms = {
-        "ours": Arm(work=lambda: s.generate(n_steps, new), pieces=new),
-        "window": Arm(work=lambda: s.window_frame(made, 15, n_steps)),
-        "window, unfused attention": Arm(work=unfused(lambda: s.window_frame(made, 15, n_steps))),
+    made, new = s.generate(n_steps, 15), plan.n_new
+    variants = {
+        "ours": Variant(work=lambda: s.generate(n_steps, new), n_items=new),
+        "window": Variant(work=lambda: s.window_frame(made, 15, n_steps)),
+        "window, unfused attention": Variant(
+            work=unfused(lambda: s.window_frame(made, 15, n_steps))
+        ),
     }
     if plan.compiled:
         fast = compiled(s)
-        arms["ours, compiled"] = Arm(work=lambda: fast.generate(n_steps, new), pieces=new)
-        arms["window, compiled"] = Arm(work=lambda: fast.window_frame(made, 15, n_steps))
+        variants["ours, compiled"] = Variant(work=lambda: fast.generate(n_steps, new), n_items=new)
+        variants["window, compiled"] = Variant(work=lambda: fast.window_frame(made, 15, n_steps))
     if s.device.type == "cuda":
-        arms["ours, CUDA graph"] = Arm(
-            work=lambda: s.generate(n_steps, new, graph=True), pieces=new
+        variants["ours, CUDA graph"] = Variant(
+            work=lambda: s.generate(n_steps, new, graph=True), n_items=new
         )
-    times = take_turns(arms, plan.rounds, s.device)
+    times = interleave(variants, plan.rounds, s.device)
+    floor = 4.0 if s.device.type == "cuda" else 9.0
     for name, found in times.items():
         ours = times["ours, compiled" if "compiled" in name else "ours"]
-        ratio, judged = (
-            found.least / ours.least,
-            name in ("window", "window, compiled") and n_steps == 2,
-        )
+        ratio, verdict = found.least / ours.least, ""
+        if name in ("window", "window, compiled") and n_steps == 2:
+            verdict = f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})"
         yield {
             "model": s.name,
             "steps": n_steps,
@@ -65,16 +65,12 @@ def against_the_plain_way(s: Subject, n_steps: int, plan: Plan, seen: Conditions
             "a frame: least (median)": found,
             "frames/s": f"{s.n_clips / found.least:.3g}",
             "over ours": f"{ratio:.2f} ({found.median / ours.median:.2f})",
-            "G2": f"{seen.verdict(ratio, floor, (found, ours))} (at least {floor:g})"
-            if judged
-            else "",
+            "G2": verdict,
         }
 
 
-def require_equal_tokens(s: Subject, n_steps: int, plan: Plan) -> None:
-    """All ways give the same tokens for a frame after the same frames; in float32, where sums
-    decide few of them.
-    """
+def require_equal_tokens(s: Case, n_steps: int, plan: Plan) -> None:
+    """Ends the benchmark if ways differ in a frame's tokens; in float32, where few are close."""
     made, what = s.generate(n_steps, 15), f"{s.name}, {n_steps} steps"
     for t in (1, 9, 15):
         require_equal(made[t : t + 1], s.window_frame(made, t, n_steps), f"{what}, frame {t}")
@@ -84,31 +80,33 @@ def require_equal_tokens(s: Subject, n_steps: int, plan: Plan) -> None:
         require_equal(made[:3], s.generate(n_steps, 2, graph=True), f"{what}, CUDA graph")
 
 
-def compiled(s: Subject) -> Subject:
+def compiled(s: Case) -> Case:
     """A copy with compiled blocks."""
     copy = replace(s, model=deepcopy(s.model))
     compile_blocks(copy.model)
     return copy
 
 
-def require_equal(a: Tokens, b: Tokens, what: str) -> None:
-    """Ends the benchmark where two ways give other tokens."""
+def require_equal(a: FrameTokens, b: FrameTokens, what: str) -> None:
+    """Ends the benchmark if two ways give different tokens."""
     pairs = zip(as_pair(a), as_pair(b), strict=True)
     shares = [(x == y).float().mean().item() for x, y in pairs if x is not None and y is not None]
     if min(shares) < EQUAL:
         raise SystemExit(
-            f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; nothing is timed"
+            f"{what}: {min(shares):.2%} of the tokens are equal, expected {EQUAL:.1%}; "
+            "nothing is timed"
         )
 
 
-def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Plan) -> Row:
-    """G7: frames a second over what products at the measured rate would allow; on a GPU also a
-    frame's latency.
-    """
+def against_the_machine(s: Case, n_steps: int, product_rate: float, plan: Plan) -> Row:
+    """G7: frames a second over those at the measured product rate; on a GPU also latencies."""
     s = s.in_its_precision()
     on_gpu, flops = s.device.type == "cuda", flops_per_frame(s.model.config, n_steps)
-    arm = Arm(work=lambda: s.generate(n_steps, plan.n_new, graph=on_gpu), pieces=plan.n_new)
-    rate = s.n_clips / take_turns({"ours": arm}, plan.rounds, s.device)["ours"].least
+    variant = Variant(
+        work=lambda: s.generate(n_steps, plan.n_new, graph=on_gpu), n_items=plan.n_new
+    )
+    rate = s.n_clips / interleave({"ours": variant}, plan.rounds, s.device)["ours"].least
+    latency = latencies(s, n_steps, plan.n_new) if on_gpu else "not measured"
     return {
         "model": s.name,
         "steps": n_steps,
@@ -117,47 +115,45 @@ def against_the_machine(s: Subject, n_steps: int, product_rate: float, plan: Pla
         "frames/s": f"{rate:.3g}",
         "frames/s that products allow": f"{product_rate / flops:.3g}",
         "share": f"{100 * rate * flops / product_rate:.0f} %",
-        "ms a frame, 10 / 50 / 90 %": latencies(s, n_steps, plan.n_new)
-        if on_gpu
-        else "not measured",
+        "ms a frame, 10 / 50 / 90 %": latency,
     }
 
 
-def latencies(s: Subject, n_steps: int, n_new: int) -> str:
-    """Each frame waited for before the next one is queued."""
+def latencies(s: Case, n_steps: int, n_new: int) -> str:
+    """Quantiles of a frame's ms; each frame is finished before the next one is queued."""
     ends: list[float] = []
 
     def wait(t: int) -> None:
-        settle(s.device)
+        synchronize(s.device)
         ends.append(time.perf_counter())
 
     s.generate(n_steps, n_new, graph=True, on_frame=wait)
     between = torch.tensor(ends).double().diff()[2:] * 1e3  # the first ones warm up and capture
-    return " / ".join(
-        f"{q:.2f}" for q in between.quantile(torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
-    )
+    quantiles = between.quantile(torch.tensor([0.1, 0.5, 0.9]).double())
+    return " / ".join(f"{q:.2f}" for q in quantiles.tolist())
 
 
-def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
-    """Frames a second with their tokens alone, and with RGB pixels decoded from them."""
-    config, name = (
-        (tiny_tokenizer(16), "tiny(16)") if s.name == "tiny" else (published(), "published")
-    )
+def with_pixels(s: Case, n_steps: int, plan: Plan) -> Row:
+    """Frames a second as tokens alone, and with RGB pixels decoded from them."""
+    config, name = one_x(), "published"
+    if s.name == "tiny":
+        config, name = tiny_tokenizer(16), "tiny(16)"
     tokenizer = MagvitTokenizer(config).eval().requires_grad_(False).to(s.device)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     s = s.in_its_precision()
     precision = "bfloat16" if s.device.type == "cuda" else "float32"
     ids = s.generate(n_steps, 1).rgb[:, 1]
     graph = s.device.type == "cuda"
-    arms = {
-        "tokens": Arm(
-            work=lambda: s.generate(n_steps, plan.n_new, graph=graph), pieces=plan.n_new * s.n_clips
+    variants = {
+        "tokens": Variant(
+            work=lambda: s.generate(n_steps, plan.n_new, graph=graph),
+            n_items=plan.n_new * s.n_clips,
         ),
-        "pixels": Arm(
-            work=lambda: decode_frames(tokenizer, ids, precision=precision), pieces=s.n_clips
+        "pixels": Variant(
+            work=lambda: decode_frames(tokenizer, ids, precision=precision), n_items=s.n_clips
         ),
     }
-    times = take_turns(arms, plan.rounds, s.device)
+    times = interleave(variants, plan.rounds, s.device)
     return {
         "model": s.name,
         "steps": n_steps,
@@ -172,18 +168,18 @@ def with_pixels(s: Subject, n_steps: int, plan: Plan) -> Row:
 def two_branches_against_one(
     device: torch.device, n_clips: int, plan: Plan, seen: Conditions
 ) -> Row:
-    """G3: two branches of 16 layers against one of 32, which has about as many parameters."""
-    two = subject(
+    """G3: two branches of 16 layers against one of 32, with about as many parameters."""
+    two = make_case(
         "two", small(n_layers=16, action_conditioning="add"), device, n_clips
     ).in_its_precision()
-    one = subject(
+    one = make_case(
         "one", small(action_conditioning="add", depth_branch=False), device, n_clips
     ).in_its_precision()
     work = {
-        s.name: Arm(work=lambda s=s: s.generate(2, plan.n_new), pieces=plan.n_new)
+        s.name: Variant(work=lambda s=s: s.generate(2, plan.n_new), n_items=plan.n_new)
         for s in (two, one)
     }
-    times = take_turns(work, plan.rounds, device)
+    times = interleave(work, plan.rounds, device)
     ratio, ceiling = (
         times["two"].least / times["one"].least,
         1.15 if device.type == "cuda" else 1.10,
@@ -199,11 +195,11 @@ def two_branches_against_one(
     }
 
 
-def cache_memory(s: Subject) -> Row:
-    """G13: the cache's bytes against the formula: keys and values of a window and one frame."""
+def cache_memory(s: Case) -> Row:
+    """G13: the cache's bytes against the formula: keys and values of a window and a frame."""
     s = s.in_its_precision()
     c = s.model.config
-    cache = CachedPast(s.model, s.actions).cache
+    cache = KVCache(s.model, s.actions).cache
     found = sum(
         x.nbytes for block in cache for part in block.values() for x in (part.keys, part.values)
     )

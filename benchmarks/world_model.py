@@ -1,13 +1,12 @@
-"""Generation and training of the world model against the plain way of doing the same, as ratios
-measured in one run.
+"""Generation and training of the world model against the plain way, as ratios of one run.
 
-    python benchmarks/world_model.py                        # CPU, one thread: tiny and small, some minutes
-    python benchmarks/world_model.py --training small       # also a training step of the small one: minutes more
+    python benchmarks/world_model.py                        # CPU, one thread: tiny and small
+    python benchmarks/world_model.py --training small       # also a training step of the small one
     python benchmarks/world_model.py --device cuda          # small, medium and large, one clip
     python benchmarks/world_model.py --device cuda --clips 64 --training
-    PEER_1XGPT=../1xgpt python benchmarks/world_model.py    # also against that peer, with the same weights
+    PEER_1XGPT=../1xgpt python benchmarks/world_model.py    # also against that peer
 
-The plain way recomputes the whole window of 16 frames in every MaskGIT pass and keeps nothing; with
+The plain way recomputes the whole window of 16 frames in every MaskGIT step and keeps nothing; with
 unfused attention it also multiplies attention out. Weights are random: speed does not depend on
 them. `small` has 35 M parameters a branch, and two branches. A GPU works in bfloat16, a CPU in
 float32. Before anything is timed, the tokens of both ways are compared. Ratios are of the least
@@ -17,13 +16,12 @@ times, and in brackets of the medians.
 import argparse
 import os
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # before torch: a thread that waits must not look busy
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
 
 import torch
 from measuring import Conditions, table
 from peer_1xgpt import against_the_peer, load_peer
+from world_cases import SIZES, limits, make_case
 from world_generation import (
     Plan,
     against_the_machine,
@@ -32,7 +30,6 @@ from world_generation import (
     two_branches_against_one,
     with_pixels,
 )
-from world_subjects import SIZES, limits, subject
 from world_training import peak_memory, training
 
 
@@ -40,15 +37,13 @@ def main() -> None:
     arguments = parse()
     device = torch.device(arguments.device)
     torch.set_num_threads(arguments.threads)
-    torch.backends.cuda.matmul.allow_tf32 = False  # tokens are compared in float32 as it is
+    torch.backends.cuda.matmul.allow_tf32 = False  # tokens are compared in full float32
     seen = Conditions(device)
     rates = {}
     for name in dict.fromkeys([*arguments.sizes, *arguments.training]):
         rates[name], copied = limits(SIZES[name]().d_model, device)
-        print(
-            f"{name}: products of its width {rates[name] / 1e9:.0f} GFLOP/s, copies {copied / 1e9:.1f} GB/s",
-            flush=True,
-        )
+        rate, bandwidth = f"{rates[name] / 1e9:.0f} GFLOP/s", f"{copied / 1e9:.1f} GB/s"
+        print(f"{name}: products of its width {rate}, copies {bandwidth}", flush=True)
     generate(arguments, rates, device, seen)
     train(arguments, rates, device, seen)
     print(f"\n{seen}")
@@ -59,12 +54,11 @@ def generate(
 ) -> None:
     """Prints each table as soon as it is measured."""
     plan = Plan(rounds=arguments.rounds, n_new=arguments.frames, compiled=arguments.compile)
-    subjects = [subject(name, SIZES[name](), device, arguments.clips) for name in arguments.sizes]
-    # On a CPU the small model's window takes seconds a pass, and its cost is a multiple of the
-    # passes.
+    cases = [make_case(name, SIZES[name](), device, arguments.clips) for name in arguments.sizes]
+    # On a CPU the small model's window takes seconds a step, so it runs with 2 steps only
     asked = [
         (s, n)
-        for s in subjects
+        for s in cases
         for n in arguments.steps
         if device.type == "cuda" or s.name == "tiny" or n == 2
     ]
@@ -75,12 +69,10 @@ def generate(
     rows = [against_the_machine(s, n, rates[s.name], plan) for s, n in asked]
     print(table("Generation and what products allow (G7)", rows), flush=True)
     print(
-        table(
-            "Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in subjects]
-        ),
+        table("Generation with pixels", [with_pixels(s, arguments.steps[0], plan) for s in cases]),
         flush=True,
     )
-    print(table("Cache", [cache_memory(s) for s in subjects]), flush=True)
+    print(table("Cache", [cache_memory(s) for s in cases]), flush=True)
     if "small" in arguments.sizes:
         rows = [two_branches_against_one(device, arguments.clips, plan, seen)]
         print(table("Two branches against one", rows), flush=True)
@@ -100,9 +92,7 @@ def train(
     arguments: argparse.Namespace, rates: dict[str, float], device: torch.device, seen: Conditions
 ) -> None:
     rounds, on_gpu = arguments.rounds, device.type == "cuda"
-    if (
-        "small" in arguments.training and not on_gpu
-    ):  # first: this process has not taken any for trainings yet
+    if "small" in arguments.training and not on_gpu:  # first, while this process needs little
         print(table("Memory of training", list(peak_memory("small"))), flush=True)
     rows = [
         row
@@ -118,9 +108,7 @@ def train(
 
 
 def clips_of_a_batch(arguments: argparse.Namespace, name: str) -> int:
-    """On a CPU one clip is enough to fill it, and four of `small` with unfused attention need more
-    than 20 GB.
-    """
+    """Clips in a batch: on a CPU few suffice, and four of `small` unfused need over 20 GB."""
     if arguments.training_clips:
         return arguments.training_clips
     if torch.device(arguments.device).type == "cuda":
@@ -133,19 +121,22 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--sizes", nargs="*", choices=SIZES, help="that generate")
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, help="models that generate")
     parser.add_argument(
-        "--training", nargs="*", choices=SIZES, help="that train; on a CPU tiny alone unless asked"
+        "--training",
+        nargs="*",
+        choices=SIZES,
+        help="models that train; on a CPU only tiny by default",
     )
     parser.add_argument(
-        "--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT passes a frame"
+        "--steps", nargs="*", type=int, default=[2, 4, 8], help="MaskGIT steps for each frame"
     )
     parser.add_argument("--clips", type=int, default=1, help="generated at once")
     parser.add_argument(
         "--training-clips", type=int, help="of a batch; 16 on a GPU, else 4 of tiny, 1 of others"
     )
     parser.add_argument(
-        "--frames", type=int, help="of a rollout; 3 on a CPU, 128 on a GPU: each costs the same"
+        "--frames", type=int, help="of a rollout; 3 on a CPU, 128 on a GPU: all cost the same"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
@@ -156,10 +147,12 @@ def parse() -> argparse.Namespace:
     )
     found = parser.parse_args()
     on_gpu = torch.device(found.device).type == "cuda"
-    usual = ["small", "medium", "large"] if on_gpu else ["tiny", "small"]
-    found.sizes = usual if found.sizes is None else found.sizes
-    found.training = (usual if on_gpu else ["tiny"]) if found.training is None else found.training
-    found.frames = found.frames or (128 if on_gpu else 3)
+    sizes, training, frames = ["tiny", "small"], ["tiny"], 3
+    if on_gpu:
+        sizes, training, frames = ["small", "medium", "large"], ["small", "medium", "large"], 128
+    found.sizes = sizes if found.sizes is None else found.sizes
+    found.training = training if found.training is None else found.training
+    found.frames = found.frames or frames
     return found
 
 

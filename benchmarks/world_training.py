@@ -1,14 +1,12 @@
-"""A training step of the world model, timed: fused against unfused attention, and as a share of the
-product rate.
-"""
+"""A training step of the world model, timed, with and without fused attention."""
 
 import multiprocessing
 import resource
 from collections.abc import Iterator
 
 import torch
-from measuring import Arm, Conditions, Row, take_turns
-from world_subjects import SEED, SIZES, WINDOW, noise, unfused
+from measuring import Conditions, Row, Variant, interleave
+from world_cases import SEED, SIZES, WINDOW, noise, unfused
 
 from model.world.batch import WorldBatch
 from model.world.config import TOKEN_VOCAB, LossConfig, MaskingConfig, WorldModelConfig
@@ -22,9 +20,7 @@ CPU_SHARE = 0.70
 
 
 class TrainingStep:
-    """Forward, backward, clipping and AdamW on one batch made beforehand, as `model.training.loop`
-    does it.
-    """
+    """Forward, backward, clipping and AdamW on a constant batch, as in `model.training.loop`."""
 
     def __init__(self, config: WorldModelConfig, n_clips: int, device: torch.device):
         torch.manual_seed(SEED)
@@ -67,24 +63,20 @@ def training(
     device: torch.device,
     seen: Conditions,
 ) -> Iterator[Row]:
-    """G5 on the way: the share of the product rate, with nothing counted for recomputation or
-    padding.
-    """
+    """G5: the share of the product rate; recomputation and padding are not counted."""
     config = SIZES[name]()
     step = TrainingStep(config, n_clips, device)
     require_equal_losses(name, step)
-    times = take_turns(
-        {"fused": Arm(work=step), "unfused": Arm(work=unfused(step))}, rounds, device
+    times = interleave(
+        {"fused": Variant(work=step), "unfused": Variant(work=unfused(step))}, rounds, device
     )
     flops = n_clips * training_flops(config, MaskingConfig(), WINDOW)
     floor = GPU_SHARES[name] if device.type == "cuda" else CPU_SHARE
     for attention, found in times.items():
         share, fused = flops / found.least / product_rate, times["fused"]
-        verdict = (
-            f"{seen.verdict(share, floor, (found,))} (at least {floor:.0%})"
-            if attention == "fused"
-            else ""
-        )
+        verdict = ""
+        if attention == "fused":
+            verdict = f"{seen.verdict(share, floor, (found,))} (at least {floor:.0%})"
         yield {
             "model": name,
             "clips": n_clips,
@@ -108,19 +100,16 @@ def require_equal_losses(name: str, step: TrainingStep) -> None:
         )
 
 
+LIKE_1XGPT = {"action_conditioning": "add", "norms": "1xgpt", "time_positions": "table"}
 LAYOUTS = {
-    "one branch, 1xgpt's layout": {
-        "depth_branch": False, "action_conditioning": "add", "norms": "1xgpt", "time_positions": "table"
-    },
+    "one branch, 1xgpt's layout": {"depth_branch": False, **LIKE_1XGPT},
     "one branch": {"depth_branch": False},
     "two branches": {},
-}  # fmt: skip
+}
 
 
 def peak_memory(name: str) -> Iterator[Row]:
-    """What a process needs for training steps of one clip on a CPU, each in one of its own
-    (libraries included).
-    """
+    """Peak memory of training steps of one clip on a CPU, each layout in a process of its own."""
     for layout, changes in LAYOUTS.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             peak = pool.apply(_train_alone, (SIZES[name](**changes),))

@@ -1,1 +1,1 @@
-"""Networks and mathematics: tensors in, tensors out. Imports torch, numpy, einops and little else."""
+"""Networks and mathematics: tensors in, tensors out. Needs torch, numpy, einops, safetensors."""

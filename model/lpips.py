@@ -1,8 +1,8 @@
-"""LPIPS, version 0.1 with the AlexNet trunk (Zhang et al. 2018, arXiv:1801.03924), written here.
+"""LPIPS, version 0.1 with the AlexNet trunk (Zhang et al. 2018, arXiv:1801.03924).
 
-Two batches of images in [-1, 1] in, one distance per pair out. The weights are the user's:
+Two batches of images in [-1, 1] in, one distance per pair out. The user provides the weights:
 torchvision's AlexNet and the linear heads of the `lpips` package. Nothing is downloaded; without
-the files there is no LPIPS, only an error that says where they come from.
+the files, an error says where they come from.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MIN_SIDE = 31  # px: below this the trunk's second pooling has nothing left
+MIN_SIDE = 31  # px: below this the trunk's second pooling has no output
 
 TRUNK_SOURCE = "torchvision's AlexNet ImageNet weights (alexnet-owt-7be5be79.pth)"
 LINEAR_SOURCE = "the lpips package's v0.1 linear heads (lpips/weights/v0.1/alex.pth)"
 
-# Of the images in [-1, 1]: the ImageNet mean and standard deviation, moved to that range (rounded
-# as LPIPS has them).
+# ImageNet's mean and standard deviation for images in [-1, 1], rounded as in LPIPS
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-SMALLEST_NORM = 1e-10  # keeps positions without any feature finite
+SMALLEST_NORM = 1e-10  # keeps positions without features finite
 
-TAPS = (1, 4, 7, 9, 11)  # the layers of `features`, each a ReLU, whose outputs are compared
+TAPS = (1, 4, 7, 9, 11)  # the layers of `features`, all ReLUs, whose outputs are compared
 TAP_WIDTHS = (64, 192, 384, 256, 256)
 
 
 class Lpips(nn.Module):
-    """The distance network. `features` is numbered as in torchvision, `linear` has one head per
-    tap.
-    """
+    """The distance network: `features` numbered as in torchvision, `linear` with a head per tap."""
 
     shift: Tensor
     scale: Tensor
@@ -59,14 +56,14 @@ class Lpips(nn.Module):
     def forward(
         self, images: Float[Tensor, "b c h w"], others: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, " b"]:
-        """Per pair, the squared differences of unit-length features, weighted by channel, averaged
-        over positions and summed over the five taps; 0 for equal images. Images are in [-1, 1], at
-        least 31 px a side, not resized here.
+        """The distance of each pair; 0 for equal images.
+
+        Squared differences of unit-length features are weighted by channel, averaged over positions
+        and summed over the five taps. Images are in [-1, 1] and at least 31 px a side.
         """
         if min(images.shape[-2:]) < MIN_SIDE:
-            raise ValueError(
-                f"images of {tuple(images.shape[-2:])} px: LPIPS needs sides of at least {MIN_SIDE} px"
-            )
+            size = tuple(images.shape[-2:])
+            raise ValueError(f"images of {size} px: LPIPS needs sides of at least {MIN_SIDE} px")
         total = images.new_zeros(images.shape[0])
         pairs = zip(self.taps(images), self.taps(others), self.linear, strict=True)
         for feature, other, linear in pairs:
@@ -86,9 +83,7 @@ class Lpips(nn.Module):
 
 
 def unit_length(features: Float[Tensor, "b d i j"]) -> Float[Tensor, "b d i j"]:
-    """Each position's feature vector scaled to length 1; all-zero vectors stay zero, with a zero
-    gradient.
-    """
+    """Each position's features scaled to length 1; zeros stay zero, with a zero gradient."""
     norm = features.square().sum(dim=1, keepdim=True).clamp(min=SMALLEST_NORM**2).sqrt()
     return features / (norm + SMALLEST_NORM)
 
@@ -96,8 +91,8 @@ def unit_length(features: Float[Tensor, "b d i j"]) -> Float[Tensor, "b d i j"]:
 def load_lpips(trunk: str | Path, linear: str | Path) -> Lpips:
     """LPIPS with the user's two weight files, on the CPU and frozen.
 
-    Raises FileNotFoundError or ValueError, naming the file and what was expected in it, if either
-    is absent or other.
+    Raises FileNotFoundError or ValueError, naming the file and what was expected, if one is missing
+    or is another file.
     """
     state = lpips_state(_read(trunk, TRUNK_SOURCE), _read(linear, LINEAR_SOURCE))
     network = Lpips()
@@ -106,7 +101,7 @@ def load_lpips(trunk: str | Path, linear: str | Path) -> Lpips:
 
 
 def lpips_state(trunk: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict from torchvision's (`features.N.weight`) and lpips's (`lin0.model.1.weight`)."""
+    """Our state dict of torchvision's (`features.0.weight`) and lpips's (`lin0.model.1.weight`)."""
     with torch.device("meta"):
         wanted = Lpips().state_dict()
     state = {}
@@ -118,12 +113,13 @@ def lpips_state(trunk: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> di
         origin = TRUNK_SOURCE if is_trunk else LINEAR_SOURCE
         if key not in source:
             raise ValueError(
-                f"LPIPS weights: no entry {key!r}; expected {origin}, found {sorted(source)[:3]} ..."
+                f"LPIPS weights: no entry {key!r}; expected {origin}, "
+                f"found {sorted(source)[:3]} ..."
             )
         if source[key].shape != value.shape:
             raise ValueError(
-                f"LPIPS weights: {key!r} has shape {tuple(source[key].shape)}, expected {tuple(value.shape)}: "
-                f"use {origin}"
+                f"LPIPS weights: {key!r} has shape {tuple(source[key].shape)}, expected "
+                f"{tuple(value.shape)}: use {origin}"
             )
         state[name] = source[key].float()
     return state

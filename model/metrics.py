@@ -1,9 +1,7 @@
-"""How close predicted videos, depths and tracks are to true ones: one value per clip; averaging
-clips is the caller's.
+"""Metrics of predicted videos, depths and tracks against true ones: one value per clip.
 
-Videos are (b t c h w) in [-1, 1], as the tokenizer gives them. A mask, where one is taken, chooses
-the pixels that count (such as the region that moves); a clip in which it is empty has no value and
-raises ValueError.
+Videos are (b t c h w) in [-1, 1], as the tokenizer gives them. An optional mask chooses the pixels
+that count, such as the moving region; a clip with an empty mask raises ValueError.
 """
 
 import torch
@@ -26,19 +24,17 @@ def frame_psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, "b t"]:
-    """Peak signal-to-noise ratio of each frame in dB: 10 log10(2^2 / mean squared error), larger is
-    better.
+    """Peak signal-to-noise ratio of each frame: 10 log10(2^2 / mean squared error) dB.
 
-    Equal frames, whose ratio is infinite, count as MAX_PSNR, so that averages stay finite (a single
-    8-bit step in one channel of one 256 x 256 px frame is 101 dB). A frame in which the mask is
-    empty is NaN.
+    Larger is better. Equal frames, whose ratio is infinite, count as MAX_PSNR, so that averages
+    stay finite (one 8-bit step in one channel of a 256 x 256 px frame is 101 dB). NaN for a frame
+    with an empty mask.
     """
     _check_range(predicted, target)
     error = reduce((predicted - target).double().square(), "b t c h w -> b t h w", "mean")
     weight = torch.ones_like(error) if mask is None else mask.to(error.dtype)
-    mean_error = (error * weight).sum(dim=(2, 3)) / weight.sum(
-        dim=(2, 3)
-    )  # 0/0 = NaN: no pixel, no value
+    # 0/0 = NaN for a frame without pixels
+    mean_error = (error * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
     return (10 * torch.log10(4 / mean_error)).clamp(max=MAX_PSNR).to(predicted.dtype)
 
 
@@ -47,9 +43,7 @@ def psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """Mean of `frame_psnr` over the clip's frames (those in which the mask has pixels), in dB, at
-    most MAX_PSNR.
-    """
+    """Mean of `frame_psnr` over the frames in which the mask has pixels, in dB."""
     _check_mask(mask)
     return frame_psnr(predicted, target, mask).nanmean(dim=1)
 
@@ -60,12 +54,11 @@ def delta_psnr(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """How many dB of PSNR are lost when the model is given the actions of another clip:
-    controllability.
+    """The dB of PSNR that are lost with the actions of another clip: controllability.
 
-    0: the actions do nothing; larger is better. Delta-PSNR of Genie (Bruce et al. 2024,
-    arXiv:2402.15391) in the form RoboScape reports (arXiv:2506.23135: 3.34, and 1.99 for a model
-    under weak control).
+    0: the actions have no effect; larger is better. Delta-PSNR of Genie (Bruce et al. 2024,
+    arXiv:2402.15391) as RoboScape reports it (arXiv:2506.23135: 3.34, and 1.99 for a model with
+    weak control).
     """
     return psnr(with_true_actions, target, mask) - psnr(with_other_actions, target, mask)
 
@@ -75,10 +68,9 @@ def ssim(
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
 ) -> Float[Tensor, " b"]:
-    """Structural similarity (Wang et al. 2004), mean over window positions, channels and frames; 1
-    for equal clips.
+    """Structural similarity (Wang et al. 2004), mean over windows, channels and frames.
 
-    The mask is read at the window's centre.
+    1 for equal clips. The mask is read at a window's centre.
     """
     score = ssim_map(predicted, target)
     if mask is None:
@@ -91,11 +83,11 @@ def ssim(
 def ssim_map(
     predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
 ) -> Float[Tensor, "b t inner_h inner_w"]:
-    """SSIM of each window position, mean over channels; a frame's outer SSIM_EDGE pixels are no
-    window's centre.
+    """SSIM of each window, mean over channels.
 
-    Gaussian window of 11 x 11 px, sigma 1.5, only where it lies inside the frame, on values moved
-    to [0, 1]. Each colour channel is scored alone (the paper is about grey images).
+    Gaussian windows of 11 x 11 px, sigma 1.5, that lie inside the frame (so their centres leave out
+    its outer SSIM_EDGE pixels), on values moved to [0, 1]. Each colour channel is scored alone; the
+    paper is about grey images.
     """
     _check_range(predicted, target)
     h, w = predicted.shape[-2:]
@@ -113,7 +105,7 @@ def ssim_map(
 def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inner_w"]:
     """Gaussian means over the SSIM window, at the positions where it fits.
 
-    A sum of shifted pictures: ten times as fast on a CPU as a convolution of one channel in double
+    A sum of shifted images: on a CPU ten times as fast as a one-channel convolution in double
     precision.
     """
     offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_EDGE
@@ -131,9 +123,7 @@ def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inne
 def lpips(
     network: nn.Module, predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
 ) -> Float[Tensor, " b"]:
-    """Learned perceptual distance, mean over the clip's frames; 0 for equal clips. `network`: see
-    model/lpips.py.
-    """
+    """Distance by `network` (see model/lpips.py), mean over frames; 0 for equal clips."""
     _check_range(predicted, target)
     distance = network(
         *(rearrange(video, "b t c h w -> (b t) c h w") for video in (predicted, target))
@@ -146,19 +136,15 @@ def align_scale_shift(
     target: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, "b t h w"]:
-    """The predicted inverse depth of each clip, scaled and shifted to the target by least squares
-    over valid pixels.
+    """Each clip's predicted inverse depth, fitted to the target by least squares over valid pixels.
 
     Both are inverse depths: relative predictions are known up to scale and shift there (MiDaS,
-    arXiv:1907.01341). One scale and one shift serve the whole clip, so flicker stays an error. A
-    constant becomes the target's mean.
+    arXiv:1907.01341). A clip has one scale and one shift, so flicker stays an error. A constant
+    becomes the target's mean.
     """
     _check_mask(valid)
-    weight = valid.double()
-    x, y = (
-        predicted.double(),
-        torch.where(valid, target, 0.0).double(),
-    )  # what is not valid may be NaN
+    weight, x = valid.double(), predicted.double()
+    y = torch.where(valid, target, 0.0).double()  # invalid pixels may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
     known = torch.where(valid, x, 0.0)
     x_mean = known.sum(dim=(1, 2, 3), keepdim=True) / count
@@ -172,9 +158,7 @@ def align_scale_shift(
 def depth_from_inverse(
     inverse_depth: Float[Tensor, "b t h w"], *, farthest: float
 ) -> Float[Tensor, "b t h w"]:
-    """1 / inverse depth, at most `farthest` (in the depth's unit), also where the inverse is 0 or
-    below.
-    """
+    """1 / inverse depth, at most `farthest`, also where the inverse is 0 or below."""
     return 1 / inverse_depth.clamp(min=1 / farthest)
 
 
@@ -199,8 +183,9 @@ def delta_accuracy(
     valid: Bool[Tensor, "b t h w"],
     n: int = 1,
 ) -> Float[Tensor, " b"]:
-    """Share of valid pixels whose depths differ by a factor under 1.25^n; 1 is perfect. Arguments
-    as `abs_rel`.
+    """Share of valid pixels whose depths differ by a factor below 1.25^n; 1 is perfect.
+
+    Arguments as for `abs_rel`.
     """
     _check_depth(predicted, target, valid)
     predicted, target = torch.where(valid, predicted, 1.0), torch.where(valid, target, 1.0)
@@ -209,9 +194,7 @@ def delta_accuracy(
 
 
 def frames_after_query(query_frame: Int[Tensor, "b p"], n_frames: int) -> Bool[Tensor, "b t p"]:
-    """Which frames of each track count in TAP-Vid's "first" mode: those after the one in which the
-    point was given.
-    """
+    """The frames of each track that count in TAP-Vid's "first" mode: those after its query."""
     frame = torch.arange(n_frames, device=query_frame.device)
     return rearrange(frame, "t -> 1 t 1") > rearrange(query_frame, "b p -> b 1 p")
 
@@ -223,12 +206,11 @@ def position_accuracy(
     counted: Bool[Tensor, "b t p"],
     size: tuple[int, int],
 ) -> Float[Tensor, " b"]:
-    """Share of truly visible points within 1, 2, 4, 8 and 16 px of their place, mean of the five; 1
-    is perfect.
+    """TAP-Vid's <delta^x_avg (Doersch et al. 2022, arXiv:2211.03726); 1 is perfect.
 
-    Tracks are (x, y) in pixels of frames of `size` = (height, width); distances are measured after
-    scaling the frames to 256 x 256 px. TAP-Vid's <delta^x_avg (Doersch et al. 2022,
-    arXiv:2211.03726).
+    The share of visible points within 1, 2, 4, 8 and 16 px of their true position, mean of the
+    five. Tracks are (x, y) in pixels of frames of `size` = (height, width); distances are measured
+    after scaling the frames to 256 x 256 px.
     """
     seen = target_visible & counted
     _check_points(seen, "truly visible")
@@ -242,7 +224,7 @@ def occlusion_accuracy(
     target_visible: Bool[Tensor, "b t p"],
     counted: Bool[Tensor, "b t p"],
 ) -> Float[Tensor, " b"]:
-    """Share of counted points whose visibility is right; 1 is perfect (TAP-Vid's OA)."""
+    """Share of counted points whose visibility is right (TAP-Vid's OA); 1 is perfect."""
     _check_points(counted, "counted")
     right = (predicted_visible == target_visible) & counted
     return right.sum(dim=(1, 2)) / counted.sum(dim=(1, 2))
@@ -256,12 +238,11 @@ def average_jaccard(
     counted: Bool[Tensor, "b t p"],
     size: tuple[int, int],
 ) -> Float[Tensor, " b"]:
-    """TAP-Vid's AJ, position and visibility in one: hits / (hits + misses + false positives); 1 is
-    perfect.
+    """TAP-Vid's AJ, position and visibility together: hits / (hits + misses + false positives).
 
-    At each threshold a hit is a visible point, predicted visible and near enough; a visible point
-    that is not is a miss; any other point predicted visible is a false positive. So one visible but
-    far off counts twice.
+    1 is perfect. At each threshold a hit is a visible point, predicted visible and near enough; a
+    visible point that is not is a miss; any other point predicted visible is a false positive. So
+    a visible point that is predicted visible but too far away counts twice.
     """
     _check_points((target_visible | predicted_visible) & counted, "visible or predicted visible")
     scores = []
@@ -296,7 +277,8 @@ def _check_range(*videos: Float[Tensor, "b t c h w"]) -> None:
         low, high = video.min().item(), video.max().item()
         if not (low >= -1.001 and high <= 1.001):  # also catches NaN
             raise ValueError(
-                f"video with values in [{low:.3g}, {high:.3g}]: expected [-1, 1]; clamp or rescale it first"
+                f"video with values in [{low:.3g}, {high:.3g}]: expected [-1, 1]; clamp or rescale "
+                "it first"
             )
 
 
@@ -322,5 +304,6 @@ def _check_depth(
         wrong = (valid & ~(depth > 0)).sum().item()
         if wrong:
             raise ValueError(
-                f"{name} depth is not above 0 at {wrong} valid pixels: mark them invalid or align first"
+                f"{name} depth is not above 0 at {wrong} valid pixels: mark them invalid or align "
+                "first"
             )

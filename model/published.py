@@ -1,6 +1,4 @@
-"""What all loaders of published checkpoints share: the tensors of a pickle, and what keeps them
-from being loaded.
-"""
+"""Shared by all loaders of published checkpoints: reading a pickle's tensors, and checking them."""
 
 import pickle
 from collections.abc import Mapping
@@ -10,53 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NAMES_SHOWN = 3  # names an error lists before it only counts
+NAMES_SHOWN = 3  # names listed in an error; the others are counted
 BYTES_SHOWN = 24  # of a file that is no checkpoint
-BEGINNINGS = (
-    b"PK",
-    b"\x80",
-)  # of what torch.save writes: a zip archive, before version 1.6 bare pickles
+BEGINNINGS = (b"PK", b"\x80")  # of torch.save's files: zip archives, or pickles before version 1.6
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def read_tensors(path: str | Path, *, mmap: bool = False) -> Any:
-    """The content of a checkpoint, on the CPU. Raises ValueError if it is damaged or holds more
-    than tensors.
+    """The content of a checkpoint, on the CPU.
 
-    `mmap` leaves what is not looked at on disk: for files that hold much that nobody wants.
+    `mmap` reads tensors when they are used, for files of which most is not needed. Raises
+    ValueError if the file is damaged or holds more than tensors.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # of any kind: torch's reader takes what a damaged file says for what it is
+    except Exception as error:  # a damaged file makes torch's reader fail in any way
         raise ValueError(
             f"{path}: damaged, or holds more than tensors, which is not read (weights_only=True): "
-            f"{_reason(path, error)}. Fetch it again; if it is whole and you trust its source, save the state dict of "
-            "torch.load(path, weights_only=False) to a new file once and use that"
+            f"{_reason(path, error)}. Fetch it again; if it is whole and you trust its source, "
+            "save the state dict of torch.load(path, weights_only=False) to a new file once and "
+            "use that"
         ) from error
 
 
 def _reason(path: str | Path, error: Exception) -> str:
-    """What the file begins with if no checkpoint does, else the line of torch's long message that
-    tells most.
-    """
+    """The file's first bytes if no checkpoint begins so, else the key line of torch's message."""
     with open(path, "rb") as file:
         start = file.read(BYTES_SHOWN)
     if not start.startswith(BEGINNINGS):
         return f"it begins with {start!r}, as no checkpoint does" if start else "it is empty"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
-        "no more is known"
-    ]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     line = next((line for line in lines if "Unsupported" in line), lines[0]).rstrip(".")
-    return (
-        line
-        if isinstance(error, pickle.UnpicklingError | RuntimeError)
-        else f"{type(error).__name__}, {line}"
-    )
+    if isinstance(error, pickle.UnpicklingError | RuntimeError):
+        return line
+    return f"{type(error).__name__}, {line}"
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -64,20 +52,18 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises ValueError naming the first entry with NaN or infinity: what a network makes of it is
-    no number either.
-    """
+    """Raises ValueError naming the first entry with NaN or infinite values."""
     for name, value in state.items():
         bad = 0 if torch.isfinite(value).all() else int((~torch.isfinite(value)).sum())
         if bad:
             raise ValueError(
-                f"{where}: {name} has {bad} of {value.numel()} values that are NaN or infinite: damaged, or of a "
-                "training that diverged; fetch or make it again"
+                f"{where}: {name} has {bad} of {value.numel()} values that are NaN or infinite: "
+                "damaged, or from a training that diverged; fetch or make it again"
             )
 
 
 def differences(found: Shapes, expected: Shapes) -> list[str]:
-    """The first entries that are missing, left over, or of another shape; empty if all fit."""
+    """What is missing, left over or of another shape, first entries by name; empty if all fit."""
     reshaped = [
         f"{name} {found[name]}, expected {shape}"
         for name, shape in expected.items()

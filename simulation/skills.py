@@ -126,6 +126,7 @@ def pick(hand: Hand, now: Command, obj: SceneObject) -> Motion:
     now = yield from wait_for_room(hand, now, world.position(obj.name)[:2])
 
     # Reach over it, and look again from above, since the other hand may have moved it.
+    at, azimuth = np.zeros(3), 0.0
     for _ in range(2):
         at = world.position(obj.name) + np.array([*slip, 0])
         azimuth = _grasp_azimuth(hand, obj)

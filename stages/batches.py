@@ -41,7 +41,7 @@ def gather(
     return {name: store.gather(name, rows) for name in names}
 
 
-def spread(rows: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " i"]:
+def spread_rows(rows: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " i"]:
     """At most `count` of the rows, evenly apart: neighbours often come from one episode."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return rows[places]

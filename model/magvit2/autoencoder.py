@@ -1,8 +1,7 @@
 """The tokenizer: images (b c h w) in [-1, 1] <-> ids (b gh gw).
 
-Both published layouts are built from the same classes; parameter names are those of the published
-checkpoints (`encoder.*`, `decoder.*`; the quantiser has none). Frames are treated one by one: there
-is no time axis.
+The same classes make both published layouts; parameter names are those of the published checkpoints
+(`encoder.*`, `decoder.*`; the quantiser has none). There is no time axis: frames are independent.
 """
 
 from typing import NamedTuple
@@ -26,27 +25,24 @@ RGB = 3
 
 
 class EncoderLevel(nn.Module):
-    """Residual blocks at one resolution and, but for the coarsest level, a convolution that halves
-    it.
-    """
+    """Residual blocks at one resolution, then a strided convolution, but at the coarsest level."""
 
     def __init__(
         self, in_channels: int, out_channels: int, config: MagvitConfig, *, coarsest: bool
     ):
         super().__init__()
         self.block = res_blocks(in_channels, out_channels, config.n_res_blocks, config.norm_groups)
-        self.downsample = (
-            nn.Identity()
-            if coarsest
-            else nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
-        )
+        if coarsest:
+            self.downsample = nn.Identity()
+        else:
+            self.downsample = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b j h2 w2"]:
         return self.downsample(self.block(x))
 
 
 class DecoderLevel(nn.Module):
-    """Residual blocks at one resolution and, but for the finest level, an `Upsample`."""
+    """Residual blocks at one resolution, then an `Upsample` except at the finest level."""
 
     def __init__(self, in_channels: int, out_channels: int, config: MagvitConfig, *, finest: bool):
         super().__init__()
@@ -58,7 +54,7 @@ class DecoderLevel(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to the real numbers whose signs are the code."""
+    """Images to real numbers whose signs are the code."""
 
     def __init__(self, config: MagvitConfig):
         super().__init__()
@@ -82,8 +78,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes (-1 or +1) to images, not clamped. `up` and `adaptive` are numbered finest first but
-    run coarsest first.
+    """Codes (-1 or +1) to images, not clamped.
+
+    `up` and `adaptive` are numbered finest first, and run coarsest first.
     """
 
     def __init__(self, config: MagvitConfig):
@@ -115,7 +112,7 @@ class Decoder(nn.Module):
 
 
 class TokenizerOutput(NamedTuple):
-    """What training needs of one pass."""
+    """What the loss needs of a forward pass."""
 
     reconstruction: Float[Tensor, "b c h w"]  # not clamped
     z: Float[Tensor, "b d gh gw"]  # the encoder's output before the sign
@@ -131,10 +128,9 @@ class MagvitTokenizer(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d gh gw"]:
-        """One real number per bit and cell for images in [-1, 1]; each sign is a bit (see
-        `quantizer.ids_from_signs`).
+        """One real number per bit and cell, whose sign is the bit, for images in [-1, 1].
 
-        Raises ValueError if the sides of the images are not multiples of `config.downscale`.
+        Raises ValueError if the images' sides are not multiples of `config.downscale`.
         """
         self.config.grid(images.shape[-2], images.shape[-1])
         return self.encoder(images)
@@ -144,16 +140,12 @@ class MagvitTokenizer(nn.Module):
         return ids_from_signs(self.encode(images))
 
     def decode_ids(self, ids: Int[Tensor, "b gh gw"]) -> Float[Tensor, "b c h w"]:
-        """Images in [-1, 1] (clamped) of tokens in [0, 2**n_bits); (x + 1) * 127.5 makes them
-        0..255.
-        """
+        """Images in [-1, 1] (clamped) of tokens in [0, 2**n_bits)."""
         codes = signs_from_ids(ids, self.config.n_bits)
         return self.decoder(codes.to(self.decoder.conv_in.weight.dtype)).clamp(-1.0, 1.0)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> TokenizerOutput:
-        """One training pass: the decoder sees the codes, the encoder gets the gradient straight
-        through the sign.
-        """
+        """Reconstruction and z: the gradient passes straight through the sign to the encoder."""
         z = self.encode(images)
         return TokenizerOutput(reconstruction=self.decoder(straight_through(z)), z=z)
 
@@ -161,6 +153,6 @@ class MagvitTokenizer(nn.Module):
 def res_blocks(
     in_channels: int, out_channels: int, n_blocks: int, norm_groups: int
 ) -> nn.Sequential:
-    """A chain of residual blocks; the first one changes the width."""
+    """`n_blocks` residual blocks; the first one changes the width."""
     ins = [in_channels, *[out_channels] * (n_blocks - 1)][:n_blocks]
     return nn.Sequential(*(ResBlock(width, out_channels, norm_groups) for width in ins))

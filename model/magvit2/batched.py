@@ -1,6 +1,6 @@
-"""Many frames through a tokenizer: cut into pieces that fit into memory, optionally in bfloat16.
+"""Many frames through a tokenizer in chunks that fit into memory, optionally in bfloat16.
 
-Frames do not depend on each other, so the cut changes no token but for the last bits of sums.
+Frames do not depend on each other, so chunks change no more than the last bits of sums.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,11 @@ from torch import Tensor
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
 
-Precision = Literal[
-    "float32", "bfloat16"
-]  # bfloat16 is autocast, over weights that stay float32: for GPUs
+# bfloat16, for GPUs, is autocast; weights stay float32
+Precision = Literal["float32", "bfloat16"]
 
 CPU_BUDGET = 2 << 30  # bytes
-GPU_SHARE = 0.5  # of the card's free memory; convolutions want workspace, too
+GPU_SHARE = 0.5  # of the GPU's free memory: convolutions need workspace, too
 
 
 def encode_frames(
@@ -28,10 +27,11 @@ def encode_frames(
     precision: Precision = "float32",
     budget: int | None = None,
 ) -> Int[Tensor, "f gh gw"]:
-    """The tokens (int32) of images in [-1, 1], on the tokenizer's device. `budget` is in bytes, see
-    `memory_budget`.
+    """The tokens (int32) of images in [-1, 1], on the tokenizer's device.
+
+    `budget` is the memory for a chunk in bytes, that of `memory_budget` unless given.
     """
-    return _in_pieces(
+    return _in_chunks(
         tokenizer.to_ids, tokenizer, images, (images.shape[-2], images.shape[-1]), precision, budget
     )
 
@@ -43,50 +43,45 @@ def decode_frames(
     precision: Precision = "float32",
     budget: int | None = None,
 ) -> Float[Tensor, "f c h w"]:
-    """Images in [-1, 1] (float32) of tokens, on the tokenizer's device."""
+    """Images in [-1, 1] (float32) of tokens, on the tokenizer's device; `budget` as above."""
     gh, gw = ids.shape[1:]
     size = (gh * tokenizer.config.downscale, gw * tokenizer.config.downscale)
-    return _in_pieces(tokenizer.decode_ids, tokenizer, ids, size, precision, budget).float()
+    return _in_chunks(tokenizer.decode_ids, tokenizer, ids, size, precision, budget).float()
 
 
 def bytes_per_frame(config: MagvitConfig, height: int, width: int) -> int:
-    """Bytes that one frame of this many pixels takes at the worst moment of encoding or decoding,
-    in float32.
+    """Peak bytes of encoding or decoding one frame of this size in float32, without weights.
 
-    An upper bound that holds for bfloat16, too, whose norms and sums stay float32. Weights are not
-    counted.
+    An upper bound, also in bfloat16, whose norms and sums stay float32.
     """
-    numbers = 0
-    for i, (own, below) in enumerate(
-        zip(config.widths, (*config.widths[1:], config.widths[-1]), strict=True)
-    ):
+    numbers, coarser = 0, (*config.widths[1:], config.widths[-1])
+    for i, (own, below) in enumerate(zip(config.widths, coarser, strict=True)):
         cells = height * width // (config.stem_patch * 2**i) ** 2
-        # A level's second block: its input, its first half's output, the norm of that and its
-        # swish, while the level's own input still waits. A decoder level's input, and so the first
-        # half of its first block, is as wide as below.
+        # In a level's second block are alive: its input, the output of its first half, the norm and
+        # the swish of that, and the level's input. A decoder level's input, and so the first half
+        # of its first block, is as wide as the coarser level.
         numbers = max(numbers, cells * max(4 * own + max(own, below), 3 * below))
     return 4 * (numbers + 2 * 3 * height * width)
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes for one piece: half of what a GPU has free now, or 2 GiB on a CPU."""
-    return (
-        int(GPU_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else CPU_BUDGET
-    )
+    """Bytes for one chunk: half of a GPU's free memory, or 2 GiB on a CPU."""
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    return CPU_BUDGET
 
 
-def piece_sizes(n_frames: int, frame_bytes: int, budget: int) -> list[int]:
-    """How many frames to run at once, each time: as few times as the budget allows, and as alike as
-    can be.
+def chunk_sizes(n_frames: int, frame_bytes: int, budget: int) -> list[int]:
+    """Numbers of frames in the chunks: as few chunks as the budget allows, as equal as possible.
 
-    A frame that is larger than the budget runs alone.
+    A frame that is larger than the budget is a chunk by itself.
     """
-    n_pieces = -(-n_frames // max(1, budget // frame_bytes))
-    return [n_frames // n_pieces + (i < n_frames % n_pieces) for i in range(n_pieces)]
+    n_chunks = -(-n_frames // max(1, budget // frame_bytes))
+    return [n_frames // n_chunks + (i < n_frames % n_chunks) for i in range(n_chunks)]
 
 
 @torch.no_grad()
-def _in_pieces(
+def _in_chunks(
     run: Callable[[Tensor], Tensor],
     tokenizer: MagvitTokenizer,
     frames: Tensor,
@@ -96,8 +91,8 @@ def _in_pieces(
 ) -> Tensor:
     device = tokenizer.decoder.conv_in.weight.device
     budget = memory_budget(device) if budget is None else budget
-    pieces = frames.split(
-        piece_sizes(len(frames), bytes_per_frame(tokenizer.config, *size), budget)
+    chunks = frames.split(
+        chunk_sizes(len(frames), bytes_per_frame(tokenizer.config, *size), budget)
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return torch.cat([run(piece.to(device)) for piece in pieces])
+        return torch.cat([run(chunk.to(device)) for chunk in chunks])

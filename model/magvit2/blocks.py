@@ -1,6 +1,4 @@
-"""The parts that encoder and decoder are made of. Module names are those of the published
-checkpoints.
-"""
+"""Building blocks of encoder and decoder, with the module names of the published checkpoints."""
 
 import torch
 from einops import rearrange
@@ -12,14 +10,12 @@ NORM_EPS = 1e-6  # of both published layouts
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm in `groups` groups, or one per channel where there are fewer channels than that."""
+    """GroupNorm in `groups` groups, or one group per channel if there are fewer channels."""
     return nn.GroupNorm(min(groups, channels), channels, eps=NORM_EPS)
 
 
 class ResBlock(nn.Module):
-    """x + conv(swish(norm(conv(swish(norm(x)))))); a 1x1 convolution on the way past where the
-    widths differ.
-    """
+    """x + conv(swish(norm(conv(swish(norm(x)))))); the shortcut is 1x1 where widths differ."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int):
         super().__init__()
@@ -30,7 +26,7 @@ class ResBlock(nn.Module):
         if in_channels != out_channels:
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         else:
-            self.nin_shortcut = nn.Identity()  # no parameters, so no key
+            self.nin_shortcut = nn.Identity()  # no parameters, so no checkpoint entry
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b j h w"]:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -41,15 +37,16 @@ class ResBlock(nn.Module):
 def space_to_depth(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b i j k"]:
     """Folds squares of side x side positions into channels: (b, side*side*c, h/side, w/side).
 
-    Channels are last in memory, here and in `depth_to_space`: what convolutions are fastest on.
+    Channels are last in memory, here and in `depth_to_space`: convolutions are fastest on that.
     """
     folded = rearrange(x.movedim(1, -1), "b (h p1) (w p2) c -> b h w (p1 p2 c)", p1=side, p2=side)
     return folded.movedim(-1, 1)
 
 
 def depth_to_space(x: Float[Tensor, "b i j k"], side: int) -> Float[Tensor, "b c h w"]:
-    """The inverse of `space_to_depth`: the place in the square leads the channel axis
-    (`pixel_shuffle` has it last).
+    """The inverse of `space_to_depth`, in which the place in the square leads the channel axis.
+
+    (PyTorch's `pixel_shuffle` has it last.)
     """
     unfolded = rearrange(x.movedim(1, -1), "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=side, p2=side)
     return unfolded.movedim(-1, 1)
@@ -67,8 +64,7 @@ class Upsample(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """Normalises the features, then scales and shifts each channel by the statistics of the image's
-    code map.
+    """Group norm whose scales and shifts depend on the image's codes.
 
     `gamma` reads the codes' standard deviation over the grid (unbiased), `beta` their mean.
     """

@@ -1,6 +1,4 @@
-"""Sizes of a MAGVIT-2 tokenizer: the two published layouts, a middle one for a GPU and a tiny one
-for CPUs.
-"""
+"""Sizes of a MAGVIT-2 tokenizer: two published layouts, and a tiny one for CPUs."""
 
 import math
 from dataclasses import dataclass
@@ -8,20 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class MagvitConfig:
-    """Layout of encoder and decoder; the defaults are the 1X layout, which the RoboScape paper
-    uses.
+    """Layout of encoder and decoder; the defaults are 1X's, which the RoboScape paper uses.
 
-    The last three fields are ours, for small models; published layouts keep their defaults.
+    The last three fields are for small models; published layouts keep their defaults.
     """
 
     base_channels: int = 128
-    channel_multipliers: tuple[int, ...] = (
-        1,
-        1,
-        2,
-        2,
-        4,
-    )  # width of each level / base_channels, finest first
+    # Width of each level over base_channels, finest first
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     n_res_blocks: int = 2  # per level, and in the middle
     n_bits: int = 18  # ids are in [0, 2**n_bits)
     # Code statistics scale and shift the features before each decoder level
@@ -34,20 +26,22 @@ class MagvitConfig:
     def __post_init__(self):
         if not self.channel_multipliers or min(self.channel_multipliers) < 1:
             raise ValueError(
-                f"channel_multipliers={self.channel_multipliers} must be one positive factor per level"
+                f"channel_multipliers={self.channel_multipliers}: expected one positive factor per "
+                "level"
             )
         if self.n_res_blocks < 1 or self.stem_patch < 1 or self.mid_blocks < 0:
             raise ValueError(
-                f"n_res_blocks={self.n_res_blocks} and stem_patch={self.stem_patch} must be at least 1, "
-                f"n_mid_blocks={self.n_mid_blocks} at least 0"
+                f"n_res_blocks={self.n_res_blocks}, stem_patch={self.stem_patch}, "
+                f"n_mid_blocks={self.n_mid_blocks}: expected at least 1, 1 and 0"
             )
         if not 1 <= self.n_bits <= 30:
             raise ValueError(f"n_bits={self.n_bits}: ids are int32, so 1 to 30 bits fit")
         for width in self.widths:
             if width % min(self.norm_groups, width):
                 raise ValueError(
-                    f"width {width} (base_channels={self.base_channels} x a channel multiplier) does not divide into "
-                    f"norm_groups={self.norm_groups}; choose widths that do, or fewer groups"
+                    f"width {width} (base_channels={self.base_channels} x a channel multiplier) "
+                    f"does not divide into norm_groups={self.norm_groups}; choose widths that do, "
+                    "or fewer groups"
                 )
 
     @property
@@ -61,28 +55,26 @@ class MagvitConfig:
 
     @property
     def downscale(self) -> int:
-        """Pixels along one side of a token's cell."""
+        """Side of a token's cell in pixels."""
         return self.stem_patch * 2 ** (len(self.channel_multipliers) - 1)
 
-    @property
-    def vocabulary(self) -> int:
-        return 2**self.n_bits
-
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Token rows and columns of an image of this many pixels; ValueError unless both divide by
-        `downscale`.
+        """Token rows and columns of an image of this size in pixels.
+
+        Raises ValueError unless both sides are multiples of `downscale`.
         """
         if height % self.downscale or width % self.downscale:
             raise ValueError(
-                f"image of {height} x {width} px: each side must be a multiple of {self.downscale}, "
-                "the side of a token's cell; resize or crop it first"
+                f"image of {height} x {width} px: each side must be a multiple of "
+                f"{self.downscale}, the side of a token's cell; resize or crop it first"
             )
         return height // self.downscale, width // self.downscale
 
 
 def one_x() -> MagvitConfig:
-    """`magvit2.ckpt` of the Hugging Face data set `1x-technologies/worldmodel`: 65.5 M parameters,
-    16 px cells.
+    """1X's `magvit2.ckpt` (Hugging Face, 1x-technologies/worldmodel), which RoboScape uses.
+
+    65.5 M parameters, 16 px cells; encoding and decoding 256 x 256 px costs 322 GFLOP.
     """
     return MagvitConfig()
 
@@ -92,35 +84,16 @@ def tencent() -> MagvitConfig:
     return MagvitConfig(n_res_blocks=4, adaptive_decoder=True)
 
 
-def published() -> MagvitConfig:
-    """The layout that RoboScape uses, 1X's: 65.5 M parameters, 322 GFLOP for a 256 x 256 px frame
-    both ways.
-    """
-    return one_x()
-
-
-def small() -> MagvitConfig:
-    """For training on one GPU: 15.9 M parameters, 36 GFLOP for a 256 x 256 px frame both ways, 16
-    px cells.
-
-    Half the published widths, all multiples of 64; 2 x 2 pixels become channels first, which leaves
-    out the level where the published layouts spend most.
-    """
-    return MagvitConfig(base_channels=64, channel_multipliers=(1, 2, 2, 4), stem_patch=2)
-
-
 def tiny(patch: int = 16) -> MagvitConfig:
-    """A model of the same kind that trains on a CPU; `patch` is the side of a token's cell: 8, 16,
-    32 ... pixels.
+    """For training on a CPU; `patch` is the side of a token's cell: 8, 16, 32 ... pixels.
 
-    Most arithmetic of the published layouts is spent at full resolution; here 4 x 4 pixels become
-    channels first. One pass over a 128 x 128 px frame costs 0.38 (patch 8) or 0.55 GFLOP (patch
-    16), against 80 of the 1X layout: training runs at about 130 or 100 frames/s on one core of a
-    2.8 GHz Xeon.
+    4 x 4 pixels are folded into channels first: the published layouts spend most at full
+    resolution. Encoding and decoding 128 x 128 px costs 0.38 (patch 8) or 0.55 GFLOP (patch 16),
+    1X's layout 80. Training runs at about 130 or 100 frames/s on one core of a 2.8 GHz Xeon.
     """
     n_levels = round(math.log2(patch / 4)) + 1 if patch >= 8 else 0
     if n_levels < 2 or 4 * 2 ** (n_levels - 1) != patch:
-        raise ValueError(f"patch={patch} px: expected a power of two from 8 on, such as 8 or 16")
+        raise ValueError(f"patch={patch} px: expected a power of two, at least 8")
     multipliers = (1, 2, 4, *[4] * max(0, n_levels - 3))[:n_levels]
     return MagvitConfig(
         base_channels=32,

@@ -1,8 +1,7 @@
-"""The patch discriminator of Isola et al. 2017 (arXiv:1611.07004): one score per overlapping patch
-of an image.
+"""The patch discriminator of Isola et al. 2017 (arXiv:1611.07004): a score per overlapping patch.
 
-Entry names are those of the published checkpoints (`loss.discriminator.main.*`), so that one can be
-trained on.
+Entry names are those of the published checkpoints (`loss.discriminator.main.*`), so that training
+can start from one.
 """
 
 from jaxtyping import Float
@@ -12,9 +11,9 @@ LEAK = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """Strided 4x4 convolutions; with the default three of them a score sees 70 x 70 pixels.
+    """Strided 4x4 convolutions; with the default three a score sees 70 x 70 pixels.
 
-    Use fewer layers and channels for small images: each layer halves the grid of scores.
+    Each layer halves the grid of scores: use fewer layers and channels for small images.
     """
 
     def __init__(self, *, base_channels: int = 64, n_layers: int = 3):

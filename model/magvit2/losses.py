@@ -1,11 +1,7 @@
-"""What a tokenizer is trained on: images and `TokenizerOutput` in, one scalar and its parts out.
+"""The losses of a tokenizer: images and `TokenizerOutput` in, a scalar and its parts out.
 
 Reconstruction and adversarial terms as in VQGAN (Esser et al. 2021, arXiv:2012.09841); entropy and
-commitment terms of lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, section 3.1). Training
-loops are the caller's:
-
-    output = tokenizer(images)
-    loss = tokenizer_loss(images, output, config)          # .total.backward(), .parts for the log
+commitment terms of lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, section 3.1).
 """
 
 import math
@@ -22,11 +18,10 @@ from torch.nn import functional as F
 from model.magvit2.autoencoder import TokenizerOutput
 from model.magvit2.quantizer import FACTOR_SIZE, signs, signs_from_ids, split_ids
 
-SMALLEST_SHARE = 1e-12  # of a code no token uses: keeps the gradient of its entropy finite
+SMALLEST_SHARE = 1e-12  # of an unused code: keeps the gradient of its entropy finite
 
-Perceptual = Callable[
-    [Tensor, Tensor], Tensor
-]  # two batches of images in [-1, 1] -> one distance per image
+# Two batches of images in [-1, 1] -> one distance per image
+Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +29,22 @@ class TokenizerLossConfig:
     """Weights of the terms. Pixels are in [-1, 1], entropies in bits per token.
 
     The entropy and commitment defaults come from a small search with `config.tiny` on rendered
-    robot frames. A larger entropy weight fills more of the codebook without better pictures, and
-    makes tokens of unchanged cells flicker.
+    robot frames. A larger entropy weight uses more of the codebook without better reconstructions,
+    and makes tokens of unchanged cells flicker.
     """
 
     l1: float = 1.0
     l2: float = 1.0
-    perceptual: float = 1.0  # counts only where a perceptual network is passed
+    perceptual: float = 1.0  # used if a perceptual network is passed
     commitment: float = 0.1
     entropy: float = 0.005  # of (entropy per token - diversity * entropy of the batch)
     diversity: float = 1.0
     # Softness of the code assignment in the entropy terms; lower is harder
     temperature: float = 0.5
-    # Bits whose joint distribution the batch entropy looks at; 9 gives the 512-way factors
+    # Bits in each group of the batch entropy; 9 gives the 512-way factors
     group_bits: int = 9
-    adversarial: float = 0.1  # on top of the balance with the reconstruction terms
-    adversarial_start: int = 20_000  # step from which the caller passes the discriminator
+    adversarial: float = 0.1  # times the balance with the reconstruction terms
+    adversarial_start: int = 20_000  # the caller passes the discriminator from this step on
 
 
 class TokenizerLoss(NamedTuple):
@@ -67,12 +62,12 @@ def tokenizer_loss(
     discriminator: nn.Module | None = None,
     last_layer: Tensor | None = None,
 ) -> TokenizerLoss:
-    """The generator's loss.
+    """The tokenizer's loss.
 
-    `pixel_weight` (>= 0, scaled here to mean 1) makes some pixels count more in L1 and L2, such as
-    those that move. With a `discriminator`, `last_layer` (the decoder's `conv_out.weight`) is
-    needed to balance its gradient.
+    `pixel_weight` (>= 0, scaled here to mean 1) weighs pixels in L1 and L2, such as moving ones. A
+    `discriminator` needs `last_layer` (the decoder's `conv_out.weight`) to balance its gradient.
     """
+    # Reconstruction
     error = output.reconstruction - images
     if pixel_weight is None:
         l1, l2 = error.abs().mean(), error.square().mean()
@@ -85,6 +80,7 @@ def tokenizer_loss(
         parts["perceptual"] = perceptual(output.reconstruction, images).mean()
         reconstruction = reconstruction + config.perceptual * parts["perceptual"]
 
+    # Quantisation
     parts["token_entropy"], parts["batch_entropy"] = entropy_terms(
         output.z, temperature=config.temperature, group_bits=config.group_bits
     )
@@ -92,10 +88,12 @@ def tokenizer_loss(
     entropy = parts["token_entropy"] - config.diversity * parts["batch_entropy"]
     total = reconstruction + config.entropy * entropy + config.commitment * parts["commitment"]
 
+    # Adversarial
     if discriminator is not None:
         if last_layer is None:
             raise ValueError(
-                "a discriminator's loss is balanced at last_layer: pass tokenizer.decoder.conv_out.weight"
+                "a discriminator's loss is balanced at last_layer: pass "
+                "tokenizer.decoder.conv_out.weight"
             )
         parts["adversarial"] = -discriminator(output.reconstruction).mean()
         balance = gradient_balance(reconstruction, parts["adversarial"], last_layer)
@@ -106,21 +104,20 @@ def tokenizer_loss(
 def entropy_terms(
     z: Float[Tensor, "b d gh gw"], *, temperature: float = 1.0, group_bits: int = 9
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean entropy of one token's code, and entropy of the mean code, both in bits (0 to d).
+    """Mean entropy of a token's code, and entropy of the mean code, both in bits (0 to d).
 
     A token is softly assigned to the codes q in {-1, 1}^d by softmax(-|z - q|^2 / (2 temperature)).
-    |z - q|^2 splits into one term per channel, so that the assignment is d independent coins, heads
-    with probability sigmoid(2 z / temperature): the first entropy is the exact sum over coins, with
-    no list of 2^d codes.
+    |z - q|^2 splits into one term per channel, so the assignment is d independent coins, heads with
+    probability sigmoid(2 z / temperature): the first entropy is the exact sum over the coins, and
+    the 2^d codes need not be listed.
 
-    The mean over tokens is no longer independent. Its entropy is taken jointly inside groups of
-    `group_bits` channels (2^group_bits codes each) and summed over the groups: an upper bound that
-    is exact when groups are independent. Single bits would be cheaper, but do not see two channels
-    that always agree.
+    In the mean over tokens, channels are not independent. Its entropy is computed jointly within
+    groups of `group_bits` channels (2^group_bits codes each) and summed over groups: an upper
+    bound, exact if groups are independent. Single bits would be cheaper, but would miss two
+    channels that always agree.
     """
-    with torch.autocast(
-        z.device.type, enabled=False
-    ):  # it would make bfloat16 of the sums over codes, 12 % off
+    # Autocast would sum over codes in bfloat16, 12 % off
+    with torch.autocast(z.device.type, enabled=False):
         logits = rearrange(z, "b d gh gw -> (b gh gw) d").float() * (2 / temperature)
         token_entropy = _coin_entropy(logits).sum(dim=1).mean()
         batch_entropy = torch.stack(
@@ -136,7 +133,7 @@ def _coin_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, "i d"]:
 
 
 def _mean_code_entropy(logits: Float[Tensor, "i d"]) -> Float[Tensor, ""]:
-    """Entropy in bits of the codes of d coins, averaged over i before the entropy is taken."""
+    """Entropy in bits of the codes of d coins, after their distribution is averaged over i."""
     n_bits = logits.shape[1]
     every_id = torch.arange(2**n_bits, dtype=torch.int32, device=logits.device)
     codes = rearrange(signs_from_ids(rearrange(every_id, "k -> 1 1 k"), n_bits), "1 d 1 k -> d k")
@@ -149,8 +146,9 @@ def discriminator_loss(
     images: Float[Tensor, "b c h w"],
     reconstruction: Float[Tensor, "b c h w"],
 ) -> Float[Tensor, ""]:
-    """Hinge loss: real patches above 1, reconstructed ones below -1; no gradient reaches the
-    tokenizer.
+    """Hinge loss: real patches to above 1, reconstructed ones to below -1.
+
+    No gradient reaches the tokenizer.
     """
     real, fake = discriminator(images), discriminator(reconstruction.detach())
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
@@ -159,17 +157,14 @@ def discriminator_loss(
 def gradient_balance(
     reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
 ) -> Float[Tensor, ""]:
-    """The factor that gives the adversarial term the reconstruction's gradient norm at the last
-    layer, at most 1e4.
-    """
+    """The factor, at most 1e4, that equals both terms' gradient norms at the last layer."""
     (wanted,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (found,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
     return (wanted.norm() / (found.norm() + 1e-6)).clamp(max=1e4).detach()
 
 
 def code_perplexity(ids: Int[Tensor, "b gh gw"]) -> tuple[float, float]:
-    """How many of the 512 values each factor of the ids effectively uses: 2 to the entropy of their
-    counts (1 to 512).
+    """The effective number of values (1 to 512) of each factor: 2 to the entropy of their counts.
 
     1 means a collapsed codebook. It cannot exceed the number of tokens given.
     """

@@ -1,7 +1,7 @@
 """Lookup-free quantisation (Yu et al. 2023, section 3.1): a token is the signs of its channels.
 
-Channel 0 is the least significant bit of the id, the order in which data sets of tokens are stored.
-(1X's own quantiser writes the reverse and flips it again when it decodes.)
+Channel 0 is the least significant bit of the id, as in published data sets of tokens. (1X's own
+quantiser writes the reverse order and flips it when it decodes.)
 """
 
 import torch
@@ -18,14 +18,12 @@ def signs(z: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b d gh gw"]:
 
 
 def straight_through(z: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b d gh gw"]:
-    """The signs of z, with the gradient of z itself."""
+    """The signs of z, with the gradient of z."""
     return z + (signs(z) - z).detach()
 
 
 def ids_from_signs(z: Float[Tensor, "b d gh gw"]) -> Int[Tensor, "b gh gw"]:
-    """sum over c of 2**c where z_c > 0: int32 in [0, 2**d). Takes codes or the encoder's output
-    alike.
-    """
+    """Ids (int32 in [0, 2**d)): bit c is set where z_c > 0. z is codes or the encoder's output."""
     bits = (z > 0).to(torch.int32)
     place = 2 ** torch.arange(z.shape[1], dtype=torch.int32, device=z.device)
     return (bits * rearrange(place, "d -> d 1 1")).sum(dim=1, dtype=torch.int32)
@@ -38,8 +36,6 @@ def signs_from_ids(ids: Int[Tensor, "b gh gw"], n_bits: int) -> Float[Tensor, "b
     return bits.to(torch.float32) * 2 - 1
 
 
-def split_ids(ids: Int[Tensor, "*i"], factor_size: int = FACTOR_SIZE) -> Int[Tensor, "*i 2"]:
-    """An 18-bit id as two factors in [0, 512): factor 0 = id % 512 (bits 0-8), factor 1 = id // 512
-    (bits 9-17).
-    """
-    return torch.stack((ids % factor_size, ids // factor_size), dim=-1)
+def split_ids(ids: Int[Tensor, "*i"]) -> Int[Tensor, "*i 2"]:
+    """The two factors in [0, 512) of 18-bit ids: id % 512 (bits 0-8) and id // 512 (bits 9-17)."""
+    return torch.stack((ids % FACTOR_SIZE, ids // FACTOR_SIZE), dim=-1)

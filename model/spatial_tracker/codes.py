@@ -1,5 +1,6 @@
-"""Numbers as sines and cosines, in the four ways the network uses: where a pixel is, where and when
-a point is, how far it has moved. Frequencies and orders are those of the published weights.
+"""The network's four sine codes: of a pixel's place, a point's place and frame, and its motion.
+
+Frequencies and orders are those of the published weights.
 """
 
 import torch
@@ -14,22 +15,22 @@ MOTION = 3 * (2 * N_MOTION + 1)
 
 
 def fourier_code(volume: Float[Tensor, "b s h w 3"]) -> Float[Tensor, "b s h w k"]:
-    """(x, y, z), then sin and cos of all three per frequency, after each axis is spread over -1 ..
-    1.
+    """(x, y, z) scaled to [-1, 1], then sin and cos of all three per frequency.
 
-    The spread is over all frames given (NeRF's encoding, but with frequencies 2^(10 i/9)).
+    The scale is over all frames given. NeRF's encoding, but with frequencies 2^(10 i/9).
     """
     low, high = volume.amin(dim=(1, 2, 3), keepdim=True), volume.amax(dim=(1, 2, 3), keepdim=True)
-    spread = 2 * (volume - low) / (high - low).clamp(min=1e-6) - 1
+    scaled = 2 * (volume - low) / (high - low).clamp(min=1e-6) - 1
     frequencies = 2 ** torch.linspace(0, 10, N_FOURIER, dtype=volume.dtype, device=volume.device)
-    angles = spread[..., None, :] * frequencies[:, None]  # (b, s, h, w, 10, 3)
+    angles = scaled[..., None, :] * frequencies[:, None]  # (b, s, h, w, 10, 3)
     waves = torch.stack([angles.sin(), angles.cos()], dim=-2)
-    return torch.cat([spread, rearrange(waves, "b s h w f i x -> b s h w (f i x)")], dim=-1)
+    return torch.cat([scaled, rearrange(waves, "b s h w f i x -> b s h w (f i x)")], dim=-1)
 
 
 def sine_table(length: int, channels: int, like: Tensor) -> Float[Tensor, "length channels"]:
-    """Sines of 0 .. length-1 in the first half of the channels, cosines in the second; periods 2 pi
-    to 20,000 pi.
+    """Sines of 0 .. length-1 in the first half of the channels, then cosines.
+
+    Periods are 2π to 20,000π.
     """
     half = channels // 2
     rates = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=like.device) / half)
@@ -40,10 +41,9 @@ def sine_table(length: int, channels: int, like: Tensor) -> Float[Tensor, "lengt
 def position_code(
     xy: Float[Tensor, "b p 2"], size: tuple[int, int], channels: int
 ) -> Float[Tensor, "b p d"]:
-    """Code of the cell (x, y) of a (height, width) grid: x in the first half of the channels, y in
-    the second.
+    """Code of cells (x, y) of a (height, width) grid: x in the first half of the channels, then y.
 
-    Between whole cells, tables are interpolated; beyond the grid its border counts.
+    Tables are interpolated between whole cells; outside the grid the nearest border counts.
     """
     height, width = size
     table = sine_table(max(height, width), channels // 2, xy)
@@ -59,12 +59,12 @@ def _between(table: Float[Tensor, "n d"], place: Float[Tensor, "b p"]) -> Float[
 
 
 def motion_code(displacement: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any k"]:
-    """Sines and cosines in turn of each axis at 0, 2, .. 62 times 1000/64 rad per cell, x before y
-    before z; then the displacement itself.
+    """Of x, y and z in turn, alternating sines and cosines; then the displacement itself.
+
+    Frequencies are 0, 2, .. 62 times 1000/64 rad per cell.
     """
-    rates = torch.arange(
-        0, 2 * N_MOTION, 2, dtype=displacement.dtype, device=displacement.device
-    ) * (1000.0 / (2 * N_MOTION))
+    like = {"dtype": displacement.dtype, "device": displacement.device}
+    rates = torch.arange(0, 2 * N_MOTION, 2, **like) * (1000.0 / (2 * N_MOTION))
     angles = displacement[..., None] * rates
     waves = torch.stack([angles.sin(), angles.cos()], dim=-1)  # (*any, 3, 32, 2)
     return torch.cat([waves.flatten(-3), displacement], dim=-1)

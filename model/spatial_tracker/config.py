@@ -2,35 +2,34 @@
 
 from dataclasses import dataclass
 
-# Pixels of the working picture per cell of the feature planes; the encoder is built for it
-STRIDE = 4
+STRIDE = 4  # pixels of the working picture per cell of the feature planes, fixed by the encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialTrackerConfig:
     """Layout and use of the network; the defaults are the published ones.
 
-    No weight depends on `window`, `iterations` or the working size, so `replace(published(),
-    window=8)` fits the same file. A cell is a square of 4 x 4 px of the working picture.
+    Weights do not depend on `window`, `iterations` and working size: `replace(published(),
+    window=8)` fits the same file. A cell is 4 x 4 px of the working picture.
     """
 
     window: int = 12  # frames tracked at once; windows overlap by half
     iterations: int = 6  # refinements of every window
-    working_height: int = 384  # the predictor resizes any clip to this, whatever its aspect
+    working_height: int = 384  # the predictor resizes any clip to this size
     working_width: int = 512
     encoder_widths: tuple[int, int, int, int] = (64, 96, 128, 128)
     latent: int = 128  # channels of planes and point features
-    motion: int = 130  # channels of a token that tell how far the point has moved
+    motion: int = 130  # channels of a token that code the point's displacement
     correlation_levels: int = 4
     correlation_radius: int = 3  # cells: 7 x 7 places per level
     hidden: int = 384  # width of the update transformer
     heads: int = 8
     blocks: int = 6  # of time attention, and as many of space attention
     mlp_ratio: int = 4
-    support_layers: int = 6  # self and cross attention in turn
+    support_layers: int = 6  # alternating self and cross attention
     support_heads: int = 4
     support_tokens: int = 100
-    # Tokens carry their own track mask and visibility; see `model.dealt_flags` for otherwise
+    # Tokens have their own track mask and visibility; False: see `model.dealt_flags`
     own_flags: bool = False
 
     def __post_init__(self):
@@ -46,7 +45,8 @@ class SpatialTrackerConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         if self.window < 2 or self.window % 2:
             raise ValueError(
-                f"window={self.window}: expected an even number of frames, since windows overlap by half"
+                f"window={self.window}: expected an even number of frames, since windows overlap "
+                "by half"
             )
         for name in ("heads", "support_heads"):
             if self.hidden % getattr(self, name):
@@ -55,36 +55,33 @@ class SpatialTrackerConfig:
                 )
         if self.token % 4:
             raise ValueError(
-                f"tokens of {self.token} channels (motion + correlation + latent + 2): the position code needs a "
-                f"multiple of 4; change motion={self.motion} or latent={self.latent}"
+                f"tokens of {self.token} channels (motion + correlation + latent + 2): the "
+                f"position code needs a multiple of 4; change motion={self.motion} or "
+                f"latent={self.latent}"
             )
         self.check_size(self.working_height, self.working_width)
 
     @property
     def correlation(self) -> int:
-        """Channels of a token that compare the point with its neighbourhood."""
+        """Channels of a token with the point's correlations."""
         return self.correlation_levels * (2 * self.correlation_radius + 1) ** 2
 
     @property
     def token(self) -> int:
-        """Channels of a token: motion, correlation, feature, and one each for track mask and
-        visibility.
-        """
+        """Channels of a token: motion, correlation, feature, track mask and visibility."""
         return self.motion + self.correlation + self.latent + 2
 
     def check_size(self, height: int, width: int) -> None:
-        """ValueError unless pictures of this size divide into cells, at least 2 of them at the
-        coarsest level.
-        """
+        """Raises ValueError unless cells fit the size, at least 2 on the coarsest level."""
         least = STRIDE * 2**self.correlation_levels
         if min(height, width) < least or height % STRIDE or width % STRIDE:
             raise ValueError(
-                f"picture of {height} x {width} px: expected multiples of {STRIDE}, at least {least} px "
-                f"(for {self.correlation_levels} correlation levels); resize it first"
+                f"picture of {height} x {width} px: expected multiples of {STRIDE}, at least "
+                f"{least} px (for {self.correlation_levels} correlation levels); resize it first"
             )
 
     def check_length(self, n_frames: int) -> None:
-        """ValueError for a clip that no window would be laid over."""
+        """Raises ValueError for a clip that is too short for a window."""
         if n_frames <= self.window // 2:
             raise ValueError(
                 f"clip of {n_frames} frames: more than half a window of {self.window} is needed; "
@@ -93,17 +90,15 @@ class SpatialTrackerConfig:
 
 
 def published() -> SpatialTrackerConfig:
-    """`spaT_final.pth`: 33.9 M parameters in use. 16 frames and 1060 points cost 23 TFLOP
-    (`cost.predict_cost`).
-    """
+    """`spaT_final.pth`: 33.9 M parameters in use; 16 frames and 1060 points cost 23 TFLOP."""
     return SpatialTrackerConfig()
 
 
 def tiny() -> SpatialTrackerConfig:
-    """A network of the same kind, of 1.8 M parameters, that trains on a CPU on clips of 128 px.
+    """For training on a CPU on clips of 128 px: 1.8 M parameters.
 
-    16 frames and 100 points (64 and the support grid) cost 46 GFLOP. On one core of a 2.6 GHz Xeon
-    they are tracked in 0.8 s; a training step on such a clip with 64 points takes 1.7 s.
+    16 frames and 100 points (64 and the support grid) cost 46 GFLOP: 0.8 s on one core of a 2.6 GHz
+    Xeon; a training step on such a clip with 64 points takes 1.7 s.
     """
     return SpatialTrackerConfig(
         window=8,

@@ -1,6 +1,4 @@
-"""A point's feature against the features around it, at several scales: lookups in pyramids of
-planes, as in RAFT.
-"""
+"""Correlation of a point's feature with those around it, in pyramids of planes, as in RAFT."""
 
 import math
 
@@ -10,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_PRODUCTS = 2**26  # of points with cells, made at once: 256 MiB in float32
+MAX_PRODUCTS = 2**26  # of points with cells, computed at once: 256 MiB in float32
 
 
 def sample(
     maps: Float[Tensor, "n c h w"], places: Float[Tensor, "n p k 2"], *, beyond: str
 ) -> Float[Tensor, "n c p k"]:
-    """Bilinear lookup at (column, row); `beyond` the map are "zeros" or its "border"."""
+    """Bilinear lookup at (column, row); `beyond` the map: "zeros" or its "border"."""
     height, width = maps.shape[-2:]
     scale = places.new_tensor([2.0 / (width - 1), 2.0 / (height - 1)])
     return F.grid_sample(
@@ -38,12 +36,11 @@ def correlate(
     features: Float[Tensor, "n p c"],
     radius: int,
 ) -> Float[Tensor, "n p k"]:
-    """Scaled products of each point's feature with those at (2 radius + 1)^2 places around it,
-    level by level.
+    """Scaled products of each point's feature with (2 radius + 1)^2 around it, level by level.
 
     Centres are (column, row) on the finest level; neighbours are a cell of their level apart. The
-    row varies fastest. Products are made with whole maps, some points at a time, and looked up:
-    that is the same as looking features up first, and several times as fast.
+    row varies fastest. Products with whole maps, for some points at a time, are computed first and
+    looked up: the same as looking features up first, and several times as fast.
     """
     steps = torch.arange(-radius, radius + 1, dtype=centres.dtype, device=centres.device)
     offsets = torch.cartesian_prod(steps, steps)  # (k, 2): the first, the column, varies slowest

@@ -1,6 +1,4 @@
-"""What a run will take: the network run on tensors without contents (meta device), in seconds and
-without memory.
-"""
+"""The cost of a run, found by running the network on meta tensors: in seconds, without memory."""
 
 import weakref
 from dataclasses import dataclass
@@ -19,42 +17,34 @@ from model.spatial_tracker.model import SpatialTracker
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """flops: multiplications and additions of convolutions, linear layers and attention, for all
-    clips together. peak_bytes: most memory of tensors alive at once, weights and inputs included;
-    kernels' workspace is not.
-    """
+    """Operations and memory for all clips together."""
 
-    flops: int
-    peak_bytes: int
+    flops: int  # multiplications plus additions of convolutions, linear layers and attention
+    peak_bytes: int  # of tensors alive at once, also weights and inputs, not kernels' workspace
 
 
 @lru_cache(64)
 def predict_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_points: int) -> Cost:
     """The cost of tracking first-frame queries at the working size, without gradients, in float32.
 
-    `n_points` includes support points (36 in `track_points` unless chosen otherwise). Attention
-    counts as if its scores were kept: fused kernels need less memory.
+    `n_points` includes support points (36 in `track_points` by default). Attention counts as if its
+    scores were kept: fused kernels need less memory.
     """
     with torch.device("meta"):
         network = SpatialTracker(config)
         size = (config.working_height, config.working_width)
-        frames, depth = (
-            torch.empty(n_clips, n_frames, 3, *size),
-            torch.empty(n_clips, n_frames, *size),
-        )
+        frames = torch.empty(n_clips, n_frames, 3, *size)
+        depth = torch.empty(n_clips, n_frames, *size)
         points = torch.empty(n_clips, n_points, 3)
     frame_of = torch.zeros(n_points, dtype=torch.long)
     flops: list[int] = []
     for iterations in (1, 2):
-        counter, memory = (
-            FlopCounterMode(display=False),
-            LiveBytes([*network.parameters(), frames, depth, points]),
-        )
+        counter = FlopCounterMode(display=False)
+        memory = LiveBytes([*network.parameters(), frames, depth, points])
         with torch.no_grad(), counter, memory:
             output = network(frames, depth, frame_of, points, iterations=iterations)
         flops.append(counter.get_total_flops())
-    # Further iterations are like the second, but for their positions, which are kept (twice, while
-    # they are stacked).
+    # Further iterations cost as much as the second; their positions are kept, twice while stacked
     kept = 2 * sum(window.tracks[0].nbytes for window in output.windows)
     return Cost(
         flops=flops[0] + (config.iterations - 1) * (flops[1] - flops[0]),
@@ -63,9 +53,7 @@ def predict_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_po
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storage that operations make inside the `with`: how much is alive, and the most
-    that was.
-    """
+    """Counts bytes of storage alive inside the `with`, now and at the peak."""
 
     def __init__(self, already: list[Tensor]):
         super().__init__()
@@ -82,9 +70,7 @@ class LiveBytes(TorchDispatchMode):
         return made
 
     def _count(self, tensor: Tensor) -> None:
-        storage = (
-            tensor.untyped_storage()
-        )  # shared by views, and the same object as long as it lives
+        storage = tensor.untyped_storage()  # shared by views; the same object while it is alive
         if id(storage) not in self.known:
             self.known.add(id(storage))
             self.now += storage.nbytes()

@@ -1,8 +1,7 @@
-"""Frames to feature maps at a quarter of their size: a residual network with instance norms, as in
-RAFT and PIPs.
+"""Frames to feature maps at a quarter of their size, by a residual network as in RAFT and PIPs.
 
-Entry names are those of the published file (`fnet.*`). Norms have no parameters and run over one
-frame, so a frame's features do not depend on others.
+Entry names are those of the published file (`fnet.*`). Instance norms have no parameters and run
+over one frame, so a frame's features do not depend on others.
 """
 
 import torch
@@ -15,9 +14,7 @@ from model.spatial_tracker.config import STRIDE, SpatialTrackerConfig
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + relu(norm(conv(relu(norm(conv(x))))))); the shortcut is a 1x1 convolution
-    where strided.
-    """
+    """relu(shortcut(x) + relu(norm(conv(relu(norm(conv(x))))))); a strided shortcut is 1x1."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -38,9 +35,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """A stem and four stages at 1/2, 1/4, 1/8 and 1/16; all four are resized to 1/4, joined and
-    mixed.
-    """
+    """A stem and four stages at 1/2 to 1/16, which are resized to 1/4, concatenated and mixed."""
 
     def __init__(self, config: SpatialTrackerConfig):
         super().__init__()

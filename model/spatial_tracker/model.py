@@ -1,10 +1,11 @@
 """The network: frames, depth and query points in; positions and visibility in every frame out.
 
 Follows SpatialTracker (arXiv:2404.04319): section 3.1 makes triplane features of every frame,
-section 3.2 refines the points' positions over windows of frames. Positions inside are (x, y, z) in
-cells, see `triplane`. Several clips go through at once if their queries lie in the same frames.
+section 3.2 refines the points' positions over windows of frames. Internal positions are (x, y, z)
+in cells, see `triplane`. Clips in a batch must have their queries in the same frames.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -33,45 +34,69 @@ from model.spatial_tracker.triplane import (
 )
 from model.spatial_tracker.updater import UpdateTransformer
 
-FIRST_VISIBILITY = 10.0  # logit that points start with
-FIRST_SUPPORT = 0.1  # every channel of every support token at first, so that they stay all alike
+FIRST_VISIBILITY = 10.0  # initial logit of all points
+FIRST_SUPPORT = 0.1  # initial channels of all support tokens, which therefore stay equal
 SUPPORT_STEP = 0.01  # share of the support tokens' output that is added to them
 
 PointFeatures = list[Tensor]  # of points, one per plane
 
 
 class WindowTracks(NamedTuple):
-    """One window's refinements, with gradients, for training. Frames beyond the clip repeat its
-    last one.
+    """One window's refinements, with gradients, for training.
+
+    Frames after the clip's end repeat its last one.
     """
 
     start: int  # the window's first frame in the clip
-    points: list[int]  # which of the queries take part, sorted by frame
+    points: list[int]  # the queries that are in it, sorted by frame
     tracks: Float[Tensor, "i b s p 3"]  # x, y px and depth after every iteration
     visibility: Float[Tensor, "b s p"]  # logits after the last
 
 
 class TrackerOutput(NamedTuple):
-    """Whole tracks, without gradients, and the windows that they are made of, later ones over
-    earlier ones.
-    """
+    """Whole tracks, without gradients, and their windows: a later one overwrites an earlier one."""
 
     tracks: Float[Tensor, "b t p 3"]  # x, y px and depth; 0 where not covered
     visibility: Float[Tensor, "b t p"]  # logits; 0 where not covered
-    covered: Bool[
-        Tensor, "t p"
-    ]  # whether a window reached that frame of the point: always from its query on
+    covered: Bool[Tensor, "t p"]  # frames that a window tracked the point in: all from its query on
     query_frames: Int[Tensor, " p"]
     depth_range: DepthRange
     windows: tuple[WindowTracks, ...]
 
 
 class Refined(NamedTuple):
-    """What refining one window gives, in cells."""
+    """A refined window, in cells."""
 
     cells: list[Float[Tensor, "b s p 3"]]  # after every iteration
     visibility: Float[Tensor, "b s p"]  # logits after the last
     support: Float[Tensor, "b j d"]
+
+
+@dataclass
+class CarriedState:
+    """What the points start their next window with; new ones start from their queries."""
+
+    cells: Float[Tensor, "b s p 3"]
+    visibility: Float[Tensor, "b s p"]
+    features: PointFeatures
+    support: Float[Tensor, "b j d"]
+
+    @classmethod
+    def at_queries(
+        cls, queries: Float[Tensor, "b p 3"], config: SpatialTrackerConfig
+    ) -> "CarriedState":
+        b, p, _ = queries.shape
+        return cls(
+            cells=repeat(queries, "b p i -> b s p i", s=config.window).clone(),
+            visibility=queries.new_full((b, config.window, p), FIRST_VISIBILITY),
+            features=[queries.new_zeros(b, p, config.latent) for _ in Planes._fields],
+            support=queries.new_full((b, config.support_tokens, config.hidden), FIRST_SUPPORT),
+        )
+
+    def advance(self, points: list[int], made: Refined) -> None:
+        self.cells[:, :, points] = next_start(made.cells[-1].detach())
+        self.visibility[:, :, points] = next_start(made.visibility.detach())
+        self.support = made.support.detach()
 
 
 class SpatialTracker(nn.Module):
@@ -91,8 +116,8 @@ class SpatialTracker(nn.Module):
         self.ffeatyz_updater = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.ffeatxz_updater = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.vis_predictor = nn.Sequential(nn.Linear(width, 1))
-        # Untrained, the network leaves points where they are: random steps are noise to the motion
-        # code, whose fastest wave turns 154 times per cell.
+        # Untrained, the network does not move points: to the motion code, whose fastest wave turns
+        # 154 times per cell, random steps would be noise
         for last in (self.zeroMLPflow, self.updateformer.flow_head[-1]):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
@@ -107,15 +132,14 @@ class SpatialTracker(nn.Module):
         iterations: int | None = None,
         attention_dtype: torch.dtype = torch.float32,
     ) -> TrackerOutput:
-        """Tracks of points given as a frame, and x, y px and depth in it.
+        """Tracks of points that are given by a frame, and by x, y px and depth in it.
 
-        Frames hold 0..255; depth (not inverse), in any unit, is above 0.01 where known, and not the
-        same everywhere. `query_frames`, on the CPU, hold for all clips. `iterations` are the
-        config's unless given. Raises ValueError for clips that are too short, or whose size does
-        not divide into cells.
+        Frames are 0..255; depth (not inverse), in any unit, is above 0.01 where known, and not
+        constant. `query_frames`, on the CPU, are those of all clips. `iterations` are the config's
+        unless given. Raises ValueError for clips that are too short, or whose size does not divide
+        into cells.
         """
-        b, t, _, height, width = frames.shape
-        window, half, n_points = self.config.window, self.config.window // 2, len(query_frames)
+        t, (height, width), window = frames.shape[1], frames.shape[-2:], self.config.window
         self.config.check_length(t)
         self.config.check_size(height, width)
         scale = depth_range(depth, width // STRIDE)
@@ -123,43 +147,35 @@ class SpatialTracker(nn.Module):
         queries = to_cells(query_points, scale)
         order = torch.argsort(query_frames, stable=True)
 
-        # What each point starts its next window with; one that has not come up yet starts from its
-        # query.
-        cells = repeat(queries, "b p i -> b s p i", s=window).clone()
-        visibility = queries.new_full((b, window, n_points), FIRST_VISIBILITY)
-        features = [queries.new_zeros(b, n_points, self.config.latent) for _ in Planes._fields]
-        support = queries.new_full(
-            (b, self.config.support_tokens, self.config.hidden), FIRST_SUPPORT
-        )
+        state = CarriedState.at_queries(queries, self.config)
         maps, n_old, windows = None, 0, []
-        for start in range(0, t - half, half):
+        for start in range(0, t - window // 2, window // 2):
             points = order[query_frames[order] < start + window].tolist()
             if not points:
                 continue
+            # Features of the window's frames, and of its new points
             maps = self.map_window(frames, z, start, maps)
             planes = self.triplane(maps, z[:, padded(start, window, t)])
             new = points[n_old:]
             found = query_features(planes, query_frames[new] - start, queries[:, new])
-            for of_all, of_new in zip(features, found, strict=True):
+            for of_all, of_new in zip(state.features, found, strict=True):
                 of_all[:, new] = of_new
-            # The published network's masks stay in the order of the queries as given, whichever
-            # points they go to.
+            # The published network has masks in the order of the given queries, not of `points`
             masked = points if self.config.own_flags else list(range(len(points)))
             made = self.refine(
                 planes,
-                cells[:, :, points],
-                [f[:, points] for f in features],
+                state.cells[:, :, points],
+                [f[:, points] for f in state.features],
                 track_mask(start, window, t, query_frames[masked], n_old).to(frames),
-                visibility[:, :, points],
-                support,
+                state.visibility[:, :, points],
+                state.support,
                 iterations=self.config.iterations if iterations is None else iterations,
                 attention_dtype=attention_dtype,
             )
             tracks = torch.stack([from_cells(each, scale) for each in made.cells])
             windows.append(WindowTracks(start, points, tracks, made.visibility))
-            cells[:, :, points] = next_start(made.cells[-1].detach())
-            visibility[:, :, points] = next_start(made.visibility.detach())
-            support, n_old = made.support.detach(), len(points)
+            state.advance(points, made)
+            n_old = len(points)
         return TrackerOutput(*assemble(windows, t, queries), query_frames, scale, tuple(windows))
 
     def map_window(
@@ -169,14 +185,12 @@ class SpatialTracker(nn.Module):
         start: int,
         previous: Float[Tensor, "b s c gh gw"] | None,
     ) -> Float[Tensor, "b s c gh gw"]:
-        """Features on the xy plane of a window's frames; the first half is the previous window's
-        second half.
+        """Features on the xy plane of a window's frames; the first half is from the previous one.
 
-        The pixels' places are coded relative to the range of z in the window that first has the
-        frame.
+        A pixel's place is coded relative to the range of z in the first window that has its frame.
         """
         t, window = frames.shape[1], self.config.window
-        first = 0 if previous is None else window // 2  # frame of the window, as are those below
+        first = 0 if previous is None else window // 2  # the first new frame of the window
         volume = torch.stack(_with_xy(z[:, padded(start, window, t)]), dim=-1)
         code = rearrange(fourier_code(volume)[:, first:], "b s h w k -> b s k h w")
         features = self.fnet(frames[:, start + first : start + window])
@@ -186,9 +200,7 @@ class SpatialTracker(nn.Module):
         return maps if previous is None else torch.cat([previous[:, window // 2 :], maps], dim=1)
 
     def triplane(self, maps: Float[Tensor, "b s c gh gw"], z: Float[Tensor, "b s gh gw"]) -> Planes:
-        """The xy features, and the volume they make, each pixel at its depth, seen along its other
-        two axes.
-        """
+        """The xy features, and projections along x and y of the volume that depth makes of them."""
         (b, s), n_cells = z.shape[:2], z.shape[-1]
         flat, flat_z = maps.flatten(0, 1), z.flatten(0, 1)
         yz = self.headyz(splat(flat, flat_z, n_cells))
@@ -207,17 +219,16 @@ class SpatialTracker(nn.Module):
         iterations: int,
         attention_dtype: torch.dtype = torch.float32,
     ) -> Refined:
-        """One window's positions from where its points start, by repeated correction.
+        """One window's positions, by repeated correction of those that its points start with.
 
-        An iteration takes the position it starts from as given: gradients reach its own step only,
-        and earlier ones through the features (RAFT). Raises ValueError for a window of another
-        length than the network's.
+        Gradients of an iteration's positions reach its own step only, and earlier ones through the
+        features (RAFT). Raises ValueError for a window of another length than the config's.
         """
         b, s, p, _ = cells.shape
         if s != self.config.window:
             raise ValueError(
-                f"window of {s} frames: the network is built for {self.config.window}; build it with "
-                f"replace(config, window={s}), its weights fit any window"
+                f"window of {s} frames: the network is built for {self.config.window}; build it "
+                f"with replace(config, window={s}), its weights fit any window"
             )
         levels = [pyramid(plane.flatten(0, 1), self.config.correlation_levels) for plane in planes]
         updaters = (self.ffeat_updater, self.ffeatyz_updater, self.ffeatxz_updater)
@@ -229,9 +240,8 @@ class SpatialTracker(nn.Module):
             cells = cells.detach()
             motion = self.zeroMLPflow(motion_code(cells - cells[:, :1]))
             correlation = self.correlation(levels, cells, features)
-            tokens = (
-                torch.cat([motion, correlation, torch.stack(features).sum(0), flags], dim=-1) + code
-            )
+            total = torch.stack(features).sum(0)
+            tokens = torch.cat([motion, correlation, total, flags], dim=-1) + code
             update, changed = self.updateformer(tokens, support, attention_dtype)
             support = support + SUPPORT_STEP * changed
             step = self.norm(update[..., 3:].flatten(0, 2)).unflatten(0, (b, s, p))
@@ -241,9 +251,7 @@ class SpatialTracker(nn.Module):
         return Refined(made, self.vis_predictor(torch.stack(features).sum(0))[..., 0], support)
 
     def codes(self, cells: Float[Tensor, "b s p 3"], planes: Planes) -> Float[Tensor, "b s p k"]:
-        """Where each point starts in the picture, and which frame of the window it is: added to its
-        tokens.
-        """
+        """Codes to add to the tokens: of each point's first place, and of the window's frames."""
         size = (planes.xy.shape[-2], planes.xy.shape[-1])
         where = position_code(cells[:, 0, :, :2], size, self.config.token)[:, None]
         when = sine_table(cells.shape[1], self.config.token, cells)[:, None]
@@ -252,11 +260,10 @@ class SpatialTracker(nn.Module):
     def correlation(
         self, levels: list[list[Tensor]], cells: Float[Tensor, "b s p 3"], features: PointFeatures
     ) -> Float[Tensor, "b s p k"]:
-        """Each point's feature against its neighbourhood, summed over the planes."""
+        """Each point's correlation with its neighbourhood, summed over the planes."""
+        radius = self.config.correlation_radius
         parts = [
-            correlate(
-                maps, places.flatten(0, 1), feature.flatten(0, 1), self.config.correlation_radius
-            )
+            correlate(maps, places.flatten(0, 1), feature.flatten(0, 1), radius)
             for maps, places, feature in zip(levels, along_planes(cells), features, strict=True)
         ]
         return sum(parts[1:], parts[0]).unflatten(0, cells.shape[:2])
@@ -265,19 +272,15 @@ class SpatialTracker(nn.Module):
 def query_features(
     planes: Planes, frames: Int[Tensor, " p"], queries: Float[Tensor, "b p 3"]
 ) -> tuple[Float[Tensor, "b p c"], ...]:
-    """What the planes hold at each query, in its frame of the window; beyond a plane its border
-    counts.
-    """
+    """The planes' features at each query in its frame of the window, or at the nearest border."""
     b, s = planes.xy.shape[:2]
     index = torch.arange(len(frames), device=queries.device)
     found = []
     for plane, places in zip(planes, along_planes(queries), strict=True):
-        everywhere = repeat(
-            places, "b p i -> (b s) p 1 i", s=s
-        )  # in all frames: less work than picking maps per point
-        values = rearrange(
-            sample(plane.flatten(0, 1), everywhere, beyond="border"), "(b s) c p 1 -> b s p c", b=b
-        )
+        # In all frames: less work than a map for each point
+        everywhere = repeat(places, "b p i -> (b s) p 1 i", s=s)
+        values = sample(plane.flatten(0, 1), everywhere, beyond="border")
+        values = rearrange(values, "(b s) c p 1 -> b s p c", b=b)
         found.append(values[:, frames.to(queries.device), index])
     return tuple(found)
 
@@ -285,10 +288,10 @@ def query_features(
 def track_mask(
     start: int, window: int, n_frames: int, query_frames: Int[Tensor, " p"], n_old: int
 ) -> Bool[Tensor, "s p"]:
-    """In which frames of a window points are to be found: from their query on, up to the clip's
-    end.
+    """The frames of a window in which points are tracked: from their query to the clip's end.
 
-    The first `n_old` points have been in the window before; it has finished this one's first half.
+    The first `n_old` points were in the window before, which has tracked them in this one's first
+    half.
     """
     frames = torch.arange(start, start + window)[:, None]
     mask = (frames >= query_frames) & (frames < n_frames)
@@ -299,18 +302,18 @@ def track_mask(
 def own_flags(
     mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]
 ) -> Float[Tensor, "b s p 2"]:
-    """Two channels of a token: its track mask and its visibility."""
+    """Two channels of a token: the point's track mask and visibility."""
     return torch.stack([mask.expand(visibility.shape), visibility], dim=-1)
 
 
 def dealt_flags(
     mask: Float[Tensor, "s p"], visibility: Float[Tensor, "b s p"]
 ) -> Float[Tensor, "b s p 2"]:
-    """The same two channels as the published network has them, and was trained with.
+    """The same two channels as the published network was trained with them.
 
-    All masks and then all visibilities, point by point, are laid in one row and dealt out in pairs:
-    the first half of the points get two masks each, of other points mostly, and the second half two
-    visibilities.
+    All masks and then all visibilities, point by point, form one row that is dealt out in pairs:
+    each of the first half of the points gets two masks, mostly of other points, and each of the
+    second half two visibilities.
     """
     row = torch.cat([mask.expand(visibility.shape), visibility], dim=2).mT  # (b, 2 p, s)
     b, s, p = visibility.shape
@@ -318,14 +321,12 @@ def dealt_flags(
 
 
 def padded(start: int, length: int, n_frames: int) -> list[int]:
-    """Frames [start, start + length) of a clip whose last frame is repeated for ever."""
+    """Frames [start, start + length); after the clip's end, its last frame."""
     return [min(frame, n_frames - 1) for frame in range(start, start + length)]
 
 
 def next_start(x: Float[Tensor, "b s *any"]) -> Float[Tensor, "b s *any"]:
-    """What the next window starts with: what this one found for its second half, and the last of
-    that for the rest.
-    """
+    """The start of the next window: the second half of this one, then its last frame repeated."""
     half = x.shape[1] // 2
     return torch.cat([x[:, half:], x[:, -1:].expand(-1, half, *x.shape[2:])], dim=1)
 
@@ -335,10 +336,8 @@ def assemble(
 ) -> tuple[Float[Tensor, "b t p 3"], Float[Tensor, "b t p"], Bool[Tensor, "t p"]]:
     """Tracks, visibility logits and coverage of a clip from its windows."""
     b, n_points, _ = queries.shape
-    tracks, logits = (
-        queries.new_zeros(b, n_frames, n_points, 3),
-        queries.new_zeros(b, n_frames, n_points),
-    )
+    tracks = queries.new_zeros(b, n_frames, n_points, 3)
+    logits = queries.new_zeros(b, n_frames, n_points)
     covered = torch.zeros(n_frames, n_points, dtype=torch.bool, device=queries.device)
     for start, points, found, visibility in windows:
         n = min(n_frames - start, visibility.shape[1])

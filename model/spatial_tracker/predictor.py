@@ -1,8 +1,8 @@
 """Clips, their depth and query points as arrays in; tracks in clip pixels and visibility out.
 
-This is the published predictor with explicit queries: any clip is resized to the network's working
-size, and a grid of support points of the first frame is tracked along, since points are tracked
-better in company.
+This is the published predictor with explicit queries: clips are resized to the network's working
+size, and a grid of support points of the first frame is tracked as well, since points are tracked
+better together.
 """
 
 from collections.abc import Iterator
@@ -23,31 +23,25 @@ from model.spatial_tracker.triplane import HOLE, depth_range
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
-SUPPORT_MARGIN = 64  # the support grid keeps 1/64 of the working width from every side
+SUPPORT_MARGIN = 64  # the support grid's distance to every side is 1/64 of the working width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks:
-    """What becomes of each query point in each frame of each clip.
+    """Each query point in each frame of each clip.
 
-    Frames before the windows that a point takes part in are not covered: NaN, visibility 0. This
-    cannot happen to queries in the first `window` frames.
+    Frames before a point's first window are not covered: NaN, visibility 0. Queries in the first
+    `window` frames have no such frames.
     """
 
-    tracks: Float32[
-        np.ndarray, "b t p 2"
-    ]  # x, y in clip pixels, (0, 0) the centre of the top-left one
-    depth: Float32[np.ndarray, "b t p"]  # in the units of the depth given
+    tracks: Float32[np.ndarray, "b t p 2"]  # x, y px; (0, 0) is the centre of the top-left pixel
+    depth: Float32[np.ndarray, "b t p"]  # in the units of the given depth
     visibility: Float32[np.ndarray, "b t p"]  # probability
-    visible: Bool[
-        np.ndarray, "b t p"
-    ]  # whether that is large enough; always in the query's own frame
+    visible: Bool[np.ndarray, "b t p"]  # probability above the threshold, or the query's own frame
 
 
 def support_points(grid: int, height: int, width: int) -> Float32[np.ndarray, "p 3"]:
-    """Queries (frame 0, x, y) of the grid that accompanies others, row by row, in pictures of the
-    working size.
-    """
+    """Queries (frame 0, x, y) of the support grid, row by row, in working pictures of this size."""
     margin = width // SUPPORT_MARGIN
     x, y = np.meshgrid(
         np.linspace(margin, width - margin, grid), np.linspace(margin, height - margin, grid)
@@ -58,14 +52,12 @@ def support_points(grid: int, height: int, width: int) -> Float32[np.ndarray, "p
 def depth_from_inverse(
     inverse_depth: Float32[np.ndarray, "b t h w"], floor: float
 ) -> Float32[np.ndarray, "b t h w"]:
-    """Depth from relative inverse depth (larger is nearer, 0 infinitely far), in units of each
-    clip's nearest point.
+    """Depth of relative inverse depth (larger is nearer), in units of each clip's nearest point.
 
-    Inverse depth below the share `floor` of the clip's largest counts as that share, so that depth
-    ends at 1/floor: the network sees depth as a share of its range in the clip, all of which the
-    sky would take up otherwise. Metric depth needs nothing of this: it is used as it is, 0 where
-    unknown. Raises ValueError for a floor outside (0, 1), and for a clip with NaN, infinity or
-    nothing above 0.
+    Inverse depth is at least the share `floor` of the clip's largest, so that depth ends at
+    1/floor: the network sees depth relative to its range in the clip, which the sky would stretch.
+    Metric depth needs no conversion; it is 0 where unknown. Raises ValueError for a floor outside
+    (0, 1), and for a clip with NaN, infinity or no value above 0.
     """
     if not 0 < floor < 1:
         raise ValueError(
@@ -93,16 +85,15 @@ def track_points(
     backward: bool = False,
     precision: Precision = "float32",
 ) -> Tracks:
-    """Tracks of the same queries (frame, x px, y px) in every clip, computed where the network's
-    weights are.
+    """Tracks of the same queries (frame, x px, y px) in every clip, on the network's device.
 
-    `depth` is depth (not inverse) in any unit, 0 where unknown: metric as it is, relative by
-    `depth_from_inverse`. `backward` also tracks the reversed clip, for frames that windows before
-    late queries do not cover. `precision` is that of attention; all else is float32, also on GPUs
-    (see `full_float32`). With published weights the order of the queries has a say, too: see
-    `model.dealt_flags`. Raises ValueError for queries outside the clip, for depth with NaN, nothing
-    above 0.01 or one value only, for clips not longer than half a window, and for a precision that
-    there is not.
+    `depth` is depth (not inverse) in any unit, 0 where unknown: metric depth, or relative depth
+    from `depth_from_inverse`. `backward` also tracks the reversed clip, for frames before the first
+    windows of late queries. `precision` is that of attention; all else is float32, also on GPUs
+    (see `full_float32`). With published weights the order of the queries matters, too: see
+    `model.dealt_flags`. Raises ValueError for queries outside the clip; for depth with NaN, nothing
+    above 0.01 or one value only; for clips not longer than half a window; and for an unknown
+    precision.
     """
     n_frames, height, width = frames.shape[1:4]
     if precision not in get_args(Precision):
@@ -111,29 +102,18 @@ def track_points(
         )
     _check_queries(queries, n_frames, height, width)
     network.config.check_length(n_frames)
-    if depth.shape != frames.shape[:4]:
-        raise ValueError(
-            f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each pixel"
-        )
-    _check_finite(depth, "depth")
-    device = next(network.parameters()).device
     size = (network.config.working_height, network.config.working_width)
-    video = rearrange(torch.tensor(frames, device=device), "b t h w c -> b t c h w").float()
-    video = F.interpolate(video.flatten(0, 1), size, mode="bilinear").unflatten(0, video.shape[:2])
-    z = F.interpolate(torch.tensor(depth, device=device), size, mode="nearest")
-    _check_range(z)
+    video, z = _at_working_size(frames, depth, size, next(network.parameters()).device)
 
-    # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the point
-    # followed lies half a pixel of the smaller picture or less beside the one asked for, the same
-    # in all frames.
+    # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the tracked
+    # point is at most half a pixel of the smaller picture away from the query, in all frames alike.
     ratio = np.array([1, size[1] / width, size[0] / height], dtype=np.float32)
-    asked = np.concatenate([queries * ratio, support_points(support_grid, *size)])
-    with full_float32(device):
-        found, visibility = _run(network, video, z, asked, getattr(torch, precision))
+    points = np.concatenate([queries * ratio, support_points(support_grid, *size)])
+    dtype = getattr(torch, precision)
+    found, visibility = _run(network, video, z, points, dtype)
     if backward:
-        asked[:, 0] = n_frames - 1 - asked[:, 0]
-        with full_float32(device):
-            back = _run(network, video.flip(1), z.flip(1), asked, getattr(torch, precision))
+        points[:, 0] = n_frames - 1 - points[:, 0]
+        back = _run(network, video.flip(1), z.flip(1), points, dtype)
         missing = np.isnan(found)
         found = np.where(missing, back[0][:, ::-1], found)
         visibility = np.where(missing[..., 0], back[1][:, ::-1], visibility)
@@ -149,13 +129,32 @@ def track_points(
     )
 
 
+def _at_working_size(
+    frames: UInt8[np.ndarray, "b t h w 3"],
+    depth: Float32[np.ndarray, "b t h w"],
+    size: tuple[int, int],
+    device: torch.device,
+) -> tuple[Float[Tensor, "b t 3 h2 w2"], Float[Tensor, "b t h2 w2"]]:
+    """Frames and depth as the network takes them; ValueError for depth that it cannot use."""
+    if depth.shape != frames.shape[:4]:
+        raise ValueError(
+            f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each "
+            "pixel"
+        )
+    _check_finite(depth, "depth")
+    video = rearrange(torch.tensor(frames, device=device), "b t h w c -> b t c h w").float()
+    video = F.interpolate(video.flatten(0, 1), size, mode="bilinear").unflatten(0, video.shape[:2])
+    z = F.interpolate(torch.tensor(depth, device=device), size, mode="nearest")
+    _check_range(z)
+    return video, z
+
+
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """CUDA's convolutions of float32 without TF32, their default, which keeps 10 bits of a number's
-    23.
+    """Turns off TF32, the default, in CUDA's float32 convolutions: it keeps 10 of 23 bits.
 
-    A point's motion is coded by waves of up to 969 radians a cell, so that rounding a position
-    makes it another code. Matrix products are as the process has them: by default without TF32.
+    A point's motion is coded by waves of up to 969 radians a cell, so a rounded position would have
+    another code. Matrix products use the process's setting, by default without TF32.
     """
     if device.type != "cuda":
         yield
@@ -176,9 +175,7 @@ def _run(
     queries: Float32[np.ndarray, "p 3"],
     dtype: torch.dtype,
 ) -> tuple[Float32[np.ndarray, "b t p 3"], Float32[np.ndarray, "b t p"]]:
-    """Tracks (x, y in working pixels, depth) and visibility; the queries' own frames hold the
-    queries themselves.
-    """
+    """Tracks (x, y in working pixels, depth) and visibility; a query's own frame has the query."""
     b, p = len(video), len(queries)
     query_frames = torch.from_numpy(queries[:, 0]).long()
     places = torch.from_numpy(queries[:, 1:]).to(video)
@@ -187,7 +184,8 @@ def _run(
     looked_up = sample(rearrange(depth, "b t h w -> (b t) 1 h w"), everywhere, beyond="border")
     in_own_frame = looked_up.view(b, -1, p)[:, query_frames, each]
     points = torch.cat([places.expand(b, p, 2), in_own_frame[..., None]], dim=-1)
-    output = network(video, depth, query_frames, points, attention_dtype=dtype)
+    with full_float32(depth.device):
+        output = network(video, depth, query_frames, points, attention_dtype=dtype)
 
     tracks = torch.where(output.covered[..., None], output.tracks, torch.nan)
     visibility = torch.where(output.covered, output.visibility.sigmoid(), 0.0)
@@ -198,17 +196,15 @@ def _run(
 def _check_queries(
     queries: Float32[np.ndarray, "p 3"], n_frames: int, height: int, width: int
 ) -> None:
-    """ValueError naming the first query outside the clip. Pixels reach half a pixel around their
-    centres.
-    """
+    """Raises ValueError naming the first query outside the clip, whose border is at -0.5 px."""
     frame, x, y = queries.T
     whole = (frame == np.floor(frame)) & (frame >= 0) & (frame < n_frames)
     inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
     if not (whole & inside).all():
         worst = int((whole & inside).argmin())
         raise ValueError(
-            f"query {worst} (frame, x, y) = {tuple(queries[worst].tolist())}: expected a whole frame in "
-            f"[0, {n_frames}) and a place in the picture of {width} x {height} px"
+            f"query {worst} (frame, x, y) = {tuple(queries[worst].tolist())}: expected a whole "
+            f"frame in [0, {n_frames}) and a place in the picture of {width} x {height} px"
         )
 
 
@@ -218,18 +214,18 @@ def _check_finite(values: Float32[np.ndarray, "b t h w"], what: str) -> None:
         clip = int(finite.argmin())
         count = int((~np.isfinite(values[clip])).sum())
         raise ValueError(
-            f"clip {clip} of {len(values)}: {what} is NaN or infinite in {count} pixels: reject this clip, or put 0 "
-            "where it is unknown"
+            f"clip {clip} of {len(values)}: {what} is NaN or infinite in {count} pixels: reject "
+            "this clip, or put 0 where it is unknown"
         )
 
 
 def _check_range(depth: Float[Tensor, "b t h w"]) -> None:
-    """ValueError for clips whose depth gives the planes no range."""
+    """Raises ValueError for clips whose known depth has no range."""
     near, far, _ = depth_range(depth, 1)
     for clip, (low, high) in enumerate(zip(near.tolist(), far.tolist(), strict=True)):
         if not low < high:
             found = f"nowhere above {HOLE}" if low > high else f"{low:g} everywhere"
             raise ValueError(
-                f"clip {clip} of {len(depth)}: depth is {found}; points in space need a range of depth: reject this "
-                "clip (relative depth is to be made by depth_from_inverse)"
+                f"clip {clip} of {len(depth)}: depth is {found}; points in space need a range of "
+                "depth: reject this clip (relative depth is to be made by depth_from_inverse)"
             )

@@ -1,8 +1,6 @@
-"""The published file `spaT_final.pth` into our classes: tensors of a pickle in, a network with
-exactly those out.
+"""A network from the published file `spaT_final.pth`, a pickle.
 
-Its weights are CC-BY-NC 4.0. It also holds parts of the training that inference never used; they
-are left out.
+Its weights are CC-BY-NC 4.0. It also holds entries that inference does not use; they are left out.
 """
 
 from collections.abc import Mapping
@@ -26,9 +24,9 @@ def load_published(
     """The network of a published file, on the CPU and in evaluation mode.
 
     `config` is `published()` unless given; `replace(published(), window=8)` fits the same file.
-    Entries that start with one of `ignore` are left out, as those in `UNUSED` are. Nothing but
-    tensors is unpickled. Raises ValueError if the file is not such a checkpoint, or its entries are
-    not those of `config` or not finite.
+    Entries that start with one of `ignore` or `UNUSED` are left out. Only tensors are unpickled.
+    Raises ValueError if the file is no such checkpoint, or its entries are not those of `config` or
+    not finite.
     """
     config = config or published()
     content = read_tensors(path)
@@ -46,20 +44,18 @@ def load_published(
 def unwrapped(content: Any) -> dict[str, Tensor]:
     """The state dict in a file's content.
 
-    It is the content itself, or lies under "model" or "state_dict", also one in the other.
-    "module." (of data-parallel training) is taken off if every name has it. Raises ValueError if
-    there is anything but tensors in it.
+    It is the content itself or its entry "model" or "state_dict", also nested. The prefix "module."
+    (of data-parallel training) is removed if all names have it. Raises ValueError if anything but
+    tensors is in it.
     """
-    wrapper = next(
-        (name for name in WRAPPERS if isinstance(content, dict) and name in content), None
-    )
-    if wrapper is not None:
-        return unwrapped(content[wrapper])
-    if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
+    if isinstance(content, dict):
+        for name in WRAPPERS:
+            if name in content:
+                return unwrapped(content[name])
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(
-            f"expected a dict of tensors, or one under {' or '.join(map(repr, WRAPPERS))}, found {_described(content)}"
+            f"expected a dict of tensors, or one under {' or '.join(map(repr, WRAPPERS))}, "
+            f"found {_described(content)}"
         )
     prefix = "module."
     if all(name.startswith(prefix) for name in content):
@@ -80,8 +76,8 @@ def published_state(
     complaints = differences(shapes_of(used), expected)
     if complaints:
         raise ValueError(
-            f"the entries do not fit {config}: {'; '.join(complaints)}. Sizes are in model/spatial_tracker/config.py; "
-            "leftovers that the network has no use for can be named in `ignore`"
+            f"the entries do not fit {config}: {'; '.join(complaints)}. Sizes are in "
+            "model/spatial_tracker/config.py; name leftovers to leave out in `ignore`"
         )
     return {name: state[name].detach().to(torch.float32, copy=True) for name in expected}
 

@@ -1,5 +1,4 @@
-"""Depth lifts a feature map into a volume, which is kept as its projections on three planes (paper,
-section 3.1).
+"""Depth lifts a feature map into a volume, kept as projections on three planes (section 3.1).
 
 The volume has x, y in cells of 4 px, and z from 0 (near) to Dz (far), where Dz is the width of the
 picture in cells.
@@ -12,14 +11,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-HOLE = 0.01  # depth up to this is unknown: it does not count for the range
+HOLE = 0.01  # depth up to this is unknown and not part of the range
 WEIGHT_EPS = 1e-7  # of the published average splatting
 
 
 class Planes(NamedTuple):
-    """Features of the frames of a window, seen along z, along x and along y; the first side of each
-    is its rows.
-    """
+    """Features of a window's frames, projected along z, x and y; axes are (rows, columns)."""
 
     xy: Float[Tensor, "b s c y x"]
     yz: Float[Tensor, "b s c z y"]
@@ -32,19 +29,19 @@ def along_planes(coordinates: Float[Tensor, "*any 3"]) -> tuple[Tensor, Tensor, 
 
 
 class DepthRange(NamedTuple):
-    """Nearest and farthest known depth of each clip, and the planes' number of z cells."""
+    """Nearest and farthest known depth of each clip, and the number of z cells of the planes."""
 
     near: Float[Tensor, " b"]
     far: Float[Tensor, " b"]
     n_cells: int
 
     def to_cells(self, depth: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
-        """z in cells. Holes come out below 0, beside the planes."""
+        """z in cells; below 0, outside the planes, in holes."""
         near, far = self._like(depth)
         return (depth - near) / (far - near) * self.n_cells
 
     def to_depth(self, z: Float[Tensor, "b *any"]) -> Float[Tensor, "b *any"]:
-        """Depth, in the units it was given in."""
+        """Depth, in the units of the given one."""
         near, far = self._like(z)
         return z / self.n_cells * (far - near) + near
 
@@ -64,13 +61,12 @@ def depth_range(depth: Float[Tensor, "b t h w"], n_cells: int) -> DepthRange:
 def splat(
     features: Float[Tensor, "n c i j"], z: Float[Tensor, "n i j"], n_cells: int
 ) -> Float[Tensor, "n c k i"]:
-    """The mean of all features along axis j that fall on each cell k = 0 .. n_cells-1 of z,
-    weighted bilinearly.
+    """The weighted mean, in each cell k = 0 .. n_cells-1 of z, of the features along axis j.
 
-    A pixel gives 1 - |z - k| to the (at most two) cells within 1 of its z and nothing else; its
-    other coordinate is a whole number, so it has no neighbours there. Written as a product with
-    that matrix of weights: sums in a fixed order, where adding by index would depend on the
-    schedule of a GPU. Cells that nothing falls on are 0.
+    A pixel has weight 1 - |z - k| in the (at most two) cells within 1 of its z; its other
+    coordinate is a whole number, so it has no neighbours there. Computed as a product with the
+    matrix of weights, whose sums have a fixed order; adding by index would depend on a GPU's
+    schedule. Cells without pixels are 0.
     """
     cells = torch.arange(n_cells, dtype=z.dtype, device=z.device)
     weights = (1.0 - (z[:, :, None] - cells[:, None]).abs()).clamp(min=0.0)  # (n, i, k, j)
@@ -79,7 +75,7 @@ def splat(
 
 
 def plane_head(channels: int) -> nn.Sequential:
-    """What mends a splatted plane: two convolutions."""
+    """The two convolutions after splatting, which fill gaps."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.ReLU(),

@@ -1,9 +1,8 @@
-"""The update transformer: what is known of every point in every frame of a window in, a correction
-for each out.
+"""The update transformer: a token for every point in every frame of a window in, corrections out.
 
-Attention over time and over points in turn, then attention of all tokens to each other and to a few
-support tokens. Entry names are those of the published file (`updateformer.*`). Tokens are (b, s, p,
-d) throughout.
+Alternating attention over time and over points, then attention of all tokens to each other and to a
+few support tokens. Entry names are those of the published file (`updateformer.*`). Tokens are
+(b, s, p, d) throughout.
 """
 
 import torch
@@ -14,9 +13,8 @@ from torch.nn import functional as F
 
 from model.spatial_tracker.config import SpatialTrackerConfig
 
-MAX_SCORES = (
-    2**26
-)  # attention scores at once: 256 MiB in float32, where the kernel keeps them at all
+# Attention scores computed at once: 256 MiB in float32, if the kernel keeps them
+MAX_SCORES = 2**26
 NORM_EPS = 1e-6  # of the norms without parameters
 
 
@@ -26,10 +24,9 @@ def attend(
     v: Float[Tensor, "n heads j e"],
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "n heads i e"]:
-    """Scaled dot-product attention, computed in `dtype`, a slice of the queries at a time.
+    """Scaled dot-product attention in `dtype`, for a slice of the queries at a time.
 
-    Memory thus grows with the number of tokens, not with its square, also where no fused kernel
-    applies.
+    So memory grows with the number of tokens, not with its square, also without a fused kernel.
     """
     at_once = max(1, MAX_SCORES // (k.shape[0] * k.shape[1] * k.shape[2]))
     q, k, v, given = q.to(dtype), k.to(dtype), v.to(dtype), q.dtype
@@ -64,7 +61,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on normalised input and added to it."""
+    """Attention and MLP, each after a norm and added to its input."""
 
     def __init__(self, config: SpatialTrackerConfig):
         super().__init__()
@@ -81,9 +78,7 @@ def _normalised(x: Tensor) -> Tensor:
 
 
 class SupportLayer(nn.Module):
-    """Tokens look at a source and take its message through an MLP, as in LoFTR (arXiv:2104.00680)
-    but with softmax.
-    """
+    """Cross attention to a source and an MLP, as in LoFTR (arXiv:2104.00680), but with softmax."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -110,10 +105,9 @@ class SupportLayer(nn.Module):
 
 
 class SupportAttention(nn.Module):
-    """Tokens and support tokens look at themselves, then at each other, in turn.
+    """Alternating self and cross attention of tokens and support tokens.
 
-    This stands where the paper has its rigidity embedding; the published network has it in place of
-    that.
+    The published network has this in place of the paper's rigidity embedding.
     """
 
     def __init__(self, config: SpatialTrackerConfig):
@@ -130,12 +124,12 @@ class SupportAttention(nn.Module):
                 x, support = layer(x, x, dtype), layer(support, support, dtype)
             else:
                 x = layer(x, support, dtype)
-                support = layer(support, x, dtype)  # sees the tokens already updated
+                support = layer(support, x, dtype)  # sees the updated tokens
         return x, support
 
 
 class UpdateTransformer(nn.Module):
-    """Tokens to corrections: 3 coordinates (in cells) and a feature of `latent` channels for each."""
+    """Tokens to corrections: 3 coordinates (in cells) and `latent` feature channels for each."""
 
     def __init__(self, config: SpatialTrackerConfig):
         super().__init__()
@@ -155,17 +149,12 @@ class UpdateTransformer(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "b s p k"], support: Float[Tensor, "b j d"], dtype: torch.dtype
     ) -> tuple[Float[Tensor, "b s p i"], Float[Tensor, "b j d"]]:
-        """Corrections, and what the support tokens have become."""
+        """Corrections, and the updated support tokens."""
         b, s = tokens.shape[:2]
         x = self.input_transform(tokens)
         for time_block, space_block in zip(self.time_blocks, self.space_blocks, strict=True):
-            x = rearrange(
-                time_block(rearrange(x, "b s p d -> (b p) s d"), dtype), "(b p) s d -> b s p d", b=b
-            )
-            x = rearrange(
-                space_block(rearrange(x, "b s p d -> (b s) p d"), dtype),
-                "(b s) p d -> b s p d",
-                b=b,
-            )
+            x = time_block(rearrange(x, "b s p d -> (b p) s d"), dtype)
+            x = space_block(rearrange(x, "(b p) s d -> (b s) p d", b=b), dtype)
+            x = rearrange(x, "(b s) p d -> b s p d", b=b)
         x, support = self.gnn(rearrange(x, "b s p d -> b (s p) d"), support, dtype)
         return rearrange(self.flow_head(x), "b (s p) i -> b s p i", s=s), support

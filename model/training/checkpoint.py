@@ -1,8 +1,7 @@
-"""Our own checkpoints: one safetensors file with the weights and, in its header, the config that
-builds the network.
+"""Our own checkpoints: a safetensors file of the weights, with the network's config in its header.
 
-A file is written whole or not at all. Published checkpoints of others are read beside their
-networks.
+A file is written whole or not at all. Third-party checkpoints are read by each network's
+`published` module.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-HEADER_KEY = "roboscape"  # the only metadata entry: several would be written in no fixed order
+HEADER_KEY = "roboscape"  # the only metadata entry: the order of several would not be fixed
 
 ConfigT = TypeVar("ConfigT")
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -28,11 +27,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def save_model(
     path: str | Path, module: nn.Module, config: Any, *, card: dict[str, Any] | None = None
 ) -> str:
-    """Writes the module's state and its config (a dataclass of plain values); returns the file's
-    SHA-256 digest.
+    """Writes the module's state and its config; returns the file's SHA-256 digest.
 
-    `card` holds anything worth reading later as JSON (step, scores, command). Equal contents give
-    equal files.
+    `config` is a dataclass of plain values. `card` holds what else is worth keeping as JSON (step,
+    scores, command). Equal contents give equal files.
     """
     header = {"config_type": type(config).__name__, "config": asdict(config), "card": card or {}}
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
@@ -44,17 +42,16 @@ def save_model(
 def load_model(
     path: str | Path, build: Callable[[ConfigT], ModuleT], config_type: type[ConfigT]
 ) -> tuple[ModuleT, ConfigT]:
-    """The network `build(config)` with the file's weights, on the CPU and in evaluation mode, and
-    its config.
+    """The network `build(config)` with the file's weights, and its config.
 
-    Raises ValueError if the file is damaged, was saved from another kind of config, or has other
-    entries.
+    The network is on the CPU and in evaluation mode. Raises ValueError if the file is damaged, was
+    saved from another type of config, or has other entries than the network.
     """
     header = read_header(path)
     if header["config_type"] != config_type.__name__:
         raise ValueError(
-            f"{path}: holds a network built from {header['config_type']}, expected {config_type.__name__}: "
-            "this is another kind of network"
+            f"{path}: holds a network built from {header['config_type']}, expected "
+            f"{config_type.__name__}: this is another kind of network"
         )
     config = from_plain(config_type, header["config"], str(path))
     module = build(config)
@@ -68,7 +65,7 @@ def load_model(
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """`config_type`, `config` and `card` of a file of ours, without reading its weights."""
+    """`config_type`, `config` and `card` of one of our checkpoints; the weights are not read."""
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -77,13 +74,16 @@ def read_header(path: str | Path) -> dict[str, Any]:
             f"{path}: not a readable safetensors file ({error}); fetch or make it again"
         ) from error
     if HEADER_KEY not in metadata:
-        raise ValueError(f"{path}: no {HEADER_KEY!r} entry in its header: not saved by save_model")
+        raise ValueError(
+            f"{path}: no {HEADER_KEY!r} entry in its header: save_model did not write it"
+        )
     return json.loads(metadata[HEADER_KEY])
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the
-    new, never a part.
+    """Writes a temporary file beside the target, flushes it to disk and renames it.
+
+    So a reader sees the old file or the new one, never a part of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -100,11 +100,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def from_plain(kind: Any, value: Any, where: str = "config") -> Any:
-    """A (nested) dataclass, tuple or plain value from what JSON kept of it; the inverse of
-    `asdict`.
+    """The value of type `kind` (also a nested dataclass or a tuple) that `asdict` and JSON made
+    `value` of.
 
-    Raises ValueError for a field the dataclass does not have. Fields that are absent take their
-    defaults.
+    Absent fields take their defaults. Raises ValueError for a field that the dataclass lacks.
     """
     if is_dataclass(kind) and isinstance(kind, type):
         known = {field.name for field in fields(kind)}
@@ -119,13 +118,9 @@ def from_plain(kind: Any, value: Any, where: str = "config") -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         choices = [choice for choice in inner if choice is not type(None)]
-        return (
-            None
-            if value is None
-            else from_plain(choices[0], value, where)
-            if len(choices) == 1
-            else value
-        )
+        if value is not None and len(choices) == 1:
+            return from_plain(choices[0], value, where)
+        return value
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(from_plain(part, item, where) for part, item in zip(kinds, value, strict=True))
@@ -133,10 +128,9 @@ def from_plain(kind: Any, value: Any, where: str = "config") -> Any:
 
 
 def save_half(source: str | Path, target: str | Path) -> str:
-    """A file of ours with its weights in float16, half the size, for shipping; returns its SHA-256
-    digest.
+    """Writes a checkpoint again with float16 weights, for shipping; returns its SHA-256 digest.
 
-    `load_model` gives float32 networks from it. Config and card stay.
+    Config and card stay; `load_model` makes a float32 network of it.
     """
     with safe_open(str(source), framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -8,12 +8,12 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's global generator at `seed`; afterwards the CPU's is as it was."""
+    """Seeds torch's global generators; restores the CPU's afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None takes a GPU where there is one."""
+    """The device of that name; None: a GPU if there is one, else the CPU."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,17 +1,17 @@
 """The only training loop: for the tokenizer, the world model, or any module with a loss.
 
-Everything a step does follows from the seed, the step's number and the state before it: batches are
-a function of the step, and noise comes from a generator made anew for each step. So a run that was
-stopped goes on from its last saved state exactly as if it had not been.
+A step depends on the seed, its number and the state before it, nothing else: batches are a function
+of the step, and each step has a new generator for its noise. So a run that was stopped resumes from
+its last saved state exactly as if it had not been stopped.
 
-The same loop runs on many processes, each with its part of every batch: see `parallel`. `snapshots`
-saves states.
+The same loop runs on many processes, each with its shard of every batch: see `parallel`.
+`snapshots` saves states.
 """
 
 import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from model.training.parallel import Parallel, Spread, load_whole
+from model.training.parallel import Parallel, ParallelWrapper, load_whole
 
 
 class Batch(Protocol):
@@ -30,39 +30,37 @@ class Batch(Protocol):
     def to(self, device: torch.device) -> "Batch": ...
 
 
-# (module, batch, noise) -> scalars by name: "total" is minimised, the others are reported beside
-# it.
+# (module, batch, noise) -> scalars by name: "total" is minimised, the others are only reported
 LossFn = Callable[[Any, Any, torch.Generator], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """AdamW with linear warm-up, cosine decay and gradient clipping; the defaults are 1xgpt's
-    recipe.
-    """
+    """AdamW with linear warm-up, cosine decay and gradient clipping; defaults: 1xgpt's recipe."""
 
     steps: int
-    learning_rate: float = 5e-4  # the highest, reached after the warm-up
+    learning_rate: float = 5e-4  # the peak, reached after the warm-up
     warmup_steps: int = 1000
-    final_share: float = 0.1  # learning rate at the last step, as a share of the highest
+    # Learning rate of the last step over the peak
+    min_lr_ratio: float = field(default=0.1, metadata={"key": "final_share"})
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.01  # on matrices only; biases, norms and single vectors are left alone
+    weight_decay: float = 0.01  # on matrices only, not on biases, norms and other vectors
     clip_norm: float = 1.0
-    accumulate: int = 1  # batches per step
+    grad_accum_steps: int = field(default=1, metadata={"key": "accumulate"})  # batches per step
     # Decay of a moving average of the weights, e.g. 0.999; None keeps none
     ema: float | None = None
-    # Bfloat16 is autocast, over weights that stay float32
+    # "bfloat16" is autocast; weights stay float32
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "accumulate"):
+        for name in ("steps", "grad_accum_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in ("warmup_steps", "weight_decay", "final_share"):
+        for name in ("warmup_steps", "weight_decay", "min_lr_ratio"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if self.precision not in ("float32", "bfloat16"):
@@ -72,13 +70,12 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Critic:
-    """A second network trained against the first, such as a GAN's discriminator, from step `start`
-    on.
+class Discriminator:
+    """A second network, trained against the first from step `start` on, as in a GAN.
 
-    `loss_fn(critic_module, batch, generator)` makes its own use of the first network, without
-    gradients. The first network's loss may call the critic's module: gradients that this leaves
-    there are cleared before the critic's turn.
+    `loss_fn(module, batch, generator)` calls the first network itself, without gradients. The first
+    network's loss may call `module`; gradients that it puts there are cleared before the
+    discriminator's own step.
     """
 
     module: nn.Module
@@ -89,38 +86,32 @@ class Critic:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that a run needs to go on, as tensors in containers.
+    """All that a run needs to resume: the training's own tensors, which the next step changes.
 
-    Optimizers are the moments of each parameter by its number, as in PyTorch's own state dict; all
-    else that an optimizer holds follows from the config. With FSDP most tensors are this worker's
-    shards.
+    Of the optimizers, the moments of each parameter by its number, as in PyTorch's state dict; the
+    rest of an optimizer follows from the config. With FSDP most tensors are this rank's shards.
     """
 
-    step: int  # steps done; the next batch is number step * accumulate
+    step: int  # steps done; the next batch is number step * grad_accum_steps
     model: dict[str, Tensor]
     optimizer: dict[str, dict[str, Tensor]]
     ema: dict[str, Tensor] | None = None  # the averaged weights, a state dict like `model`
-    critic: dict[str, Tensor] | None = None
-    critic_optimizer: dict[str, dict[str, Tensor]] | None = None
+    discriminator: dict[str, Tensor] | None = field(default=None, metadata={"saved_as": "critic"})
+    discriminator_optimizer: dict[str, dict[str, Tensor]] | None = field(
+        default=None, metadata={"saved_as": "critic_optimizer"}
+    )
     # Torch's global generators, for modules that draw (dropout)
     rng: dict[str, Tensor] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
-        """The tensors, by the field's name, without the fields that are None."""
-        return {
-            name: part for name, part in vars(self).items() if name != "step" and part is not None
-        }
-
-    def fill(self, live: "TrainState") -> int:
-        """Writes what is here into the tensors of a running training; returns the step it is of."""
-        check_alike(self.step, self.parts(), live.parts())
-        _copy_into(live.parts(), self.parts())
-        return self.step
+        """The tensors by their names in saved states, without the fields that are None."""
+        parts = {f.metadata.get("saved_as", f.name): getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if name != "step" and part is not None}
 
 
 @runtime_checkable
 class SavedState(Protocol):
-    """A TrainState, or one on a disk."""
+    """A state on disk. `fill` reads it into the tensors of a running training; returns its step."""
 
     def fill(self, live: TrainState) -> int: ...
 
@@ -130,20 +121,18 @@ class StepReport:
     """One finished step."""
 
     step: int  # steps done, this one included
-    losses: dict[str, float]  # means over the step's batches; a critic's are named "critic/..."
+    # Means over the step's batches; those of a discriminator are named "discriminator/..."
+    losses: dict[str, float]
     learning_rate: float
     grad_norm: float  # before clipping
-    seconds: float  # wall time of this step, getting its batches included
-    clip_ids: list[str]  # of this worker's part
-    state: Callable[[], TrainState]  # the training's own tensors, which the next step changes
-    capture: Callable[
-        [], TrainState
-    ]  # whole copies on the CPU; with many workers, all must call it
+    seconds: float  # wall time of this step, loading its batches included
+    clip_ids: list[str]  # of this rank's shard
+    state: Callable[[], TrainState]
 
 
 class TrainingStopped(RuntimeError):
-    """A step went wrong and was not taken: the weights are those of the step before, or the
-    critic's alone are.
+    """A step was not taken. The weights are those of the step before; if the discriminator's step
+    failed, only its own are.
     """
 
 
@@ -155,7 +144,7 @@ class LossSpike(TrainingStopped):
     """The loss or its gradient is far above that of the steps before."""
 
 
-# (losses, gradient norm) of a step that is about to be taken -> why it must not be, or None
+# (losses, gradient norm) of a step before it is taken -> why it must not be taken, or None
 Guard = Callable[[Mapping[str, float], float], str | None]
 
 
@@ -167,24 +156,23 @@ def train(
     *,
     state: SavedState | None = None,
     on_step: Callable[[StepReport], None] | None = None,
-    critic: Critic | None = None,
+    discriminator: Discriminator | None = None,
     guard: Guard | None = None,
     parallel: Parallel | None = None,
 ) -> TrainState:
-    """Train `model` in place up to `config.steps` and return the state after the last one (its own
-    tensors).
+    """Trains `model` in place up to `config.steps`; returns the state after the last step.
 
-    `batch_at(i)` gives the i-th batch (of many workers: this one's part of it) and must depend on i
-    alone; step n uses batches [n, n + 1) * accumulate. With `state`, everything is set to it and
-    training goes on from there. `on_step` hears of every step; to stop early, let it raise.
+    `batch_at(i)` gives this rank's shard of the i-th batch and must depend on i alone; step n uses
+    batches [n, n + 1) * grad_accum_steps. With `state`, training resumes from it. `on_step` is
+    called after every step; to stop early, let it raise.
 
-    With many workers the loss of a part must be normalised so that the mean over the parts is the
-    loss of the whole.
+    With many workers, the loss of a shard must be normalised so that the mean over the shards is
+    the loss of the global batch.
 
-    Raises NonFiniteLoss when the loss or its gradient is not finite, LossSpike when `guard`
-    objects. Both name the clips of the step.
+    Raises NonFiniteLoss if the loss or its gradient is not finite, LossSpike if `guard` objects.
+    Both name the step's clips.
     """
-    run = _Run(model, loss_fn, config, critic, guard, parallel or Parallel())
+    run = _Run(model, loss_fn, config, discriminator, guard, parallel or Parallel())
     try:
         if state is not None:
             run.restore(state)
@@ -201,29 +189,29 @@ def train(
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Share of the highest learning rate that step number `step` (from 0) uses."""
+    """Learning rate of step number `step` (from 0), over the peak."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
     return (
-        config.final_share
-        + (1 - config.final_share) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        config.min_lr_ratio
+        + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
     )
 
 
 def step_generator(
     seed: int, index: int, role: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The noise of one batch: the same for the same numbers, unrelated for any others.
+    """The noise of one batch: equal for equal numbers, independent for different ones.
 
-    On the CPU it is the same everywhere. A training draws on its own device, so that a GPU need not
-    wait for noise: there it is the same on GPUs of one kind.
+    CPU noise is the same on any machine. A training draws on its own device, so that a GPU does not
+    wait for noise; GPU noise is the same on GPUs of one kind.
     """
     mixed = np.random.SeedSequence((seed, index, role)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed))
 
 
-FIRST_ROLE, CRITIC_ROLE = 0, 1  # of a learner, which keeps the noise of the two apart
+NETWORK_ROLE, DISCRIMINATOR_ROLE = 0, 1  # of a learner: the two draw different noise
 
 
 class _Learner:
@@ -240,8 +228,8 @@ class _Learner:
     ):
         self.config, self.workers, self.role = config, parallel.workers, role
         self.device = next(module.parameters()).device
-        self.spread = Spread(module, loss_fn, parallel, config.precision == "bfloat16")
-        self.module = self.spread.network
+        self.wrapper = ParallelWrapper(module, loss_fn, parallel, config.precision == "bfloat16")
+        self.module = self.wrapper.network
         self.learning_rate = learning_rate
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         groups = [
@@ -249,7 +237,8 @@ class _Learner:
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=config.betas, fused=True)
-        for parameter in parameters:  # from the start, so that a saved state can be read into them
+        # AdamW makes its moments at the first step; made here, a saved state can be read into them
+        for parameter in parameters:
             self.optimizer.state[parameter] = {
                 "step": torch.zeros((), device=self.device),
                 "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
@@ -259,12 +248,10 @@ class _Learner:
     def advance(
         self, batches: Sequence[Any], step: int, guard: Guard | None
     ) -> tuple[dict[str, float], float, float]:
-        """One optimizer step over the batches; returns mean losses, gradient norm and learning
-        rate.
-        """
+        """One optimizer step; returns the batches' mean losses, gradient norm and learning rate."""
         self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {}
+        means: dict[str, Tensor] = {}
         for i, batch in enumerate(batches):
             generator = step_generator(
                 self.config.seed, step * len(batches) + i, self.role, self.device
@@ -272,54 +259,53 @@ class _Learner:
             cast = torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
             )
-            with self.spread.accumulating(more_to_come=i + 1 < len(batches)):
+            with self.wrapper.accumulating(more_to_come=i + 1 < len(batches)):
                 with cast:
-                    losses = self.spread.loss(batch, generator)
-                (losses["total"] / len(batches)).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach() / len(batches)
+                    terms = self.wrapper.loss(batch, generator)
+                (terms["total"] / len(batches)).backward()
+            for name, value in terms.items():
+                means[name] = means.get(name, 0) + value.detach() / len(batches)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        shared = self.workers.mean(torch.stack(list(sums.values())))
-        *values, grad_norm = (
-            torch.cat([shared, norm[None]]).double().tolist()
-        )  # the step's one wait for a GPU
-        means = dict(zip(sums, values, strict=True))
-        self._check(means, grad_norm, step, batches, guard)
+        # One copy to the CPU: the only place where a step waits for the GPU
+        of_all_ranks = self.workers.mean(torch.stack(list(means.values())))
+        *values, grad_norm = torch.cat([of_all_ranks, norm[None]]).double().tolist()
+        losses = dict(zip(means, values, strict=True))
+        self._check(losses, grad_norm, step, batches, guard)
         learning_rate = self.learning_rate * learning_rate_at(step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        return means, grad_norm, learning_rate
+        return losses, grad_norm, learning_rate
 
     def _check(
         self,
-        means: dict[str, float],
+        losses: dict[str, float],
         grad_norm: float,
         step: int,
         batches: Sequence[Any],
         guard: Guard | None,
     ) -> None:
-        """All workers see the same numbers, so all of them stop here, or none."""
-        finite = math.isfinite(means["total"]) and math.isfinite(grad_norm)
-        why = guard(means, grad_norm) if finite and guard is not None else None
+        """Raises TrainingStopped on all ranks or on none, since all see the same numbers."""
+        finite = math.isfinite(losses["total"]) and math.isfinite(grad_norm)
+        why = guard(losses, grad_norm) if finite and guard is not None else None
         if finite and why is None:
             return
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.workers.gather(
+        clips = self.workers.gather(
             ", ".join(clip_id for batch in batches for clip_id in batch.clip_ids)
         )
         kind, what = (LossSpike, f"{why}; ") if finite else (NonFiniteLoss, "")
-        whose, weights, rate = "", "The weights are those of the step before.", "learning_rate"
-        if self.role == CRITIC_ROLE:
-            whose, rate = "the critic's ", "the critic's learning_rate"
+        whose, weights = "", "The weights are those of the step before."
+        if self.role == DISCRIMINATOR_ROLE:
+            whose = "the discriminator's "
             weights = (
-                "Its weights are those of the step before; the first network has taken this step already, so only a "
-                "saved state has both as they belong together."
+                "Its weights are those of the step before; the first network has taken this step "
+                "already, so only a saved state has both as they belong together."
             )
         raise kind(
-            f"step {step}: {what}{whose}loss {means}, gradient norm {grad_norm}; clips {', '.join(parts)}. {weights} "
-            f"Look at these clips, or lower {rate}."
+            f"step {step}: {what}{whose}loss {losses}, gradient norm {grad_norm}; clips "
+            f"{', '.join(clips)}. {weights} Look at these clips, or lower {whose}learning_rate."
         )
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
@@ -327,38 +313,46 @@ class _Learner:
 
 
 class _Run:
-    """What changes from step to step."""
+    """The learners, the averaged weights and the number of steps done."""
 
     def __init__(
         self,
         model: nn.Module,
         loss_fn: LossFn,
         config: TrainConfig,
-        critic: Critic | None,
+        discriminator: Discriminator | None,
         guard: Guard | None,
         parallel: Parallel,
     ):
-        if critic is not None and parallel.workers.n > 1:
+        if discriminator is not None and parallel.workers.n > 1:
             raise ValueError(
-                f"{parallel.workers.n} workers and a critic: its first network's loss needs both at once"
+                f"{parallel.workers.n} workers and a discriminator: it is trained in one process "
+                "only, use 1 worker"
             )
         self.config, self.guard, self.parallel, self.step = config, guard, parallel, 0
-        self.learner = _Learner(model, loss_fn, config.learning_rate, config, parallel, FIRST_ROLE)
-        self.rival, self.rival_start = None, 0
-        if critic is not None:
-            self.rival = _Learner(
-                critic.module, critic.loss_fn, critic.learning_rate, config, parallel, CRITIC_ROLE
+        self.learner = _Learner(
+            model, loss_fn, config.learning_rate, config, parallel, NETWORK_ROLE
+        )
+        self.discriminator, self.discriminator_start = None, 0
+        if discriminator is not None:
+            self.discriminator = _Learner(
+                discriminator.module,
+                discriminator.loss_fn,
+                discriminator.learning_rate,
+                config,
+                parallel,
+                DISCRIMINATOR_ROLE,
             )
-            self.rival_start = critic.start
+            self.discriminator_start = discriminator.start
         weights = self.learner.module.state_dict()
         self.ema = {name: value.clone() for name, value in weights.items()} if config.ema else None
 
     def take_step(self, batch_at: Callable[[int], Any]) -> StepReport:
         started = time.perf_counter()
-        first = self.step * self.config.accumulate
+        first = self.step * self.config.grad_accum_steps
         batches = [
             batch_at(i).to(self.learner.device)
-            for i in range(first, first + self.config.accumulate)
+            for i in range(first, first + self.config.grad_accum_steps)
         ]
         losses, grad_norm, learning_rate = self.advance(batches)
         return StepReport(
@@ -369,41 +363,35 @@ class _Run:
             seconds=time.perf_counter() - started,
             clip_ids=[clip_id for batch in batches for clip_id in batch.clip_ids],
             state=self.state,
-            capture=self.capture,
         )
 
     def advance(self, batches: Sequence[Any]) -> tuple[dict[str, float], float, float]:
         losses, grad_norm, learning_rate = self.learner.advance(batches, self.step, self.guard)
-        if self.rival is not None and self.step >= self.rival_start:
-            rival_losses, _, _ = self.rival.advance(batches, self.step, None)
-            losses |= {f"critic/{name}": value for name, value in rival_losses.items()}
+        if self.discriminator is not None and self.step >= self.discriminator_start:
+            its_losses, _, _ = self.discriminator.advance(batches, self.step, None)
+            losses |= {f"discriminator/{name}": value for name, value in its_losses.items()}
         if self.ema is not None and self.config.ema is not None:
-            decay = min(
-                self.config.ema, (1 + self.step) / (10 + self.step)
-            )  # early averages forget their start fast
+            # A smaller decay at first: the initial weights fade out fast
+            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
             _move_average(self.ema, self.learner.module.state_dict(), decay)
         self.step += 1
         return losses, grad_norm, learning_rate
 
     def state(self) -> TrainState:
-        """The tensors themselves, which the next step changes; of the generators, copies."""
+        """The training's own tensors; of the generators, copies."""
         rng = {"cpu": torch.get_rng_state()}
         if self.learner.device.type == "cuda":
             rng["cuda"] = torch.cuda.get_rng_state(self.learner.device)
-        rival = self.rival
+        discriminator = self.discriminator
         return TrainState(
             step=self.step,
             model=self.learner.module.state_dict(),
             optimizer=self.learner.moments(),
             ema=self.ema,
-            critic=rival.module.state_dict() if rival else None,
-            critic_optimizer=rival.moments() if rival else None,
+            discriminator=discriminator.module.state_dict() if discriminator else None,
+            discriminator_optimizer=discriminator.moments() if discriminator else None,
             rng=rng,
         )
-
-    def capture(self) -> TrainState:
-        live = self.state()
-        return TrainState(step=live.step, **_copied(live.parts()))
 
     def restore(self, saved: SavedState) -> None:
         live = self.state()
@@ -413,7 +401,7 @@ class _Run:
             torch.cuda.set_rng_state(live.rng["cuda"], self.learner.device)
 
     def end(self) -> None:
-        self.learner.spread.undo()
+        self.learner.wrapper.undo()
 
 
 @torch.no_grad()
@@ -422,7 +410,7 @@ def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: 
         if not value.is_floating_point():  # a counter
             value.copy_(latest[name])
     moving = [name for name, value in average.items() if value.is_floating_point()]
-    for in_shards in (True, False):  # one call takes tensors of one kind
+    for in_shards in (True, False):  # a call takes either DTensors or plain tensors
         if names := [name for name in moving if isinstance(average[name], DTensor) == in_shards]:
             torch._foreach_lerp_(  # type: ignore[reportPrivateImportUsage]
                 [average[n] for n in names], [latest[n] for n in names], 1 - decay
@@ -430,14 +418,15 @@ def _move_average(average: dict[str, Tensor], latest: dict[str, Tensor], decay: 
 
 
 def check_alike(step: int, saved: Container[str], live: Container[str]) -> None:
-    """Raises ValueError unless both, given by their parts' names, have averaged weights and a
-    critic, or both not.
+    """Raises ValueError unless both states, given as their parts' names, have averaged weights and
+    a discriminator, or neither has.
     """
-    for name, what in (("ema", "averaged weights"), ("critic", "a critic")):
+    for name, what in (("ema", "averaged weights"), ("critic", "a discriminator")):
         if (name in saved) != (name in live):
+            verb, other = ("has", "has not") if name in saved else ("lacks", "has")
             raise ValueError(
-                f"the saved state of step {step} {'has' if name in saved else 'lacks'} {what}, this run is the other "
-                "way round: use the same TrainConfig.ema and critic as when it was saved"
+                f"the saved state of step {step} {verb} {what}, this run {other}: use the same "
+                "TrainConfig.ema and discriminator as when it was saved"
             )
 
 
@@ -448,19 +437,3 @@ def tensors_of(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         return
     for name, part in tree.items():
         yield from tensors_of(part, f"{path}.{name}" if path else name)
-
-
-@torch.no_grad()
-def _copy_into(live: Any, saved: Any) -> None:
-    found = dict(tensors_of(saved))
-    for name, tensor in tensors_of(live):
-        if name in found:  # a GPU's generator, say, is not in a state that a CPU saved
-            tensor.copy_(found[name])
-
-
-def _copied(tree: Any) -> Any:
-    """The same dicts with copies of their tensors, whole and on the CPU."""
-    if isinstance(tree, Tensor):
-        whole = tree.full_tensor() if isinstance(tree, DTensor) else tree
-        return whole.detach().to("cpu", copy=True)
-    return {name: _copied(part) for name, part in tree.items()}

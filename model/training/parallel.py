@@ -1,10 +1,8 @@
-"""One training on several processes: who they are, which clips each takes, and how the network is
-spread over them.
+"""One training on several processes: their ranks, the clips of each, and the network in parallel.
 
-Every process (worker) runs the same program and meets the others by `join`: under torchrun, Ray
-Train or any launcher that sets the same environment variables. What is trained does not depend on
-how many they are: the order of clips and all noise are those of the global batch, and what is
-counted over a batch is counted over all its clips.
+Every process (worker) runs the same program and joins the group by `join`: under torchrun, Ray
+Train or any launcher that sets the same environment variables. Results do not depend on the number
+of workers: the order of clips and all noise are those of the global batch, and so are counts.
 """
 
 import copy
@@ -26,14 +24,14 @@ from torch.utils.checkpoint import checkpoint
 
 Thing = TypeVar("Thing")
 
-# For a worker that is late; the first one may be measuring held-out clips
-PATIENCE = timedelta(minutes=30)
+# Rank 0 may be measuring held-out clips while the others wait
+TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those of its training. Each method but `part` is a meeting: all must call
-    it.
+    """This process among those of its training. All methods but `shard` are collectives: every rank
+    must call them.
     """
 
     rank: int = 0
@@ -41,15 +39,15 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
-        """The one that writes tables, pictures and the checkpoint."""
+        """Whether this rank writes tables, pictures and the checkpoint."""
         return self.rank == 0
 
-    def part(self, whole: Tensor) -> Tensor:
-        """This worker's rows of what was made for the global batch: every n-th."""
+    def shard(self, whole: Tensor) -> Tensor:
+        """This rank's rows of a tensor for the global batch: every n-th."""
         return whole if self.n == 1 else whole[self.rank :: self.n]
 
     def sum(self, x: Tensor) -> Tensor:
-        """Over the workers, without gradient."""
+        """The sum over the ranks, without gradient."""
         if self.n == 1:
             return x
         total = x.detach().clone()
@@ -60,19 +58,19 @@ class Workers:
         return x if self.n == 1 else self.sum(x) / self.n
 
     def gather(self, thing: Thing) -> list[Thing]:
-        """Everybody's, by rank; anything that can be pickled."""
+        """Every rank's `thing`, by rank; anything that can be pickled."""
         if self.n == 1:
             return [thing]
         found: list[Any] = [None] * self.n
         dist.all_gather_object(found, thing)
         return found
 
-    def from_first(self, thing: Thing) -> Thing:
-        """The first worker's; what the others bring is not looked at."""
+    def broadcast(self, thing: Thing) -> Thing:
+        """Rank 0's `thing`."""
         return self.gather(thing)[0]
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Waits until every rank has called it."""
         self.gather(None)
 
 
@@ -80,11 +78,10 @@ ALONE = Workers()
 
 
 def join(device: str | None = None) -> Workers:
-    """Meets the other processes, if the environment says that there are any; sets this process's
-    GPU.
+    """Joins the process group that the environment describes, if any; selects this rank's GPU.
 
-    A group that exists already (Ray Train makes one) is used as it is. `device="cpu"` leaves GPUs
-    alone. Raises ValueError if this machine has GPUs, but not one for each of its workers.
+    A group that exists already (Ray Train makes one) is used. `device="cpu"` uses no GPU. Raises
+    ValueError if this machine has GPUs, but fewer than workers.
     """
     if not dist.is_initialized():
         if "WORLD_SIZE" not in os.environ:
@@ -94,10 +91,11 @@ def join(device: str | None = None) -> Workers:
             here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
             if here > gpus:
                 raise ValueError(
-                    f"{here} workers on a machine with {gpus} GPUs: use {gpus}, or device='cpu' for all"
+                    f"{here} workers on a machine with {gpus} GPUs: use {gpus}, or device='cpu' "
+                    "for all"
                 )
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=TIMEOUT)
     return Workers(dist.get_rank(), dist.get_world_size())
 
 
@@ -108,15 +106,13 @@ def leave() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How a training uses its processors and memory. Nothing here changes what is learned, but for
-    rounding.
-    """
+    """How a training uses its processors and memory. Results change by rounding only."""
 
-    # "ddp": every worker holds the whole network. "fsdp": each holds a part of the weights,
-    # gradients, moments and averages, and gets the rest block by block when it needs it (FSDP2).
+    # "ddp": every worker holds the whole network. "fsdp": each holds a shard of the weights,
+    # gradients, moments and averages, and gathers the rest block by block (FSDP2).
     strategy: Literal["ddp", "fsdp"] = "ddp"
     compile: bool = False  # one graph for all blocks; pays on GPUs, costs a minute at the start
-    # Keep each block's input only and compute it again for its gradient
+    # Keep each block's input only, and run the block again for its gradient
     checkpoint_activations: bool = False
 
     def __post_init__(self):
@@ -126,7 +122,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """What `training.train` is told about its processes and its network."""
+    """The processes of a training, and what of its network is repeated."""
 
     workers: Workers = ALONE
     config: ParallelConfig = field(default_factory=ParallelConfig)
@@ -141,11 +137,10 @@ class Parallel:
 
 
 class LossModule(nn.Module):
-    """A loss with its network, as one module: all use of the weights happens inside one forward
-    pass.
+    """A loss with its network as one module, so that one forward pass uses all weights of a step.
 
-    DDP and FSDP see a step by this forward pass; the loss also calls parts of the network (its
-    heads) by themselves.
+    DDP and FSDP hook this forward pass; the loss also calls parts of the network (its heads)
+    directly.
     """
 
     def __init__(self, network: nn.Module, loss_fn: Callable[..., Mapping[str, Tensor]]):
@@ -156,12 +151,12 @@ class LossModule(nn.Module):
         return self.loss_fn(self.network, batch, noise)
 
 
-class Spread:
-    """A network and its loss, made ready for the workers.
+class ParallelWrapper:
+    """A network and its loss, wrapped for DDP or FSDP.
 
     `network` has the parameters that are trained. It is the given module itself, or with FSDP a
-    copy of it in shards: then the given one waits on the CPU, plain and whole, and `load_whole`
-    brings it up to date.
+    sharded copy of it: then the given one stays on the CPU, unsharded, and `load_whole` copies the
+    weights into it.
     """
 
     def __init__(
@@ -192,21 +187,22 @@ class Spread:
             )
 
     def accumulating(self, more_to_come: bool) -> AbstractContextManager[None]:
-        """Around all but the last batch of a step: gradients stay with their worker. (Shards are
-        summed each time, which needs no memory for whole gradients.)
+        """The context of a batch's backward pass: DDP reduces gradients after the last batch only.
+
+        FSDP reduces them after each, which needs no memory for whole gradients.
         """
         if more_to_come and isinstance(self.loss, DistributedDataParallel):
             return self.loss.no_sync()
         return nullcontext()
 
     def undo(self) -> None:
-        """Leaves the blocks as they were, uncompiled."""
+        """Restores the blocks' own forward methods."""
         for block in self.blocks:
             vars(block).pop("forward", None)
 
 
 def _prepare_block(block: nn.Module, config: ParallelConfig) -> None:
-    """Recomputation inside, compilation around it; hooks of FSDP stay outside of both."""
+    """Wraps a block's forward: recomputation inside, compilation outside, then FSDP's hooks."""
     plain = block.forward
 
     def recomputed(*args: Any) -> Any:
@@ -220,10 +216,10 @@ def _prepare_block(block: nn.Module, config: ParallelConfig) -> None:
 
 
 def _shard(loss: nn.Module, blocks: list[nn.Module], bf16: bool) -> None:
-    """FSDP2, a group of shards per block and one for all the rest.
+    """Applies FSDP2: one unit per block and one for the rest.
 
-    In bfloat16 the blocks' weights travel in that precision, to which autocast would bring them
-    anyway; shards, gradients and moments stay float32.
+    In bfloat16 the blocks' weights are gathered in that precision, to which autocast would cast
+    them anyway; shards, gradients and moments stay float32.
     """
     device = next(loss.parameters()).device.type
     mesh = init_device_mesh(device, (dist.get_world_size(),))
@@ -235,9 +231,7 @@ def _shard(loss: nn.Module, blocks: list[nn.Module], bf16: bool) -> None:
 
 @torch.no_grad()
 def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Sets a plain module's state to one that may lie in shards. A meeting, if it does: all workers
-    must call it.
-    """
+    """Copies a state that may be sharded into a plain module; if it is, every rank must call it."""
     for name, value in module.state_dict().items():
         source = weights[name]
         value.copy_(source.full_tensor() if isinstance(source, DTensor) else source)
@@ -245,6 +239,6 @@ def load_whole(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Runs compiled blocks as they are written: for passes of other shapes, such as a rollout's."""
+    """Runs compiled blocks eagerly: for inputs of other shapes, such as a rollout's."""
     with torch.compiler.set_stance("force_eager"):
         yield

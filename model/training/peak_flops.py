@@ -1,6 +1,4 @@
-"""What this machine can do, measured: the rate of plain matrix products, of which a training
-reaches a share (MFU).
-"""
+"""The measured rate of this machine's matrix products: a training reaches a share of it (MFU)."""
 
 import platform
 import time
@@ -10,27 +8,24 @@ from pathlib import Path
 import torch
 
 TRIES = 10
-SIZES = {
-    "cpu": 512,
-    "cuda": 8192,
-}  # of the square products: large enough for the best rate, some milliseconds each
+# Sides of the matrices: large enough for the best rate, some milliseconds a product
+SIZES = {"cpu": 512, "cuda": 8192}
 
-
-# What makers state for dense bfloat16 products, by a part of the GPU's name.
+# FLOP/s that vendors state for dense bfloat16 products, by a part of the GPU's name
 DATA_SHEETS = {"H200": 989e12, "H100 80GB HBM3": 989e12, "A100": 312e12, "A800": 312e12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """flops: multiplications and additions a second, both counted, as is usual for MFU."""
+    """The rate of matrix products of one dtype on one device."""
 
-    flops: float
-    what: str  # for people: which products, on what
-    data_sheet: float | None = None  # what the maker states instead; None where that is not known
+    flops: float  # multiplications plus additions a second, as is usual for MFU
+    what: str  # text for a report: which products, on which device
+    data_sheet: float | None = None  # the vendor's figure; None if not known
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """The best rate of a few square products, with the threads that this process has."""
+    """The best rate of a few square products, with this process's number of threads."""
     size = SIZES[device.type]
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     seconds = min(_timed(a, b) for _ in range(1 + TRIES))  # the first one is a warm-up
@@ -44,14 +39,14 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
 
 
 def _timed(a: torch.Tensor, b: torch.Tensor) -> float:
-    _settle(a.device)
+    _synchronize(a.device)
     started = time.perf_counter()
     torch.mm(a, b)
-    _settle(a.device)
+    _synchronize(a.device)
     return time.perf_counter() - started
 
 
-def _settle(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

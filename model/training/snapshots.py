@@ -1,12 +1,12 @@
-"""Saved states of a running training, so that it goes on where it was stopped.
+"""Saved states of a running training, from which it resumes.
 
-    <folder>/step-00000400/      one state: every worker's own part of it (PyTorch's distributed checkpoints), and
-        about.json               step, number of the next batch, workers, the loss on held-out clips if it was measured
-    <folder>/step-00000450.partial/     one that is being written, or was when the process died: it does not count
+    <folder>/step-00000400/             one state: PyTorch's distributed checkpoint of all ranks
+        about.json                      step, next batch, number of workers, loss on held-out clips
+    <folder>/step-00000450.partial/     not complete: being written, or the process died meanwhile
 
-A state is copied when it is saved and written while the training goes on; its folder gets its name
-when all of it is on the disk. Any number of workers can go on from it, whole or in shards. The
-newest few are kept, and the best.
+A state is copied when it is saved, and written while the training continues; its folder is renamed
+when all of it is on disk. Any number of workers can resume from it, with DDP or FSDP. The newest
+few are kept, and the best.
 """
 
 import json
@@ -33,7 +33,7 @@ from model.training.parallel import ALONE, Workers
 ABOUT, PARTIAL, GONE = "about.json", ".partial", ".gone"
 NAME = re.compile(r"step-\d+")
 
-# It warns whenever a process saves or reads by itself, which is meant here.
+# PyTorch warns whenever a single process saves or reads a state; here that is intended
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 
@@ -53,22 +53,19 @@ class Snapshot:
         return int(self.folder.name.removeprefix("step-"))
 
     def fill(self, live: TrainState) -> int:
-        """Reads everything into the tensors of a running training, whichever parts of it are this
-        worker's.
-        """
+        """Reads the state into the tensors of a running training: this rank's shards of it."""
         saved = self._names()
         check_alike(self.step, {name.partition(".")[0] for name in saved}, live.parts())
-        wanted = {
-            name: tensor
-            for name, tensor in tensors_of(live.parts())
-            if name in saved or name != "rng.cuda"
-        }
+        wanted = dict(tensors_of(live.parts()))
+        if "rng.cuda" not in saved:  # the state was saved on a CPU
+            wanted.pop("rng.cuda", None)
         self._read(wanted, self.workers)
         return self.step
 
     def load_weights(self, module: nn.Module) -> None:
-        """Sets a plain module to the averaged weights, or to those themselves where no average is
-        kept; for one process by itself.
+        """Sets a plain module to the averaged weights, or to the weights if no average is kept.
+
+        Not collective.
         """
         averaged = any(name.startswith("ema.") for name in self._names())
         self._read(dict(tensors_of({"ema" if averaged else "model": module.state_dict()})), ALONE)
@@ -81,29 +78,29 @@ class Snapshot:
 
 
 class Snapshots:
-    """The states of one training in `folder`, which all workers see. Each method is a meeting: all
-    must call it.
+    """The states of one training, in a folder that all ranks see.
+
+    Methods are collective: every rank must call them.
     """
 
     def __init__(self, folder: Path, *, workers: Workers = ALONE, keep: int = 2):
         self.folder, self.workers, self.keep = folder, workers, keep
-        # Writing talks to the other workers beside the training, so it does that in a group of its
-        # own.
+        # Its own process group: writing communicates while the training does, too
         self.group: Any = dist.new_group(backend="gloo") if workers.n > 1 else None
         self.writer = ThreadPoolExecutor(1, "snapshots")
         self.pending: Future[None] | None = None
         if workers.is_first:
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.iterdir():
-                if left.suffix in (PARTIAL, GONE):
-                    shutil.rmtree(left)
-        workers.wait()
+            for path in folder.iterdir():
+                if path.suffix in (PARTIAL, GONE):
+                    shutil.rmtree(path)
+        workers.barrier()
 
     def save(self, state: TrainState, next_batch: int, metric: float | None = None) -> None:
-        """Copies the state and begins to write it; waits for the one before to be written.
+        """Copies the state and starts to write it, after the previous state is written.
 
-        metric: of the weights that `load_weights` gives, less is better. Raises what went wrong
-        with the state before.
+        `metric` (lower is better) is that of the weights that `load_weights` gives. Raises the
+        error of the previous write, if it failed.
         """
         self.wait()
         final = self.folder / f"step-{state.step:08d}"
@@ -124,7 +121,7 @@ class Snapshots:
         self.pending = self.writer.submit(self._publish, written, partial, final, about)
 
     def wait(self) -> None:
-        """Until what was saved is on the disk. Raises what went wrong with it."""
+        """Waits until the last saved state is on disk; raises its error if the write failed."""
         if self.pending is not None:
             pending, self.pending = self.pending, None
             pending.result()
@@ -136,19 +133,19 @@ class Snapshots:
             self.writer.shutdown()
 
     def latest(self) -> Snapshot | None:
-        """The newest complete state; the same for all workers."""
+        """The newest complete state, the same on all ranks; None if there is none."""
         found = saved_states(self.folder)
-        name = self.workers.from_first(found[-1].folder.name if found else None)
+        name = self.workers.broadcast(found[-1].folder.name if found else None)
         return Snapshot(self.folder / name, self.workers) if name else None
 
     def best(self) -> Snapshot | None:
-        """The one with the least metric, if any was measured. For one worker by itself."""
+        """The state with the lowest metric, if any was measured. Not collective."""
         return best_of(saved_states(self.folder))
 
     def _publish(
         self, written: Future, partial: Path, final: Path, about: Mapping[str, Any]
     ) -> None:
-        written.result()  # the first worker's ends when all workers' files are there
+        written.result()  # on rank 0 it ends when the files of all ranks are written
         if not self.workers.is_first:
             return
         write_whole(partial / ABOUT, json.dumps(about).encode())
@@ -163,20 +160,18 @@ class Snapshots:
 
 
 def saved_states(folder: Path) -> list[Snapshot]:
-    """The complete ones, oldest first. Looks only: a training may be writing there, and drop one at
-    any time.
-    """
+    """The complete states, oldest first. A running training may delete any of them at any time."""
     return [Snapshot(path) for path in sorted(folder.glob("step-*")) if NAME.fullmatch(path.name)]
 
 
 def best_of(states: list[Snapshot]) -> Snapshot | None:
-    """The one with the least metric, if any was measured."""
+    """The state with the lowest metric, if any was measured."""
     measured = [snapshot for snapshot in states if snapshot.about["metric"] is not None]
     return min(measured, key=lambda snapshot: snapshot.about["metric"], default=None)
 
 
 def _discard(folder: Path) -> None:
-    """Renamed first: a folder that is half deleted must not pass for a state."""
+    """Deletes a state; renames it first, so that a half deleted one is not taken for a state."""
     gone = folder.with_name(folder.name + GONE)
     os.rename(folder, gone)
     shutil.rmtree(gone)

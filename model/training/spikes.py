@@ -1,6 +1,4 @@
-"""Says when a step's loss or gradient stands out from those before it: a broken clip, or a training
-that diverges.
-"""
+"""Detects a loss or gradient far above those before it: a broken clip, or a diverging training."""
 
 import math
 from collections import deque
@@ -8,32 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-NORMAL = 1.4826  # median deviations to standard deviations, for normal numbers
+NORMAL = 1.4826  # standard deviation over median absolute deviation, for a normal distribution
 
 
 @dataclass
 class SpikeGuard:
-    """A `training.Guard`. Numbers are compared as logarithms: a spike is one that is many times too
-    large.
+    """A `loop.Guard`: why a step is a spike, or None.
 
-    Medians, since the numbers before may hold the odd high one themselves.
+    Logarithms are compared, since a spike is a number many times too large; with medians, since the
+    steps before may hold single high numbers themselves.
     """
 
-    deviations: float  # above the median, in robust standard deviations
-    window: int = 200  # steps looked back on
-    least: int = 50  # steps before there is anything to compare with
-    # Deviations count as at least this (2 %): a loss that hardly varies must not stop for a little
+    deviations: float  # allowed above the median, in robust standard deviations
+    window: int = 200  # steps to compare with
+    least: int = 50  # steps before anything is compared
+    # The deviation counts as at least this (2 %): a loss that hardly varies must not stop a run
     floor: float = 0.02
     before: dict[str, deque[float]] = field(default_factory=dict)
 
     def __call__(self, losses: Mapping[str, float], grad_norm: float) -> str | None:
         found = {"loss": losses["total"], "gradient norm": grad_norm}
-        why = next(
-            filter(None, (self._compare(name, value) for name, value in found.items())), None
-        )
-        if why is None:
-            self.remember(found)
-        return why
+        for name, value in found.items():
+            if why := self._compare(name, value):
+                return why
+        self.remember(found)
+        return None
 
     def remember(self, found: Mapping[str, float]) -> None:
         for name, value in found.items():
@@ -50,6 +47,6 @@ class SpikeGuard:
         if z <= self.deviations:
             return None
         return (
-            f"{name} {value:.4g} is {z:.1f} deviations above the median {math.exp(middle):.4g} of the last "
-            f"{len(before)} steps (at most {self.deviations:g} are allowed)"
+            f"{name} {value:.4g} is {z:.1f} deviations above the median {math.exp(middle):.4g} of "
+            f"the last {len(before)} steps (at most {self.deviations:g} are allowed)"
         )

@@ -1,6 +1,5 @@
-"""Video Depth Anything (Chen et al. 2025, arXiv:2501.12375): a clip's frames to consistent depth,
-written here.
+"""Video Depth Anything (Chen et al. 2025, arXiv:2501.12375): a clip's frames to consistent depth.
 
-An image encoder (DINOv2) that sees frames one by one, and a dense head with temporal attention at
+An image encoder (DINOv2) that sees each frame alone, and a dense head with temporal attention at
 four places.
 """

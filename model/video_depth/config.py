@@ -1,9 +1,9 @@
-"""Sizes of a Video Depth Anything network: the three published ones and a small one for CPUs."""
+"""Sizes of a Video Depth Anything network: three published ones and a small one for CPUs."""
 
 from dataclasses import dataclass
 
 PATCH = 14  # px, side of the square that becomes one token
-MAX_FRAMES = 32  # of one forward: the length of the temporal position tables
+MAX_FRAMES = 32  # of a forward pass: the length of the temporal position tables
 N_TAPS = 4  # encoder blocks whose output the head reads
 MOTION_HEADS = 8  # of each temporal attention
 NORM_GROUPS = 32  # of the GroupNorm of each motion module
@@ -14,7 +14,7 @@ OUTPUT_WIDTH = 32  # channels between the last two convolutions
 class VideoDepthConfig:
     """Layout of encoder and head; the defaults are the published `vits`.
 
-    Relative and metric files of one size have the same layout: `metric` says what the numbers mean.
+    Relative and metric files of a size have the same layout; `metric` is the output's meaning.
     """
 
     width: int = 384  # of the encoder's tokens
@@ -32,14 +32,12 @@ class VideoDepthConfig:
             raise ValueError(
                 f"taps={self.taps} and tap_widths={self.tap_widths}: expected {N_TAPS} of each"
             )
-        if (
-            list(self.taps) != sorted(set(self.taps))
-            or self.taps[0] < 0
-            or self.taps[-1] != self.n_blocks - 1
-        ):
+        last = self.n_blocks - 1
+        ascending = list(self.taps) == sorted(set(self.taps))
+        if not ascending or self.taps[0] < 0 or self.taps[-1] != last:
             raise ValueError(
-                f"taps={self.taps} must ascend and end with the last of n_blocks={self.n_blocks} blocks, "
-                f"{self.n_blocks - 1}: blocks after it would be computed for nothing"
+                f"taps={self.taps} must ascend and end with the last of n_blocks={self.n_blocks} "
+                f"blocks, {last}: later ones would be computed for nothing"
             )
         if self.width % self.n_heads:
             raise ValueError(f"width={self.width} is not a multiple of n_heads={self.n_heads}")
@@ -48,40 +46,35 @@ class VideoDepthConfig:
         for width in self.motion_widths:
             if width % NORM_GROUPS:
                 raise ValueError(
-                    f"width {width} of a motion module (tap_widths[2], tap_widths[3] and head_width) is not a "
-                    f"multiple of {NORM_GROUPS}, the groups of its GroupNorm"
+                    f"width {width} of a motion module (tap_widths[2], tap_widths[3] and "
+                    f"head_width) is not a multiple of {NORM_GROUPS}, the groups of its GroupNorm"
                 )
 
     @property
     def motion_widths(self) -> tuple[int, int, int, int]:
-        """Channels of the motion modules: on taps 3 and 4, and after the two coarsest fusion
-        blocks.
-        """
+        """Channels of the motion modules: on taps 3 and 4, and after the coarsest two fusions."""
         return self.tap_widths[2], self.tap_widths[3], self.head_width, self.head_width
 
     @property
     def units(self) -> str:
-        """Of the output: `relative inverse depth` (larger is nearer, up to scale and shift) or
-        `metres` of depth.
-        """
+        """Units of the output; inverse depth (larger is nearer) is up to scale and shift."""
         return "metres" if self.metric else "relative inverse depth"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches of an input of this many pixels; ValueError unless both
-        divide by 14.
+        """Rows and columns of patches of an input of this size in pixels.
+
+        Raises ValueError unless both sides are multiples of 14.
         """
         if height % PATCH or width % PATCH or not height or not width:
             raise ValueError(
-                f"frames of {height} x {width} px: each side must be a multiple of {PATCH}, the side of a patch; "
-                "`model.video_depth.video.network_size` gives one that fits"
+                f"frames of {height} x {width} px: each side must be a multiple of {PATCH}, the "
+                "side of a patch; `model.video_depth.video.network_size` gives one that fits"
             )
         return height // PATCH, width // PATCH
 
 
 def vits(*, metric: bool = False) -> VideoDepthConfig:
-    """Small: 29.0 M parameters. The only published size whose weights are free for any use
-    (Apache-2.0).
-    """
+    """Small: 29.0 M parameters; weights under Apache-2.0, for any use."""
     return VideoDepthConfig(metric=metric)
 
 
@@ -106,12 +99,11 @@ def vitl(*, metric: bool = False) -> VideoDepthConfig:
 
 
 def tiny(*, metric: bool = False) -> VideoDepthConfig:
-    """A network of the same kind that trains on a CPU, for frames of about 140 px (10 x 10
-    patches): 3.5 M parameters.
+    """For training on a CPU, on frames of about 140 px (10 x 10 patches): 3.5 M parameters.
 
-    1.14 GFLOP per frame at 140 x 140 px, against 6.55 of `vits`. On one core of a Xeon (AVX-512) a
-    clip of 16 such frames takes 0.2 s, and a training step on it 0.8 s. From scratch, `metric`
-    depth is learned most easily.
+    A frame of 140 x 140 px costs 1.14 GFLOP, with `vits` 6.55. On one core of a Xeon (AVX-512) a
+    clip of 16 such frames takes 0.2 s, a training step on it 0.8 s. From scratch, `metric` depth is
+    easiest to learn.
     """
     return VideoDepthConfig(
         width=192,

@@ -1,5 +1,4 @@
-"""The image encoder: frames to the token maps of four of its blocks (DINOv2, Oquab et al. 2023,
-arXiv:2304.07193).
+"""The image encoder: frames to token maps (DINOv2, Oquab et al. 2023, arXiv:2304.07193).
 
 A vision transformer with patches of 14 px and a class token, which sees each frame alone. Names are
 those of the published checkpoints.
@@ -17,9 +16,8 @@ NORM_EPS = 1e-6
 MLP_RATIO = 4
 # Patches added to a grid's sides before the position table is scaled to it; see `positions`
 POSITION_OFFSET = 0.1
-# As CaiT has it for up to 18 blocks (Touvron et al. 2021, arXiv:2103.17239)
-LAYER_SCALE_START = 0.1
-WEIGHT_STD = 0.02  # of linear layers and learned tokens at the start
+LAYER_SCALE_START = 0.1  # as in CaiT, up to 18 blocks (Touvron et al. 2021, arXiv:2103.17239)
+WEIGHT_STD = 0.02  # of initial linear layers and learned tokens
 
 
 class PatchEmbed(nn.Module):
@@ -34,7 +32,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Full attention among the tokens of one frame."""
+    """Full attention among the tokens of a frame."""
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
@@ -71,7 +69,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each normed before and scaled after."""
+    """Attention and MLP, each with a norm before and a layer scale after."""
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
@@ -88,9 +86,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Normalised images to four token maps, coarse in meaning from first to last, all of the same
-    size.
-    """
+    """Normalised images to four token maps of the same size, the deepest last."""
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -98,7 +94,7 @@ class Encoder(nn.Module):
         self.patch_embed = PatchEmbed(config.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, config.width))
-        # In the published files, from the encoder's own training; never read here.
+        # Unused; it is in the published files, from the encoder's own training
         self.mask_token = nn.Parameter(torch.zeros(1, config.width), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(config.width, config.n_heads) for _ in range(config.n_blocks)
@@ -112,9 +108,7 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n s d"]]:
-        """The outputs of the blocks in `config.taps`, each through the same final norm, without the
-        class token.
-        """
+        """The outputs of the blocks in `config.taps` after the final norm, without class tokens."""
         x, tapped = self.tokens(images), []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -123,7 +117,7 @@ class Encoder(nn.Module):
         return tapped
 
     def tokens(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n s d"]:
-        """The class token and the patches, each with its position."""
+        """The class token and the patches, with positions added."""
         height, width = images.shape[-2:]
         patches = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
@@ -132,9 +126,9 @@ class Encoder(nn.Module):
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 s d"]:
         """The position table for a grid of patches, the class token's entry first.
 
-        The square table is interpolated (bicubic), unless the grid is just that square. Coordinates
-        are scaled by (rows + 0.1) / side, not by rows / side: DINOv2 guards so against a size
-        rounded down, and the published weights were trained with the slight shift this makes.
+        The square table is interpolated (bicubic) unless the grid is that square. Coordinates are
+        scaled by (rows + 0.1) / side, not by rows / side: DINOv2's guard against a size rounded
+        down, and the published weights were trained with the slight shift that it makes.
         """
         side = self.position_grid
         if rows == columns == side:

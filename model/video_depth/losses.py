@@ -1,10 +1,9 @@
-"""What a depth network is trained on: its output and the true depth of clips in, one scalar and its
-parts out.
+"""The loss of a depth network: its output and the true depth of clips in, a scalar and parts out.
 
 Relative depth: MiDaS's scale-and-shift-invariant loss (Ranftl et al. 2020, arXiv:1907.01341, Sec.
 5) and the temporal gradient matching of Video Depth Anything (arXiv:2501.12375, Sec. 3.2). Scale
-and shift are a clip's, not a frame's, so that a depth that breathes costs something. Metric depth:
-the same terms on the logarithm, with nothing to fit.
+and shift are fitted per clip, not per frame, so that flicker costs something. Metric depth: the
+same terms on the logarithm, without a fit.
 """
 
 from dataclasses import dataclass
@@ -15,18 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST_SPREAD = 1e-6  # a flat clip is not blown up
-SMALLEST_CORRELATION = 0.01  # a prediction is not turned upside down to fit
+SMALLEST_SPREAD = 1e-6  # limits the scale of a flat clip
+SMALLEST_CORRELATION = 0.01  # a prediction is not inverted to fit
 NEAREST = 1e-2  # m, added before the logarithm: keeps it and its slope finite at 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthLossConfig:
-    """Weights of the terms: 1 and 10 of the paper for point and temporal, MiDaS's 0.5 for spatial
-    gradients.
+    """Weights of the terms: point and temporal as in the paper, spatial gradient as in MiDaS.
 
-    The last is ours, against depths below 0. In training from scratch a temporal weight of 10 holds
-    moving things back for long; 1 does not.
+    `negative`, against depths below 0, is our addition. In training from scratch a temporal weight
+    of 10 delays moving objects for long; 1 does not.
     """
 
     point: float = 1.0
@@ -34,7 +32,7 @@ class DepthLossConfig:
     temporal: float = 10.0
     negative: float = 1.0
     n_scales: int = 4  # of the gradient term, each half as fine as the one before
-    # Normalised change of the true depth between two frames, below which a pixel counts as still
+    # A pixel is still if its normalised true depth changes less than this between two frames
     still: float = 0.05
 
 
@@ -51,21 +49,19 @@ def depth_loss(
     *,
     metric: bool,
 ) -> DepthLoss:
-    """The training loss. `target` is inverse depth in any unit for a relative network, metres for a
-    `metric` one.
+    """The training loss; `target` is metres for a `metric` network, else inverse depth in any unit.
 
-    `predicted` should be `network(frames, signed=True)`: behind the last ReLU pixels at 0 get no
-    gradient, and as the relative loss is content with any shift, training from scratch often puts
-    most of them there and stands still. The `negative` term pulls depths below 0 up, so that in the
-    end the ReLU has nothing to cut.
+    `predicted` should be `network(frames, signed=True)`: after the last ReLU, pixels at 0 get no
+    gradient, and since the relative loss allows any shift, training from scratch often puts most
+    pixels there and stops learning. The `negative` term raises depths below 0, so that the ReLU
+    cuts nothing in the end.
 
-    Only valid pixels of the target are read, so the others may be NaN. Raises ValueError for a clip
-    without any.
+    Only valid pixels of the target are read; others may be NaN. Raises ValueError for a clip
+    without valid pixels.
     """
-    if not valid.flatten(1).any(dim=1).all():
-        raise ValueError(
-            f"clips {(~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()} have no valid pixel"
-        )
+    empty = (~valid.flatten(1).any(dim=1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"clips {empty} have no valid pixel: leave them out")
     predicted, target = predicted.float(), torch.where(valid, target, 1.0).float()
     if metric:
         x, y = log_depth(predicted), log_depth(target)
@@ -85,18 +81,14 @@ def depth_loss(
 
 
 def log_depth(depth: Float[Tensor, "b t h w"]) -> Float[Tensor, "b t h w"]:
-    """Logarithm of metres, from 0.01 m on: errors are relative ones, and the same for depth and its
-    inverse.
-    """
+    """Logarithm of metres + 0.01: errors are relative, and equal for depth and inverse depth."""
     return (F.relu(depth) + NEAREST).log()
 
 
 def normalised_clips(
     x: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, "b t h w"]:
-    """Each clip less its median, over its mean distance from it, both over its valid pixels (as
-    MiDaS).
-    """
+    """Each clip less its median, over its mean distance from it, of valid pixels (as MiDaS)."""
 
     def one(clip: Tensor, mask: Tensor) -> Tensor:
         values = clip[mask]
@@ -109,22 +101,19 @@ def normalised_clips(
 def fitted(
     x: Float[Tensor, "b t h w"], y: Float[Tensor, "b t h w"], valid: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, "b t h w"]:
-    """Each clip of x by the scale and shift that bring it nearest to y, in least squares over its
-    valid pixels.
+    """Each clip of x, scaled and shifted to y by least squares over its valid pixels.
 
-    This is the first of MiDaS's two ways. The other, to normalise x as y, can trap a network that
-    starts from nothing: a prediction with few pixels off its median is blown up so much that no
-    other detail can grow.
+    The first of MiDaS's two ways. The other, to normalise x as y, can trap an untrained network: a
+    prediction with few pixels off its median is scaled up so much that no other detail can grow.
     """
+    n_valid = valid.sum(dim=(1, 2, 3), keepdim=True)
 
     def mean(values: Tensor) -> Tensor:
-        return torch.where(valid, values, 0.0).sum(dim=(1, 2, 3), keepdim=True) / valid.sum(
-            dim=(1, 2, 3), keepdim=True
-        )
+        return torch.where(valid, values, 0.0).sum(dim=(1, 2, 3), keepdim=True) / n_valid
 
     x = x - mean(x)
     x = x / mean(x.square()).clamp(min=SMALLEST_SPREAD**2).sqrt()
-    correlation = mean(x * (y - mean(y)))  # times y's spread, as x's is 1 by now
+    correlation = mean(x * (y - mean(y)))  # times the standard deviation of y; that of x is now 1
     return mean(y) + correlation.clamp(min=SMALLEST_CORRELATION) * x
 
 
@@ -134,10 +123,9 @@ def gradient_matching(
     valid: Bool[Tensor, "b t h w"],
     n_scales: int,
 ) -> Float[Tensor, ""]:
-    """Sum over scales of the mean |gradient of x - y|, across and down; every 2nd, 4th, ... pixel
-    (as MiDaS).
+    """The mean |gradient of x - y|, across and down, summed over scales (as MiDaS).
 
-    A difference counts where both of its pixels are valid.
+    A scale takes every 2nd, 4th, ... pixel. A difference counts if both of its pixels are valid.
     """
     error, total = x - y, x.new_zeros(())
     for scale in range(n_scales):
@@ -153,10 +141,9 @@ def temporal_gradient_matching(
     valid: Bool[Tensor, "b t h w"],
     still: float,
 ) -> Float[Tensor, ""]:
-    """Mean of | |x[t+1] - x[t]| - |y[t+1] - y[t]| | over pixels that are valid in both frames and
-    where y hardly moves.
+    """Mean of | |x[t+1] - x[t]| - |y[t+1] - y[t]| | over still pixels, valid in both frames.
 
-    Where the true depth changes by `still` or more, at edges that move, neighbouring frames show
+    Where the true depth changes by `still` or more, at moving edges, neighbouring frames show
     different surfaces. 0 for a clip of one frame.
     """
     change, true_change = (a.diff(dim=1).abs() for a in (x, y))
@@ -166,5 +153,5 @@ def temporal_gradient_matching(
 
 
 def masked_mean(x: Float[Tensor, "*axes"], mask: Bool[Tensor, "*axes"]) -> Float[Tensor, ""]:
-    """Mean where the mask is set, 0 if it is nowhere."""
+    """The mean of x where the mask is set; 0 for an empty mask."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)

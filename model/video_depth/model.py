@@ -1,6 +1,4 @@
-"""The network: clips (b t c h w) of normalised frames to depth (b t h w). Follows arXiv:2501.12375,
-Sec. 3.
-"""
+"""The network (arXiv:2501.12375, Sec. 3): clips (b t c h w) of normalised frames to depth."""
 
 from typing import Any
 
@@ -14,9 +12,7 @@ from model.video_depth.temporal_head import TemporalHead
 
 
 class VideoDepth(nn.Module):
-    """Video Depth Anything. Entries have the published names, unused ones included, so that files
-    load strictly.
-    """
+    """Video Depth Anything, with all published entries, also unused ones: files load strictly."""
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -27,21 +23,19 @@ class VideoDepth(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b t 3 h w"], *, frames_per_step: int = 4, signed: bool = False
     ) -> Float[Tensor, "b t h w"]:
-        """Depth >= 0 of every pixel, in `config.units`; frames are as `video.normalised` makes
-        them.
+        """Depth >= 0 of every pixel, in `config.units`, of frames from `video.normalised`.
 
-        Frames of a clip see each other, clips do not. The last, largest layers take
-        `frames_per_step` frames at a time: fewer need less memory (see `cost.peak_bytes`).
-        `signed`, for training, leaves out the last ReLU, which passes no gradient where the depth
-        is 0: see `losses.depth_loss`.
+        Frames of a clip see each other. The last, largest layers take `frames_per_step` frames at a
+        time: fewer need less memory (see `cost.peak_bytes`). `signed`, for training, leaves out the
+        last ReLU, which passes no gradient where the depth is 0: see `losses.depth_loss`.
 
         Raises ValueError for more than 32 frames (the length of the position tables) or sides that
-        14 does not divide.
+        are no multiples of 14.
         """
         n_frames, (height, width) = frames.shape[1], frames.shape[-2:]
         if n_frames > MAX_FRAMES:
             raise ValueError(
-                f"a clip of {n_frames} frames: one forward takes at most {MAX_FRAMES}; "
+                f"a clip of {n_frames} frames: a forward pass takes at most {MAX_FRAMES}; "
                 "`model.video_depth.video.estimate_depth` with windows='official' takes longer ones"
             )
         grid = self.config.grid(height, width)
@@ -51,11 +45,10 @@ class VideoDepth(nn.Module):
 
 
 def compile_blocks(network: VideoDepth, **options: Any) -> None:
-    """Compiles the encoder's blocks in place (`torch.compile`'s options), where most of the
-    arithmetic is.
+    """Compiles the encoder's blocks, where most of the arithmetic is, in place.
 
-    All blocks are alike, so that one graph serves them; another number of frames or input size
-    makes another one.
+    All blocks share a graph; another number of frames or input size needs another one. `options`
+    are those of `torch.compile`.
     """
     for block in network.pretrained.blocks:
         block.compile(dynamic=False, **options)

@@ -1,9 +1,8 @@
-"""Published checkpoints into our classes: one flat state dict per file, whose names are already
-ours.
+"""A network from a published checkpoint: a flat state dict, whose names ours has, too.
 
 The files (`video_depth_anything_vits.pth`, `metric_video_depth_anything_vits.pth`, and so on for
-vitb and vitl) are on Hugging Face under depth-anything; nothing is downloaded here. Their terms
-differ by size: see `licence`.
+vitb and vitl) are on Hugging Face under depth-anything; nothing is downloaded here. Licences differ
+by size: see `licence`.
 """
 
 import re
@@ -23,27 +22,26 @@ LICENCES = {vits(): "Apache-2.0", vitb(): NON_COMMERCIAL, vitl(): NON_COMMERCIAL
 
 
 def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
-    """The network of a published file, on the CPU and in evaluation mode. Nothing but tensors is
-    unpickled.
+    """The network of a published file, on the CPU and in evaluation mode.
 
-    Warns where the weights' licence forbids commercial use, of the weights and perhaps of what is
-    made with them. Raises ValueError if the file is not such a checkpoint, if its entries are not
-    finite or not those of `config`, or if `config` contradicts a published name on whether depth is
-    metric (the contents do not tell).
+    Only tensors are unpickled. Warns if the licence forbids commercial use of the weights, and
+    perhaps of what is made with them. Raises ValueError if the file is no such checkpoint, if its
+    entries are not finite or not those of `config`, or if `config.metric` contradicts a published
+    file name (contents do not show it).
     """
     path = Path(path)
     named = re.fullmatch(r"(metric_)?video_depth_anything_vit[sbl]\.pth", path.name)
     if named and bool(named[1]) != config.metric:
         raise ValueError(
-            f"{path}: by its name its output is {replace(config, metric=bool(named[1])).units}, but config.metric="
-            f"{config.metric} makes it {config.units}: change the config, or the name if that is wrong"
+            f"{path}: by its name its output is {replace(config, metric=bool(named[1])).units}, "
+            f"but config.metric={config.metric} makes it {config.units}: change the config, or the "
+            "name if that is wrong"
         )
     state = read_tensors(path)
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(
-            f"{path}: expected one flat dict of tensors, found {type(state).__name__} of other things"
+            f"{path}: expected one flat dict of tensors, found {type(state).__name__} of other "
+            "things"
         )
     with torch.device("meta"):
         network = VideoDepth(config)
@@ -64,8 +62,9 @@ def load_published(path: str | Path, config: VideoDepthConfig) -> VideoDepth:
 
 
 def licence(config: VideoDepthConfig) -> str:
-    """Of the published weights with this layout; `unknown` for another layout.
+    """The licence of the published weights with this layout; `unknown` for another layout.
 
-    As their authors state it for the relative ones; metric files are taken to follow their size.
+    Their authors state it for the relative files; metric ones are assumed to have that of their
+    size.
     """
     return LICENCES.get(replace(config, metric=False), "unknown")

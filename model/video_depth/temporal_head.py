@@ -1,10 +1,9 @@
-"""The head: four token maps per frame to depth, with attention over time at four places
-(arXiv:2501.12375, Sec. 3.1).
+"""The head: four token maps per frame to depth, with four temporal attentions.
 
-The frame part is DPT's (Ranftl et al. 2021, arXiv:2103.13413), from coarse to fine; the motion
-modules are those of AnimateDiff (Guo et al. 2023, arXiv:2307.04725). The frames of all clips lie in
-one axis n = b * t, except inside a temporal transformer, where n counts positions. Names are those
-of the published checkpoints.
+Follows arXiv:2501.12375, Sec. 3.1. The frame part is DPT's (Ranftl et al. 2021, arXiv:2103.13413),
+from coarse to fine; the motion modules are those of AnimateDiff (Guo et al. 2023,
+arXiv:2307.04725). The frames of all clips are one axis n = b * t, except inside a temporal
+transformer, where n counts positions. Names are those of the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -26,16 +25,13 @@ from model.video_depth.config import (
 
 GROUP_NORM_EPS = 1e-6
 FEED_FORWARD_RATIO = 4
-MAX_SEQUENCES = (
-    2**15
-)  # per attention call: CUDA kernels take at most 65535, and a batch at 518 px has more
-OUTPUT_START = 1.0  # what an untrained network answers, about: the last ReLU must not start closed
+# Per attention call: CUDA kernels take at most 65535, and a batch at 518 px has more
+MAX_SEQUENCES = 2**15
+OUTPUT_START = 1.0  # about the output of an untrained network: above 0, where the last ReLU is open
 
 
 class PositionTable(nn.Module):
-    """Sine (even channels) and cosine (odd) of the frame's number, at wavelengths from 2 pi to
-    20000 pi frames.
-    """
+    """Adds sines (even channels) and cosines (odd) of the frame number, of 2π to 20,000π frames."""
 
     pe: Tensor
 
@@ -51,9 +47,7 @@ class PositionTable(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Full attention among the frames of one position; the frame's number is in queries, keys and
-    values.
-    """
+    """Full attention among the frames of a position; values have the frame number, too."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -76,7 +70,7 @@ class TemporalAttention(nn.Module):
 
 
 class GatedProjection(nn.Module):
-    """GEGLU: one half of a linear map times the GELU of the other (Shazeer 2020, arXiv:2002.05202)."""
+    """GEGLU: half of a linear map times the GELU of the other (Shazeer 2020, arXiv:2002.05202)."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -100,7 +94,7 @@ class FeedForward(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """Two attentions over time and a feed-forward, each on the normed stream and added to it."""
+    """Two attentions over time and a feed-forward, each after a norm and added to the stream."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -116,17 +110,15 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Each position of the map is a sequence of its frames; positions do not see each other but
-    through the norm.
-    """
+    """Attention over the frames of each position; only the norm connects positions."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.GroupNorm(NORM_GROUPS, width, eps=GROUP_NORM_EPS)  # statistics of one frame
+        self.norm = nn.GroupNorm(NORM_GROUPS, width, eps=GROUP_NORM_EPS)  # over each frame
         self.proj_in = nn.Linear(width, width)
         self.transformer_blocks = nn.ModuleList([TemporalBlock(width)])
         self.proj_out = nn.Linear(width, width)
-        nn.init.zeros_(self.proj_out.weight)  # so that an untrained module changes nothing
+        nn.init.zeros_(self.proj_out.weight)  # an untrained module is the identity
         nn.init.zeros_(self.proj_out.bias)
 
     def forward(self, x: Float[Tensor, "n c h w"], n_frames: int) -> Float[Tensor, "n c h w"]:
@@ -158,13 +150,12 @@ class ResidualConvUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds a finer map to the coarser path, refines, and resizes for the next block."""
+    """Adds a finer map to the coarser path, refines the sum and resizes it for the next block."""
 
     def __init__(self, width: int, *, joins: bool = True):
         super().__init__()
-        self.resConfUnit1 = ResidualConvUnit(width).requires_grad_(
-            joins
-        )  # the coarsest block has it and no use for it
+        # The published coarsest block has this unit, but no finer map to use it on
+        self.resConfUnit1 = ResidualConvUnit(width).requires_grad_(joins)
         self.resConfUnit2 = ResidualConvUnit(width)
         self.out_conv = nn.Conv2d(width, width, 1)
 
@@ -180,7 +171,7 @@ class FusionBlock(nn.Module):
 
 
 class Scratch(nn.Module):
-    """All of the head that has no time in it, after the taps' maps have their sizes."""
+    """The layers without time, which run on the resized maps of the taps."""
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -203,7 +194,7 @@ class Scratch(nn.Module):
 
 
 class TemporalHead(nn.Module):
-    """Token maps of four encoder blocks to one depth map per frame, at the input's size."""
+    """Token maps of four encoder blocks to a depth map per frame, at the input's size."""
 
     def __init__(self, config: VideoDepthConfig):
         super().__init__()
@@ -233,8 +224,8 @@ class TemporalHead(nn.Module):
     ) -> Float[Tensor, "n h w"]:
         """Depth of b * `n_frames` frames whose patches form `grid`; `signed`: before the last ReLU.
 
-        After the last motion module frames are alone again: that part, the one at high resolution,
-        runs on `frames_per_step` frames at a time. This bounds its memory and changes no number.
+        After the last motion module frames are independent: that part, at high resolution, runs on
+        `frames_per_step` frames at a time, which bounds its memory and changes no number.
         """
         coarse = self.fuse_over_time(taps, grid, n_frames)
         steps = zip(*(x.split(frames_per_step) for x in (taps[0], taps[1], coarse)), strict=True)
@@ -245,18 +236,14 @@ class TemporalHead(nn.Module):
     def tap_map(
         self, i: int, tokens: Float[Tensor, "n s d"], grid: tuple[int, int]
     ) -> Float[Tensor, "n c h w"]:
-        """Tap i as a map: 4, 2, 1 and 1/2 times as fine as the patches, from the first tap to the
-        last.
-        """
+        """Tap i as a map: with i = 0 ... 3, 4, 2, 1 and 1/2 times as fine as the patches."""
         x = rearrange(tokens, "n (gh gw) d -> n d gh gw", gh=grid[0])
         return self.resize_layers[i](self.projects[i](x))
 
     def fuse_over_time(
         self, taps: Sequence[Float[Tensor, "n s d"]], grid: tuple[int, int], n_frames: int
     ) -> Float[Tensor, "n c h w"]:
-        """The two coarser taps and all four motion modules; the result is twice as fine as the
-        patches.
-        """
+        """The two coarser taps through all motion modules, at twice the resolution of patches."""
         scratch, motion = self.scratch, self.motion_modules
         third = scratch.layer3_rn(motion[0](self.tap_map(2, taps[2], grid), n_frames))
         fourth = scratch.layer4_rn(motion[1](self.tap_map(3, taps[3], grid), n_frames))
@@ -271,8 +258,9 @@ class TemporalHead(nn.Module):
         grid: tuple[int, int],
         signed: bool,
     ) -> Float[Tensor, "n h w"]:
-        """The two finer taps and the way up to the input's pixels, frame by frame."""
+        """Depth from the fused map and the two finer taps, at the input's size."""
         scratch, (rows, columns) = self.scratch, grid
+        # The finer maps have no names here: they would stay alive, and cost memory
         x = scratch.refinenet2(
             x, scratch.layer2_rn(self.tap_map(1, second, grid)), (4 * rows, 4 * columns)
         )
@@ -282,9 +270,8 @@ class TemporalHead(nn.Module):
         x = scratch.output_conv1(x)
         x = resize(x, (PATCH * rows, PATCH * columns))
         output = scratch.output_conv2[:-1] if signed else scratch.output_conv2
-        if (
-            x.is_cuda
-        ):  # the published network leaves the last two convolutions out of CUDA's mixed precision
+        # The published network runs the last two convolutions outside CUDA's mixed precision
+        if x.is_cuda:
             with torch.autocast("cuda", enabled=False):
                 return output(x.float())[:, 0]
         return output(x)[:, 0]
@@ -295,5 +282,5 @@ def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Con
 
 
 def resize(x: Float[Tensor, "n c h w"], size: Sequence[int]) -> Float[Tensor, "n c h2 w2"]:
-    """Bilinear, corner pixels onto corner pixels."""
+    """x at another size: bilinear, corner pixels onto corner pixels."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

@@ -1,9 +1,8 @@
-"""Frames as they come from a video to depth at their size: preprocessing, windows over long videos,
-alignment.
+"""A video's frames to depth at their size: preprocessing, windows over long videos, alignment.
 
-Follows arXiv:2501.12375, Sec. 3.3. A long video is run in windows of 32 frames, of which ten were
-seen before, the video's first one among them: they say how the new window's depth is to be scaled
-and shifted.
+Follows arXiv:2501.12375, Sec. 3.3. A long video is run in windows of 32 frames, ten of which are in
+earlier windows, too, among them the video's first: on two of them the new window's scale and shift
+are fitted.
 """
 
 import math
@@ -23,20 +22,16 @@ from model.video_depth.model import VideoDepth
 from model.video_depth.temporal_head import resize
 
 INPUT_SIZE = 518  # px, shorter side of the network's input in the published procedure
-WIDEST = 1.78  # longer / shorter side; beyond it the input shrinks as if to WIDEST_TARGET
+WIDEST = 1.78  # longer / shorter side; above it the input shrinks as for WIDEST_TARGET
 WIDEST_TARGET = 1.777
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
 
 STEP = 22  # new frames per window
 BLEND = 8  # frames over which one window fades into the next
-KEY_FRAMES = (
-    0,
-    12,
-    *range(MAX_FRAMES - BLEND, MAX_FRAMES),
-)  # of a window, seen again at the start of the next
-REFERENCES = KEY_FRAMES[:2]  # those that scale and shift are fitted on
-# Variance / mean square below which a prediction is constant, so that no scale can be fitted
-FLAT = 1e-12
+# Frames of a window that the next window starts with
+KEY_FRAMES = (0, 12, *range(MAX_FRAMES - BLEND, MAX_FRAMES))
+REFERENCES = KEY_FRAMES[:2]  # scale and shift are fitted on these
+FLAT = 1e-12  # variance / mean square: a prediction below it is constant, and no scale is fitted
 
 Windows = Literal["official", "direct"]
 
@@ -50,47 +45,25 @@ def estimate_depth(
     precision: Precision = "float32",
     frames_per_step: int = 4,
 ) -> Float32[np.ndarray, "b t h w"]:
-    """Depth >= 0 of RGB videos at their own size, in `network.config.units`, on the network's
-    device.
+    """Depth >= 0 of RGB videos at their own size, in `network.config.units`.
 
     `windows="official"` is the published procedure: any length, but a clip of 16 runs as 32 frames,
-    the last one repeated, and numbers depend on the whole video. `"direct"` is one forward of at
-    most 32 frames, without padding. `input_size`: px of the input's shorter side (see
+    the last one repeated, and numbers depend on the whole video. `"direct"` is one forward pass of
+    at most 32 frames, without padding. `input_size`: px of the input's shorter side (see
     `network_size`); 280 costs about a fifth of 518. bfloat16 and float16 are CUDA's autocast;
     float32 convolutions use TF32 there unless `torch.backends.cudnn.allow_tf32` is off. All b
-    videos run together: see `cost.peak_bytes`.
+    videos run together on the network's device: see `cost.peak_bytes`.
 
-    NaN and infinity stay where the network made them (float16 can overflow) and spread by
-    alignment. Raises ValueError for empty videos, more than 32 frames with "direct", mixed
-    precision without CUDA, or a choice there is not.
+    Alignment spreads NaN and infinity that the network made (float16 can overflow). Raises
+    ValueError for empty videos, more than 32 frames with "direct", mixed precision without CUDA, or
+    an unknown choice.
     """
     n_frames, height, width = frames.shape[1:4]
     device = network.pretrained.cls_token.device
-    if not frames.size:
-        raise ValueError(
-            f"videos of shape {frames.shape}: expected at least one frame of at least one pixel"
-        )
-    for name, value, choices in (
-        ("windows", windows, Windows),
-        ("precision", precision, Precision),
-    ):
-        if value not in get_args(choices):
-            raise ValueError(f"{name}={value!r}: expected one of {', '.join(get_args(choices))}")
-    if windows == "direct" and n_frames > MAX_FRAMES:
-        raise ValueError(
-            f"a video of {n_frames} frames with windows='direct': one forward takes at most {MAX_FRAMES}; "
-            "use windows='official' or cut it"
-        )
-    if precision != "float32" and device.type != "cuda":
-        raise ValueError(
-            f"precision={precision!r} on {device}: mixed precision is for CUDA; use 'float32' here"
-        )
-    size = network_size(height, width, input_size)
-    mixed = (
-        torch.autocast("cuda", getattr(torch, precision))
-        if precision != "float32"
-        else nullcontext()
-    )
+    _check_request(frames, windows, precision, device)
+    size, mixed = network_size(height, width, input_size), nullcontext()
+    if precision != "float32":
+        mixed = torch.autocast("cuda", getattr(torch, precision))
 
     def run(chosen: list[int]) -> Float32[Tensor, "b i h w"]:
         pixels = torch.from_numpy(frames[:, chosen]).to(device)
@@ -104,20 +77,44 @@ def estimate_depth(
         return join_windows(depths, align=not network.config.metric)[:, :n_frames].numpy()
 
 
+def _check_request(
+    frames: UInt8[np.ndarray, "b t h w 3"], windows: str, precision: str, device: torch.device
+) -> None:
+    if not frames.size:
+        raise ValueError(
+            f"videos of shape {frames.shape}: expected at least one frame of at least one pixel"
+        )
+    for name, value, choices in (
+        ("windows", windows, Windows),
+        ("precision", precision, Precision),
+    ):
+        if value not in get_args(choices):
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(get_args(choices))}")
+    if windows == "direct" and frames.shape[1] > MAX_FRAMES:
+        raise ValueError(
+            f"a video of {frames.shape[1]} frames with windows='direct': a forward pass takes at "
+            f"most {MAX_FRAMES}; use windows='official' or cut it"
+        )
+    if precision != "float32" and device.type != "cuda":
+        raise ValueError(
+            f"precision={precision!r} on {device}: mixed precision is for CUDA; use 'float32' here"
+        )
+
+
 def network_size(height: int, width: int, input_size: int = INPUT_SIZE) -> tuple[int, int]:
-    """Height and width of the network's input for frames of this size: multiples of 14, about the
-    same shape.
+    """Height and width of the network's input: multiples of 14, with about the frames' aspect.
 
     The shorter side becomes `input_size`, or the next multiple of 14 above. For frames wider than
-    16:9 it is made smaller, so that the longer side stays near that of 16:9. Raises ValueError
-    where nothing is left of it.
+    16:9 it is smaller, so that the longer side stays near that of 16:9. Raises ValueError if it
+    would be below 1 px.
     """
     ratio = max(height, width) / min(height, width)
     if ratio > WIDEST:
         input_size = round(int(input_size * WIDEST_TARGET / ratio) / PATCH) * PATCH
     if input_size < 1:
         raise ValueError(
-            f"frames of {height} x {width} px leave an input size of {input_size}: choose a larger one"
+            f"frames of {height} x {width} px leave an input size of {input_size}: choose a larger "
+            "one"
         )
     scale = input_size / min(height, width)
 
@@ -131,11 +128,9 @@ def network_size(height: int, width: int, input_size: int = INPUT_SIZE) -> tuple
 def normalised(
     frames: UInt8[Tensor, "b t h w 3"], size: tuple[int, int]
 ) -> Float32[Tensor, "b t 3 h2 w2"]:
-    """Frames resized (bicubic, not antialiased), less ImageNet's mean, over its standard deviation."""
-    mean, std = (
-        torch.tensor(v, dtype=torch.float64, device=frames.device).view(3, 1, 1)
-        for v in (MEAN, STD)
-    )
+    """Frames resized (bicubic, no antialiasing) and normalised by ImageNet's mean and deviation."""
+    constants = torch.tensor([MEAN, STD], dtype=torch.float64, device=frames.device)
+    mean, std = constants.view(2, 3, 1, 1)
 
     def one(frame: Tensor) -> Tensor:  # one at a time: float64 images are large
         pixels = rearrange(frame, "h w c -> 1 c h w").float() / 255
@@ -148,11 +143,11 @@ def normalised(
 
 
 def window_frames(n_frames: int) -> list[list[int]]:
-    """For each window, the 32 frames of the video that it sees.
+    """For each window, the numbers of its 32 frames.
 
-    Windows start every 22 frames. All but the first see, in place of their own first ten frames,
-    the key frames of the window before (its first is therefore always the video's first). Past its
-    end the video stands still.
+    Windows start every 22 frames. In all but the first, the key frames of the window before replace
+    the first ten frames (so the first is always the video's first). After its end the video's last
+    frame is repeated.
     """
     chosen: list[list[int]] = []
     for start in range(0, n_frames, STEP):
@@ -166,12 +161,11 @@ def window_frames(n_frames: int) -> list[list[int]]:
 def join_windows(
     depths: Iterator[Float[Tensor, "b 32 h w"]], *, align: bool
 ) -> Float[Tensor, "b n h w"]:
-    """One depth video from the depths of its windows in order: each fitted to those before it, then
-    faded in.
+    """One depth video from the depths of its windows: each is fitted to those before, and blended.
 
-    Scale and shift are fitted on two frames: the video's first, and the one that was 12th in the
-    window before. Without `align` (metric depth) windows are only faded. The result includes the
-    padding of the last window.
+    Scale and shift are fitted on two frames: the video's first, and number 12 of the window before.
+    Without `align` (metric depth) windows are only blended. The result includes the padding of the
+    last window.
     """
     first = next(depths)
     references = first[:, REFERENCES]
@@ -194,11 +188,9 @@ def join_windows(
 def fit_scale_shift(
     predicted: Float[Tensor, "b i h w"], reference: Float[Tensor, "b i h w"]
 ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
-    """Scale and shift per clip that bring `predicted` nearest to `reference`, in least squares over
-    all pixels.
+    """Scale and shift per clip that fit `predicted` to `reference` by least squares.
 
-    1 and 0 where the prediction is constant. Sums are float64; the published code has them in
-    float32.
+    1 and 0 for a constant prediction. Sums are float64; the published code has them in float32.
     """
     x, y = predicted.double(), reference.double()
     mean_x, mean_y = (v.mean(dim=(1, 2, 3), keepdim=True) for v in (x, y))

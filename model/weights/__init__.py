@@ -1,6 +1,4 @@
-"""Small weights that this repository's own commands made; README.md beside them says how, from what
-and how good.
-"""
+"""Small weights made by this repository's commands; README.md beside them says how."""
 
 from pathlib import Path
 
@@ -8,12 +6,15 @@ FOLDER = Path(__file__).parent
 
 
 def shipped(name: str) -> Path:
-    """The file of these weights, such as `rgb_tokenizer`. Raises FileNotFoundError naming what
-    there is.
+    """The path of shipped weights, such as `rgb_tokenizer`.
+
+    Raises FileNotFoundError that lists the names there are.
     """
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
-        there = sorted(p.stem for p in FOLDER.glob("*.safetensors"))
-        how = f"{FOLDER / 'README.md'} says which commands make them"
-        raise FileNotFoundError(f"no shipped weights '{name}'; there are {there}. {how}")
+        names = sorted(p.stem for p in FOLDER.glob("*.safetensors"))
+        raise FileNotFoundError(
+            f"no shipped weights '{name}'; there are {names}. {FOLDER / 'README.md'} says which "
+            "commands make them"
+        )
     return path

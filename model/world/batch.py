@@ -1,6 +1,4 @@
-"""What the world model is trained on: token clips with the actions and point tracks that go with
-them.
-"""
+"""What the world model is trained on: clips of tokens with their actions and point tracks."""
 
 from dataclasses import dataclass, replace
 
@@ -15,12 +13,11 @@ from model.training.parallel import ALONE, Workers
 class WorldBatch:
     """Clips of tokenised frames.
 
-    Tokens are 18-bit ids. `actions[t]` is what leads INTO frame t: the action (or its sub-steps)
-    taken between frames t-1 and t, normalised by `ActionStats`; `actions[0]` is the pose the clip
-    starts from, or zeros. Tracks are (x, y) as shares of the frame's width and height, in [0, 1),
-    the same for any grid or picture size; a point outside counts as not visible. They are the
-    *selected* tracks of L_keypoint and L_attention, see `keypoints.select_active_tracks`; `p` may
-    be 0.
+    Tokens are 18-bit ids. `actions[t]` leads INTO frame t: the action (or its sub-steps) between
+    frames t-1 and t, normalised by `ActionStats`; `actions[0]` is the pose at the clip's start, or
+    zeros. Tracks are (x, y) as shares of the frame's width and height, in [0, 1); a point outside
+    counts as not visible. They are the *selected* tracks of L_keypoint and L_attention (see
+    `keypoints.select_active_tracks`); `p` may be 0.
     """
 
     rgb_tokens: Int[Tensor, "b t gh gw"]
@@ -29,7 +26,7 @@ class WorldBatch:
     tracks: Float[Tensor, "b t p 2"]
     visible: Bool[Tensor, "b t p"]
     clip_ids: list[str]
-    workers: Workers = ALONE  # who share the global batch; these clips are this one's part of it
+    workers: Workers = ALONE  # the ranks of the global batch; these clips are this rank's shard
 
     def to(self, device: torch.device | str) -> "WorldBatch":
         return replace(
@@ -37,13 +34,13 @@ class WorldBatch:
         )
 
     def pinned(self) -> "WorldBatch":
-        """In memory from which a GPU copies while the CPU goes on."""
+        """The batch in pinned memory, from which copies to a GPU are asynchronous."""
         return replace(self, **{name: x.pin_memory() for name, x in self._tensors().items()})
 
     def first(self, n: int) -> "WorldBatch":
-        """Its first clips."""
-        few = {name: x[:n] for name, x in self._tensors().items()}
-        return replace(self, **few, clip_ids=self.clip_ids[:n])
+        """The first n clips."""
+        tensors = {name: x[:n] for name, x in self._tensors().items()}
+        return replace(self, **tensors, clip_ids=self.clip_ids[:n])
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -51,24 +48,17 @@ class WorldBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionStats:
-    """Mean and standard deviation of each action dimension over a training set; kept in the
-    checkpoint.
-    """
+    """Mean and standard deviation of each action dimension over a training set."""
 
     mean: Float[Tensor, " a"]
     std: Float[Tensor, " a"]
 
     @classmethod
     def measure(cls, actions: Float[Tensor, "*any a"]) -> "ActionStats":
-        """Statistics over all leading axes. A dimension that never changes gets std 1, so it
-        normalises to 0.
-        """
+        """Statistics over all leading axes; the std of a constant dimension is 1 (it becomes 0)."""
         flat = actions.reshape(-1, actions.shape[-1]).double()
         std = flat.std(0, correction=0)
         return cls(mean=flat.mean(0).float(), std=torch.where(std > 1e-6, std, 1.0).float())
 
     def normalise(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
         return (actions - self.mean.to(actions)) / self.std.to(actions)
-
-    def undo(self, normalised: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
-        return normalised * self.std.to(normalised) + self.mean.to(normalised)

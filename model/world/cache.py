@@ -1,8 +1,7 @@
-"""What a frame being predicted sees of the frames before it: cached keys and values, or all frames
-run again.
+"""How a frame being predicted sees the frames before it: by a KV cache, or by running them again.
 
-Both give the same states. Frames are named by their true numbers, in tensors on the device, so that
-no shape depends on how far a rollout is.
+Both give the same states. Frames are given by their numbers in tensors on the device, so that no
+shape depends on how far a rollout is.
 """
 
 from collections.abc import Callable
@@ -13,62 +12,63 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.world.attention import TimeView, sees
-from model.world.dual_branch import DualBranchWorldModel, Hidden
+from model.world.dual_branch import DualBranchWorldModel, HiddenStates
 
 
 @dataclass(frozen=True)
-class Tokens:
+class FrameTokens:
     """Token ids of frames; `depth` is None for a model without a depth branch."""
 
     rgb: Int[Tensor, "b t gh gw"]
     depth: Int[Tensor, "b t gh gw"] | None
 
-    def __getitem__(self, frames: slice) -> "Tokens":
-        return Tokens(
+    def __getitem__(self, frames: slice) -> "FrameTokens":
+        return FrameTokens(
             self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None
         )
 
-    def then(self, later: "Tokens") -> "Tokens":
+    def then(self, later: "FrameTokens") -> "FrameTokens":
         depth = None
         if self.depth is not None and later.depth is not None:
             depth = torch.cat([self.depth, later.depth], 1)
-        return Tokens(torch.cat([self.rgb, later.rgb], 1), depth)
+        return FrameTokens(torch.cat([self.rgb, later.rgb], 1), depth)
 
-    def read(self, frames: Int[Tensor, " t"]) -> "Tokens":
-        """The frames of these numbers, which stay on the device."""
+    def read(self, frames: Int[Tensor, " t"]) -> "FrameTokens":
+        """The frames of these numbers, without a copy of the numbers to the CPU."""
         depth = self.depth.index_select(1, frames) if self.depth is not None else None
-        return Tokens(self.rgb.index_select(1, frames), depth)
+        return FrameTokens(self.rgb.index_select(1, frames), depth)
 
-    def write(self, frames: Int[Tensor, " t"], new: "Tokens") -> None:
-        """Puts new tokens into the frames of these numbers, in place."""
+    def write(self, frames: Int[Tensor, " t"], new: "FrameTokens") -> None:
+        """Overwrites the frames of these numbers, in place."""
         self.rgb.index_copy_(1, frames, new.rgb)
         if self.depth is not None and new.depth is not None:
             self.depth.index_copy_(1, frames, new.depth)
 
 
-# (frames so far filled, cells still hidden) -> final hidden states of these frames
-Predict = Callable[[Tokens, Bool[Tensor, "b t gh gw"]], Hidden]
+# (tokens of frames being filled, their cells still masked) -> final hidden states of these frames
+Predict = Callable[[FrameTokens, Bool[Tensor, "b t gh gw"]], HiddenStates]
 
 
-class CachedPast:
-    """Runs the model over the newest frames only.
+class KVCache:
+    """Keys and values of finished frames, so that the model runs over the newest ones only.
 
     Frame p has slot p mod (n_frames + 1): enough for a new frame and the one before it to see all
-    they may. A frame's slot holds what its latest pass made, so a pass over the finished frame
-    settles it.
+    they may. A forward pass overwrites the slots of its frames; one over a frame without masked
+    cells commits it.
     """
 
     def __init__(self, model: DualBranchWorldModel, actions: Float[Tensor, "b t *substeps a"]):
         self.model, self.actions = model, actions
         self.n_slots = model.config.n_frames + 1
         self.cache = model.new_cache(len(actions), self.n_slots)
-        self.position_in = torch.full(
-            (self.n_slots,), -self.n_slots, device=actions.device
-        )  # too long ago to be seen
+        # Frame in each slot; at first a number too far back to be seen
+        self.position_in = torch.full((self.n_slots,), -self.n_slots, device=actions.device)
 
-    def settle(self, prompt: Tokens) -> None:
-        """Known frames 0, 1, ...: at first as many at once as there are slots, then those that wipe
-        out none in use.
+    def commit(self, prompt: FrameTokens) -> None:
+        """Fills the cache with known frames 0, 1, ...
+
+        First as many at once as there are slots, then two at a time: these overwrite no slot of a
+        frame that they still see.
         """
         n, stop = prompt.rgb.shape[1], 0
         while stop < n:
@@ -77,57 +77,58 @@ class CachedPast:
                 prompt[start:stop], None, torch.arange(start, stop, device=self.actions.device)
             )
 
-    def predict_at(self, made: Tokens, at: Int[Tensor, " 1"]) -> Predict:
-        """For frame number `at`: its first pass also settles the frame before it, the last one in
-        `made`.
-        """
-        passes = 0
+    def predict_at(self, made: FrameTokens, at: Int[Tensor, " 1"]) -> Predict:
+        """A predictor of frame `at`; its first call also commits the frame before, from `made`."""
+        calls = 0
 
-        def predict(new: Tokens, hidden: Bool[Tensor, "b 1 gh gw"]) -> Hidden:
-            nonlocal passes
-            passes += 1
-            if passes > 1:
-                return self._run(new, hidden, at)
+        def predict(new: FrameTokens, masked: Bool[Tensor, "b 1 gh gw"]) -> HiddenStates:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                return self._run(new, masked, at)
             both = made.read(at - 1).then(new)
             return self._run(
-                both, torch.cat([torch.zeros_like(hidden), hidden], 1), torch.cat([at - 1, at])
+                both, torch.cat([torch.zeros_like(masked), masked], 1), torch.cat([at - 1, at])
             )[-1:]
 
         return predict
 
     def _run(
-        self, frames: Tokens, hidden: Bool[Tensor, "b t gh gw"] | None, positions: Int[Tensor, " t"]
-    ) -> Hidden:
+        self,
+        frames: FrameTokens,
+        masked: Bool[Tensor, "b t gh gw"] | None,
+        positions: Int[Tensor, " t"],
+    ) -> HiddenStates:
         slots = positions % self.n_slots
         self.position_in.index_copy_(0, slots, positions)
         view = TimeView(
             positions, sees(positions, self.position_in, self.model.config.n_frames), slots
         )
         actions = self.actions.index_select(1, positions)
-        return self.model(*as_pair(frames), actions, hidden, view=view, cache=self.cache)
+        return self.model(*as_pair(frames), actions, masked, view=view, cache=self.cache)
 
 
-class RecomputedPast:
-    """Runs the model over all frames in every pass: slow, plain, and what `CachedPast` must equal."""
+class FullRecompute:
+    """Runs the model over all frames at every step: the slow reference for `KVCache`."""
 
     def __init__(self, model: DualBranchWorldModel, actions: Float[Tensor, "b t *substeps a"]):
         self.model, self.actions = model, actions
 
-    def settle(self, prompt: Tokens) -> None:
-        """Nothing is kept from pass to pass."""
+    def commit(self, prompt: FrameTokens) -> None:
+        """Does nothing: no state is kept between calls."""
 
-    def predict_at(self, made: Tokens, at: Int[Tensor, " 1"]) -> Predict:
+    def predict_at(self, made: FrameTokens, at: Int[Tensor, " 1"]) -> Predict:
         n = int(at)
 
-        def predict(new: Tokens, hidden: Bool[Tensor, "b 1 gh gw"]) -> Hidden:
+        def predict(new: FrameTokens, masked: Bool[Tensor, "b 1 gh gw"]) -> HiddenStates:
             given = torch.zeros_like(made.rgb[:, :n], dtype=torch.bool)
             everything = made[:n].then(new)
             return self.model(
-                *as_pair(everything), self.actions[:, : n + 1], torch.cat([given, hidden], 1)
+                *as_pair(everything), self.actions[:, : n + 1], torch.cat([given, masked], 1)
             )[-1:]
 
         return predict
 
 
-def as_pair(tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+def as_pair(tokens: FrameTokens) -> tuple[Tensor, Tensor | None]:
     return tokens.rgb, tokens.depth

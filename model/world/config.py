@@ -1,7 +1,7 @@
 """Settings of the world model: the network, its training noise, its losses and its sampling.
 
-Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a field here, and its
-comment says so.
+Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a field here, with a
+comment that says so.
 """
 
 from dataclasses import dataclass, replace
@@ -15,16 +15,14 @@ TOKEN_VOCAB = FACTOR_VOCAB**N_FACTORS
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelConfig:
-    """The dual-branch spatio-temporal transformer. Widths and depths are those of one branch; both
-    are alike.
-    """
+    """The dual-branch spatio-temporal transformer; both branches have the same sizes."""
 
     n_layers: int = 32
     n_heads: int = 4
     d_model: int = 256  # width of the residual stream
     mlp_ratio: int = 4
     grid: tuple[int, int] = (16, 16)  # tokens down and across a frame (gh, gw)
-    # Frames a token may look back over, itself included; the clip length in training
+    # Frames that a token attends to, its own included; the clip length in training
     n_frames: int = 16
 
     action_dim: int = 16  # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
@@ -35,12 +33,12 @@ class WorldModelConfig:
     action_conditioning: Literal["add", "modulate"] = "modulate"
     d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
 
-    # Open. "learned" is one vector per frame, "table" one per frame and cell (1xgpt's); only rotary
-    # runs past n_frames.
+    # Open in the paper. "learned" is a vector per frame, "table" one per frame and cell (1xgpt's);
+    # only "rotary" works beyond n_frames.
     time_positions: Literal["rotary", "learned", "table"] = "rotary"
     # "1xgpt": none before time attention and none after the last block
     norms: Literal["all", "1xgpt"] = "all"
-    qk_norm: bool = False  # RMS norm on queries and keys: an option for stability at large width
+    qk_norm: bool = False  # RMS norm on queries and keys, for stability at large width
     depth_branch: bool = True  # False: the ablation without depth, a plain RGB model
 
     def __post_init__(self):
@@ -48,7 +46,8 @@ class WorldModelConfig:
             raise ValueError(f"d_model={self.d_model} is not a multiple of n_heads={self.n_heads}")
         if (self.d_model // self.n_heads) % 2:
             raise ValueError(
-                f"head width {self.d_model // self.n_heads} is odd; rotary positions turn pairs of channels"
+                f"head width {self.d_model // self.n_heads} is odd; rotary positions turn pairs of "
+                "channels"
             )
         for name in (
             "n_layers",
@@ -87,10 +86,10 @@ class WorldModelConfig:
         return ("rgb", "depth") if self.depth_branch else ("rgb",)
 
 
-# The paper names 34 M, 131 M and 544 M. One branch of 32 layers has about 35, 137 and 544 M at
-# these widths, so those names probably count one branch; `parameter_counts` gives the true totals.
-# Heads are 64 wide, which attention kernels like best (at width 256 the 1xgpt peer uses 8 heads of
-# 32; the parameter count is the same).
+# The paper's sizes are 34 M, 131 M and 544 M. One branch of 32 layers has about 35, 137 and 544 M
+# at these widths, so the paper probably counts one branch; `parameter_counts` gives true totals.
+# Heads are 64 wide, the width that attention kernels are fastest at (at width 256, 1xgpt has 8
+# heads of 32; the parameter count is the same).
 def small(**changes) -> WorldModelConfig:
     return replace(WorldModelConfig(n_layers=32, n_heads=4, d_model=256), **changes)
 
@@ -104,17 +103,15 @@ def large(**changes) -> WorldModelConfig:
 
 
 def paper_small(**changes) -> WorldModelConfig:
-    """The smallest network as the paper describes it: one linear map of the action added to every
-    token (Sec. 3).
+    """`small` as section 3 describes it: a linear map of the action is added to every token.
 
-    It names no way to tell frames apart; ours for it is one learned vector a frame, which ends at
-    16 frames.
+    The paper does not say how time is encoded; here, one learned vector for each of 16 frames.
     """
     return replace(small(action_conditioning="add", time_positions="learned"), **changes)
 
 
 def tiny(**changes) -> WorldModelConfig:
-    """For two CPU cores; ours, not the paper's."""
+    """A small network for two CPU cores; not in the paper."""
     return replace(
         WorldModelConfig(n_layers=4, n_heads=4, d_model=128, d_action=64, grid=(8, 8)), **changes
     )
@@ -122,13 +119,13 @@ def tiny(**changes) -> WorldModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """What training hides and spoils: MaskGIT's noise as 1xgpt uses it."""
+    """The noise of training: which tokens are masked or wrong, as in 1xgpt."""
 
-    # What a predicted frame sees of the frames before it; open in the paper. "masked", 1xgpt's and
-    # most likely its way, is one pass over the clip: earlier frames have hidden cells too, unlike
-    # in generation. "clean" runs a whole copy of the clip beside the masked one, and masked frames
-    # look back at the copy: exactly what generation sees. It costs 1.9 times as much a clip and
-    # predicts 1.9 times as many tokens.
+    # What a predicted frame sees of the frames before it; open in the paper. "masked", as in 1xgpt
+    # and most likely in the paper, runs once over the clip: earlier frames have masked cells too,
+    # unlike in generation. "clean" adds an unmasked copy of the clip, which the masked frames
+    # attend to: exactly what generation sees. A clip then costs 1.9 times as much and has 1.9 times
+    # as many predicted tokens.
     context: Literal["masked", "clean"] = "masked"
     # Frames never masked; the first masked frame is uniform over the others
     n_prompt_frames: int = 1
@@ -138,7 +135,8 @@ class MaskingConfig:
     def __post_init__(self):
         if self.n_prompt_frames < 1:
             raise ValueError(
-                f"n_prompt_frames={self.n_prompt_frames}: frame 0 is always given, expected 1 or more"
+                f"n_prompt_frames={self.n_prompt_frames}: frame 0 is always given, expected 1 or "
+                "more"
             )
         if not 0 <= self.max_replacement_rate <= 1:
             raise ValueError(
@@ -148,14 +146,12 @@ class MaskingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention. A weight of 0 leaves that part out
-    (the ablations).
-    """
+    """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention; weights of 0 are the ablations."""
 
     depth: float = 1.0  # λ1
     keypoint: float = 0.01  # λ2
     attention: float = 1.0  # λ3
-    # Weight in L_attention of a cell that a track passes through; others weigh 1
+    # Weight in L_attention of a cell under a track; that of the others is 1
     gamma: float = 5.0
 
     def __post_init__(self):
@@ -165,7 +161,7 @@ class LossConfig:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each part of the loss that is counted, by the names `world_losses` returns."""
+        """Weight of each part that is computed, by the names that `world_losses` returns."""
         weights = {
             "rgb": 1.0,
             "depth": self.depth,
@@ -179,11 +175,11 @@ class LossConfig:
 class SamplingConfig:
     """How MaskGIT fills a frame."""
 
-    n_steps: int = 2  # passes over a new frame (1xgpt: 2)
-    # 0 takes the likeliest factor; otherwise logits are divided by it before drawing
+    n_steps: int = 2  # MaskGIT steps for each new frame (1xgpt: 2)
+    # 0 takes the likeliest factor, otherwise logits are divided by this before a factor is drawn
     temperature: float = 0.0
     top_k: int | None = None  # draw among the k likeliest values of each factor
-    # Which cells are kept after each pass (1xgpt: random)
+    # Which cells are kept after each step (1xgpt: random)
     order: Literal["random", "confidence"] = "random"
 
     def __post_init__(self):

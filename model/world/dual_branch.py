@@ -1,9 +1,8 @@
-"""The dual-branch spatio-temporal transformer: token clips and actions in, hidden states and factor
-logits out.
+"""The dual-branch spatio-temporal transformer: tokens and actions in, states and logits out.
 
-RoboScape (arXiv:2506.23135) section 3.2: an RGB and a depth stack of blocks run in parallel from
-the same history and actions, and after every block the RGB stream takes in the depth stream through
-a learned linear map. Nothing flows back.
+RoboScape (arXiv:2506.23135) section 3.2: an RGB and a depth stack of blocks run in parallel on the
+same history and actions; after every block a learned linear map of the depth stream is added to the
+RGB stream. Nothing flows back.
 """
 
 from collections.abc import Sequence
@@ -28,14 +27,14 @@ Cache = list[dict[str, TimeCache]]  # one entry per block, by branch
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenStates:
     """Final hidden states after the norm; `depth` is None without a depth branch."""
 
     rgb: Float[Tensor, "b t s d"]
     depth: Float[Tensor, "b t s d"] | None
 
-    def __getitem__(self, frames: slice) -> "Hidden":
-        return Hidden(
+    def __getitem__(self, frames: slice) -> "HiddenStates":
+        return HiddenStates(
             self.rgb[:, frames], self.depth[:, frames] if self.depth is not None else None
         )
 
@@ -50,9 +49,7 @@ def join_factors(factors: Int[Tensor, "*any 2"]) -> Int[Tensor, "*any"]:
 
 
 class TokenEmbedding(nn.Module):
-    """Sum of one row per factor and of a position; hidden tokens show one learned mask vector
-    instead of their rows.
-    """
+    """The sum of a row per factor and of positions; a learned mask vector replaces masked rows."""
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -61,32 +58,27 @@ class TokenEmbedding(nn.Module):
         self.high = nn.Embedding(FACTOR_VOCAB, d)
         self.mask = nn.Parameter(torch.empty(d))
         self.space = nn.Parameter(torch.empty(config.n_cells, d))
-        per_frame = {"rotary": None, "learned": (d,), "table": (config.n_cells, d)}[
-            config.time_positions
-        ]
+        shapes = {"rotary": None, "learned": (d,), "table": (config.n_cells, d)}
+        per_frame = shapes[config.time_positions]
         self.time = nn.Parameter(torch.empty(config.n_frames, *per_frame)) if per_frame else None
 
     def forward(
         self,
         ids: Int[Tensor, "b t s"],
-        hidden: Bool[Tensor, "b t s"] | None,
+        masked: Bool[Tensor, "b t s"] | None,
         positions: Int[Tensor, " t"],
     ) -> Float[Tensor, "b t s d"]:
         x = self.low(ids % FACTOR_VOCAB) + self.high(ids // FACTOR_VOCAB)
-        if hidden is not None:
-            x = torch.where(hidden[..., None], self.mask, x)
+        if masked is not None:
+            x = torch.where(masked[..., None], self.mask, x)
         x = x + self.space
-        return (
-            x
-            if self.time is None
-            else x + self.time[positions].view(len(positions), -1, x.shape[-1])
-        )
+        if self.time is None:
+            return x
+        return x + self.time[positions].view(len(positions), -1, x.shape[-1])
 
 
 class Block(nn.Module):
-    """Space attention, time attention, MLP; each normed before, and with `modulate` scaled, shifted
-    and gated.
-    """
+    """Space attention, time attention and MLP, each after a norm; `modulate` makes them AdaLN."""
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -122,9 +114,7 @@ class Block(nn.Module):
         return x
 
     def start_quiet(self, residual_scale: float) -> None:
-        """Shrink what is added to the residual stream; modulation starts as nothing at all
-        (AdaLN-zero).
-        """
+        """Scales down what is added to the residual stream; modulation starts at 0 (AdaLN-zero)."""
         for name, weight in self.named_parameters():
             if name in ("space.out.weight", "time.out.weight", "mlp.2.weight"):
                 weight.data.mul_(residual_scale)
@@ -133,9 +123,7 @@ class Block(nn.Module):
 
 
 class Branch(nn.Module):
-    """Embedding, blocks, final norm and factor heads of one stream; the blocks are run by
-    `DualBranchWorldModel`.
-    """
+    """Embedding, blocks, final norm and head of one stream; `DualBranchWorldModel` runs them."""
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -152,17 +140,13 @@ class Branch(nn.Module):
         self.norm = nn.LayerNorm(d) if config.norms == "all" else nn.Identity()
         self.head = nn.Linear(d, N_FACTORS * FACTOR_VOCAB)
 
-    def logits(self, hidden: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
-        """Scores of the 512 values of each factor; the two factors are independent given the hidden
-        state.
-        """
-        return self.head(hidden).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
+    def logits(self, states: Float[Tensor, "*any d"]) -> Float[Tensor, "*any 2 512"]:
+        """Scores of the 512 values of each factor; given the state, the two are independent."""
+        return self.head(states).unflatten(-1, (N_FACTORS, FACTOR_VOCAB))
 
 
 class DualBranchWorldModel(nn.Module):
-    """Predicts the tokens of hidden cells from the visible cells of the same frame, earlier frames
-    and actions.
-    """
+    """Predicts masked tokens from the frame's other tokens, earlier frames and actions."""
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -174,9 +158,8 @@ class DualBranchWorldModel(nn.Module):
             nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(n_fusions)
         )
         self.apply(_init_weights)
-        residual_scale = (
-            3 * config.n_layers
-        ) ** -0.5  # keeps the residual stream's size at any depth, as in GPT-2
+        # Keeps the residual stream's size at any depth, as in GPT-2
+        residual_scale = (3 * config.n_layers) ** -0.5
         for block in (module for module in self.modules() if isinstance(module, Block)):
             block.start_quiet(residual_scale)
         for weight in self.fusions.parameters():
@@ -187,17 +170,16 @@ class DualBranchWorldModel(nn.Module):
         rgb_tokens: Int[Tensor, "b t gh gw"],
         depth_tokens: Int[Tensor, "b t gh gw"] | None,
         actions: Float[Tensor, "b t *substeps a"],
-        hidden: Bool[Tensor, "b t gh gw"] | None = None,
+        masked: Bool[Tensor, "b t gh gw"] | None = None,
         *,
         view: TimeView | None = None,
         cache: Cache | None = None,
-    ) -> Hidden:
-        """Final hidden states of both branches; `model.rgb.logits` and `model.depth.logits` make
-        scores of them.
+    ) -> HiddenStates:
+        """Final hidden states of both branches, for `model.rgb.logits` and `model.depth.logits`.
 
-        `hidden` marks cells whose tokens are to be predicted: both branches see the mask vector
-        there (open in the paper; ours: the same cells in both). Without a depth branch
-        `depth_tokens` are not looked at. `view` and `cache` are for generation, see `sampling`.
+        `masked` marks the cells to predict: both branches see the mask vector there (open in the
+        paper; here the same cells in both). Without a depth branch `depth_tokens` are ignored.
+        `view` and `cache` are for generation, see `sampling`.
         """
         self._check(rgb_tokens, depth_tokens, actions, view)
         view = view or clip_view(rgb_tokens.shape[1], self.config.n_frames, rgb_tokens.device)
@@ -207,7 +189,7 @@ class DualBranchWorldModel(nn.Module):
         for name in self.config.branches:
             tokens = rgb_tokens if name == "rgb" else depth_tokens
             h[name], conditions[name] = self._embed(
-                self.branch(name), tokens, actions, hidden, view
+                self.branch(name), tokens, actions, masked, view
             )
         for i in range(self.config.n_layers):
             for name in h:
@@ -217,7 +199,7 @@ class DualBranchWorldModel(nn.Module):
                 )
             if self.depth is not None:
                 h["rgb"] = h["rgb"] + self.fusions[i](h["depth"])
-        return Hidden(
+        return HiddenStates(
             self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None
         )
 
@@ -226,19 +208,18 @@ class DualBranchWorldModel(nn.Module):
         assert branch is not None, f"this model has no {name} branch"
         return branch
 
-    def _embed(self, branch: Branch, tokens, actions, hidden, view) -> tuple[Tensor, Tensor]:
-        flat = hidden.flatten(2) if hidden is not None else None
+    def _embed(self, branch: Branch, tokens, actions, masked, view) -> tuple[Tensor, Tensor]:
+        flat = masked.flatten(2) if masked is not None else None
         x = branch.embed(tokens.flatten(2), flat, view.positions)
         action = branch.action(actions.flatten(2))  # (b, t, d or d_action)
-        return (
-            (x + action[:, :, None], action)
-            if self.config.action_conditioning == "add"
-            else (x, action)
-        )
+        if self.config.action_conditioning == "add":
+            x = x + action[:, :, None]
+        return x, action
 
     def new_cache(self, b: int, n_slots: int) -> Cache:
-        """Room for `n_slots` frames of `b` clips: 2 b n_slots n_cells d_model numbers a block and
-        branch.
+        """An empty cache for `n_slots` frames of `b` clips.
+
+        Each block and branch has 2 b n_slots n_cells d_model numbers.
         """
         shape = (b, n_slots, self.config.n_cells * self.config.n_heads, self.config.d_head)
         like = self.rgb.head.weight
@@ -260,27 +241,25 @@ class DualBranchWorldModel(nn.Module):
         found, expected = actions[0, 0].numel(), c.action_substeps * c.action_dim
         if found != expected:
             raise ValueError(
-                f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was made for "
-                f"{c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with `action_substeps`"
+                f"actions have {tuple(actions.shape[2:])} = {found} numbers a frame, the model was "
+                f"made for {c.action_substeps} sub-steps x {c.action_dim}; pick sub-steps with "
+                "`action_substeps`"
             )
         if view is None:
             self.check_length(tokens.shape[1])
 
     def check_length(self, n_frames: int) -> None:
-        """Raises ValueError for clips that have no time positions; for callers who bring a `view`
-        of their own.
-        """
+        """Raises ValueError if time positions end before; for callers that pass a `view`."""
         c = self.config
         if c.time_positions != "rotary" and n_frames > c.n_frames:
             raise ValueError(
-                f"{n_frames} frames, but {c.time_positions} time positions end at {c.n_frames}; use 'rotary'"
+                f"{n_frames} frames, but {c.time_positions} time positions end at {c.n_frames}; "
+                "use 'rotary'"
             )
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Linear maps keep variance; tables start with rows of length about 1; heads start near
-    uniform.
-    """
+    """Linear maps keep variance, table rows have length about 1, heads are nearly uniform."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:
@@ -293,7 +272,7 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def parameter_counts(model: DualBranchWorldModel) -> dict[str, int]:
-    """True numbers of parameters: each branch, the fusion maps, and the total."""
+    """Numbers of parameters: of each branch, of the fusion maps, and in total."""
 
     def count(modules: Sequence[nn.Module | None]) -> int:
         return sum(

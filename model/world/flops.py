@@ -1,9 +1,8 @@
-"""What training the world model costs, counted from its shapes: multiplications and additions of
-all matrix products.
+"""Training cost of the world model from its shapes: the FLOPs of all matrix products.
 
-A product of (m, k) and (k, n) is 2mkn. The backward pass is two such products for each of the
-forward pass. Nothing is counted for norms, activations, embeddings and the optimizer, and nothing
-twice: recomputing activations is no work.
+A product of (m, k) and (k, n) counts 2mkn. The backward pass has two such products for each of the
+forward pass. Norms, activations, embeddings and the optimizer are not counted, nor is recomputing
+activations.
 """
 
 import math
@@ -12,52 +11,36 @@ from model.world.config import FACTOR_VOCAB, N_FACTORS, MaskingConfig, WorldMode
 
 
 def training_flops(config: WorldModelConfig, masking: MaskingConfig, n_frames: int) -> float:
-    """Of one clip, forward and backward, all branches.
+    """FLOPs of one clip, forward and backward, all branches.
 
-    A clip beside its clean copy runs through the blocks as 2 (n_frames - 1) frames. Scores are made
-    for hidden tokens only; their number is random, and counted by its mean.
+    With a clean context, 2 (n_frames - 1) frames run through the blocks. Logits are computed for
+    masked tokens only; their number is random and counted by its mean.
     """
     frames = n_frames if masking.context == "masked" else 2 * (n_frames - 1)
-    blocks = (
-        frames * config.n_layers * (config.n_cells * _block(config, frames) + _modulation(config))
-    )
-    heads = (
-        hidden_share(masking, n_frames)
-        * n_frames
-        * config.n_cells
-        * 2
-        * config.d_model
-        * N_FACTORS
-        * FACTOR_VOCAB
-    )
+    cells, n_masked = config.n_cells, masked_share(masking, n_frames) * n_frames * config.n_cells
+    blocks = frames * config.n_layers * (cells * _block(config, frames) + _modulation(config))
+    heads = n_masked * 2 * config.d_model * N_FACTORS * FACTOR_VOCAB
     actions = 2 * frames * _action_weights(config)
-    fusions = (
-        frames * config.n_cells * config.n_layers * 2 * config.d_model**2
-        if config.depth_branch
-        else 0
-    )
+    n_fusions = config.n_layers if config.depth_branch else 0
+    fusions = frames * cells * n_fusions * 2 * config.d_model**2
     return 3 * (len(config.branches) * (blocks + heads + actions) + fusions)
 
 
-def hidden_share(masking: MaskingConfig, n_frames: int) -> float:
-    """Mean share of a clip's cells that are hidden: 2/pi of those of the frames from the first
-    hidden one on.
-    """
-    open_to_hiding = n_frames - masking.n_prompt_frames
-    mean_frames = (open_to_hiding + 1) / 2 if masking.context == "masked" else open_to_hiding
+def masked_share(masking: MaskingConfig, n_frames: int) -> float:
+    """Mean share of a clip's cells that are masked: 2/π of those from the first masked frame on."""
+    maskable = n_frames - masking.n_prompt_frames
+    mean_frames = (maskable + 1) / 2 if masking.context == "masked" else maskable
     return mean_frames / n_frames * 2 / math.pi
 
 
 def _block(config: WorldModelConfig, frames: int) -> int:
-    """Of one cell in one frame: projections of both attentions, the MLP, and every pair of scores
-    and of values.
-    """
+    """FLOPs of one cell of one frame: projections, MLP, and the products of both attentions."""
     d = config.d_model
     return 2 * (4 + 4 + 2 * config.mlp_ratio) * d**2 + 4 * (config.n_cells + frames) * d
 
 
 def _modulation(config: WorldModelConfig) -> int:
-    """Of one frame; it is the same for all its cells."""
+    """FLOPs of one frame: its cells share the modulation."""
     return (
         2 * config.d_action * 9 * config.d_model if config.action_conditioning == "modulate" else 0
     )

@@ -1,6 +1,6 @@
-"""MaskGIT corruption of a training clip: wrong tokens everywhere, hidden cells from some frame on.
+"""MaskGIT corruption of a training clip: wrong tokens everywhere, masked cells from some frame on.
 
-The recipe of 1xgpt (MaskGIT, arXiv:2202.04200, inside a frame), which RoboScape builds on.
+The recipe of 1xgpt (MaskGIT, arXiv:2202.04200, within a frame), which RoboScape builds on.
 """
 
 import math
@@ -16,13 +16,11 @@ from model.world.config import FACTOR_VOCAB, MaskingConfig
 
 @dataclass(frozen=True)
 class Corrupted:
-    """What the network sees (`rgb`, `depth`, with some wrong tokens) and the cells it has to
-    predict (`hidden`).
-    """
+    """The network's input, with some wrong tokens, and the cells to predict (`masked`)."""
 
     rgb: Int[Tensor, "b t gh gw"]
     depth: Int[Tensor, "b t gh gw"]
-    hidden: Bool[Tensor, "b t gh gw"]
+    masked: Bool[Tensor, "b t gh gw"]
 
 
 def corrupt(
@@ -32,11 +30,11 @@ def corrupt(
     generator: torch.Generator,
     workers: Workers = ALONE,
 ) -> Corrupted:
-    """Replace token factors at random and choose the cells to hide, the same cells in both streams.
+    """Tokens with random wrong factors, and the cells to mask, the same in both streams.
 
-    Each clip draws one replacement rate. Draws happen on the generator's device, so that a CPU
-    generator gives the same noise wherever the tokens are, and for the global batch of which these
-    clips are a worker's part, so that it is the same for any number of workers.
+    Each clip draws one replacement rate. Noise is drawn on the generator's device, so that a CPU
+    generator gives the same wherever the tokens are; and for the global batch, of which these clips
+    are a rank's shard, so that it is the same for any number of workers.
     """
     b, t, gh, gw = rgb_tokens.shape
     shape = (b * workers.n, t, gh, gw)
@@ -46,7 +44,7 @@ def corrupt(
     return Corrupted(
         replace_factors(rgb_tokens, rate, generator, workers),
         replace_factors(depth_tokens, rate, generator, workers),
-        workers.part(choose_hidden(shape, config, generator)).to(rgb_tokens.device),
+        workers.shard(choose_masked(shape, config, generator)).to(rgb_tokens.device),
     )
 
 
@@ -56,31 +54,30 @@ def replace_factors(
     generator: torch.Generator,
     workers: Workers = ALONE,
 ) -> Int[Tensor, "b t gh gw"]:
-    """Each 9-bit factor of each token becomes, with its clip's rate, one of the 512 values at
-    random.
-    """
+    """The ids; at its clip's rate, each 9-bit factor is replaced by a random one."""
     shape, place = (len(rate), *ids.shape[1:]), {"generator": generator, "device": generator.device}
     factors = []
     for factor in (ids % FACTOR_VOCAB, ids // FACTOR_VOCAB):
-        wrong = workers.part(torch.rand(shape, **place) < rate)
-        noise = workers.part(torch.randint(FACTOR_VOCAB, shape, dtype=ids.dtype, **place))
+        wrong = workers.shard(torch.rand(shape, **place) < rate)
+        noise = workers.shard(torch.randint(FACTOR_VOCAB, shape, dtype=ids.dtype, **place))
         factors.append(torch.where(wrong.to(ids.device), noise.to(ids.device), factor))
     return factors[0] + FACTOR_VOCAB * factors[1]
 
 
-def choose_hidden(
+def choose_masked(
     shape: tuple[int, ...], config: MaskingConfig, generator: torch.Generator
 ) -> Bool[Tensor, "b t gh gw"]:
-    """Hide cells from some frame on, each frame with a ratio cos(πu/2) of its own, u uniform.
+    """The masked cells, from some frame on; each frame draws its ratio cos(πu/2), u uniform.
 
-    The first frame with hidden cells is uniform in [n_prompt_frames, t-1], per clip: it is the only
-    one whose past is whole. With a clean context all pasts are, and hiding starts right after the
-    prompt.
+    The first frame with masked cells is uniform in [n_prompt_frames, t-1], per clip; it is the only
+    predicted one whose earlier frames have no masked cell. With a clean context all have such a
+    past, so masking starts right after the prompt.
     """
     b, t, gh, gw = shape
     if config.n_prompt_frames >= t:
         raise ValueError(
-            f"clips of {t} frames leave none to predict after {config.n_prompt_frames} prompt frames"
+            f"clips of {t} frames leave none to predict after {config.n_prompt_frames} prompt "
+            "frames"
         )
     place = {"generator": generator, "device": generator.device}
     first = torch.randint(config.n_prompt_frames, t, (b, 1), **place)

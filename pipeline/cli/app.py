@@ -426,7 +426,7 @@ def generate(
     frames: Annotated[
         int | None, typer.Option(help="How many, the given one included. Default: one per action.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="MaskGIT passes over a new frame.")] = 2,
+    steps: Annotated[int, typer.Option(help="MaskGIT steps for each new frame.")] = 2,
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest token; 1 draws as the model thinks.")
     ] = 0.0,
@@ -434,7 +434,7 @@ def generate(
         int | None, typer.Option(help="Draw among so many likeliest values of each factor.")
     ] = None,
     order: Annotated[
-        str, typer.Option(help="Which cells each pass keeps: random or confidence.")
+        str, typer.Option(help="Which cells each step keeps: random or confidence.")
     ] = "random",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     folder: Annotated[

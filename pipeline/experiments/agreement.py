@@ -142,7 +142,7 @@ def limits_of_tokens(
         "world model reads both on one grid, so give both tokenizers cells of one size",
     )
     for name, tokenizer in (("rgb_tokenizer", rgb), ("depth_tokenizer", depth)):
-        there = tokenizer.model.vocabulary
+        there = 2**tokenizer.model.n_bits
         yield (
             there == TOKEN_VOCAB,
             f"{name}.model.n_bits={tokenizer.model.n_bits} gives {there} different tokens, the "

@@ -51,7 +51,7 @@ def vda_tiny(source: Path, weights: Path) -> AnnotatorTraining:
                 temporal=1.0
             ),  # the paper's 10 is for a network that knows pictures already
             training=TrainConfig(
-                steps=3000, learning_rate=5e-4, warmup_steps=100, final_share=0.02
+                steps=3000, learning_rate=5e-4, warmup_steps=100, min_lr_ratio=0.02
             ),
             watch=WATCH,
         ),
@@ -65,7 +65,7 @@ def spatracker_tiny(source: Path, weights: Path) -> AnnotatorTraining:
         TrainSpatialTracker(
             model=TRACK_MODEL,
             training=TrainConfig(
-                steps=1500, learning_rate=1e-3, warmup_steps=100, final_share=0.02
+                steps=1500, learning_rate=1e-3, warmup_steps=100, min_lr_ratio=0.02
             ),
             points=64,
             watch=WATCH,

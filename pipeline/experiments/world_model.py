@@ -27,7 +27,7 @@ from stages.keypoints.stage import Keypoints
 from stages.label_quality.score_stage import ScoreLabels
 from stages.label_quality.stage import LabelQuality
 from stages.tokenizer.tokenize import Tokens
-from stages.tokenizer.train import AdversaryConfig, TrainTokenizer
+from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
 from stages.training.run import RunConfig
 from stages.world_model.train import TrainWorldModel
 
@@ -113,11 +113,11 @@ def pretrain(source: Path, weights: Path) -> Experiment:
         size=annotator_training.CLIP_FORMAT.size,
         tokenizer=tiny_tokenizer(patch=16),
         tokenizer_training=TrainConfig(
-            steps=5000, learning_rate=3e-3, warmup_steps=100, final_share=0.02
+            steps=5000, learning_rate=3e-3, warmup_steps=100, min_lr_ratio=0.02
         ),
         world_model=tiny_world_model(),
         world_training=TrainConfig(
-            steps=2300, learning_rate=1.5e-3, warmup_steps=100, final_share=0.05
+            steps=2300, learning_rate=1.5e-3, warmup_steps=100, min_lr_ratio=0.05
         ),
         clips_per_batch=4,
         cpus=1.0,
@@ -179,11 +179,13 @@ def sensor_labels(source: Path, weights: Path) -> Experiment:
         cpus=4.0,
         gpus=1.0,
     )
-    judge = AdversaryConfig()  # MAGVIT-2's patch discriminator, from `adversarial_start` on
+    discriminator = (
+        DiscriminatorConfig()
+    )  # MAGVIT-2's patch discriminator, from `adversarial_start` on
     return replace(
         e,
-        rgb_tokenizer=replace(e.rgb_tokenizer, adversary=judge),
-        depth_tokenizer=replace(e.depth_tokenizer, adversary=judge),
+        rgb_tokenizer=replace(e.rgb_tokenizer, discriminator=discriminator),
+        depth_tokenizer=replace(e.depth_tokenizer, discriminator=discriminator),
         rgb_tokens=replace(e.rgb_tokens, precision="bfloat16"),
         depth_tokens=replace(e.depth_tokens, precision="bfloat16"),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.orchestration.placement import pick_device
+from pipeline.orchestration.placement import device_of_stage
 from stages.base import Arrays, ClipInputs, ClipStage, Rejected
 from storage.stores import store
 from storage.stores.records import PartRecord, Reject, StoreRef
@@ -63,7 +63,7 @@ class Worker:
         self.rows = job.open_rows()
         self.manifest = store.read_manifest(job.out)
         self.clip_ids = next(iter(self.rows.values())).clip_ids
-        self.function = self.stage.start(pick_device(self.stage), job.open_results())
+        self.function = self.stage.start(device_of_stage(self.stage), job.open_results())
         limit_threads(self.stage.resources.cpus)
 
     def process_id(self) -> int:

@@ -6,7 +6,7 @@ from stages.base import ResourceName, Resources, Stage
 ASKS: dict[str, ResourceName] = {"CPU": "cpus", "GPU": "gpus", "memory": "memory_gb"}
 
 
-def pick_device(stage: Stage) -> str:
+def device_of_stage(stage: Stage) -> str:
     """`cuda` for stages that ask for a GPU, `cpu` for all others: on Ray as in this process.
 
     Raises RuntimeError where a GPU is asked for and torch has none here.

@@ -25,8 +25,7 @@ from model.training.loop import LossFn, TrainConfig
 from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
-from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, strip
-from stages.drawing.pictures import spread as spread_frames
+from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, spread, strip
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
 from storage.stores.rows import Rows
@@ -206,7 +205,7 @@ class TrainSpatialTracker(TrainAnnotator):
 
     def picture(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> bytes:
         """Held-out clips: estimated over true tracks."""
-        shown, strips = spread_frames(clips["rgb"].shape[1], PICTURE_FRAMES), []
+        shown, strips = spread(clips["rgb"].shape[1], PICTURE_FRAMES), []
         for i in range(min(PICTURE_CLIPS, len(clips["rgb"]))):
             found, n = self.estimate(model, clips, i), self.val_points
             mine = draw_tracks(clips["rgb"][i], found.tracks[0], found.visible[0])[shown]

@@ -16,7 +16,7 @@ from torch import nn
 from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import DatasetStage, Progress
-from stages.batches import fingerprint, gather, spread, usable_rows
+from stages.batches import fingerprint, gather, spread_rows, usable_rows
 from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun, finished, summary
 from storage.atomic import write_file
@@ -79,7 +79,7 @@ class TrainAnnotator(DatasetStage):
     ) -> dict[str, float]:
         if numbers := finished(out.path, ANNOTATOR_FILE):
             return numbers
-        held_out = self.read_clips(rows, spread(usable_rows(rows, "val"), self.n_val_clips))
+        held_out = self.read_clips(rows, spread_rows(usable_rows(rows, "val"), self.n_val_clips))
         model = self.build().to(pick_device(self.device))
         run = TrainingRun(
             model=model,

@@ -25,8 +25,7 @@ from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.depth.video_depth_anything import to_estimate
-from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, strip
-from stages.drawing.pictures import spread as spread_frames
+from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
 from stages.label_quality.scores import FARTHEST_M
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
@@ -171,7 +170,7 @@ class TrainVideoDepth(TrainAnnotator):
     def picture(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> bytes:
         """Held-out clips: camera, estimated and true depth, each in its own range of colours."""
         few = {name: array[:PICTURE_CLIPS] for name, array in clips.items()}
-        shown, strips = spread_frames(few["rgb"].shape[1], PICTURE_FRAMES), []
+        shown, strips = spread(few["rgb"].shape[1], PICTURE_FRAMES), []
         for i, inverse in enumerate(self.estimate(model, few)):
             valid, true = (
                 few["depth_known"][i],

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.magvit2.batched import decode_frames
 from model.training.loop import step_generator
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Progress
@@ -112,7 +112,7 @@ def generate_video(
     )
 
 
-def by_source(tokens: Tokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
+def by_source(tokens: FrameTokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
     """Of the only clip."""
     found: dict[Source, Tensor] = {"rgb": tokens.rgb[0]}
     if tokens.depth is not None:

@@ -20,7 +20,7 @@ from model.magvit2.batched import Precision
 from model.training.checkpoint import load_model, read_header
 from model.training.loop import step_generator
 from model.world.batch import ActionStats
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
 from model.world.sampling import rollout, teacher_forced
@@ -132,15 +132,15 @@ def draw_others(
 class Generated:
     """Predicted tokens of whole clips; frame 0 is the given one."""
 
-    by_protocol: Mapping[str, Tokens]
+    by_protocol: Mapping[str, FrameTokens]
     other_actions: (
-        Tokens | None
+        FrameTokens | None
     )  # free-running under the actions of other clips, with the same noise
 
 
 def generate(
     model: DualBranchWorldModel,
-    true: Tokens,
+    true: FrameTokens,
     actions: Float[Tensor, "b t i a"],
     other_actions: Float[Tensor, "b t i a"] | None,
     sampling: SamplingConfig,
@@ -186,7 +186,7 @@ def predicted_videos(
         )
     camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
 
-    def decode(tokens: Tokens) -> Float[Tensor, "b t c h w"]:
+    def decode(tokens: FrameTokens) -> Float[Tensor, "b t c h w"]:
         return decode_clips(networks.rgb_tokenizer, tokens.rgb, networks.precision)
 
     decoded, predicted = (
@@ -214,7 +214,7 @@ def predicted_videos(
 
 def read_tokens(
     rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"], networks: Networks
-) -> Tokens:
+) -> FrameTokens:
     """The true tokens of these rows; raises ValueError, naming the clip, where one is none of the
     model's.
     """
@@ -222,14 +222,14 @@ def read_tokens(
     def read(name: str) -> Int[Tensor, "b t gh gw"]:
         return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
 
-    return Tokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
+    return FrameTokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
 
 
 def decoded_depths(
     networks: Networks,
     rows: Mapping[str, Rows],
     chosen: Int[np.ndarray, " b"],
-    true: Tokens,
+    true: FrameTokens,
     made: Generated,
 ) -> list[ClipDepth]:
     """Inverse depth in the annotator's units: the depth branch's images, undone by each clip's
@@ -237,7 +237,7 @@ def decoded_depths(
     """
     limits = rows["depth"].gather("inverse_depth_range", chosen)
 
-    def undo(tokens: Tokens) -> Float[Tensor, "b t h w"]:
+    def undo(tokens: FrameTokens) -> Float[Tensor, "b t h w"]:
         assert networks.depth_tokenizer is not None and tokens.depth is not None
         images = decode_clips(networks.depth_tokenizer, tokens.depth, networks.precision)
         gray = rearrange(images, "b t c h w -> c b t h w").mean(0)

@@ -17,7 +17,7 @@ from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, Inputs, Progress, Resources
-from stages.batches import spread, usable_rows
+from stages.batches import spread_rows, usable_rows
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.pictures import animate, picture_page
@@ -68,7 +68,7 @@ class Evaluate(DatasetStage):
     )
 
     name: ClassVar[str] = "evaluation"
-    # 2: cells hidden again after a pass are rounded up; 3: without float's noise
+    # 2: cells masked again after a step are rounded up; 3: without float's noise
     version: ClassVar[int] = 3
     inputs: ClassVar[Inputs] = {
         "discover": ("split",),
@@ -97,7 +97,7 @@ class Evaluate(DatasetStage):
         progress: Progress,
     ) -> dict[str, float]:
         usable = usable_rows(rows, self.split)
-        chosen = spread(usable, self.n_clips)
+        chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
         per_clip, shown = self.score(networks, rows, chosen, others, progress)
@@ -125,7 +125,7 @@ class Evaluate(DatasetStage):
         kept.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
-        pictured = set(spread(np.arange(len(chosen)), self.n_pictures).tolist())
+        pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         per_clip: list[Scores] = []
         shown: list[tuple[int, ClipVideos]] = []
         progress(0, len(chosen), "generating")
@@ -158,7 +158,8 @@ class Evaluate(DatasetStage):
             depth_annotator=by,
             depth_units=annotator.units,
             sampling=(
-                f"{how.n_steps} passes a frame, temperature {how.temperature:g}, {how.order} order, {self.precision}"
+                f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, {how.order} "
+                f"order, {self.precision}"
             ),
             seed=self.seed,
         )

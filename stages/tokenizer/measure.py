@@ -12,7 +12,7 @@ from torch import Tensor
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.losses import code_perplexity
 from model.metrics import frame_psnr
-from stages.batches import gather, spread, usable_rows
+from stages.batches import gather, spread_rows, usable_rows
 from stages.drawing.pictures import contact_sheet, png_bytes, strip
 from stages.tokenizer.images import READS, Source, images_of, moving_mask, picture_frames
 from storage.stores.rows import Rows
@@ -63,7 +63,7 @@ def frames_of(
 
 def held_out_frames(source: Source, rows: Mapping[str, Rows], n_clips: int) -> TokenizerBatch:
     """All frames of some clips of the `val` split."""
-    store, chosen = rows[READS[source][0]], spread(usable_rows(rows, "val"), n_clips)
+    store, chosen = rows[READS[source][0]], spread_rows(usable_rows(rows, "val"), n_clips)
     return frames_of(
         source, read_clips(source, store, chosen), [store.clip_ids[int(row)] for row in chosen]
     )

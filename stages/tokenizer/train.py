@@ -19,7 +19,7 @@ from model.magvit2.config import MagvitConfig
 from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
 from model.training.device import pick_device, seeded
-from model.training.loop import Critic, LossFn, TrainConfig
+from model.training.loop import Discriminator, LossFn, TrainConfig
 from stages.base import DatasetStage, Inputs, LivePage, Progress, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.lpips_weights import LpipsWeights
@@ -46,7 +46,7 @@ from storage.weights.ref import WeightsRef
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversaryConfig:
+class DiscriminatorConfig:
     """The patch discriminator. When it starts and how much it weighs are in `TokenizerLossConfig`."""
 
     base_channels: int = 64
@@ -68,7 +68,7 @@ class TrainTokenizer(DatasetStage):
     frames_per_clip: int = 4  # drawn anew for every batch
     # Pixels of the moving region count this much more in L1 and L2; ours, 0 is plain
     moving_weight: float = 4.0
-    adversary: AdversaryConfig | None = None
+    discriminator: DiscriminatorConfig | None = field(default=None, metadata={"key": "adversary"})
     lpips: LpipsWeights | None = None  # for the perceptual term, which is left out without them
     start_from: WeightsRef | None = None
     # "decoder" leaves the encoder as it started: tokens stay those of `start_from`, so that a world
@@ -122,14 +122,16 @@ class TrainTokenizer(DatasetStage):
         held_out = held_out_frames(self.source, rows, self.n_val_clips).to(device)
         run = TrainingRun(
             model=model,
-            loss_fn=self.loss_fn(perceptual, critic := self.critic(model, device)),
+            loss_fn=self.loss_fn(
+                perceptual, discriminator := self.new_discriminator(model, device)
+            ),
             batch_at=self.batches(rows),
             config=self.training,
             watch=self.watch,
             folder=out.path,
             progress=progress,
             validate=lambda: scores(model, held_out),
-            critic=critic,
+            discriminator=discriminator,
         )
         log = run.finish()
         numbers = summary(log)
@@ -202,41 +204,45 @@ class TrainTokenizer(DatasetStage):
             model.encoder.requires_grad_(self.part == "all")
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (torch's stubs lack it)
 
-    def critic(self, model: MagvitTokenizer, device: torch.device) -> Critic | None:
-        if self.adversary is None:
+    def new_discriminator(
+        self, model: MagvitTokenizer, device: torch.device
+    ) -> Discriminator | None:
+        if self.discriminator is None:
             return None
         with seeded(self.training.seed):
-            judge = PatchDiscriminator(
-                base_channels=self.adversary.base_channels, n_layers=self.adversary.n_layers
+            network = PatchDiscriminator(
+                base_channels=self.discriminator.base_channels, n_layers=self.discriminator.n_layers
             )
 
         def loss(
-            judge: PatchDiscriminator, batch: TokenizerBatch, noise: torch.Generator
+            network: PatchDiscriminator, batch: TokenizerBatch, noise: torch.Generator
         ) -> dict[str, Tensor]:
             with torch.no_grad():
                 reconstruction = model(batch.images).reconstruction
-            return {"total": discriminator_loss(judge, batch.images, reconstruction)}
+            return {"total": discriminator_loss(network, batch.images, reconstruction)}
 
-        rate = self.adversary.learning_rate
-        return Critic(
-            module=judge.to(device),
+        return Discriminator(
+            module=network.to(device),
             loss_fn=loss,
-            learning_rate=rate,
+            learning_rate=self.discriminator.learning_rate,
             start=self.loss.adversarial_start,
         )
 
-    def loss_fn(self, perceptual: Lpips | None, critic: Critic | None) -> LossFn:
+    def loss_fn(self, perceptual: Lpips | None, discriminator: Discriminator | None) -> LossFn:
         def loss(
             model: MagvitTokenizer, batch: TokenizerBatch, noise: torch.Generator
         ) -> dict[str, Tensor]:
-            judging = critic is not None and batch.number >= critic.start * self.training.accumulate
+            adversarial = (
+                discriminator is not None
+                and batch.number >= discriminator.start * self.training.grad_accum_steps
+            )
             found = tokenizer_loss(
                 batch.images,
                 model(batch.images),
                 self.loss,
                 pixel_weight=1 + self.moving_weight * batch.moving.float(),
                 perceptual=perceptual,
-                discriminator=critic.module if critic is not None and judging else None,
+                discriminator=discriminator.module if discriminator and adversarial else None,
                 last_layer=model.decoder.conv_out.weight,
             )
             return {"total": found.total, **found.parts}

@@ -59,7 +59,7 @@ class PreparedRows:
             for start in range(0, len(self.rows), READ_ROWS):
                 self._read(self.kept, start)
                 told(min(start + READ_ROWS, len(rows)), len(rows))
-        elif folder is not None and workers.from_first(has_room(folder, n_bytes)):
+        elif folder is not None and workers.broadcast(has_room(folder, n_bytes)):
             file = SharedFile(folder, self.clip, self.rows, workers)
             self.kept = file.filled(self._read, told)
         elif folder is not None and workers.is_first:
@@ -87,7 +87,7 @@ class SharedFile:
 
     Beside it lie `begun.json` (of what), `part-0`, `part-1` ... (how many of its runs of rows each
     worker has written), and in the end `complete.json`. Workers wait for each other by these files,
-    as long as it takes: a meeting of the process group would be given up after half an hour.
+    as long as it takes: a collective of the process group would time out after half an hour.
     """
 
     def __init__(self, folder: Path, clip: np.dtype, rows: Int[np.ndarray, " n"], workers: Workers):
@@ -100,12 +100,10 @@ class SharedFile:
 
     def filled(self, read: Callable[[np.ndarray, int], None], told: Told) -> np.ndarray:
         workers = self.workers
-        if not workers.from_first(
-            self.complete.exists() and self.complete.read_text() == self.what
-        ):
+        if not workers.broadcast(self.complete.exists() and self.complete.read_text() == self.what):
             if workers.is_first:
                 self._begin()
-            workers.wait()
+            workers.barrier()
             if workers.rank < self.n_parts:
                 self._fill(read, told)
             if workers.is_first:
@@ -113,7 +111,7 @@ class SharedFile:
                 write_file(self.complete, self.what.encode())
             else:
                 self._until(self.complete.exists, told)
-            workers.wait()
+            workers.barrier()
         return np.memmap(self.path, self.clip, "r", shape=self.n_rows)
 
     def _begin(self) -> None:

@@ -27,7 +27,7 @@ from torch import nn
 
 from model.training.checkpoint import read_header
 from model.training.device import seeded
-from model.training.loop import Critic, LossFn, StepReport, TrainConfig, train
+from model.training.loop import Discriminator, LossFn, StepReport, TrainConfig, train
 from model.training.parallel import Parallel, load_whole, uncompiled
 from model.training.snapshots import Snapshot, Snapshots
 from model.training.spikes import SpikeGuard
@@ -87,7 +87,7 @@ class TrainingRun:
     folder: Path
     progress: Progress
     validate: Callable[[], Mapping[str, float]]
-    critic: Critic | None = None
+    discriminator: Discriminator | None = None
     parallel: Parallel = field(default_factory=Parallel)
     meter: Meter | None = None
     sample: Sample | None = None
@@ -122,7 +122,7 @@ class TrainingRun:
             with seeded(self.config.seed):  # whatever drew before in this process must not matter
                 last = train(
                     self.model, self.loss_fn, batches, self.config, state=start, on_step=self._on_step,
-                    critic=self.critic, guard=self._guard(), parallel=self.parallel,
+                    discriminator=self.discriminator, guard=self._guard(), parallel=self.parallel,
                 )  # fmt: skip
         finally:
             batches.close()
@@ -176,7 +176,7 @@ class TrainingRun:
                 self.log[-1] |= self._sampled(report.step) if sampled else {}
         if measured or report.step % self.watch.save_every == 0:
             self._write_log()
-            next_batch = report.step * self.config.accumulate
+            next_batch = report.step * self.config.grad_accum_steps
             self.snapshots.save(report.state(), next_batch, metric=self.log[-1].get("val/total"))
         if self.workers.is_first:
             self._tell(report)
@@ -223,7 +223,7 @@ class TrainingRun:
         if self.workers.is_first:
             with self._for_evaluation():
                 found = {f"val/{name}": value for name, value in self.validate().items()}
-        return self.workers.from_first(found)
+        return self.workers.broadcast(found)
 
     def _sampled(self, step: int) -> LogRow:
         """By the first worker, who alone need have a `sample`."""
@@ -236,7 +236,7 @@ class TrainingRun:
                 write_file(self.folder / ROLLOUTS / f"step-{step:08d}.png", picture)
             if picture is not None and self.events is not None:
                 self.events.picture(step, "rollout", picture)
-        return self.workers.from_first(found)
+        return self.workers.broadcast(found)
 
     @contextmanager
     def _for_evaluation(self) -> Iterator[None]:

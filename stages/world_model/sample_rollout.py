@@ -17,7 +17,7 @@ from model.magvit2.autoencoder import MagvitTokenizer
 from model.metrics import frame_psnr
 from model.training.loop import step_generator
 from model.world.batch import WorldBatch
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.dual_branch import DualBranchWorldModel
 from model.world.sampling import rollout
@@ -49,7 +49,9 @@ class SampleRollout:
         self, model: DualBranchWorldModel, step: int
     ) -> tuple[dict[str, float], bytes | None]:
         batch = self.batch
-        true = Tokens(batch.rgb_tokens, batch.depth_tokens if model.depth is not None else None)
+        true = FrameTokens(
+            batch.rgb_tokens, batch.depth_tokens if model.depth is not None else None
+        )
         noise = step_generator(self.seed, 0, ROLLOUT_ROLE)
         made = rollout(model, true[:1], batch.actions, self.sampling, noise)
         numbers = {
@@ -91,7 +93,7 @@ class SampleRollout:
 
 
 def branches(
-    made: Tokens, true: Tokens
+    made: FrameTokens, true: FrameTokens
 ) -> list[tuple[Source, Int[Tensor, "b t gh gw"], Int[Tensor, "b t gh gw"]]]:
     """(source, predicted, true) of each branch that there is."""
     found: list[tuple[Source, Tensor, Tensor]] = [("rgb", made.rgb, true.rgb)]

@@ -88,7 +88,7 @@ def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = F
         numbers = spec.stage.work(rows, folder, progress, workers)
         if writer:
             writer.finish(numbers)
-        workers.wait()
+        workers.barrier()
     finally:
         if writer:
             writer.close()
@@ -99,7 +99,7 @@ def meet_at(folder: Path | None, workers: Workers) -> Path:
     token = uuid.uuid4().hex
     if folder is not None:
         write_file(folder / MEETING_FILE, token.encode())
-    place, token = workers.from_first((folder, token))
+    place, token = workers.broadcast((folder, token))
     assert place is not None
     seen = (place / MEETING_FILE).exists() and (place / MEETING_FILE).read_text() == token
     found = workers.gather((socket.gethostname(), seen))

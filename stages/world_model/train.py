@@ -33,7 +33,7 @@ from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Inputs, LivePage, ParallelStage, Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, spread_rows, usable_rows
 from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
@@ -158,7 +158,7 @@ class TrainWorldModel(ParallelStage):
         """Loads, trains, writes. All workers see `folder`; the first one writes the result's files."""
         self.check_workers(workers.n)
         before = finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
-        if numbers := workers.from_first(before):
+        if numbers := workers.broadcast(before):
             if workers.is_first:
                 remove_working_files(folder)
             return numbers
@@ -173,7 +173,7 @@ class TrainWorldModel(ParallelStage):
         numbers = summary(log) | parameter_numbers(model)
         if workers.is_first:
             self.write(model, rows, data, run, numbers, folder)
-        workers.wait()
+        workers.barrier()
         return numbers
 
     def load(
@@ -252,7 +252,7 @@ class TrainWorldModel(ParallelStage):
             start_from=self.start_from,
             card=self.card(rows, data.stats),
         )
-        active = active_table(data.prepared, rows["keypoints"], spread(data.used, STATS_CLIPS))
+        active = active_table(data.prepared, rows["keypoints"], spread_rows(data.used, STATS_CLIPS))
         write_file(folder / ACTIVE_FILE, active)
         if best := run.best():
             best.load_weights(model)
@@ -268,7 +268,7 @@ class TrainWorldModel(ParallelStage):
         n_frames = rows["rgb_tokens"].spec("rgb_tokens").shape[0]
         dtype = torch.bfloat16 if self.training.precision == "bfloat16" else torch.float32
         return Meter(
-            clips_per_step=self.clips_per_batch * self.training.accumulate,
+            clips_per_step=self.clips_per_batch * self.training.grad_accum_steps,
             tokens_per_clip=n_frames * self.model.n_cells * len(self.model.branches),
             flops_per_clip=training_flops(self.model, self.masking, n_frames),
             n_workers=workers.n,
@@ -344,7 +344,7 @@ class TrainWorldModel(ParallelStage):
 
     def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
         chosen, clip_ids = (
-            spread(self.rows_of(rows, "val"), self.n_val_clips),
+            spread_rows(self.rows_of(rows, "val"), self.n_val_clips),
             rows["rgb_tokens"].clip_ids,
         )
         parts = [
@@ -361,7 +361,7 @@ class TrainWorldModel(ParallelStage):
         if self.start_from is not None:
             return card_stats(read_header(self.start_from.resolve())["card"])
         actions = pick_substeps(
-            clip.gather("actions", spread(used, STATS_CLIPS)), self.model.action_substeps
+            clip.gather("actions", spread_rows(used, STATS_CLIPS)), self.model.action_substeps
         )
         return ActionStats.measure(torch.from_numpy(actions))
 

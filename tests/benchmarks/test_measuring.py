@@ -5,11 +5,11 @@ import os
 import pytest
 import torch
 import world_generation
-from measuring import NOISY, Arm, Conditions, Times, table, take_turns
+from measuring import NOISY, Conditions, Times, Variant, interleave, table
+from world_cases import Case, flops_per_frame, make_case
 from world_generation import Plan, against_the_plain_way, cache_memory, require_equal_tokens
-from world_subjects import Subject, flops_per_frame, subject
 
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import tiny
 
 CPU = torch.device("cpu")
@@ -22,19 +22,23 @@ def quiet(monkeypatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
 
 
-def small_subject() -> Subject:
-    return subject("tiny", tiny(n_layers=1, n_heads=1, d_model=16, d_action=8, grid=(2, 3)), CPU, 2)
+def small_case() -> Case:
+    return make_case(
+        "tiny", tiny(n_layers=1, n_heads=1, d_model=16, d_action=8, grid=(2, 3)), CPU, 2
+    )
 
 
-def test_arms_take_turns_after_a_warm_up():
+def test_variants_are_interleaved_after_a_warm_up():
     order = []
-    arms = {name: Arm(work=lambda name=name: order.append(name), pieces=2) for name in "ab"}
-    times = take_turns(arms, 3, CPU)
+    variants = {
+        name: Variant(work=lambda name=name: order.append(name), n_items=2) for name in "ab"
+    }
+    times = interleave(variants, 3, CPU)
     assert "".join(order) == "abababab" and all(0 <= t.least <= t.median for t in times.values())
 
 
-def test_times_are_of_one_piece():
-    assert Times.of([3.0, 1.0, 2.0], pieces=2) == Times(0.5, 1.0)
+def test_times_are_of_one_item():
+    assert Times.of([3.0, 1.0, 2.0], n_items=2) == Times(0.5, 1.0)
 
 
 def test_a_verdict_needs_even_times(quiet):
@@ -60,7 +64,7 @@ def test_tables_are_markdown():
 
 
 def test_generation_is_compared_in_every_way(quiet):
-    s, seen = small_subject(), Conditions(CPU)
+    s, seen = small_case(), Conditions(CPU)
     rows = list(against_the_plain_way(s, 2, PLAN, seen))
     assert [row["way"] for row in rows] == ["ours", "window", "window, unfused attention"]
     assert rows[0]["over ours"] == "1.00 (1.00)" and str(rows[1]["G2"]).endswith("(at least 9)")
@@ -70,12 +74,12 @@ def test_generation_is_compared_in_every_way(quiet):
 
 @pytest.mark.parametrize("n_steps", [1, 4])
 def test_nothing_is_timed_where_tokens_differ(n_steps, monkeypatch):
-    s = small_subject()
+    s = small_case()
     require_equal_tokens(s, n_steps, PLAN)
-    wrong = Tokens(
+    wrong = FrameTokens(
         torch.zeros(2, 1, 2, 3, dtype=torch.long), torch.zeros(2, 1, 2, 3, dtype=torch.long)
     )
-    monkeypatch.setattr(world_generation.Subject, "window_frame", lambda *arguments: wrong)
+    monkeypatch.setattr(world_generation.Case, "window_frame", lambda *arguments: wrong)
     with pytest.raises(
         SystemExit, match=r"frame 1: .* of the tokens are equal, expected 99.9%; nothing is timed"
     ):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_stores import opened, square_clips, write_clips, write_index
 
-from stages.batches import BatchOrder, fingerprint, gather, permutation, spread, usable_rows
+from stages.batches import BatchOrder, fingerprint, gather, permutation, spread_rows, usable_rows
 from stages.training.prefetch import Prefetched
 
 sizes = st.integers(1, 40)
@@ -128,6 +128,6 @@ def test_fingerprint_names_all_stores(stores):
 
 @given(n=sizes, count=sizes)
 def test_spread_rows_are_distinct_and_reach_both_ends(n, count):
-    chosen = spread(np.arange(n), count)
+    chosen = spread_rows(np.arange(n), count)
     assert len(set(chosen.tolist())) == len(chosen) == min(n, count)
     assert chosen[0] == 0 and (count == 1 or chosen[-1] == n - 1)

@@ -52,6 +52,13 @@ def clip(b: int = 1, t: int = 9, side: int = 64, seed: int = 0) -> tuple[Tensor,
     return 255 * fine[:, :, :3], 1 + 2 * fine[:, :, 3]
 
 
+def first_frame_queries(grid: int, side: int = 64) -> np.ndarray:
+    """(frame 0, x, y) at the centres of grid x grid equal cells, row by row."""
+    centres = (np.arange(grid) + 0.5) / grid * side - 0.5
+    x, y = np.meshgrid(centres, centres)
+    return np.stack([np.zeros(grid**2), x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
 def queries(
     p: int = 12, b: int = 1, side: int = 64, last_frame: int = 0, seed: int = 1
 ) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from model.training.parallel import (
     ALONE,
     Parallel,
     ParallelConfig,
-    Spread,
+    ParallelWrapper,
     Workers,
     join,
     leave,
@@ -65,8 +65,8 @@ TOGETHER = [
         name="fsdp, compiled, recomputed",
         parallel=replace(FSDP, compile=True, checkpoint_activations=True),
     ),
-    Run(name="ddp, accumulated", config=replace(CONFIG, accumulate=2)),
-    Run(name="fsdp, accumulated", config=replace(CONFIG, accumulate=2), parallel=FSDP),
+    Run(name="ddp, accumulated", config=replace(CONFIG, grad_accum_steps=2)),
+    Run(name="fsdp, accumulated", config=replace(CONFIG, grad_accum_steps=2), parallel=FSDP),
     Run(name="ddp, clean context", masking=MaskingConfig(context="clean")),
     Run(name="ddp, no depth loss", losses=NO_DEPTH),
     Run(name="fsdp, no depth loss", losses=NO_DEPTH, parallel=FSDP),
@@ -95,7 +95,7 @@ def global_batch(i: int) -> WorldBatch:
 
 def part_of(batch: WorldBatch, workers: Workers) -> WorldBatch:
     tensors = {
-        name: workers.part(value)
+        name: workers.shard(value)
         for name, value in vars(batch).items()
         if isinstance(value, torch.Tensor)
     }
@@ -195,7 +195,7 @@ def compiled(path: Path) -> None:
         found[name] = {"curve": curve, "graphs": counters["stats"]["unique_graphs"]}
     counters.clear()
     model, batch = build(), global_batch(0)
-    Spread(
+    ParallelWrapper(
         model, lambda *_: {}, Parallel(config=ParallelConfig(compile=True), block=Block), bf16=False
     )
     with uncompiled(), torch.no_grad():

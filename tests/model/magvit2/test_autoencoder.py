@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.blocks import AdaptiveGroupNorm, depth_to_space, space_to_depth
-from model.magvit2.config import MagvitConfig, one_x, published, small, tencent, tiny
+from model.magvit2.config import MagvitConfig, one_x, tencent, tiny
 from model.magvit2.quantizer import ids_from_signs
 
 
@@ -42,18 +42,6 @@ def test_published_cost():
     assert counter.get_total_flops() / 1e9 == pytest.approx(135.8 + 186.7, rel=0.01)
 
 
-def test_small_is_what_its_docstring_says():
-    with torch.device("meta"):
-        tokenizer = MagvitTokenizer(small())
-        frame = torch.empty(1, 3, 256, 256)
-    with FlopCounterMode(display=False) as counter:
-        tokenizer(frame)
-    assert sum(p.numel() for p in tokenizer.parameters()) / 1e6 == pytest.approx(15.9, abs=0.06)
-    assert counter.get_total_flops() / 1e9 == pytest.approx(36, abs=0.5)
-    assert small().grid(256, 256) == (16, 16) and all(width % 64 == 0 for width in small().widths)
-    assert published() == one_x()
-
-
 @pytest.mark.parametrize("patch", [8, 16, 32])
 @torch.no_grad()
 def test_tiny_makes_one_token_per_cell_at_any_size(patch: int):
@@ -63,7 +51,7 @@ def test_tiny_makes_one_token_per_cell_at_any_size(patch: int):
         frames = images((rows * patch, columns * patch))
         ids = tokenizer.to_ids(frames)
         assert ids.shape == (2, rows, columns) and ids.dtype == torch.int32
-        assert ((ids >= 0) & (ids < tokenizer.config.vocabulary)).all()
+        assert ((ids >= 0) & (ids < 2**18)).all()
         decoded = tokenizer.decode_ids(ids)
         assert decoded.shape == frames.shape
         assert decoded.abs().max() <= 1

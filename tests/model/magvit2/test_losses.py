@@ -172,7 +172,7 @@ def test_perceptual_network_adds_its_mean():
 
 def test_adversarial_term_has_the_reconstruction_gradient_norm_times_its_weight():
     torch.manual_seed(0)
-    frames, tokenizer, critic = (
+    frames, tokenizer, discriminator = (
         images(),
         MagvitTokenizer(SMALL),
         PatchDiscriminator(base_channels=8, n_layers=2),
@@ -180,7 +180,7 @@ def test_adversarial_term_has_the_reconstruction_gradient_norm_times_its_weight(
     output, last = tokenizer(frames), tokenizer.decoder.conv_out.weight
     plain = tokenizer_loss(frames, output, TokenizerLossConfig())
     both = tokenizer_loss(
-        frames, output, TokenizerLossConfig(), discriminator=critic, last_layer=last
+        frames, output, TokenizerLossConfig(), discriminator=discriminator, last_layer=last
     )
     (of_reconstruction,) = torch.autograd.grad(
         _reconstruction(frames, output), last, retain_graph=True
@@ -224,14 +224,14 @@ def test_discriminator_loss_is_the_hinge(real: float, fake: float, expected: flo
 
 def test_discriminator_learns_to_tell_noise_from_images():
     torch.manual_seed(0)
-    critic, frames = PatchDiscriminator(base_channels=8, n_layers=2), images()
+    discriminator, frames = PatchDiscriminator(base_channels=8, n_layers=2), images()
     noise = torch.rand_like(frames) * 2 - 1
-    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
     for _ in range(30):
         optimizer.zero_grad()
-        discriminator_loss(critic, frames, noise).backward()
+        discriminator_loss(discriminator, frames, noise).backward()
         optimizer.step()
-    assert critic(frames).mean() > critic(noise).mean() + 1
+    assert discriminator(frames).mean() > discriminator(noise).mean() + 1
 
 
 def test_code_perplexity_counts_the_values_in_use():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from tracker_cases import clip, query_grid, small_tracker
+from tracker_cases import clip, first_frame_queries, small_tracker
 
 from model.spatial_tracker import predictor
 from model.spatial_tracker.predictor import (
@@ -78,7 +78,7 @@ def test_tracks_start_at_their_queries_and_have_the_clip_s_units():
 
 def test_clips_in_a_batch_and_points_beside_others():
     frames, depth = arrays(b=2)
-    queries = query_grid(3)
+    queries = first_frame_queries(3)
     network = small_tracker()
     together = track_points(network, frames, depth, queries)
     alone = track_points(network, frames[1:], depth[1:], queries)
@@ -93,7 +93,7 @@ def test_clips_in_a_batch_and_points_beside_others():
 
 def test_visible_is_a_threshold_on_the_probability():
     frames, depth = arrays()
-    queries = query_grid(4)
+    queries = first_frame_queries(4)
     network = small_tracker()
     made = track_points(network, frames, depth, queries)
     middle = float(np.median(made.visibility))
@@ -136,7 +136,7 @@ def test_frames_before_late_queries_are_not_covered_unless_tracked_backward():
 @pytest.mark.parametrize(("precision", "most"), [("float16", 0.02), ("bfloat16", 0.2)])
 def test_attention_in_half_precision_changes_little(precision, most: float):
     frames, depth = arrays()
-    queries = query_grid(3)
+    queries = first_frame_queries(3)
     full = track_points(small_tracker(), frames, depth, queries)
     half = track_points(small_tracker(), frames, depth, queries, precision=precision)
     assert 0 < np.abs(half.tracks - full.tracks).max() < most
@@ -163,7 +163,7 @@ def test_queries_outside_the_clip_are_refused(query: list[float], bad: str):
 
 def test_depth_that_lifts_nothing_is_refused():
     frames, depth = arrays(b=2)
-    queries = query_grid(2)
+    queries = first_frame_queries(2)
     network = small_tracker()
     cases = {
         "depth is NaN or infinite in 2 pixels": np.where(np.arange(64) < 2, np.nan, 1.0),
@@ -208,7 +208,7 @@ def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pyte
     )  # as if on one
     network.register_forward_pre_hook(lambda *_: inside.append(convolutions.fp32_precision))
     convolutions.fp32_precision = "tf32"
-    track_points(network, frames, depth, query_grid(2), backward=True)
+    track_points(network, frames, depth, first_frame_queries(2), backward=True)
     assert inside == ["ieee", "ieee"]
 
 
@@ -221,7 +221,9 @@ def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(
             ValueError, match=f"precision='{precision}': expected one of float32, float16, bfloat16"
         ):
-            track_points(small_tracker(), frames, depth, query_grid(2), precision=precision)  # type: ignore[arg-type]
+            track_points(
+                small_tracker(), frames, depth, first_frame_queries(2), precision=precision
+            )  # type: ignore[arg-type]
 
 
 def test_clips_of_another_length_or_shape_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -229,7 +231,7 @@ def test_clips_of_another_length_or_shape_are_refused(monkeypatch: pytest.Monkey
         jaxtyping.config, "jaxtyping_disable", True
     )  # annotations are checked in tests only
     frames, depth = arrays()
-    queries = query_grid(2)
+    queries = first_frame_queries(2)
     with pytest.raises(ValueError, match="clip of 3 frames: more than half a window of 6"):
         track_points(small_tracker(), frames[:, :3], depth[:, :3], queries)
     with pytest.raises(

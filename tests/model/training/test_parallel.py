@@ -11,7 +11,7 @@ import torch
 from repository import ROOT, SUPPORT
 from worker_runs import CONFIG, STOP, TOGETHER, Curve, Run, build, global_batch, part_of, perform
 
-from model.training.loop import Critic, TrainConfig, train
+from model.training.loop import Discriminator, TrainConfig, train
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers, join
 from model.world.config import LossConfig, MaskingConfig
 from model.world.dual_branch import Block
@@ -138,7 +138,7 @@ def test_workers_draw_the_noise_of_the_global_batch(n, context):
     for rank in range(n):
         part = part_of(batch, Workers(rank, n))
         found = corrupt(part.rgb_tokens, part.depth_tokens, masking, noise(), part.workers)
-        for name in ("rgb", "depth", "hidden"):
+        for name in ("rgb", "depth", "masked"):
             assert torch.equal(getattr(found, name), getattr(whole, name)[rank::n]), name
 
 
@@ -196,8 +196,8 @@ def test_alone_there_is_nobody_to_meet(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join() == ALONE
     x = torch.arange(3)
-    assert ALONE.part(x) is x and ALONE.sum(x) is x and ALONE.mean(x) is x
-    assert ALONE.gather("a") == ["a"] and ALONE.from_first("a") == "a"
+    assert ALONE.shard(x) is x and ALONE.sum(x) is x and ALONE.mean(x) is x
+    assert ALONE.gather("a") == ["a"] and ALONE.broadcast("a") == "a"
 
 
 def test_more_workers_than_gpus_are_refused_before_they_meet(monkeypatch):
@@ -211,14 +211,16 @@ def test_more_workers_than_gpus_are_refused_before_they_meet(monkeypatch):
         join()
 
 
-def test_a_critic_is_refused_with_many_workers():
-    critic = Critic(module=torch.nn.Linear(1, 1), loss_fn=lambda *_: {}, learning_rate=0.1)
-    with pytest.raises(ValueError, match="2 workers and a critic"):
+def test_a_discriminator_is_refused_with_many_workers():
+    discriminator = Discriminator(
+        module=torch.nn.Linear(1, 1), loss_fn=lambda *_: {}, learning_rate=0.1
+    )
+    with pytest.raises(ValueError, match="2 workers and a discriminator"):
         train(
             build(),
             lambda *_: {},
             global_batch,
             CONFIG,
-            critic=critic,
+            discriminator=discriminator,
             parallel=Parallel(workers=Workers(0, 2)),
         )

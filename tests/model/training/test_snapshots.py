@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from model.training import snapshots as module
 from model.training.loop import TrainState
@@ -64,6 +65,27 @@ def test_a_state_comes_back_into_the_tensors_that_are_there(tmp_path):
     torch.set_rng_state(live.rng["cpu"])
     assert torch.equal(torch.rand(3), expected)
     assert snapshot.about == {"step": 7, "next_batch": 21, "workers": 1, "metric": None}
+
+
+def test_a_discriminator_is_saved_under_the_name_that_states_on_disks_have(tmp_path):
+    """Trainings that were stopped before the field was renamed resume."""
+    of_seven = {"w": torch.tensor(7.0)}
+    found = Snapshots(tmp_path)
+    found.save(
+        state(7, discriminator=of_seven, discriminator_optimizer={"0": of_seven}), next_batch=7
+    )
+    found.close()
+    snapshot = found.latest()
+    assert snapshot is not None
+    on_disk = FileSystemReader(snapshot.folder).read_metadata().state_dict_metadata
+    assert {"critic.w", "critic_optimizer.0.w"} <= on_disk.keys()
+    live = state(
+        0,
+        discriminator={"w": torch.zeros(())},
+        discriminator_optimizer={"0": {"w": torch.zeros(())}},
+    )
+    snapshot.fill(live)
+    assert live.discriminator == {"w": 7} and live.discriminator_optimizer == {"0": {"w": 7}}
 
 
 def test_weights_alone_come_back_into_a_plain_module(tmp_path):
@@ -182,8 +204,8 @@ def test_a_state_of_another_kind_is_refused(tmp_path):
     assert snapshot is not None
     with pytest.raises(ValueError, match="saved state of step 2 has averaged weights"):
         snapshot.fill(state(0, ema=None))
-    with pytest.raises(ValueError, match="saved state of step 2 lacks a critic"):
-        snapshot.fill(state(0, critic={"w": torch.zeros(1)}))
+    with pytest.raises(ValueError, match="saved state of step 2 lacks a discriminator"):
+        snapshot.fill(state(0, discriminator={"w": torch.zeros(1)}))
 
 
 def test_a_generator_that_the_saving_machine_lacked_is_left_alone(tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from repository import ROOT
 from torch import Tensor, nn
 
 from model.training.loop import (
-    Critic,
+    Discriminator,
     NonFiniteLoss,
     StepReport,
     TrainConfig,
@@ -60,25 +61,29 @@ def noisy_loss(model, batch, generator):
     return {"total": 2 * error, "error": error}
 
 
-def run(config=CONFIG, state=None, stop_after=None, net=None, critic=None, at=batch_at):
-    """Reports of all steps and the last state; with `stop_after`, what was captured when the run
-    was stopped.
-    """
+def run(config=CONFIG, state=None, stop_after=None, net=None, discriminator=None, at=batch_at):
+    """Reports of all steps and the last state; with `stop_after`, a copy of that step's state."""
     reports: list[StepReport] = []
-    captured = []
+    copies = []
 
     def on_step(report: StepReport):
         reports.append(report)
         if report.step == stop_after:
-            captured.append(report.capture())
+            copies.append(deepcopy(report.state()))
             raise KeyboardInterrupt
 
     try:
         last = train(
-            net or make_net(), noisy_loss, at, config, state=state, on_step=on_step, critic=critic
+            net or make_net(),
+            noisy_loss,
+            at,
+            config,
+            state=state,
+            on_step=on_step,
+            discriminator=discriminator,
         )
     except KeyboardInterrupt:
-        last = captured[0]
+        last = copies[0]
     return reports, last
 
 
@@ -106,13 +111,13 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 11])
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_stopped_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, stop_after, accumulate):
-    config = replace(CONFIG, accumulate=accumulate)
+@pytest.mark.parametrize("grad_accum_steps", [1, 3])
+def test_a_stopped_run_resumes_bitwise(tmp_path, stop_after, grad_accum_steps):
+    config = replace(CONFIG, grad_accum_steps=grad_accum_steps)
     whole, whole_end = run(config)
     first, middle = run(config, stop_after=stop_after)
     saved = on_disk(tmp_path, middle)
-    torch.manual_seed(999)  # whatever else drew meanwhile
+    torch.manual_seed(999)  # other code may draw in between
     rest, end = run(config, state=saved, net=make_net(seed=5))
     assert [r.losses for r in first + rest] == [r.losses for r in whole]
     assert [(r.step, r.learning_rate, r.grad_norm) for r in first + rest] == [
@@ -121,10 +126,8 @@ def test_a_stopped_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, stop_afte
     assert_same(vars(end), vars(whole_end))
 
 
-def test_a_killed_process_goes_on_bitwise(tmp_path):
-    """SIGKILL in the middle of a step, a new process from the last saved state; the world model
-    with its masking.
-    """
+def test_a_killed_process_resumes_bitwise(tmp_path):
+    """SIGKILL within a step, a new process from the last saved state; the world model's masking."""
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent("""
@@ -198,10 +201,10 @@ def test_accumulated_batches_are_one_large_batch():
         return Points(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]), [])
 
     nets = []
-    for at, accumulate in ((batch_at, 4), (all_four, 1)):
+    for at, grad_accum_steps in ((batch_at, 4), (all_four, 1)):
         torch.manual_seed(0)
         nets.append(nn.Linear(3, 1))
-        train(nets[-1], loss, at, replace(CONFIG, accumulate=accumulate, steps=3))
+        train(nets[-1], loss, at, replace(CONFIG, grad_accum_steps=grad_accum_steps, steps=3))
     torch.testing.assert_close(nets[0].weight, nets[1].weight)
 
 
@@ -218,7 +221,7 @@ def test_it_learns_and_reports_every_step():
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine():
-    config = TrainConfig(steps=101, warmup_steps=10, final_share=0.1, learning_rate=1.0)
+    config = TrainConfig(steps=101, warmup_steps=10, min_lr_ratio=0.1, learning_rate=1.0)
     rates = [learning_rate_at(i, config) for i in range(101)]
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[10] == 1.0 and rates[-1] == pytest.approx(0.1)
@@ -258,7 +261,7 @@ def test_the_average_follows_the_weights():
     average, trail = None, []
 
     def on_step(report):
-        trail.append(report.capture())
+        trail.append(deepcopy(report.state()))
 
     net = make_net()
     start = {name: value.clone() for name, value in net.state_dict().items()}
@@ -273,7 +276,7 @@ def test_the_average_follows_the_weights():
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_loss_that_is_no_number_stops_and_names_the_clips(where):
+def test_a_nan_loss_stops_and_names_the_clips(where):
     net = make_net()
     before = []
 
@@ -294,73 +297,61 @@ def test_a_loss_that_is_no_number_stops_and_names_the_clips(where):
         assert torch.equal(value, before[0][name]), "the weights are those of the step before"
 
 
-def make_critic(start: int = 0) -> Critic:
+def make_discriminator(start: int = 0) -> Discriminator:
     torch.manual_seed(3)
 
-    def loss(critic, batch, generator):
-        return {"total": F.softplus(critic(batch.y)).mean()}
+    def loss(discriminator, batch, generator):
+        return {"total": F.softplus(discriminator(batch.y)).mean()}
 
-    return Critic(module=nn.Linear(1, 1), loss_fn=loss, learning_rate=0.3, start=start)
+    return Discriminator(module=nn.Linear(1, 1), loss_fn=loss, learning_rate=0.3, start=start)
 
 
-def test_a_critic_trains_from_its_start_and_resumes_too(tmp_path):
-    whole, whole_end = run(critic=make_critic(start=4))
-    assert ["critic/total" in r.losses for r in whole] == [False] * 4 + [True] * 8
-    assert whole[-1].losses["critic/total"] < whole[4].losses["critic/total"]
-    first, middle = run(critic=make_critic(start=4), stop_after=6)
-    rest, end = run(critic=make_critic(start=4), state=on_disk(tmp_path, middle))
+def test_a_discriminator_trains_from_its_start_and_resumes_too(tmp_path):
+    whole, whole_end = run(discriminator=make_discriminator(start=4))
+    assert ["discriminator/total" in r.losses for r in whole] == [False] * 4 + [True] * 8
+    assert whole[-1].losses["discriminator/total"] < whole[4].losses["discriminator/total"]
+    first, middle = run(discriminator=make_discriminator(start=4), stop_after=6)
+    rest, end = run(discriminator=make_discriminator(start=4), state=on_disk(tmp_path, middle))
     assert [r.losses for r in first + rest] == [r.losses for r in whole]
     assert_same(vars(end), vars(whole_end))
     plain, _ = run()
     assert [r.losses["total"] for r in plain[:4]] == [r.losses["total"] for r in whole[:4]]
 
 
-def test_a_critic_that_is_no_number_says_whose_weights_are_of_which_step():
-    first, critic, seen = make_net(), make_critic(), []
+def test_a_nan_loss_of_the_discriminator_says_whose_weights_are_of_which_step():
+    first, discriminator, seen = make_net(), make_discriminator(), []
 
-    def broken(judge, batch, generator):
+    def broken(discriminator, batch, generator):
         seen.append(
             {
                 name: value.clone()
-                for name, value in (*first.named_parameters(), *judge.named_parameters())
+                for name, value in (*first.named_parameters(), *discriminator.named_parameters())
             }
         )
-        return {"total": judge(batch.y).mean() * (math.nan if len(seen) == 4 else 1.0)}
+        return {"total": discriminator(batch.y).mean() * (math.nan if len(seen) == 4 else 1.0)}
 
     message = (
-        r"step 3: the critic's loss .*nan.*; clips clip-3-0, .* Its weights are those of the step before; the first "
-        r"network has taken this step already, .* lower the critic's learning_rate\."
+        r"step 3: the discriminator's loss .*nan.*; clips clip-3-0, .* Its weights are those of "
+        r"the step before; the first network has taken this step already, .* lower the discriminator's learning_rate\."
     )
     with pytest.raises(NonFiniteLoss, match=message):
-        run(net=first, critic=replace(critic, loss_fn=broken))
+        run(net=first, discriminator=replace(discriminator, loss_fn=broken))
     assert not any(torch.equal(seen[3][name], seen[2][name]) for name in seen[3]), (
         "both moved before"
     )
     assert all(
-        torch.equal(value, seen[3][name]) for name, value in critic.module.named_parameters()
+        torch.equal(value, seen[3][name]) for name, value in discriminator.module.named_parameters()
     )
     assert all(torch.equal(value, seen[3][name]) for name, value in first.named_parameters())
 
 
-def test_a_state_of_another_kind_is_refused():
+def test_a_state_of_another_kind_is_refused(tmp_path):
     _, state = run(stop_after=2)
+    saved = on_disk(tmp_path, state)
     with pytest.raises(ValueError, match="saved state of step 2 has averaged weights"):
-        run(replace(CONFIG, ema=None), state=state)
-    with pytest.raises(ValueError, match="lacks a critic"):
-        run(critic=make_critic(), state=state)
-
-
-def test_a_captured_state_does_not_change_afterwards():
-    states: list[TrainState] = []
-    train(
-        make_net(),
-        noisy_loss,
-        batch_at,
-        CONFIG,
-        on_step=lambda report: states.append(report.capture()),
-    )
-    _, third = run(stop_after=3)
-    assert_same(vars(states[2]), vars(third))
+        run(replace(CONFIG, ema=None), state=saved)
+    with pytest.raises(ValueError, match="lacks a discriminator"):
+        run(discriminator=make_discriminator(), state=saved)
 
 
 def test_noise_differs_by_seed_step_and_role():
@@ -379,7 +370,7 @@ def test_noise_differs_by_seed_step_and_role():
     "wrong",
     [
         {"steps": 0},
-        {"accumulate": 0},
+        {"grad_accum_steps": 0},
         {"learning_rate": 0.0},
         {"clip_norm": 0.0},
         {"warmup_steps": -1},

@@ -238,5 +238,5 @@ def test_inputs_that_do_not_fit_are_refused():
         ValueError, match=r"frames of 28 x 40 px: each side must be a multiple of 14"
     ):
         network(clips(width=40))
-    with pytest.raises(ValueError, match="a clip of 33 frames: one forward takes at most 32"):
+    with pytest.raises(ValueError, match="a clip of 33 frames: a forward pass takes at most 32"):
         network(clips(b=1, t=33))

@@ -26,27 +26,27 @@ def run(model, batch, **kwargs):
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-@pytest.mark.parametrize("what", ["rgb_tokens", "depth_tokens", "actions", "hidden"])
+@pytest.mark.parametrize("what", ["rgb_tokens", "depth_tokens", "actions", "masked"])
 def test_a_frame_depends_on_no_later_one(make_model, make_batch, changes, what):
     model, batch, frame = make_model(**changes), make_batch(), 3
-    hidden = torch.rand(batch.rgb_tokens.shape) < 0.4
-    before = run(model, batch, hidden=hidden)
-    if what == "hidden":
-        changed = hidden.clone()
-        changed[:, frame] = ~hidden[:, frame]
-        after = run(model, batch, hidden=changed)
+    masked = torch.rand(batch.rgb_tokens.shape) < 0.4
+    before = run(model, batch, masked=masked)
+    if what == "masked":
+        changed = masked.clone()
+        changed[:, frame] = ~masked[:, frame]
+        after = run(model, batch, masked=changed)
     else:
         value = getattr(batch, what).clone()
         value[:, frame] = value[:, frame].flip(0) + (what != "actions")
         after = run(
             model,
             replace(batch, **{what: value % TOKEN_VOCAB if what != "actions" else value}),
-            hidden=hidden,
+            masked=masked,
         )
     for name in model.config.branches:
         x, y = getattr(before, name), getattr(after, name)
         assert torch.equal(x[:, :frame], y[:, :frame])
-        if name == what.removesuffix("_tokens") or what in ("actions", "hidden"):
+        if name == what.removesuffix("_tokens") or what in ("actions", "masked"):
             assert ((x - y)[:, frame:].abs().amax((0, 2, 3)) > 1e-4).all(), (
                 "this and all later frames see the change"
             )
@@ -104,15 +104,15 @@ def test_rgb_loss_reaches_the_depth_branch_through_every_fusion(make_batch, cond
     )
 
 
-def test_hidden_cells_show_nothing_of_their_tokens(make_model, make_batch):
+def test_masked_cells_show_nothing_of_their_tokens(make_model, make_batch):
     model, batch, other = make_model(), make_batch(), make_batch(seed=1)
-    hidden = torch.rand(batch.rgb_tokens.shape) < 0.5
+    masked = torch.rand(batch.rgb_tokens.shape) < 0.5
     swapped = replace(
         batch,
-        rgb_tokens=torch.where(hidden, other.rgb_tokens, batch.rgb_tokens),
-        depth_tokens=torch.where(hidden, other.depth_tokens, batch.depth_tokens),
+        rgb_tokens=torch.where(masked, other.rgb_tokens, batch.rgb_tokens),
+        depth_tokens=torch.where(masked, other.depth_tokens, batch.depth_tokens),
     )
-    a, b = run(model, batch, hidden=hidden), run(model, swapped, hidden=hidden)
+    a, b = run(model, batch, masked=masked), run(model, swapped, masked=masked)
     assert torch.equal(a.rgb, b.rgb) and torch.equal(a.depth, b.depth)
 
 

@@ -5,9 +5,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model.world.config import LossConfig, MaskingConfig, large, medium, small, tiny
 from model.world.dual_branch import DualBranchWorldModel
-from model.world.flops import hidden_share, training_flops
+from model.world.flops import masked_share, training_flops
 from model.world.losses import total_loss, world_losses
-from model.world.masking import choose_hidden, corrupt
+from model.world.masking import choose_masked, corrupt
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -16,10 +16,10 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("context", ["masked", "clean"])
 @pytest.mark.parametrize("n_prompt_frames", [1, 3])
-def test_share_of_hidden_cells(context, n_prompt_frames):
+def test_share_of_masked_cells(context, n_prompt_frames):
     masking = MaskingConfig(context=context, n_prompt_frames=n_prompt_frames)
-    share = choose_hidden((3000, 6, 8, 8), masking, generator()).float().mean().item()
-    assert hidden_share(masking, 6) == pytest.approx(share, abs=0.01)
+    share = choose_masked((3000, 6, 8, 8), masking, generator()).float().mean().item()
+    assert masked_share(masking, 6) == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_share_of_hidden_cells(context, n_prompt_frames):
 )
 @pytest.mark.parametrize("context", ["masked", "clean"])
 def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
-    """Forward and backward, attention written out; scores of hidden tokens corrected for the ones
+    """Forward and backward, attention written out; scores of masked tokens corrected for the ones
     that were drawn.
     """
     config = tiny(
@@ -49,21 +49,21 @@ def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
     )
     model, masking = DualBranchWorldModel(config), MaskingConfig(context=context)
     batch = make_batch(a=(3, 3) if config.action_substeps == 3 else (3,))
-    n_hidden = drawn_hidden(batch, masking)
+    n_masked = drawn_masked(batch, masking)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         parts = world_losses(model, batch, LossConfig(), masking, generator())
         total_loss(parts, LossConfig().weights).backward()
     b, t = batch.rgb_tokens.shape[:2]
-    per_hidden = 3 * len(config.branches) * 2 * config.d_model * 1024
-    expected_hidden = hidden_share(masking, t) * b * t * config.n_cells
-    expected = b * training_flops(config, masking, t) + per_hidden * (n_hidden - expected_hidden)
+    per_masked = 3 * len(config.branches) * 2 * config.d_model * 1024
+    expected_masked = masked_share(masking, t) * b * t * config.n_cells
+    expected = b * training_flops(config, masking, t) + per_masked * (n_masked - expected_masked)
     # What nobody needs is not computed: gradients of the actions themselves, and of frames that no
     # loss looks at.
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
-def drawn_hidden(batch, masking: MaskingConfig) -> int:
-    return int(corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator()).hidden.sum())
+def drawn_masked(batch, masking: MaskingConfig) -> int:
+    return int(corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator()).masked.sum())
 
 
 @pytest.mark.parametrize(("size", "d"), [(small, 256), (medium, 512), (large, 1024)])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.world.config import TOKEN_VOCAB, MaskingConfig
-from model.world.masking import choose_hidden, corrupt, replace_factors
+from model.world.masking import choose_masked, corrupt, replace_factors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -15,47 +15,47 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), t=st.integers(2, 9), prompt=st.integers(1, 8))
-def test_prompt_frames_are_never_hidden(seed, t, prompt):
+def test_prompt_frames_are_never_masked(seed, t, prompt):
     if prompt >= t:
         with pytest.raises(ValueError, match="none to predict"):
-            choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))
+            choose_masked((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))
         return
-    assert not choose_hidden((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))[
+    assert not choose_masked((2, t, 4, 4), MaskingConfig(n_prompt_frames=prompt), generator(seed))[
         :, :prompt
     ].any()
 
 
-def test_hidden_shares_follow_the_recipe():
+def test_masked_shares_follow_the_recipe():
     """Frame f is open to hiding with chance f / (t-1), and then hides cos(πu/2) of its cells: 2/π
     on average.
     """
     b, t = 4000, 6
-    share = choose_hidden((b, t, 6, 6), MaskingConfig(), generator()).float().mean((2, 3))  # (b, t)
+    share = choose_masked((b, t, 6, 6), MaskingConfig(), generator()).float().mean((2, 3))  # (b, t)
     expected = torch.arange(t) / (t - 1) * 2 / math.pi
     torch.testing.assert_close(share.mean(0), expected, atol=0.02, rtol=0)
     assert share[:, -1].min() < 0.1 and share[:, -1].max() == 1.0
-    opened = share > 0  # from the first hidden frame on, frames hide independently
+    opened = share > 0  # from the first masked frame on, frames hide independently
     second = share[:, 2][opened[:, 1]], share[:, 1][opened[:, 1]]
     assert abs(torch.corrcoef(torch.stack(second))[0, 1]) < 0.06
 
 
 def test_with_a_clean_context_every_frame_after_the_prompt_is_predicted():
     share = (
-        choose_hidden((4000, 4, 6, 6), MaskingConfig(context="clean"), generator())
+        choose_masked((4000, 4, 6, 6), MaskingConfig(context="clean"), generator())
         .float()
         .mean((0, 2, 3))
     )
     torch.testing.assert_close(share, torch.tensor([0.0, 1, 1, 1]) * 2 / math.pi, atol=0.02, rtol=0)
 
 
-def test_first_hidden_frame_is_uniform():
-    hidden = (
-        choose_hidden((6000, 5, 8, 8), MaskingConfig(n_prompt_frames=2), generator())
+def test_first_masked_frame_is_uniform():
+    masked = (
+        choose_masked((6000, 5, 8, 8), MaskingConfig(n_prompt_frames=2), generator())
         .flatten(2)
         .any(-1)
     )
-    first = hidden.float().argmax(1)
-    counts = torch.bincount(first[hidden.any(1)], minlength=5) / 6000
+    first = masked.float().argmax(1)
+    counts = torch.bincount(first[masked.any(1)], minlength=5) / 6000
     assert counts[:2].sum() == 0
     torch.testing.assert_close(counts[2:], torch.full((3,), 1 / 3), atol=0.03, rtol=0)
 
@@ -80,8 +80,8 @@ def test_corruption_is_a_function_of_the_seed_and_leaves_its_input_alone(make_ba
     first = corrupt(rgb, depth, MaskingConfig(), generator(3))
     again = corrupt(rgb, depth, MaskingConfig(), generator(3))
     other = corrupt(rgb, depth, MaskingConfig(), generator(4))
-    assert torch.equal(first.rgb, again.rgb) and torch.equal(first.hidden, again.hidden)
-    assert not torch.equal(first.hidden, other.hidden)
+    assert torch.equal(first.rgb, again.rgb) and torch.equal(first.masked, again.masked)
+    assert not torch.equal(first.masked, other.masked)
     assert torch.equal(rgb, batch.rgb_tokens) and torch.equal(depth, batch.depth_tokens)
     clean = corrupt(rgb, depth, MaskingConfig(max_replacement_rate=0.0), generator(3))
     assert torch.equal(clean.rgb, rgb) and torch.equal(clean.depth, depth)

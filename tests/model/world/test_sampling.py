@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.world.cache import CachedPast, RecomputedPast, Tokens
+from model.world.cache import FrameTokens, FullRecompute, KVCache
 from model.world.config import SamplingConfig, small
-from model.world.dual_branch import DualBranchWorldModel, Hidden
+from model.world.dual_branch import DualBranchWorldModel, HiddenStates
 from model.world.sampling import (
     draw,
     draw_orders,
     fill,
     log_probability,
-    n_hidden_after,
+    n_masked_after,
     rollout,
     teacher_forced,
 )
@@ -24,13 +24,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def prompt_of(batch, n: int) -> Tokens:
-    return Tokens(batch.rgb_tokens[:, :n], batch.depth_tokens[:, :n])
+def prompt_of(batch, n: int) -> FrameTokens:
+    return FrameTokens(batch.rgb_tokens[:, :n], batch.depth_tokens[:, :n])
 
 
-def fill_one(model, predict, config: SamplingConfig, seed: int = 0) -> Tokens:
+def fill_one(model, predict, config: SamplingConfig, seed: int = 0) -> FrameTokens:
     """One frame of two clips of 3 x 4 cells."""
-    noise, blank = generator(seed), Tokens(*torch.zeros(2, 2, 1, 3, 4, dtype=torch.long))
+    noise, blank = generator(seed), FrameTokens(*torch.zeros(2, 2, 1, 3, 4, dtype=torch.long))
     return fill(
         model,
         predict,
@@ -41,7 +41,7 @@ def fill_one(model, predict, config: SamplingConfig, seed: int = 0) -> Tokens:
     )
 
 
-def same(a: Tokens, b: Tokens) -> bool:
+def same(a: FrameTokens, b: FrameTokens) -> bool:
     return torch.equal(a.rgb, b.rgb) and (a.depth is b.depth or torch.equal(a.depth, b.depth))
 
 
@@ -94,8 +94,8 @@ def test_the_cache_takes_the_memory_it_says(make_model, make_batch, precision):
         torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16),
         torch.no_grad(),
     ):
-        past = CachedPast(model, batch.actions)
-        past.settle(prompt_of(batch, 5))
+        past = KVCache(model, batch.actions)
+        past.commit(prompt_of(batch, 5))
     tensors = [
         x for block in past.cache for cache in block.values() for x in (cache.keys, cache.values)
     ]
@@ -114,7 +114,7 @@ def test_a_cuda_graph_generates_the_same(make_model, make_batch, settings):
     model, batch = make_model().cuda(), make_batch(t=9).to("cuda")
     config = SamplingConfig(**settings)
 
-    def generate(cuda_graph: bool) -> Tokens:
+    def generate(cuda_graph: bool) -> FrameTokens:
         noise = torch.Generator("cuda").manual_seed(0)
         return rollout(
             model, prompt_of(batch, 2), batch.actions, config, noise, cuda_graph=cuda_graph
@@ -128,18 +128,18 @@ def test_a_cuda_graph_generates_the_same(make_model, make_batch, settings):
 )
 @pytest.mark.parametrize("n_prompt", [1, 2, 5, 6, 8])
 def test_cached_states_equal_recomputed_states(make_model, make_batch, changes, n_prompt):
-    """To float tolerance, for a second pass over the same frame and for prompts longer than the
+    """To float tolerance, for a second step over the same frame and for prompts longer than the
     window.
     """
     model, batch = make_model(**changes), make_batch(t=12)
     clip = prompt_of(batch, 12)
-    cached, plain = CachedPast(model, batch.actions), RecomputedPast(model, batch.actions)
-    cached.settle(clip[: n_prompt - 1])
+    cached, plain = KVCache(model, batch.actions), FullRecompute(model, batch.actions)
+    cached.commit(clip[: n_prompt - 1])
     for t in range(n_prompt, 12):
         looks = [past.predict_at(clip, torch.tensor([t])) for past in (cached, plain)]
         for seed in range(2):
-            hidden = torch.rand((2, 1, 3, 4), generator=generator(seed)) < 0.5
-            a, b = (look(clip[t : t + 1], hidden) for look in looks)
+            masked = torch.rand((2, 1, 3, 4), generator=generator(seed)) < 0.5
+            a, b = (look(clip[t : t + 1], masked) for look in looks)
             torch.testing.assert_close(a.rgb, b.rgb, atol=2e-5, rtol=1e-4)
             assert a.rgb.shape == (2, 1, 12, 16)
             if model.depth is not None:
@@ -156,7 +156,7 @@ def test_teacher_forcing_predicts_each_frame_from_the_true_ones(make_model, make
     clip = prompt_of(batch, 7)
     together = teacher_forced(model, clip, batch.actions, config, generator())
     assert together.rgb.shape == (2, 6, 3, 4)
-    plain = RecomputedPast(model, batch.actions)
+    plain = FullRecompute(model, batch.actions)
     for t in range(1, 7):
         alone = fill_one(model, plain.predict_at(clip, torch.tensor([t])), config)
         assert same(together[t - 1 : t], alone)
@@ -166,7 +166,7 @@ def test_teacher_forced_frames_ignore_later_true_frames(make_model, make_batch):
     model, batch, other = make_model(), make_batch(t=5), make_batch(seed=1, t=5)
     config = SamplingConfig(temperature=1.0)
     clip = prompt_of(batch, 5)
-    changed = Tokens(
+    changed = FrameTokens(
         torch.cat([clip.rgb[:, :3], other.rgb_tokens[:, 3:]], 1),
         torch.cat([clip.depth[:, :3], other.depth_tokens[:, 3:]], 1),
     )
@@ -197,8 +197,8 @@ def test_frames_are_told_as_they_are_made(make_model, make_batch):
     assert told == [2, 3, 4]
 
 
-def test_random_orders_are_drawn_one_pass_after_the_other():
-    """As one draw per pass from the same generator would give them: what a peer that draws in its
+def test_random_orders_are_drawn_one_step_after_the_other():
+    """As one draw per step from the same generator would give them: what a peer that draws in its
     loop sees.
     """
     config, noise = SamplingConfig(n_steps=4), generator(3)
@@ -244,18 +244,18 @@ def test_temperature_changes_the_distribution_as_it_says():
     ("temperature", "top_k"), [(0.5, None), (1.0, None), (2.0, None), (1.0, 20)]
 )
 def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, temperature, top_k):
-    """The mean log-probability of what 1500 equal clips draw in one pass is what that distribution
+    """The mean log-probability of what 1500 equal clips draw in one step is what that distribution
     expects.
     """
     model, one, n = make_model(), make_batch(b=1, t=2), 1500
-    prompt = Tokens(
+    prompt = FrameTokens(
         one.rgb_tokens[:, :1].repeat(n, 1, 1, 1), one.depth_tokens[:, :1].repeat(n, 1, 1, 1)
     )
     config = SamplingConfig(n_steps=1, temperature=temperature, top_k=top_k)
     made = rollout(model, prompt, one.actions.repeat(n, 1, 1), config, generator())
     with torch.no_grad():
-        hidden = torch.tensor([False, True]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
-        states = model(one.rgb_tokens, one.depth_tokens, one.actions, hidden)
+        masked = torch.tensor([False, True]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
+        states = model(one.rgb_tokens, one.depth_tokens, one.actions, masked)
     for branch, tokens, of_branch in (
         (model.rgb, made.rgb, states.rgb),
         (model.depth, made.depth, states.depth),
@@ -278,19 +278,21 @@ def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, te
 
 
 def test_random_order_favours_no_cell(make_model):
-    """After the first of two passes each cell is hidden again in 9 of 12 cases, whatever the model
+    """After the first of two steps each cell is masked again in 9 of 12 cases, whatever the model
     thinks of it.
     """
     model, n = make_model(depth_branch=False), 4000
-    states = Hidden(torch.randn(1, 1, 12, 16, generator=generator(1)).expand(n, 1, 12, 16), None)
-    watch = Watch(lambda tokens, hidden: states)
+    states = HiddenStates(
+        torch.randn(1, 1, 12, 16, generator=generator(1)).expand(n, 1, 12, 16), None
+    )
+    watch = Watch(lambda tokens, masked: states)
     blank, config = (
-        Tokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None),
+        FrameTokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None),
         SamplingConfig(n_steps=2),
     )
     orders = draw_orders(config, (n, 1, 12), generator(), blank.rgb.device)
     fill(model, watch, blank, config, orders, generator())
-    again = watch.hidden[1].float().flatten(1)
+    again = watch.masked[1].float().flatten(1)
     torch.testing.assert_close(
         again.mean(0), torch.full((12,), 0.75), atol=4 * (0.75 * 0.25 / n) ** 0.5, rtol=0
     )
@@ -327,15 +329,15 @@ def test_log_probability_is_that_of_both_factors():
 
 
 class Watch:
-    """A predictor that notes which cells were hidden at each pass and passes on to the model."""
+    """A predictor that notes which cells were masked at each step and calls the model."""
 
     def __init__(self, predict):
-        self.predict, self.hidden, self.tokens = predict, [], []
+        self.predict, self.masked, self.tokens = predict, [], []
 
-    def __call__(self, tokens, hidden):
-        self.hidden.append(hidden.clone())
+    def __call__(self, tokens, masked):
+        self.masked.append(masked.clone())
         self.tokens.append(tokens)
-        return self.predict(tokens, hidden)
+        return self.predict(tokens, masked)
 
 
 def exact_cosine(angle: Fraction) -> Decimal:
@@ -357,15 +359,15 @@ def test_the_schedule_is_exact(n_cells):
         for n in range(2, 26):
             for i in range(1, n):
                 exact = math.ceil(n_cells * exact_cosine(Fraction(i, n)))
-                assert n_hidden_after(i, n, n_cells) == exact, f"after pass {i} of {n}"
-    assert n_hidden_after(2, 3, n_cells) == n_cells // 2
+                assert n_masked_after(i, n, n_cells) == exact, f"after step {i} of {n}"
+    assert n_masked_after(2, 3, n_cells) == n_cells // 2
 
 
 @pytest.mark.parametrize("order", ["random", "confidence"])
 def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
     model, batch = make_model(), make_batch()
     watch = Watch(
-        RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
+        FullRecompute(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
     )
     final = fill_one(model, watch, SamplingConfig(n_steps=4, order=order, temperature=1.0))
     expected = [
@@ -374,11 +376,11 @@ def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
         9,
         5,
     ]  # 12 cos(0), 12 cos(22.5°) = 11.1, 12 cos(45°) = 8.5, 12 cos(67.5°) = 4.6, rounded up
-    for i, hidden in enumerate(watch.hidden):
-        assert hidden.sum((1, 2, 3)).tolist() == [expected[i]] * 2
+    for i, masked in enumerate(watch.masked):
+        assert masked.sum((1, 2, 3)).tolist() == [expected[i]] * 2
         if i:
-            assert not (hidden & ~watch.hidden[i - 1]).any(), "a kept cell is never hidden again"
-            kept = ~hidden
+            assert not (masked & ~watch.masked[i - 1]).any(), "a kept cell is never masked again"
+            kept = ~masked
             assert torch.equal(watch.tokens[i].rgb[kept], final.rgb[kept])
             assert torch.equal(watch.tokens[i].depth[kept], final.depth[kept])
 
@@ -386,15 +388,15 @@ def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
 def test_confidence_order_keeps_the_likeliest_cells(make_model, make_batch):
     model, batch = make_model(), make_batch()
     watch = Watch(
-        RecomputedPast(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
+        FullRecompute(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
     )
     fill_one(model, watch, SamplingConfig(n_steps=2, order="confidence"))
-    states = watch.predict(watch.tokens[0], watch.hidden[0])
+    states = watch.predict(watch.tokens[0], watch.masked[0])
     best = model.rgb.logits(states.rgb).log_softmax(-1).amax(-1).sum(-1)
     best = (best + model.depth.logits(states.depth).log_softmax(-1).amax(-1).sum(-1)).flatten(1)
-    hidden = watch.hidden[1].flatten(1)
+    masked = watch.masked[1].flatten(1)
     for i in range(2):
-        assert best[i][hidden[i]].max() < best[i][~hidden[i]].min()
+        assert best[i][masked[i]].max() < best[i][~masked[i]].min()
 
 
 def flops_of(work) -> int:
@@ -405,7 +407,7 @@ def flops_of(work) -> int:
 
 def test_a_frame_costs_at_most_a_tenth_with_the_cache():
     """Counted, not timed, at the published width, window and grid, against the whole window in each
-    of 2 passes.
+    of 2 steps.
 
     The ratio is 32 / 3 in the blocks and 1 in the heads; both ways make logits for the new frame
     alone. Every frame costs the same.
@@ -413,7 +415,7 @@ def test_a_frame_costs_at_most_a_tenth_with_the_cache():
     with torch.device("meta"):
         model = DualBranchWorldModel(small(n_layers=4))
         clip, actions = (
-            Tokens(*torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)),
+            FrameTokens(*torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)),
             torch.zeros(1, 16, 16),
         )
 

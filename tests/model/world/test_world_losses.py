@@ -37,16 +37,16 @@ def test_every_part_agrees_with_plain_loops(make_model, make_batch):
 
     noisy = corrupt(batch.rgb_tokens, batch.depth_tokens, masking, generator(2))
     model.requires_grad_(False)
-    states = model(noisy.rgb, noisy.depth, batch.actions, noisy.hidden)
+    states = model(noisy.rgb, noisy.depth, batch.actions, noisy.masked)
     rgb_logits, depth_logits = model.rgb.logits(states.rgb), model.depth.logits(states.depth)
-    b, t, gh, gw = noisy.hidden.shape
+    b, t, gh, gw = noisy.masked.shape
     rgb, depth, attention, n = 0.0, 0.0, 0.0, 0
     keypoint, n_points = 0.0, 0
     for i in range(b):
         for f in range(1, t):
             for cell in range(gh * gw):
                 row, column = divmod(cell, gw)
-                if not noisy.hidden[i, f, row, column]:
+                if not noisy.masked[i, f, row, column]:
                     continue
                 n += 1
                 crossed = any(
@@ -139,7 +139,7 @@ def test_weights_of_zero_leave_parts_out(make_model, make_batch):
     assert total_loss(parts, LossConfig().weights).isfinite()
 
 
-def test_the_loss_looks_at_hidden_cells_only(make_model, make_batch):
+def test_the_loss_looks_at_masked_cells_only(make_model, make_batch):
     model, batch = make_model(), make_batch()
     mask = torch.rand(2, 5, 12) < 0.4
     states = torch.randn(2, 5, 12, 16)
@@ -168,13 +168,13 @@ def test_keypoint_loss_keeps_features_along_a_track_and_trains_later_frames_only
     assert keypoint_loss(carried, tracks, visible, (2, 2)).sum() == 0
     visible[0, 0] = False
     assert keypoint_loss(features, tracks, visible, (2, 2)).sum() == 0, (
-        "hidden at first: nothing to compare with"
+        "not visible at first: nothing to compare with"
     )
 
 
 @pytest.mark.parametrize("n_frames", [3, 5])
 def test_beside_a_clean_copy_each_frame_sees_what_generation_sees(make_model, make_batch, n_frames):
-    """Frame by frame: a clip cut after frame t, hidden cells in t only. Also with a window shorter
+    """Frame by frame: a clip cut after frame t, masked cells in t only. Also with a window shorter
     than the clip.
     """
     model, batch = make_model(n_frames=n_frames), make_batch()
@@ -184,10 +184,10 @@ def test_beside_a_clean_copy_each_frame_sees_what_generation_sees(make_model, ma
     together = run_beside_clean_copy(model, noisy, batch.actions)
     assert together.rgb.shape == (2, 5, 12, 16)
     for t in range(5):
-        hidden = torch.zeros_like(noisy.hidden[:, : t + 1])
-        hidden[:, t] = noisy.hidden[:, t]
+        masked = torch.zeros_like(noisy.masked[:, : t + 1])
+        masked[:, t] = noisy.masked[:, t]
         alone = model(
-            noisy.rgb[:, : t + 1], noisy.depth[:, : t + 1], batch.actions[:, : t + 1], hidden
+            noisy.rgb[:, : t + 1], noisy.depth[:, : t + 1], batch.actions[:, : t + 1], masked
         )
         torch.testing.assert_close(together.rgb[:, t], alone.rgb[:, t], atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(together.depth[:, t], alone.depth[:, t], atol=2e-5, rtol=1e-4)
@@ -216,7 +216,7 @@ def test_it_overfits_one_batch(make_batch, conditioning):
     assert last["keypoint"] < seen[0]["keypoint"]
 
 
-def test_action_statistics_normalise_and_undo():
+def test_action_statistics_normalise():
     actions = torch.randn(50, 6, 3) * torch.tensor([2.0, 0.5, 0.0]) + torch.tensor(
         [1.0, -3.0, 0.25]
     )
@@ -227,7 +227,7 @@ def test_action_statistics_normalise_and_undo():
         normal.std((0, 1), correction=0)[:2], torch.ones(2), atol=1e-4, rtol=0
     )
     assert not normal[..., 2].any()
-    torch.testing.assert_close(stats.undo(normal), actions)
+    torch.testing.assert_close(normal * stats.std + stats.mean, actions)
 
 
 def test_a_batch_moves_whole(make_batch):

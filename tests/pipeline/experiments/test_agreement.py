@@ -92,7 +92,7 @@ def assert_fits(e: Experiment | AnnotatorTraining) -> None:
         assert shapes(tokens.outputs)[tokens.name] == (t, side // cell, side // cell)
         assert tokens.grid == world.grid and side % cell == 0
         assert tokens.source == tokenizer.source
-        assert tokenizer.model.vocabulary == TOKEN_VOCAB
+        assert 2**tokenizer.model.n_bits == TOKEN_VOCAB
     assert [stage.name for stage in e.stages] == [
         field.name for field in dataclasses.fields(e) if field.name != "clip_format"
     ]

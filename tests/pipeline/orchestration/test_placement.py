@@ -14,7 +14,7 @@ from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training.loop import TrainConfig
 from model.video_depth.config import tiny as tiny_depth
 from pipeline.experiments.overrides import override
-from pipeline.orchestration.placement import lacking, less, pick_device
+from pipeline.orchestration.placement import device_of_stage, lacking, less
 from stages.annotator_training.video_depth import TrainVideoDepth
 from stages.base import ClipFunction, Resources
 from stages.clips.clip import Clip
@@ -73,7 +73,9 @@ def test_a_gpu_is_taken_by_those_that_ask_for_one(
     monkeypatch: pytest.MonkeyPatch, gpus: float, there: bool, device: str
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device(Tokens(source="rgb", grid=(8, 8), resources=Resources(gpus=gpus))) == device
+    assert (
+        device_of_stage(Tokens(source="rgb", grid=(8, 8), resources=Resources(gpus=gpus))) == device
+    )
 
 
 def test_the_serial_backend_takes_the_gpu_that_its_stage_asks_for(

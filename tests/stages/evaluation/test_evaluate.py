@@ -14,7 +14,7 @@ from small_world import World, add_world_model, make_world
 
 from model.lpips import Lpips
 from model.metrics import MAX_PSNR
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Resources
@@ -307,7 +307,7 @@ def without_pictures(monkeypatch):
 
 
 def always_right(model, true, actions, other_actions, *rest) -> generation.Generated:
-    wrong = Tokens(true.rgb.flip(1), None)
+    wrong = FrameTokens(true.rgb.flip(1), None)
     return generation.Generated(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
 
 
@@ -339,7 +339,7 @@ def always_frame_0(model, true, actions, other_actions, *rest) -> generation.Gen
     def copies(ids):
         return ids[:, :1].expand_as(ids)
 
-    copied = Tokens(copies(true.rgb), copies(true.depth))
+    copied = FrameTokens(copies(true.rgb), copies(true.depth))
     return generation.Generated(by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied)
 
 

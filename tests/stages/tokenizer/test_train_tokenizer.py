@@ -30,7 +30,7 @@ from model.training.loop import NonFiniteLoss, TrainConfig
 from stages.lpips_weights import LpipsWeights
 from stages.tokenizer.images import images_of, moving_mask
 from stages.tokenizer.measure import TOKENIZER_FILE, TokenizerBatch, held_out_frames, scores
-from stages.tokenizer.train import AdversaryConfig, TrainTokenizer
+from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
 from stages.training.run import NOTE_FILE, PLOT_FILE
 from storage.stores.results import Result
 from storage.weights.ref import WeightsRef
@@ -125,13 +125,13 @@ def test_losses_csv_holds_every_part_at_every_step(trained):
         (
             (4,),
             {
-                "adversary": AdversaryConfig(base_channels=8, n_layers=1),
+                "discriminator": DiscriminatorConfig(base_channels=8, n_layers=1),
                 "loss": TokenizerLossConfig(adversarial_start=2),
-                "training": replace(FEW, accumulate=2, ema=0.9),
+                "training": replace(FEW, grad_accum_steps=2, ema=0.9),
             },
         ),
     ],
-    ids=["before-the-first-save", "twice", "with-adversary"],
+    ids=["before-the-first-save", "twice", "with-discriminator"],
 )
 def test_a_killed_training_ends_as_an_undisturbed_one(root, stores, kills, changes):
     stage = tokenizer_stage(**changes)
@@ -143,15 +143,15 @@ def test_a_killed_training_ends_as_an_undisturbed_one(root, stores, kills, chang
         assert again.files[name] == whole.files[name], f"{name}: other bytes"
 
 
-def test_the_adversary_joins_at_its_step(root, stores):
-    adversary, late = (
-        AdversaryConfig(base_channels=8, n_layers=1),
+def test_the_discriminator_joins_at_its_step(root, stores):
+    discriminator, late = (
+        DiscriminatorConfig(base_channels=8, n_layers=1),
         TokenizerLossConfig(adversarial_start=3),
     )
     plain = log_of(train_stage(root, tokenizer_stage(), stores, run="plain"))
-    log = log_of(train_stage(root, tokenizer_stage(adversary=adversary, loss=late), stores))
+    log = log_of(train_stage(root, tokenizer_stage(discriminator=discriminator, loss=late), stores))
     assert log[:4] == plain[:4], "before its step it changes nothing"
-    assert [{"adversarial", "critic/total"} <= row.keys() for row in log] == [False] * 4 + [
+    assert [{"adversarial", "discriminator/total"} <= row.keys() for row in log] == [False] * 4 + [
         True
     ] * 2
     assert log[5]["l1"] != plain[5]["l1"]
@@ -294,7 +294,7 @@ def test_moving_pixels_count_more():
 
 
 def test_it_learns_the_few_frames_it_is_given(root, stores):
-    many = TrainConfig(steps=60, learning_rate=1e-2, warmup_steps=5, final_share=0.1)
+    many = TrainConfig(steps=60, learning_rate=1e-2, warmup_steps=5, min_lr_ratio=0.1)
     result = train_stage(root, tokenizer_stage(training=many, clips_per_batch=4), stores)
     assert result.numbers["total, last steps"] < 0.6 * result.numbers["total, first steps"]
     assert result.numbers["val/psnr, after"] > result.numbers["val/psnr, before"] + 5

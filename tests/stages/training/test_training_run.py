@@ -2,6 +2,7 @@ import csv
 import os
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
-from model.training.loop import Critic, LossSpike, TrainConfig, train
+from model.training.loop import Discriminator, LossSpike, TrainConfig, train
 from model.training.snapshots import Snapshots
 from stages.training.result import start_card, training_note
 from stages.training.run import LOG_FILE, STATES, RunConfig, TrainingRun, read_log, summary
@@ -48,12 +49,12 @@ def loss_fn(model: nn.Module, batch: Points, noise: torch.Generator) -> dict[str
     return {"total": 2 * found, "error": found}
 
 
-def make_critic() -> Critic:
-    def loss(judge: nn.Module, batch: Points, noise: torch.Generator) -> dict[str, Tensor]:
-        return {"total": judge(batch.x).square().mean()}
+def make_discriminator() -> Discriminator:
+    def loss(discriminator: nn.Module, batch: Points, noise: torch.Generator) -> dict[str, Tensor]:
+        return {"total": discriminator(batch.x).square().mean()}
 
     with seeded(9):
-        return Critic(module=nn.Linear(3, 1), loss_fn=loss, learning_rate=0.1, start=3)
+        return Discriminator(module=nn.Linear(3, 1), loss_fn=loss, learning_rate=0.1, start=3)
 
 
 def new_run(folder: Path, progress: Callable[..., None] = quiet, **changes) -> TrainingRun:
@@ -88,7 +89,9 @@ def finished(folder: Path, kills: tuple[int, ...] = (), **changes) -> TrainingRu
 
 
 def remade(changes: dict) -> dict:
-    return changes | ({"critic": make_critic()} if changes.get("critic") else {})
+    return changes | (
+        {"discriminator": make_discriminator()} if changes.get("discriminator") else {}
+    )
 
 
 def assert_same_run(run: TrainingRun, other: TrainingRun) -> None:
@@ -103,12 +106,12 @@ def assert_same_run(run: TrainingRun, other: TrainingRun) -> None:
     [
         {},
         {
-            "config": replace(CONFIG, ema=None, accumulate=2),
+            "config": replace(CONFIG, ema=None, grad_accum_steps=2),
             "watch": RunConfig(save_every=3, validate_every=2),
         },
-        {"critic": True, "watch": RunConfig(save_every=1)},
+        {"discriminator": True, "watch": RunConfig(save_every=1)},
     ],
-    ids=["average", "accumulated", "critic"],
+    ids=["average", "accumulated", "discriminator"],
 )
 def test_a_killed_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, kills, changes):
     whole, again = (
@@ -212,7 +215,7 @@ def test_what_is_measured_sampled_and_best_is_the_average(tmp_path):
             loss_fn,
             batch_at,
             CONFIG,
-            on_step=lambda report: averages.append(report.capture().ema or {}),
+            on_step=lambda report: averages.append(deepcopy(report.state().ema) or {}),
         )
 
     def measured(model: nn.Module) -> float:
@@ -241,10 +244,10 @@ def test_what_is_measured_sampled_and_best_is_the_average(tmp_path):
 
 
 def test_every_row_holds_the_losses_and_how_they_came_about(tmp_path):
-    run = finished(tmp_path, critic=True)
+    run = finished(tmp_path, discriminator=True)
     for row in run.log[1:]:
         assert {"step", "total", "error", "learning_rate", "grad_norm", "seconds"} <= row.keys()
-        assert ("critic/total" in row) == (row["step"] > 3)
+        assert ("discriminator/total" in row) == (row["step"] > 3)
         assert row["total"] == pytest.approx(2 * row["error"])
     with open(tmp_path / LOG_FILE, newline="") as file:
         table = list(csv.DictReader(file))

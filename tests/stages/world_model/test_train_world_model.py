@@ -325,7 +325,7 @@ def test_track_shares_are_in_the_frame_just_where_pixels_are(height, width, data
     ("kills", "changes"),
     [
         ((1,), {}),
-        ((3, 5), {"training": replace(FEW, ema=0.9, accumulate=2)}),
+        ((3, 5), {"training": replace(FEW, ema=0.9, grad_accum_steps=2)}),
         (
             (4,),
             {
@@ -430,7 +430,7 @@ def test_it_learns_the_few_clips_it_is_given(root, stores):
     )
     for name in ("rgb_tokens", "depth_tokens"):
         easy = with_store(root, easy, name, {name: ids})
-    many = TrainConfig(steps=40, learning_rate=1e-2, warmup_steps=5, final_share=0.1)
+    many = TrainConfig(steps=40, learning_rate=1e-2, warmup_steps=5, min_lr_ratio=0.1)
     result = train_stage(root, world_stage(training=many, loss=LossConfig(keypoint=0.3)), easy)
     numbers, page = result.numbers, result.file(NOTE_FILE).read_text()
     for part in ("total", *PARTS):

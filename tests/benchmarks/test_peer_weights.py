@@ -5,10 +5,10 @@ matrix products.
 import pytest
 import torch
 import torch.nn.functional as F
+from peer_weights import from_peer
 from torch import Tensor
 
-from benchmarks.peer_weights import from_peer
-from model.world.cache import Tokens
+from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 
@@ -52,12 +52,12 @@ def attend(state: dict[str, Tensor], at: str, x: Tensor, mask: Tensor) -> Tensor
     return F.linear(torch.cat(heads, -1), state[at + "proj.weight"], state[at + "proj.bias"])
 
 
-def peer_logits(state: dict[str, Tensor], ids: Tensor, hidden: Tensor) -> Tensor:
-    """(T, S) ids and hidden cells of one clip -> (T, S, 2, 512)."""
+def peer_logits(state: dict[str, Tensor], ids: Tensor, masked: Tensor) -> Tensor:
+    """(T, S) ids and masked cells of one clip -> (T, S, 2, 512)."""
     tables = [state[f"token_embed.factored_embeds.{i}.weight"] for i in range(2)]
     x = tables[0][ids % 512] + tables[1][ids // 512]
     x = (
-        torch.where(hidden[..., None], state["token_embed.mask_token_embed"], x)
+        torch.where(masked[..., None], state["token_embed.mask_token_embed"], x)
         + state["pos_embed_TSC"][0]
     )
     everywhere, past = torch.ones(S, S, dtype=torch.bool), torch.ones(T, T, dtype=torch.bool).tril()
@@ -85,28 +85,28 @@ def clip() -> Tensor:
 @torch.no_grad()
 def test_logits_are_the_peers():
     state, ids = peer_state(), clip()
-    hidden = torch.rand(1, T, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) < 0.5
+    masked = torch.rand(1, T, SIDE, SIDE, generator=torch.Generator().manual_seed(2)) < 0.5
     model = from_peer(state, HEADS)
-    ours = model.rgb.logits(model(ids, None, torch.randn(1, T, 1), hidden).rgb)[0]
-    theirs = peer_logits(state, ids[0].flatten(1), hidden[0].flatten(1))
+    ours = model.rgb.logits(model(ids, None, torch.randn(1, T, 1), masked).rgb)[0]
+    theirs = peer_logits(state, ids[0].flatten(1), masked[0].flatten(1))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert theirs.std() > 0.1
 
 
 @torch.no_grad()
 def test_cached_generation_gives_the_peers_tokens():
-    """Greedy, in one pass a frame: the likeliest tokens under the peer's logits, its later frames
-    hidden.
+    """Greedy, in one step a frame: the likeliest tokens under the peer's logits, its later frames
+    masked.
     """
     state, ids = peer_state(), clip()
     model = from_peer(state, HEADS)
     made = rollout(
-        model, Tokens(ids[:, :1], None), torch.zeros(1, T, 1), SamplingConfig(n_steps=1), torch.Generator()
+        model, FrameTokens(ids[:, :1], None), torch.zeros(1, T, 1), SamplingConfig(n_steps=1), torch.Generator()
     ).rgb[0].flatten(1)  # fmt: skip
     expected = ids[0].flatten(1).clone()
     for t in range(1, T):
-        hidden = (torch.arange(T) >= t)[:, None].expand(T, S)
-        best = peer_logits(state, expected, hidden)[t].argmax(-1)
+        masked = (torch.arange(T) >= t)[:, None].expand(T, S)
+        best = peer_logits(state, expected, masked)[t].argmax(-1)
         expected[t] = best[:, 0] + 512 * best[:, 1]
     assert torch.equal(made, expected)
 

@@ -1,20 +1,18 @@
-"""What the benchmarks of the world model run: models with random weights, clips with random tokens,
-and two ways to generate from them.
-"""
+"""The world model's benchmark cases: random weights and tokens, and two ways to generate."""
 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from measuring import Arm, take_turns
+from measuring import Variant, interleave
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.world import config as sizes
-from model.world.cache import Tokens, as_pair
+from model.world.cache import FrameTokens, as_pair
 from model.world.config import TOKEN_VOCAB, SamplingConfig, WorldModelConfig
-from model.world.dual_branch import DualBranchWorldModel, Hidden
+from model.world.dual_branch import DualBranchWorldModel, HiddenStates
 from model.world.sampling import draw_orders, fill, rollout
 
 SIZES = {"tiny": sizes.tiny, "small": sizes.small, "medium": sizes.medium, "large": sizes.large}
@@ -27,12 +25,12 @@ def noise(device: torch.device) -> torch.Generator:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model with a window of frames and actions to generate from; greedy, in random order."""
+class Case:
+    """A model with a window of frames and actions to generate from; greedy, random order."""
 
     name: str
     model: DualBranchWorldModel
-    clip: Tokens
+    clip: FrameTokens
     actions: torch.Tensor
 
     @property
@@ -50,8 +48,8 @@ class Subject:
         *,
         graph: bool = False,
         on_frame: Callable[[int], None] | None = None,
-    ) -> Tokens:
-        """Frame 0 and `n_new` after it, our way; actions start over after a window of them."""
+    ) -> FrameTokens:
+        """Frame 0 and `n_new` predicted ones, our way; actions repeat after each window."""
         actions = self.actions[:, torch.arange(1 + n_new, device=self.device) % WINDOW]
         config, start = SamplingConfig(n_steps=n_steps), self.clip[:1]
         return rollout(
@@ -64,56 +62,47 @@ class Subject:
             on_frame=on_frame,
         )
 
-    def window_frame(self, made: Tokens, t: int, n_steps: int) -> Tokens:
-        """Frame t after those in `made`, the plain way: the whole window in every pass, nothing
-        kept.
+    def window_frame(self, made: FrameTokens, t: int, n_steps: int) -> FrameTokens:
+        """Frame t, the plain way: the whole window runs at every step, and nothing is kept.
 
-        Frames after t are hidden. The noise is that which `generate` has for this frame.
+        It follows those in `made`; frames after t are masked. The noise is that of `generate`.
         """
         later = torch.arange(WINDOW, device=self.device).view(1, WINDOW, 1, 1) > t
-        config, generator, cells = (
-            SamplingConfig(n_steps=n_steps),
-            noise(self.device),
-            (self.n_clips, 1),
-        )
-        for _ in range(t):
-            orders = draw_orders(
-                config, (*cells, self.model.config.n_cells), generator, self.device
-            )
+        config, generator = SamplingConfig(n_steps=n_steps), noise(self.device)
+        cells = (self.n_clips, 1, self.model.config.n_cells)
+        orders = draw_orders(config, cells, generator, self.device)
+        for _ in range(t - 1):  # frame t takes the t-th draw, as in `generate`
+            orders = draw_orders(config, cells, generator, self.device)
 
-        def predict(new: Tokens, hidden: torch.Tensor) -> Hidden:
+        def predict(new: FrameTokens, masked: torch.Tensor) -> HiddenStates:
             window = made[:t].then(new).then(self.clip[t + 1 :])
             unknown = later.expand_as(window.rgb).clone()
-            unknown[:, t : t + 1] = hidden
+            unknown[:, t : t + 1] = masked
             return self.model(*as_pair(window), self.actions, unknown)[t : t + 1]
 
         with torch.no_grad():
             return fill(self.model, predict, self.clip[:1], config, orders, generator)
 
-    def in_its_precision(self) -> "Subject":
-        """Weights in bfloat16 on a GPU."""
-        return (
-            replace(self, model=deepcopy(self.model).bfloat16())
-            if self.device.type == "cuda"
-            else self
-        )
+    def in_its_precision(self) -> "Case":
+        """The case with bfloat16 weights on a GPU, as it is on a CPU."""
+        if self.device.type != "cuda":
+            return self
+        return replace(self, model=deepcopy(self.model).bfloat16())
 
 
-def subject(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Subject:
+def make_case(name: str, config: WorldModelConfig, device: torch.device, n_clips: int) -> Case:
     torch.manual_seed(SEED)
     model = DualBranchWorldModel(config).eval().requires_grad_(False)
-    for (
-        weight
-    ) in model.parameters():  # also those that start at 0, or whole blocks would do nothing
+    for weight in model.parameters():  # also of those that start at 0, which would do nothing
         torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
     rgb, depth = torch.randint(TOKEN_VOCAB, (2, n_clips, WINDOW, *config.grid)).to(device)
-    clip = Tokens(rgb, depth if config.depth_branch else None)
+    clip = FrameTokens(rgb, depth if config.depth_branch else None)
     actions = torch.randn(n_clips, WINDOW, config.action_dim).to(device)
-    return Subject(name=name, model=model.to(device), clip=clip, actions=actions)
+    return Case(name=name, model=model.to(device), clip=clip, actions=actions)
 
 
 def unfused(work: Callable[[], object]) -> Callable[[], object]:
-    """The same with attention multiplied out, as without a fused kernel."""
+    """The same work without a fused attention kernel."""
 
     def run() -> object:
         with sdpa_kernel(SDPBackend.MATH):
@@ -123,30 +112,28 @@ def unfused(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def limits(d_model: int, device: torch.device) -> tuple[float, float]:
-    """FLOP/s of a product of the model's shapes, in its precision, and bytes/s read and written by
-    a copy.
-    """
+    """FLOP/s of products of the model's shapes, in its precision, and bytes/s of a copy."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    x, w = (
-        torch.randn(4096, d_model).to(device, dtype),
-        torch.randn(d_model, 4 * d_model).to(device, dtype),
-    )
+    x = torch.randn(4096, d_model).to(device, dtype)
+    w = torch.randn(d_model, 4 * d_model).to(device, dtype)
     source = torch.zeros(1 << 28 if device.type == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
-    arms = {"product": Arm(work=lambda: x @ w), "copy": Arm(work=lambda: target.copy_(source))}
-    times = take_turns(arms, 20, device)
-    return 2 * x.numel() * w.shape[1] / times["product"].least, 2 * source.nbytes / times[
-        "copy"
-    ].least
+    variants = {
+        "product": Variant(work=lambda: x @ w),
+        "copy": Variant(work=lambda: target.copy_(source)),
+    }
+    times = interleave(variants, 20, device)
+    flops, n_bytes = 2 * x.numel() * w.shape[1], 2 * source.nbytes
+    return flops / times["product"].least, n_bytes / times["copy"].least
 
 
 def flops_per_frame(config: WorldModelConfig, n_steps: int) -> int:
-    """Of generating one frame of one clip with the cache, counted on shapes alone."""
+    """FLOPs of generating a frame of a clip with the cache, counted on meta tensors."""
     with torch.device("meta"):
         model = DualBranchWorldModel(config)
         rgb, depth = torch.zeros(2, 1, 1, *config.grid, dtype=torch.long)
         actions = torch.zeros(1, 2, config.action_dim)
-    start = Tokens(rgb, depth if config.depth_branch else None)
+    start = FrameTokens(rgb, depth if config.depth_branch else None)
     with FlopCounterMode(display=False) as counter:
         rollout(model, start, actions, SamplingConfig(n_steps=n_steps), torch.Generator())
     return counter.get_total_flops()

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from model.magvit2.autoencoder import MagvitTokenizer
-from model.magvit2.batched import bytes_per_frame, decode_frames, encode_frames, piece_sizes
-from model.magvit2.config import MagvitConfig, one_x, small, tencent, tiny
+from model.magvit2.batched import bytes_per_frame, chunk_sizes, decode_frames, encode_frames
+from model.magvit2.config import MagvitConfig, one_x, tencent, tiny
 
 SMALLEST = MagvitConfig(
     base_channels=8, channel_multipliers=(1, 2), n_res_blocks=1, norm_groups=4, stem_patch=4
@@ -56,7 +56,7 @@ class Alive(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("config", "side"),
-    [(one_x(), 256), (tencent(), 256), (small(), 256), (tiny(8), 128), (tiny(16), 128)],
+    [(one_x(), 256), (tencent(), 256), (tiny(8), 128), (tiny(16), 128)],
 )
 def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int):
     """Never more, and not much less: what was alive at the worst moment of encoding and decoding
@@ -78,8 +78,8 @@ def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int)
 
 
 @given(n=st.integers(1, 200), frame_bytes=st.integers(1, 1000), budget=st.integers(1, 5000))
-def test_pieces_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: int, budget: int):
-    sizes = piece_sizes(n, frame_bytes, budget)
+def test_chunks_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: int, budget: int):
+    sizes = chunk_sizes(n, frame_bytes, budget)
     assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
     assert max(sizes) * frame_bytes <= budget or max(sizes) == 1
     assert len(sizes) == 1 or -(-n // (len(sizes) - 1)) * frame_bytes > budget, (
@@ -115,7 +115,7 @@ def test_features_stay_channels_last():
     """A copy back to channels first anywhere would cost what the layout gains. A first input may
     have any layout.
     """
-    network, first = tokenizer(small()), []
+    network, first = tokenizer(tiny(8)), []
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d) and not name.endswith("conv_in"):
             module.register_forward_pre_hook(
