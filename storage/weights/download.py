@@ -46,7 +46,7 @@ def download(
 
     sha256, size: as published, where known. token: send the user's Hugging Face token, if there is
     one. What came before an interruption is kept in `<target>.part`, and the next call resumes
-    there if a digest is known to check the result with.
+    there if size and digest are known to check the result with.
 
     Raises DownloadError if the file cannot be had or is another one, DiskFull if there is no room.
     """
@@ -61,7 +61,7 @@ def download(
 
     with _unfinished(target) as part:
         # Without a digest, nothing shows whether both halves are of the same file.
-        if not expected or part.tell() > (offer.size or part.tell()):
+        if not expected or offer.size is None or part.tell() > offer.size:
             part.seek(0)
             part.truncate()
         _require_room(target, (offer.size or 0) - part.tell())
