@@ -20,6 +20,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
+from stages.drawing.markdown import markdown_table
 from storage.files import open_files
 from storage.stores import store
 from storage.stores.results import Result, open_result
@@ -113,21 +114,19 @@ def upstream_table(nodes: Sequence[Node], artifacts: Mapping[str, str]) -> str:
     for node in nodes[:-1]:
         page = artifacts.get(node.ref.uri)
         link = f"[page](../../artifacts/artifact/{page})" if page else ""
-        rows.append(
-            f"| {node.manifest.stage} | `{node.ref.key}` | {node.manifest.created} | {link} |"
-        )
-    return "\n".join(["## Made from", "| stage | key | made | |", "|---|---|---|---|", *rows])
+        rows.append((node.manifest.stage, f"`{node.ref.key}`", node.manifest.created, link))
+    return "## Made from\n" + markdown_table(("stage", "key", "made", ""), rows)
 
 
 def counts(ref: StoreRef) -> str:
     """Clips kept and left out, by reason."""
     seal = store.read_complete(ref)
     reasons = Counter((r.reason, r.kind) for r in open_rows(ref).rejected)
-    lines = [f"## Clips\n**{seal['made']}** kept, **{seal['rejected']}** left out"]
+    text = f"## Clips\n**{seal['made']}** kept, **{seal['rejected']}** left out"
     if reasons:
-        lines += ["| left out because | kind | clips |", "|---|---|---|"]
-        lines += [f"| {reason} | {kind} | {n} |" for (reason, kind), n in reasons.most_common()]
-    return lines[0] + ("\n\n" + "\n".join(lines[1:]) if reasons else "")
+        rows = [(reason, kind, n) for (reason, kind), n in reasons.most_common()]
+        text += "\n\n" + markdown_table(("left out because", "kind", "clips"), rows)
+    return text
 
 
 def numbers(values: Mapping[str, float]) -> str:
@@ -137,12 +136,11 @@ def numbers(values: Mapping[str, float]) -> str:
 def table(title: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
-    rows = [f"| {name} | {cell(value)} |" for name, value in values.items()]
-    return "\n".join([f"## {title}", "| | |", "|---|---|", *rows])
+    rows = [(name, shortened(str(value))) for name, value in values.items()]
+    return f"## {title}\n" + markdown_table(("", ""), rows)
 
 
-def cell(value: Any) -> str:
-    text = str(value).replace("|", "\\|").replace("\n", " ")
+def shortened(text: str) -> str:
     return text if len(text) < 200 else text[:197] + "..."
 
 
@@ -155,14 +153,8 @@ def weights(nodes: Sequence[Node]) -> list[str]:
     used = [(n.manifest.stage, w) for n in nodes for w in n.manifest.weights]
     if not used:
         return []
-    rows = [
-        f"| {stage} | {w['name']} | `{w['sha256'][:16]}` | {licence_cell(w)} |" for stage, w in used
-    ]
-    return [
-        "\n".join(
-            ["## Weights", "| used by | file | SHA-256 | licence |", "|---|---|---|---|", *rows]
-        )
-    ]
+    rows = [(stage, w["name"], f"`{w['sha256'][:16]}`", licence_cell(w)) for stage, w in used]
+    return ["## Weights\n" + markdown_table(("used by", "file", "SHA-256", "licence"), rows)]
 
 
 def licence_cell(weights: Mapping[str, Any]) -> str:
