@@ -15,9 +15,9 @@ from storage.stores import cleanup, store
 from storage.stores.store import Manifest, StoreRef
 
 
-def print_plan(request: dict[str, Any], out: Console) -> None:
-    planner = planned(request)
-    known = cleanup.list_stores(Settings().stores)
+def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> None:
+    planner = planned(request, settings)
+    known = cleanup.list_stores(settings.stores)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "key", "would", "because"):
         table.add_column(column, overflow="fold")

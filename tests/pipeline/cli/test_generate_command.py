@@ -15,7 +15,8 @@ from small_stores import opened
 from small_world import World, add_world_model, make_world
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, USAGE, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED, USAGE
 from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.results import open_result
 

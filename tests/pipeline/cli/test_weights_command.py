@@ -10,7 +10,8 @@ import pytest
 from file_server import FileServer, file_server
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, USAGE, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED, USAGE
 from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published, read_records
 
 CONTENT = b"a small network" * 1000
@@ -142,7 +143,7 @@ def test_interrupted_it_goes_on_later(
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.cli.weights.DownloadProgress.__call__", interrupt)
-        assert "same command goes on from there" in roboscape(
+        assert "the same command resumes" in roboscape(
             "weights", "fetch", "magvit2-tencent", code=130
         )
     assert (folder / f"{TENCENT.file}.part").stat().st_size == len(CONTENT)

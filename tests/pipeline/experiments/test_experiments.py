@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED
 from pipeline.experiments.registry import check_units
 from storage.weights.catalogue import find_published
 
