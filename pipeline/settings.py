@@ -131,7 +131,7 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(settings.services / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # Logs go to the server, where the UI shows them; the terminal shows our own lines and errors.
+        # Logs go to the server, where the UI shows them; the terminal has our own lines and errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLI_PROMPT": "false",

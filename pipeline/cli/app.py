@@ -81,12 +81,12 @@ for panel, commands in PANELS.items():
 
 
 @app.callback()
-def hand_down(context: typer.Context) -> None:
+def give_settings(context: typer.Context) -> None:
     context.obj = context.obj or read_settings()
 
 
 def read_settings() -> Settings:
-    """The one place of the command that reads the environment."""
+    """The settings of this process; every command takes them from its context."""
     with failures_explained():
         return Settings()
 
@@ -94,7 +94,7 @@ def read_settings() -> Settings:
 def main() -> None:
     settings = read_settings()
     apply_environment(settings)
-    # A warning of Prefect's at import, also for commands that only look: `run --plan` before any run.
+    # Prefect warns at import, also where nothing ran yet, as with `run --plan`.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     app(obj=settings)
 

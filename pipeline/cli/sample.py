@@ -1,6 +1,4 @@
-"""The embedded sample episodes, made with a progress bar: what `roboscape sample` and the demo do
-first.
-"""
+"""`roboscape sample`: simulated episodes, with a progress bar; `run demo` makes its own first."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.orchestration.progress import StageProgress
 
 if TYPE_CHECKING:
-    from simulation.dataset import SampleConfig
+    from simulation.config import SampleConfig
 
 
 def sample_config(
@@ -23,7 +21,7 @@ def sample_config(
     faults: bool,
 ) -> "SampleConfig":
     """Raises ValueError if `size` is not WIDTHxHEIGHT."""
-    from simulation.dataset import SampleConfig, demo_sample
+    from simulation.config import SampleConfig, demo_sample
 
     changes = {"n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz, "faults": faults or None}
     if size is not None:
@@ -36,7 +34,7 @@ def sample_config(
 
 
 def make(root: Path, config: "SampleConfig", workers: int, say: Callable[[str], None]) -> None:
-    """Makes what is missing of the sample below `root`."""
+    """Makes the sample's episodes that are not in `root` yet."""
     from simulation.dataset import make_sample
 
     with StageProgress("sample") as progress:

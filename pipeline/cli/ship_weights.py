@@ -1,9 +1,9 @@
-"""Copies results of trainings into `model/weights`, halved.
+"""Copies trained weights into `model/weights`, in half precision.
 
-    python -m pipeline.cli.ship_weights                                    # of the newest `roboscape run pretrain`
-    python -m pipeline.cli.ship_weights vda-tiny spatracker-tiny           # of `roboscape train-annotator`
+    python -m pipeline.cli.ship_weights                            # after `roboscape run pretrain`
+    python -m pipeline.cli.ship_weights vda-tiny spatracker-tiny   # after `train-annotator`
 
-Run it after the training, in the same workspace.
+It takes the newest results of this workspace.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.results import open_result
 
 PRETRAINED = ("rgb_tokenizer", "depth_tokenizer", "world_model")
-# Name in `model/weights`: the stage that trains it, and its file.
+# Name in `model/weights` -> the stage that trains it, and the file of its result
 SOURCES = {
     "rgb_tokenizer": ("rgb_tokenizer", TOKENIZER_FILE),
     "depth_tokenizer": ("depth_tokenizer", TOKENIZER_FILE),

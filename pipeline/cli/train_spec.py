@@ -1,4 +1,4 @@
-"""`roboscape train-spec`: a training's inputs and parameters as a file, for torchrun."""
+"""`roboscape train-spec`: a training's inputs and parameters as a file for torchrun."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ def write_spec(request: dict[str, Any], settings: Settings, path: Path) -> Train
     stages = planned(request, settings).planned
     if "world_model" not in stages:
         raise LookupError(
-            f"experiment '{request['experiment']}' trains no world model; it has {', '.join(stages)}"
+            f"experiment '{request['experiment']}' trains no world model; its stages are: "
+            f"{', '.join(stages)}"
         )
     stage, inputs, out = stages["world_model"]
     missing = [str(ref) for ref in inputs.values() if not store.is_complete(ref)]

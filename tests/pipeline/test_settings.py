@@ -1,6 +1,4 @@
-"""Where services are: what the user's environment names wins, and what we put there ourselves is
-not taken for that.
-"""
+"""Settings: what the user's environment names wins; what we set there ourselves does not count."""
 
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from pipeline.settings import OWN_API, Settings, apply_environment, quiet_enviro
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (*quiet_environment(Settings(home=tmp_path)), "PREFECT_API_URL", OWN_API):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever the test sets
+        monkeypatch.setenv(name, "")  # so that it is restored, whatever the test sets
         monkeypatch.delenv(name)
 
 
-def test_an_address_of_our_own_making_is_no_external_server(tmp_path: Path):
+def test_the_address_that_we_set_is_no_external_server(tmp_path: Path):
     apply_environment(Settings(home=tmp_path / "a", prefect_port=4301))
     other = Settings(home=tmp_path / "b", prefect_port=4302)
     assert other.external_prefect is None and other.api_url == "http://127.0.0.1:4302/api"

@@ -1,4 +1,4 @@
-"""The command answers quickly, teaches, and ends with codes that a script can use."""
+"""The command answers quickly, teaches, and has exit codes that a script can use."""
 
 import inspect
 import os
@@ -93,7 +93,7 @@ def test_status_before_any_run_and_of_a_failed_one(runner: CliRunner):
         (["sample", "--size", "640"], USAGE, "WIDTHxHEIGHT"),
     ],
 )
-def test_mistakes_are_explained_with_a_code_of_their_own(
+def test_mistakes_are_explained_and_have_their_own_exit_code(
     runner: CliRunner, arguments, code, message
 ):
     result = runner.invoke(app, arguments)

@@ -1,4 +1,4 @@
-"""What a training leaves becomes a shipped file, and an experiment is built with it."""
+"""The result of a training becomes a shipped file, and an experiment is built with it."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ LIMIT_MB = 12
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of the package's own folder of weights, with what is shipped so far."""
+    """Takes the place of the package's folder of weights, with the files shipped so far."""
     made = tmp_path / "weights"
     made.mkdir()
     for path in weights.FOLDER.glob("*.safetensors"):
