@@ -36,9 +36,14 @@ from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size
 from stages.clip_format import ClipFormat
+from stages.drawing.markdown import markdown_row, markdown_table
 from stages.keypoints.stage import grid_queries
 
 FRAMES, SIDE, GRID, SUPPORT = 16, 256, 32, 36
+COLUMNS = (
+    "network", "clips at once", "precision", "clips/s", "ms/frame", "of the product rate",
+    "GB measured / predicted",
+)  # fmt: skip
 DEPTH = {
     "vda-tiny": depth_sizes.tiny,
     "vda-vits": depth_sizes.vits,
@@ -71,10 +76,16 @@ class Figure:
     def line(self, setting: Setting, peak_flops: float) -> str:
         clips_s = setting.batch / self.least_s
         noise = " (noisy)" if self.median_s > NOISY * self.least_s else ""
-        return (
-            f"| {setting.network} | {setting.batch} | {setting.precision} | {clips_s:.3g}{noise} | "
-            f"{1e3 / clips_s / FRAMES:.1f} | {self.flops / self.least_s / peak_flops:.0%} | "
-            f"{self.measured / 1e9:.2f} / {self.predicted / 1e9:.2f} |"
+        return markdown_row(
+            (
+                setting.network,
+                setting.batch,
+                setting.precision,
+                f"{clips_s:.3g}{noise}",
+                f"{1e3 / clips_s / FRAMES:.1f}",
+                f"{self.flops / self.least_s / peak_flops:.0%}",
+                f"{self.measured / 1e9:.2f} / {self.predicted / 1e9:.2f}",
+            )
         )
 
 
@@ -103,11 +114,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     print(header(arguments.device))
-    print(
-        "| network | clips at once | precision | clips/s | ms/frame | of the product rate "
-        "| GB measured / predicted |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print(markdown_table(COLUMNS, []))
     for precision in arguments.precisions:
         rate = measure_peak(torch.device(arguments.device), getattr(torch, precision)).flops
         for network in arguments.networks:
@@ -117,7 +124,8 @@ def main() -> None:
                 )
                 print(measure(setting, arguments.rounds).line(setting, rate), flush=True)
     if arguments.stage:
-        print("\n| stage, one Ray worker | in the stage | bare loop | ratio |\n|---|---|---|---|")
+        print()
+        print(markdown_table(("stage, one Ray worker", "in the stage", "bare loop", "ratio"), []))
         print("\n".join(stage_rows(arguments.stage, arguments.device)))
 
 
@@ -288,8 +296,9 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
     bare = bare_s / manifest.n_clips
     annotator = getattr(stage, "annotator", None)
     what = f"{stage.name} ({annotator.name})" if annotator else stage.name
-    return (
-        f"| {what} | {seconds / n:.3f} s a clip | {bare:.3f} s a clip | {seconds / n / bare:.2f} |"
+    ratio = seconds / n / bare
+    return markdown_row(
+        (what, f"{seconds / n:.3f} s a clip", f"{bare:.3f} s a clip", f"{ratio:.2f}")
     )
 
 

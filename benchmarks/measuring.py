@@ -17,6 +17,7 @@ from statistics import median
 import torch
 
 from model.training.peak_flops import device_name
+from stages.drawing.markdown import markdown_table
 
 NOISY = 1.3  # median over least: above it, something else was running
 
@@ -122,9 +123,7 @@ Row = dict[str, object]  # column -> cell
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """A Markdown table with the columns of the first row."""
-    cells = [[row.get(name, "") for name in rows[0]] for row in rows]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
-    return "\n".join(
-        [f"\n## {title}\n", *("| " + " | ".join(map(str, line)) + " |" for line in lines)]
-    )
+    """Markdown; the columns are those of the first row."""
+    columns = list(rows[0])
+    cells = ([row.get(name, "") for name in columns] for row in rows)
+    return f"\n## {title}\n\n{markdown_table(columns, cells)}"

@@ -25,6 +25,7 @@ import stores
 from pipeline.experiments import registry
 from pipeline.orchestration import services
 from pipeline.settings import Settings, apply_environment
+from stages.drawing.markdown import markdown_table
 
 CHAIN = ("clip", "depth", "keypoints")  # the clip stages that need no training
 ROUNDS = 5
@@ -38,9 +39,6 @@ class Row:
     ours: str
     control: str
     ratio: float
-
-    def __str__(self) -> str:
-        return f"| {self.what} | {self.ours} | {self.control} | {self.ratio:.2f} |"
 
 
 def main() -> None:
@@ -60,8 +58,8 @@ def main() -> None:
             *store_speed(home / "stores-benchmark"),
         ]
     print(hardware())
-    print("| what | ours | control | ratio |\n|---|---|---|---|")
-    print("\n".join(map(str, rows)))
+    cells = [(row.what, row.ours, row.control, f"{row.ratio:.2f}") for row in rows]
+    print(markdown_table(("what", "ours", "control", "ratio"), cells))
 
 
 def make_sample(home: Path, n_episodes: int) -> Path:

@@ -1,7 +1,7 @@
-"""Where things are and what answers there: the workspace, the Prefect server, the Ray cluster.
+"""Settings from the environment: the workspace, the Prefect server, the Ray cluster.
 
-Everything lies under one workspace folder, so that deleting it undoes everything. Environment
-variables name services that already run elsewhere; then nothing is started here.
+Everything is kept in one workspace folder: deleting it undoes everything. Environment variables
+name services that run elsewhere; then none is started here.
 """
 
 import json
@@ -11,13 +11,28 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
-# The address that `apply_environment` gave to Prefect, which is no team's server
+# Set by `apply_environment`: the address that it gave to Prefect, which is no team's server
 OWN_API = "ROBOSCAPE_OWN_API"
+
+
+def number(name: str, default: float) -> float:
+    """The environment variable as a number. Raises ValueError if it is not one."""
+    text = os.environ.get(name)
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise ValueError(f"{name}={text}: expected a number, such as {default:g}") from None
+
+
+def named_prefect() -> str | None:
+    """The server that the user's environment names, not the one that we put there ourselves."""
+    url = os.environ.get("PREFECT_API_URL")
+    return url if url and url != os.environ.get(OWN_API) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Read from the environment once per process: `Settings()`.
+    """Read from the environment when it is made: once per process, then handed down.
 
     ROBOSCAPE_HOME: the workspace (default ./workspace). ROBOSCAPE_STORES: root of the stores, a
     folder or s3:// address (default <workspace>). ROBOSCAPE_WEIGHTS: folder of published weights
@@ -29,18 +44,26 @@ class Settings:
     home: Path = field(
         default_factory=lambda: Path(os.environ.get("ROBOSCAPE_HOME", "workspace")).absolute()
     )
+    stores_root: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_STORES", ""))
+    weights_folder: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_WEIGHTS", ""))
     backend: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_BACKEND", "ray"))
-    prefect_port: int = field(
-        default_factory=lambda: int(os.environ.get("ROBOSCAPE_PREFECT_PORT", 0))
-    )  # 0: see below
-    # A lost Ray node can leave the driver waiting for ever: no shard finished for this long ends
-    # the stage instead.
-    stall_s: float = field(default_factory=lambda: float(os.environ.get("ROBOSCAPE_STALL_S", 3600)))
+    # Default: the port on which this workspace's server was started last, else PREFECT_PORT
+    prefect_port: int = field(default_factory=lambda: int(number("ROBOSCAPE_PREFECT_PORT", 0)))
+    prefect_url: str | None = field(default_factory=named_prefect)
+    external_ray: str | None = field(default_factory=lambda: os.environ.get("RAY_ADDRESS"))
+    # Where `roboscape weights fetch` finds the hub's files
+    hub: str = field(
+        default_factory=lambda: os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    )
+    # A lost Ray node can leave the driver waiting for ever: if no shard finishes for this long, the
+    # stage fails.
+    stall_s: float = field(default_factory=lambda: number("ROBOSCAPE_STALL_S", 3600))
 
     def __post_init__(self) -> None:
         if self.backend not in ("ray", "serial"):
             raise ValueError(
-                f"backend '{self.backend}' is unknown: ROBOSCAPE_BACKEND is 'ray' or 'serial'"
+                f"backend '{self.backend}': expected 'ray' or 'serial', from --backend or "
+                "ROBOSCAPE_BACKEND"
             )
         if not self.prefect_port:
             object.__setattr__(self, "prefect_port", self.recorded_port() or PREFECT_PORT)
@@ -57,18 +80,13 @@ class Settings:
     @property
     def stores(self) -> str:
         """Root of all stores; may be remote."""
-        root = os.environ.get("ROBOSCAPE_STORES", str(self.home))
+        root = self.stores_root or str(self.home)
         return root if "://" in root else str(Path(root).absolute())
 
     @property
     def weights(self) -> Path:
-        """Where published weights lie; on a cluster, a folder that all nodes see under this name."""
-        return Path(os.environ.get("ROBOSCAPE_WEIGHTS") or self.home / "weights").absolute()
-
-    @property
-    def hub(self) -> str:
-        """Where `roboscape weights fetch` finds the hub's files."""
-        return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        """Folder of published weights; on a cluster, one that all nodes see under this name."""
+        return Path(self.weights_folder or self.home / "weights").absolute()
 
     @property
     def runs(self) -> Path:
@@ -77,18 +95,17 @@ class Settings:
 
     @property
     def services(self) -> Path:
-        """Process ids, logs and tokens of what `roboscape up` started."""
+        """Process ids, logs and the token of what `roboscape up` started."""
         return self.home / "services"
 
     def sample(self, experiment: str) -> Path:
-        """The simulated episodes of an experiment; each has its own kind."""
+        """Folder of the simulated episodes of this name."""
         return self.home / f"sample-{experiment}"
 
     @property
     def external_prefect(self) -> str | None:
-        """The server of a team, when the environment names one that no process of ours put there."""
-        url = os.environ.get("PREFECT_API_URL")
-        return url if url and url not in (self.local_api, os.environ.get(OWN_API)) else None
+        """A team's server, which the environment names."""
+        return self.prefect_url if self.prefect_url != self.local_api else None
 
     @property
     def local_api(self) -> str:
@@ -103,34 +120,28 @@ class Settings:
         """The newer of the server's two interfaces: only it draws the lineage graph."""
         return self.api_url.removesuffix("/api") + "/v2"
 
-    @property
-    def external_ray(self) -> str | None:
-        return os.environ.get("RAY_ADDRESS")
-
 
 def quiet_environment(settings: Settings) -> dict[str, str]:
     """Variables that keep Prefect and Ray offline and quiet, for this process and its children.
 
-    Both libraries read them at import, so `apply_environment` must run before either is imported.
-    What the user has set wins.
+    Both libraries read them at import: call `apply_environment` before importing either. What the
+    user has set wins.
     """
     return {
         "PREFECT_HOME": str(settings.services / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # Everything goes to the server, where the UI shows it; the terminal has our own lines and
-        # errors.
+        # Logs go to the server, where the UI shows them; the terminal has our own lines and errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLI_PROMPT": "false",
-        # Threads that spin while they wait take the core from the other workers.
+        # Threads that spin while they wait would take the core from other workers.
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
-        # Ray runs any code that it is sent, so it asks for a token; both sides must name the same
-        # file.
+        # Ray runs any code that it is sent, so it asks for a token: both sides name the same file.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(settings.services / "ray-token"),
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
@@ -138,9 +149,7 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
 
 
 def apply_environment(settings: Settings) -> None:
-    """Sets `quiet_environment` here, keeping what the user has set, and the address of the Prefect
-    server.
-    """
+    """Sets `quiet_environment` and the Prefect server's address; what the user has set stays."""
     for name, value in quiet_environment(settings).items():
         if not (name == "RAY_AUTH_TOKEN_PATH" and "RAY_AUTH_TOKEN" in os.environ):
             os.environ.setdefault(name, value)

@@ -1,6 +1,4 @@
-"""A saved state of a training that runs or was stopped, as a checkpoint: for `generate`, or to
-start another from.
-"""
+"""`roboscape checkpoint`: a saved state of a training that runs or was stopped, as a checkpoint."""
 
 from pathlib import Path
 
@@ -16,34 +14,31 @@ from storage.stores import store
 
 
 def write_checkpoint(what: str, target: Path, root: str, best: bool) -> str:
-    """Writes the newest saved state of a world model's training, or the one with the least held-out
-    loss.
+    """Writes a saved state of a world model's training, and returns a line that says which.
 
-    what: the training's store, as `find` takes it. Returns a line that says which state it was.
-    Averaged weights where the training keeps an average. Raises LookupError if there is no such
-    state, and says why.
+    The newest state, or with `best` the one of least held-out loss; the averaged weights, if the
+    training keeps an average. what: the training's store, as `find` takes it. Raises LookupError if
+    there is no such state, and says why.
     """
     ref = find(what, root)
     if store.is_complete(ref):
         raise LookupError(
-            f"{ref} is complete: its checkpoint is a file of it (`roboscape lineage {ref.key}` names it)"
+            f"{ref} is complete and has its checkpoint: `roboscape inspect {ref.key}` lists the "
+            "files"
         )
     folder = working_folder(ref)
     try:
         plain, card = read_card(folder)
     except FileNotFoundError:
         raise LookupError(
-            f"{ref} holds no training of a world model that has begun, or it runs on another machine: ask there"
+            f"{ref} has no world model in training on this machine: run the command on the machine "
+            "that trains it"
         ) from None
     states = saved_states(folder / STATES)
     snapshot = best_of(states) if best else (states or [None])[-1]
     if snapshot is None:
-        how = (
-            "was measured on held-out clips (watch.validate_every)"
-            if best
-            else "is there (watch.save_every)"
-        )
-        raise LookupError(f"{ref}: no saved state {how} yet")
+        state = "state measured on held-out clips (watch.validate_every)"
+        raise LookupError(f"{ref} has no {state if best else 'saved state (watch.save_every)'} yet")
     config = from_plain(WorldModelConfig, plain, str(ref))
     model = DualBranchWorldModel(config)
     snapshot.load_weights(model)

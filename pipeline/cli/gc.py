@@ -1,4 +1,4 @@
-"""`roboscape gc`: what killed workers left, and, when asked, stores that no run uses any more."""
+"""`roboscape gc`: files of killed workers and, on request, stores that no run uses any more."""
 
 import time
 from datetime import datetime
@@ -15,8 +15,10 @@ from storage.stores.records import StoreRef
 def collect(
     settings: Settings, out: Console, *, delete: bool, unused: bool, older_than_s: float
 ) -> None:
-    """Lists, or with `delete` removes. While a run is alive nothing is deleted: its parts look like
-    garbage.
+    """Lists them, or with `delete` removes them.
+
+    Raises RuntimeError if something is to be deleted while a run is alive, whose parts look like
+    garbage, or unused stores at a root that others may share.
     """
     if delete and any(j.alive for j in journals(settings.runs)):
         raise RuntimeError(
@@ -24,14 +26,11 @@ def collect(
         )
     if delete and unused and not str(settings.stores).startswith(str(settings.home)):
         raise RuntimeError(
-            f"the stores at {settings.stores} may be shared, and only this workspace's runs are known here: "
-            "delete unused ones there one by one"
+            f"the stores at {settings.stores} may be shared, and only this workspace's runs are "
+            "known here: delete unused ones one by one"
         )
-    orphans = (
-        cleanup.sweep(settings.stores, older_than_s)
-        if delete
-        else cleanup.garbage(settings.stores, older_than_s)
-    )
+    collect_orphans = cleanup.sweep if delete else cleanup.garbage
+    orphans = collect_orphans(settings.stores, older_than_s)
     stores = unused_stores(settings, older_than_s) if unused else []
     for path in orphans:
         out.print(f"{'deleted' if delete else 'garbage'}: {path}", markup=False)
@@ -56,10 +55,9 @@ def unused_stores(settings: Settings, older_than_s: float) -> list[StoreRef]:
         try:
             upstream = store.read_manifest(StoreRef(uri)).inputs.values()
         except (StoreError, FileNotFoundError):
-            # Gone, or never begun; what it was made from is then named by others or by nobody
-            return
-        for one in upstream:
-            use(one)
+            return  # deleted, or never begun: it keeps nothing alive
+        for input_uri in upstream:
+            use(input_uri)
 
     for journal in journals(settings.runs):
         for entry in journal.stages:

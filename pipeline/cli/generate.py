@@ -1,8 +1,6 @@
-"""`roboscape generate`: a trained world model, a clip's first frame and actions -> a video. No
-service is needed.
+"""`roboscape generate`: a world model, a clip's first frame and actions -> a video, by no service.
 
-Everything that belongs to a checkpoint is found from its card: the clips, their tokens, and the
-tokenizers that made them.
+A checkpoint's card names all that belongs to it: the clips, their tokens, the tokenizers.
 """
 
 import json
@@ -41,9 +39,7 @@ SPEED = 2.0  # the animations run this many times as fast as life, as those of e
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command was asked for. Where `None`: the clip's actions, as many frames, a folder of
-    our choice.
-    """
+    """Arguments of the command. None: the clip's actions, as many frames, a folder of its own."""
 
     checkpoint: str
     clip: str
@@ -80,7 +76,8 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
     course = plan_course(own, given, request.frames, config.action_substeps)
     with Progress(
         TextColumn("[bold]generate"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"), console=Console(stderr=True), disable=not console.is_terminal,
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True), disable=not console.is_terminal,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=None, note="")
 
@@ -188,7 +185,7 @@ def record(
 
 
 def folder_name(checkpoint: Path, about: Mapping[str, Any]) -> str:
-    """Another one for each checkpoint, clip, actions, number of frames, sampling and seed."""
+    """Distinct for each checkpoint, clip, actions, number of frames, sampling and seed."""
     actions = about["actions"] and about["actions"]["sha256"]
     how = content_key(
         {"actions": actions, **{name: about[name] for name in ("frames", "sampling", "seed")}}

@@ -24,29 +24,29 @@ def print_store(
     picture: Path | None = None,
     verify: bool = False,
 ) -> bool:
-    """Prints the store; returns False if a checksum is wrong. Raises LookupError if there is no
-    such store or clip.
+    """Prints the store, and returns False if a checksum is wrong.
+
+    Raises LookupError if there is no such store or clip.
     """
     ref = find(what, root)
     manifest = store.read_manifest(ref)
     complete = store.is_complete(ref)
-    out.print(
-        f"[bold]{manifest.stage}[/bold] {ref.key}  {manifest.kind}, {'complete' if complete else 'INCOMPLETE'}"
-    )
+    state = "complete" if complete else "INCOMPLETE"
+    out.print(f"[bold]{manifest.stage}[/bold] {ref.key}  {manifest.kind}, {state}")
     out.print(ref.uri, style="dim")
     for name, value in manifest.attributes.items():
         if name != NON_COMMERCIAL:
             out.print(f"  {name}: {value}", markup=False)
     for weights in manifest.weights:
-        out.print(
-            f"  weights: {weights['name']} {weights['sha256'][:12]}, {weights.get('licence') or 'licence unknown'}"
-        )
+        licence = weights.get("licence") or "licence unknown"
+        out.print(f"  weights: {weights['name']} {weights['sha256'][:12]}, {licence}")
     if text := non_commercial_text(non_commercial_behind([manifest])):
         out.print(f"  [yellow]non-commercial:[/yellow] {text}")
     if not complete and manifest.kind == "clips":
         missing = store.missing_shards(ref)
         out.print(
-            f"  {len(missing)} of {manifest.n_shards} shards are missing: `roboscape rerun {ref.stage}` makes them"
+            f"  {len(missing)} of {manifest.n_shards} shards are missing: "
+            f"`roboscape rerun {ref.stage}` makes them"
         )
     if manifest.kind == "result" and complete:
         print_result(ref, out)
@@ -89,10 +89,8 @@ def print_rows(rows: Rows, out: Console) -> None:
     out.print(table)
     out.print(f"{int(rows.ok.sum())} of {rows.n} clips; {len(rows.rejected)} left out")
     for reject in rows.rejected[:10]:
-        out.print(
-            f"  row {reject.row} {reject.clip_id}: {reject.reason} {reject.detail.partition(chr(10))[0]}",
-            markup=False,
-        )
+        detail = reject.detail.partition("\n")[0]
+        out.print(f"  row {reject.row} {reject.clip_id}: {reject.reason} {detail}", markup=False)
 
 
 def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> None:
@@ -134,7 +132,7 @@ def describe(array: Any) -> str:
 
 
 def write_picture(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """All frames of a video array side by side. Raises LookupError if the store holds no pictures."""
+    """All frames of a video side by side. Raises LookupError if the store holds no pictures."""
     from stages.drawing import pictures
 
     if "rgb" in arrays:
@@ -145,6 +143,6 @@ def write_picture(arrays: dict[str, np.ndarray], path: Path) -> None:
         )
     else:
         raise LookupError(
-            f"this store holds no pictures, only {sorted(arrays)}; use the stores 'clip' or 'depth'"
+            f"no pictures in this store, only {sorted(arrays)}; use a store of 'clip' or 'depth'"
         )
     path.write_bytes(pictures.png_bytes(np.concatenate(list(frames), axis=1)))

@@ -1,4 +1,4 @@
-"""What a run would make, and why: every key is known before anything runs."""
+"""`roboscape run --plan`: what would be made, and why; all keys are known before anything runs."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from storage.stores import cleanup, store
 from storage.stores.records import Manifest, StoreRef
 
 
-def print_plan(request: dict[str, Any], out: Console) -> None:
-    planner = planned(request)
-    known = cleanup.list_stores(Settings().stores)
+def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> None:
+    planner = planned(request, settings)
+    known = cleanup.list_stores(settings.stores)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "key", "would", "because"):
         table.add_column(column, overflow="fold")
     for name, (stage, inputs, ref) in planner.planned.items():
-        do, why = verdict(recipe(stage, inputs), inputs, ref, known)
-        table.add_row(name, ref.key, do, why)
+        action, reason = decide(recipe(stage, inputs), ref, known)
+        table.add_row(name, ref.key, action, reason)
     out.print(table)
     for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
         out.print(cost, style="dim", markup=False)
@@ -32,13 +32,12 @@ def print_plan(request: dict[str, Any], out: Console) -> None:
         out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 
 
-def verdict(
-    wanted: dict[str, Any], inputs: dict[str, StoreRef], ref: StoreRef, known: list[StoreRef]
-) -> tuple[str, str]:
+def decide(wanted: dict[str, Any], ref: StoreRef, known: list[StoreRef]) -> tuple[str, str]:
+    """What a run would do for this output, and the reason."""
     if store.is_complete(ref):
         return "[cyan]reuse[/cyan]", "complete"
     if ref in known:
-        return "[yellow]go on[/yellow]", "begun, not complete"
+        return "[yellow]resume[/yellow]", "begun, not complete"
     last = latest(ref.stage, known)
     return "[green]make[/green]", "never made" if last is None else difference(wanted, last)
 
@@ -55,7 +54,7 @@ def latest(stage: str, known: list[StoreRef]) -> Manifest | None:
 
 
 def difference(wanted: dict[str, Any], last: Manifest) -> str:
-    """In what the recipe differs from the newest version of the same stage."""
+    """How the recipe differs from that of the stage's newest version."""
     if wanted["version"] != last.version:
         return f"the stage's version is {wanted['version']}, was {last.version}"
     new, old = flatten(wanted["parameters"]), flatten(last.parameters)

@@ -1,6 +1,4 @@
-"""The embedded sample episodes, made with a progress bar: what `roboscape sample` and the demo do
-first.
-"""
+"""`roboscape sample`: simulated episodes, with a progress bar; `run demo` makes its own first."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +34,7 @@ def sample_config(
 
 
 def make(root: Path, config: "SampleConfig", workers: int, say: Callable[[str], None]) -> None:
-    """Makes what is missing of the sample below `root`."""
+    """Makes the sample's episodes that are not in `root` yet."""
     from simulation.dataset import make_sample
 
     with StageProgress("sample") as progress:

@@ -1,9 +1,9 @@
-"""Copies results of trainings into `model/weights`, halved.
+"""Copies trained weights into `model/weights`, in half precision.
 
-    python -m pipeline.cli.ship_weights                                    # of the newest `roboscape run pretrain`
-    python -m pipeline.cli.ship_weights vda-tiny spatracker-tiny           # of `roboscape train-annotator`
+    python -m pipeline.cli.ship_weights                            # after `roboscape run pretrain`
+    python -m pipeline.cli.ship_weights vda-tiny spatracker-tiny   # after `train-annotator`
 
-Run it after the training, in the same workspace.
+It takes the newest results of this workspace.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.results import open_result
 
 PRETRAINED = ("rgb_tokenizer", "depth_tokenizer", "world_model")
-# Name in `model/weights`: the stage that trains it, and its file.
+# Name in `model/weights` -> the stage that trains it, and the file of its result
 SOURCES = {
     "rgb_tokenizer": ("rgb_tokenizer", TOKENIZER_FILE),
     "depth_tokenizer": ("depth_tokenizer", TOKENIZER_FILE),
@@ -39,21 +39,23 @@ def main() -> None:
     names = parser.parse_args().names or PRETRAINED
     if unknown := [name for name in names if name not in SOURCES]:
         parser.error(f"no weights {unknown}; there are {list(SOURCES)}")
+    stores = Settings().stores
     for name in names:
         try:
-            print(ship(name, FOLDER))
+            print(ship(name, stores, FOLDER))
         except LookupError as error:
             parser.exit(
                 1, f"{name}: {error}\nTrain it first, in this workspace (ROBOSCAPE_HOME).\n"
             )
 
 
-def ship(name: str, folder: Path) -> str:
-    """Writes the newest result's weights there; returns a line that says what became of which.
-    LookupError: none.
+def ship(name: str, stores: str, folder: Path) -> str:
+    """Writes the newest result's weights to the folder, and returns a line that says so.
+
+    stores: their root. Raises LookupError if nothing was trained.
     """
     stage, file = SOURCES[name]
-    result = open_result(find(stage, Settings().stores))
+    result = open_result(find(stage, stores))
     target = folder / f"{name}.safetensors"
     digest = save_half(result.file(file), target)
     return f"{target} {target.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}, from {result.ref}"

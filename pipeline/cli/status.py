@@ -1,4 +1,4 @@
-"""`roboscape status`: what ran and what answers, read from the journals, without asking any server."""
+"""`roboscape status`: runs and services, read from the journals, without asking any server."""
 
 import json
 import time
@@ -23,13 +23,14 @@ SHOWN_RUNS = 5
 
 
 def print_status(settings: Settings, run: str | None, out: Console, as_json: bool = False) -> str:
-    """Prints the run and returns its state; "none" if nothing ran yet."""
+    """Prints the run and returns its state, or "none" if nothing ran yet."""
     known = journals(settings.runs)
     running = services.read_services(settings)
     if not known:
-        out.print_json(json.dumps({"runs": []})) if as_json else out.print(
-            "no run yet: `roboscape run demo` makes one"
-        )
+        if as_json:
+            out.print_json(json.dumps({"runs": []}))
+        else:
+            out.print("no run yet: `roboscape run demo` starts one")
         return "none"
     journal = find_journal(settings.runs, run)
     if as_json:
@@ -72,8 +73,7 @@ def stage_table(journal: Journal) -> Table:
         stage_state = "crashed" if entry.state == "running" and state == "crashed" else entry.state
         style = STYLES.get(stage_state, "dim")
         key = entry.uri[-16:]
-        note = escape(
-            entry.note.partition("\n")[0].removeprefix(f"{key} is ")
-        )  # which stands beside it
+        # A note such as "KEY is complete" stands in the same row as the key.
+        note = escape(entry.note.partition("\n")[0].removeprefix(f"{key} is "))
         table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", key, note)
     return table

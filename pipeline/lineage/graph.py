@@ -1,6 +1,4 @@
-"""From any store, checkpoint, metric or picture back to the episode files: read from the stores'
-manifests alone.
-"""
+"""From a store, checkpoint, metric or picture back to the episode files, by manifests alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,9 @@ class Node:
 
 
 def ancestry(ref: StoreRef) -> list[Node]:
-    """The version itself and everything upstream, inputs before what was made from them, each once.
+    """The version and everything upstream, each once, inputs before what was made from them.
 
-    Raises StoreError if a manifest on the way is missing.
+    Raises FileNotFoundError if a manifest on the way is missing.
     """
     order: dict[str, Node] = {}
 
@@ -42,10 +40,9 @@ def ancestry(ref: StoreRef) -> list[Node]:
 
 
 def find(key_or_path: str, root: str) -> StoreRef:
-    """The store named by a key (a prefix will do), `stage`, `stage/key`, its address, or any file
-    inside it.
+    """The store with this key or prefix, `stage`, `stage/key` or address, or with this file in it.
 
-    A bare stage name means its newest version. Raises LookupError saying what there is.
+    A bare stage name means its newest version. Raises LookupError, naming what there is.
     """
     path = Path(key_or_path).absolute()
     if path.exists():
@@ -71,11 +68,11 @@ def find(key_or_path: str, root: str) -> StoreRef:
             f"'{key_or_path}' is ambiguous: {', '.join(f'{r.stage}/{r.key}' for r in matching)}"
         )
     names = ", ".join(sorted({r.stage for r in known})) or "none yet"
-    raise LookupError(f"no store '{key_or_path}' below {root}. Stages with stores there: {names}")
+    raise LookupError(f"no store '{key_or_path}' in {root}. Stages with stores there: {names}")
 
 
 def source_of(nodes: list[Node]) -> str:
-    """The episode files at the root of the tree, in words."""
+    """The episode files that everything was made from, in words."""
     index = next((n for n in nodes if n.manifest.kind == "index"), None)
     if index is None:
         return "unknown: no index upstream"

@@ -1,9 +1,7 @@
-"""A page in the Prefect UI that follows a stage while it works: numbers, curves and pictures of a
-training.
+"""A page in the Prefect UI that is updated while a stage trains: numbers, curves and pictures.
 
-One artifact, brought up to date now and then; the version's lineage page takes its place when the
-stage is done. It shows what the stage has written so far, so it is there only where this process
-sees that folder.
+It is one artifact, of what the stage has written so far, so this process must see its folder. When
+the stage is done, its lineage page takes over.
 """
 
 import sys
@@ -19,7 +17,7 @@ EVERY_S = 30.0
 
 
 class LivePage:
-    """Call it often; it looks at the folder at most every `EVERY_S` seconds."""
+    """Updates the page when called, at most every `EVERY_S` seconds."""
 
     def __init__(self, stage: DatasetStage, folder: Path):
         self.stage, self.folder = stage, folder
@@ -34,20 +32,14 @@ class LivePage:
             live = self.stage.live_page(self.folder)
             if live is not None and live.text != self.last:
                 self.last = live.text
-                self.publish(
-                    "\n\n".join(
-                        [
-                            *(f"![{n}]({thumbnail(png)})" for n, png in live.pictures.items()),
-                            live.text,
-                        ]
-                    )
-                )
+                pictures = [f"![{n}]({thumbnail(png)})" for n, png in live.pictures.items()]
+                self.publish("\n\n".join([*pictures, live.text]))
         except Exception as error:  # a page must not end a training
             print(f"{self.stage.name}: no live page: {error}", file=sys.stderr)
             self.looked = float("inf")
 
     def publish(self, page: str) -> None:
-        """Where there is a task run to show it in."""
+        """Sends the page to Prefect, if a task run shows it."""
         from prefect.artifacts import create_markdown_artifact
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.actions import ArtifactUpdate

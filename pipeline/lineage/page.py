@@ -1,10 +1,8 @@
-"""The page of one data set version: an artifact in the Prefect UI with its whole lineage, and
-tables beside it.
+"""The page of one data set version in the Prefect UI: its whole lineage, as a markdown artifact.
 
-The self-hosted UI draws Mermaid graphs and embedded pictures in markdown artifacts, so one page
-holds: the graph of everything upstream with content keys (each node a link to that version's page),
-parameters, weights, code, counts kept and rejected, and thumbnails. It is published again when a
-stage is reused, so that every run has its lineage.
+It holds the graph of everything upstream (each node with its key and a link to its own page),
+parameters, weights, code, how many clips were kept and rejected, and thumbnails. Rejects and CSV
+files become table artifacts. A reused stage publishes its page again, so that every run has one.
 """
 
 import base64
@@ -20,6 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
+from stages.drawing.markdown import markdown_table
 from storage.files import open_files
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -27,8 +26,8 @@ from storage.stores.results import Result, open_result
 from storage.stores.rows import open_rows
 
 PICTURE_WIDTH = 880
-PICTURE_BYTES = 90_000  # an artifact sits in the server's database: keep the page under some 300 kB
-PICTURE_ASPECT = 0.75  # height over width at most: taller sheets would be shrunk beyond reading
+PICTURE_BYTES = 90_000  # artifacts are kept in the server's database: pages stay under 300 kB
+PICTURE_ASPECT = 0.75  # height over width; taller sheets are cropped, or nobody could read them
 PICTURES = 3
 TABLE_ROWS = 100
 COLOURS = {"Completed": "#2f9e6e", "Cached": "#8a97a8", "Reused": "#8a97a8"}
@@ -36,8 +35,9 @@ PREVIEW = "preview.png"
 
 
 def publish(ref: StoreRef, state: str, artifacts: dict[str, str]) -> str:
-    """Makes the version's page and tables; returns the page's id and notes it in `artifacts` (uri
-    -> id).
+    """Publishes the version's page and tables, and returns the page's id.
+
+    artifacts: uri -> id of the pages so far, for links; the new one is added.
     """
     result = None if store.read_manifest(ref).kind == "clips" else open_result(ref)
     page = markdown(ref, state, artifacts, result)
@@ -76,7 +76,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
 
 
 def stand_in_note(nodes: Sequence[Node]) -> list[str]:
-    """Says on every page downstream of a stand-in that it is one."""
+    """A note on every page downstream of labels that a stand-in made."""
     found = [n.manifest.attributes for n in nodes if n.manifest.attributes.get("stand_in_for")]
     return [
         f"> Labels made by the stand-in **{a['annotator']}**, not by {a['stand_in_for']}."
@@ -85,7 +85,7 @@ def stand_in_note(nodes: Sequence[Node]) -> list[str]:
 
 
 def licence_note(nodes: Sequence[Node]) -> list[str]:
-    """Says on every page downstream of weights that are not for commercial use that there are such."""
+    """A note on every page downstream of weights that are not for commercial use."""
     text = non_commercial_text(non_commercial_behind(node.manifest for node in nodes))
     return [f"> **Non-commercial**: {text}."] if text else []
 
@@ -113,21 +113,19 @@ def upstream_table(nodes: Sequence[Node], artifacts: Mapping[str, str]) -> str:
     for node in nodes[:-1]:
         page = artifacts.get(node.ref.uri)
         link = f"[page](../../artifacts/artifact/{page})" if page else ""
-        rows.append(
-            f"| {node.manifest.stage} | `{node.ref.key}` | {node.manifest.created} | {link} |"
-        )
-    return "\n".join(["## Made from", "| stage | key | made | |", "|---|---|---|---|", *rows])
+        rows.append((node.manifest.stage, f"`{node.ref.key}`", node.manifest.created, link))
+    return "## Made from\n" + markdown_table(("stage", "key", "made", ""), rows)
 
 
 def counts(ref: StoreRef) -> str:
-    """Clips kept and left out, by reason."""
+    """How many clips were kept, and how many left out for which reason."""
     seal = store.read_complete(ref)
     reasons = Counter((r.reason, r.kind) for r in open_rows(ref).rejected)
-    lines = [f"## Clips\n**{seal['made']}** kept, **{seal['rejected']}** left out"]
+    text = f"## Clips\n**{seal['made']}** kept, **{seal['rejected']}** left out"
     if reasons:
-        lines += ["| left out because | kind | clips |", "|---|---|---|"]
-        lines += [f"| {reason} | {kind} | {n} |" for (reason, kind), n in reasons.most_common()]
-    return lines[0] + ("\n\n" + "\n".join(lines[1:]) if reasons else "")
+        rows = [(reason, kind, n) for (reason, kind), n in reasons.most_common()]
+        text += "\n\n" + markdown_table(("left out because", "kind", "clips"), rows)
+    return text
 
 
 def numbers(values: Mapping[str, float]) -> str:
@@ -137,12 +135,11 @@ def numbers(values: Mapping[str, float]) -> str:
 def table(title: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
-    rows = [f"| {name} | {cell(value)} |" for name, value in values.items()]
-    return "\n".join([f"## {title}", "| | |", "|---|---|", *rows])
+    rows = [(name, shortened(str(value))) for name, value in values.items()]
+    return f"## {title}\n" + markdown_table(("", ""), rows)
 
 
-def cell(value: Any) -> str:
-    text = str(value).replace("|", "\\|").replace("\n", " ")
+def shortened(text: str) -> str:
     return text if len(text) < 200 else text[:197] + "..."
 
 
@@ -151,24 +148,17 @@ def attributes(node: Node) -> list[str]:
 
 
 def weights(nodes: Sequence[Node]) -> list[str]:
-    """Every weights file that anything upstream used: a licence binds what is made with it, too."""
+    """Weights files used anywhere upstream: a licence also binds what is made from the results."""
     used = [(n.manifest.stage, w) for n in nodes for w in n.manifest.weights]
     if not used:
         return []
-    rows = [
-        f"| {stage} | {w['name']} | `{w['sha256'][:16]}` | {licence_cell(w)} |" for stage, w in used
-    ]
-    return [
-        "\n".join(
-            ["## Weights", "| used by | file | SHA-256 | licence |", "|---|---|---|---|", *rows]
-        )
-    ]
+    rows = [(stage, w["name"], f"`{w['sha256'][:16]}`", licence_cell(w)) for stage, w in used]
+    return ["## Weights\n" + markdown_table(("used by", "file", "SHA-256", "licence"), rows)]
 
 
 def licence_cell(weights: Mapping[str, Any]) -> str:
-    return (weights.get("licence") or "?") + (
-        ", **non-commercial**" if non_commercial([weights]) else ""
-    )
+    limit = ", **non-commercial**" if non_commercial([weights]) else ""
+    return (weights.get("licence") or "?") + limit
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -182,7 +172,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def notes(result: Result | None) -> list[str]:
-    """Markdown that the stage itself wrote, its headings one level down."""
+    """Markdown files that the stage wrote, their headings one level lower."""
     if result is None:
         return []
     texts = [result.file(name).read_text() for name in sorted(result.files) if name.endswith(".md")]
@@ -195,18 +185,14 @@ def pictures(ref: StoreRef, result: Result | None) -> list[str]:
         files = open_files(ref.uri)
         found = {PREVIEW: files.read(PREVIEW)} if files.exists(PREVIEW) else {}
     else:
-        names = sorted(name for name in result.files if name.endswith(".png") and "/" not in name)[
-            :PICTURES
-        ]
-        found = {name: result.file(name).read_bytes() for name in names}
-    limit = PICTURES * PICTURE_BYTES // max(1, len(found))  # one alone may take the place of all
+        names = sorted(name for name in result.files if name.endswith(".png") and "/" not in name)
+        found = {name: result.file(name).read_bytes() for name in names[:PICTURES]}
+    limit = PICTURES * PICTURE_BYTES // max(1, len(found))  # fewer pictures may be larger
     return [f"![{name}]({thumbnail(data, limit)})" for name, data in found.items()]
 
 
 def thumbnail(png: bytes, limit: int = PICTURE_BYTES) -> str:
-    """A data URI of the picture's top, made smaller until it is under `limit` bytes; the store has
-    all of it.
-    """
+    """A data URI of the picture's top, shrunk to at most `limit` bytes; the store has all of it."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     image = image.crop((0, 0, image.width, min(image.height, round(PICTURE_ASPECT * image.width))))
     width = min(PICTURE_WIDTH, image.width)
@@ -242,7 +228,7 @@ def publish_rejects(ref: StoreRef, key: str) -> None:
 
 
 def publish_tables(result: Result, key: str) -> None:
-    """Every CSV that the stage left, as a table artifact; long ones evenly thinned."""
+    """Publishes each CSV file of the result as a table; of long ones, every n-th row."""
     for name in sorted(n for n in result.files if n.endswith(".csv") and "/" not in n):
         with result.file(name).open(newline="") as lines:
             rows: list[dict[str, Any]] = list(csv.DictReader(lines))

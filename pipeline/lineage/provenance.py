@@ -1,4 +1,4 @@
-"""Which code, which libraries, which weights: what a manifest says besides its parameters."""
+"""Code, libraries, weights and licences behind a store: what a manifest holds beside parameters."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from stages.base import Stage
 from storage.stores.records import Manifest
 from storage.weights.ref import WeightsRef, is_non_commercial
 
-# Attribute of a store: weights behind it, also those of stores long deleted
+# Attribute of a store: such weights behind it, also of stores that are deleted by now
 NON_COMMERCIAL = "non_commercial"
 LIBRARIES = ("torch", "numpy", "av", "opencv-python-headless", "zarr", "ray", "prefect", "mujoco")
 
@@ -52,7 +52,7 @@ def costs_of(stages: Iterable[Stage]) -> list[str]:
 
 
 def weights_of(stage: Any) -> list[dict[str, str]]:
-    """Name, digest and licence of every weights file named in a stage's fields, at any depth."""
+    """Name, digest and licence of every weights file in a stage's fields, at any depth."""
     found: list[dict[str, str]] = []
 
     def visit(value: Any) -> None:
@@ -70,16 +70,15 @@ def weights_of(stage: Any) -> list[dict[str, str]]:
 
 
 def non_commercial(weights: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Of these weights, listed as a manifest does, those whose licence forbids commercial use: name
-    -> licence.
+    """The weights whose licence forbids commercial use: name -> licence.
+
+    weights: as a manifest lists them.
     """
     return {w["name"]: w["licence"] for w in weights if is_non_commercial(w.get("licence") or "")}
 
 
 def non_commercial_behind(manifests: Iterable[Manifest]) -> dict[str, str]:
-    """The same for stores: what they used themselves, and what they say of the stores that they
-    were made from.
-    """
+    """The same for stores: of the weights that they used, and of those behind their inputs."""
     found: dict[str, str] = {}
     for manifest in manifests:
         found |= non_commercial(manifest.weights) | manifest.attributes.get(NON_COMMERCIAL, {})
@@ -87,7 +86,7 @@ def non_commercial_behind(manifests: Iterable[Manifest]) -> dict[str, str]:
 
 
 def non_commercial_text(found: Mapping[str, str]) -> str:
-    """What people read of it, everywhere in the same words; empty if nothing was found."""
+    """The note that people read; empty if nothing was found."""
     if not found:
         return ""
     files = ", ".join(f"{name} ({licence})" for name, licence in sorted(found.items()))
@@ -95,8 +94,6 @@ def non_commercial_text(found: Mapping[str, str]) -> str:
 
 
 def run_with(stage: Any) -> dict[str, str]:
-    """The fields that are no part of the key, such as the folder of the episodes: where it ran, for
-    people.
-    """
+    """The fields that are no part of the key, such as the folder of the episodes."""
     fields = [f for f in dataclasses.fields(stage) if not f.metadata.get("key", True)]
     return {f.name: str(getattr(stage, f.name)) for f in fields}

@@ -40,25 +40,28 @@ def plan(e: Experiment | AnnotatorTraining, root: str) -> Planner:
     return planner
 
 
-def planned(request: dict[str, Any]) -> Planner:
-    settings = Settings()
-    source = request.get("source") or str(
-        settings.sample(registry.sample_name(request["experiment"]))
-    )
-    e = registry.named(
-        request["experiment"], source, request.get("overrides") or {}, settings.weights
-    )
-    return plan(e, settings.stores)
+def experiment_of(request: dict[str, Any], settings: Settings) -> Experiment | AnnotatorTraining:
+    """The experiment that a run is asked for; without a source, on its own simulated episodes."""
+    name = request["experiment"]
+    source = request.get("source") or str(settings.sample(registry.sample_name(name)))
+    return registry.named(name, source, request.get("overrides") or {}, settings.weights)
 
 
-def stages_after(request: dict[str, Any], stage: str, and_after: bool) -> list[str]:
-    """The stage, and with `and_after` all that is made from it. Raises LookupError if there is no
-    such stage.
+def planned(request: dict[str, Any], settings: Settings) -> Planner:
+    return plan(experiment_of(request, settings), settings.stores)
+
+
+def stages_after(
+    request: dict[str, Any], settings: Settings, stage: str, and_after: bool
+) -> list[str]:
+    """The stage, and with `and_after` all that is made from it.
+
+    Raises LookupError if there is no such stage.
     """
-    there = planned(request)
+    there = planned(request, settings)
     if stage not in there.planned:
         raise LookupError(
-            f"no stage '{stage}' in experiment '{request['experiment']}'; the stages are: {', '.join(there.planned)}. "
-            "--run chooses a run of another one"
+            f"no stage '{stage}' in experiment '{request['experiment']}'; the stages are: "
+            f"{', '.join(there.planned)}. --run chooses a run of another experiment"
         )
     return there.after(stage) if and_after else [stage]

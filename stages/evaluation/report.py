@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model import metrics
+from stages.drawing.markdown import markdown_table
 from stages.evaluation.scores import (
     CAMERA,
     CEILING,
@@ -192,16 +193,14 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
         name for name in COLUMNS if name in found or (name == "lpips" and reference != PSEUDO_DEPTH)
     ]
     rows = dict.fromkeys((cell.region, cell.method) for cell in sorted(here, key=table_order))
-    lines = [
-        "| | " + " | ".join(COLUMNS[name][0] for name in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    lines = []
     for region, method in rows:
         label = f"{method}, {region}" if len({r for r, _ in rows}) > 1 else method
         values = [here.get(Cell(protocol, reference, region, method, name)) for name in columns]
         texts = [shown(name, value, setting) for name, value in zip(columns, values, strict=True)]
-        lines.append(f"| {label} | " + " | ".join(texts) + " |")
-    return [f"## {protocol.capitalize()}, against {in_words(reference, setting)}", "\n".join(lines)]
+        lines.append((label, *texts))
+    heading = f"## {protocol.capitalize()}, against {in_words(reference, setting)}"
+    return [heading, markdown_table(("", *(COLUMNS[name][0] for name in columns)), lines)]
 
 
 def shown(metric: str, value: float | None, setting: Setting) -> str:

@@ -2,11 +2,12 @@
 clips.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from model import metrics
+from stages.drawing.markdown import markdown_table
 from stages.drawing.pictures import Row, colour_depth, spread
 from stages.label_quality.contact_sheet import SheetClip, draw_thinned, label_rows
 from stages.label_quality.labels import Annotator
@@ -31,9 +32,9 @@ def report(
             f"- {role}: **{a.name}**"
             + (f", a stand-in for {a.stand_in_for}" if a.stand_in_for else "")
         )
-    lines += ["", "## Quality", "", *quality_table(quality), "", f"{flag_summary(quality)}.", ""]
+    lines += ["", "## Quality", "", quality_table(quality), "", f"{flag_summary(quality)}.", ""]
     if flagged := flagged_table(quality):
-        lines += [*flagged, ""]
+        lines += [flagged, ""]
     lines += ["## Against ground truth", ""]
     lines.append(f"{n_clips} clips looked at; {n_true} have exact ground truth beside them.")
     if n_true == 0:
@@ -45,67 +46,60 @@ def report(
             "A simulated depth sensor is ground truth plus a little noise: a real one is worse."
         )
     for table in (depth_table(means), track_table(means, annotators["keypoints"].name)):
-        lines += ["", *table] if table else []
+        lines += ["", table] if table else []
     return "\n".join([*lines, ""])
 
 
-def quality_table(quality: Rows) -> list[str]:
+def quality_table(quality: Rows) -> str:
     """Each measure over all clips of the store: its middle, its worst value and clip, its limit,
     clips beyond it.
     """
     rows = np.flatnonzero(quality.ok)
     limits, flags = read_manifest(quality.ref).parameters, quality.gather("flags", rows)
-    lines = [
-        "| measure | median | worst | in clip | limit | flagged |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines: list[Sequence[object]] = []
     for bit, measure in enumerate(MEASURES):
         values = quality.gather(measure.name, rows)
         if np.isnan(values).all():
-            lines.append(f"| {measure.name} | not measured | | | | |")
+            lines.append((measure.name, "not measured", "", "", "", ""))
             continue
         worst = measure.worst(values)
         numbers = (np.nanmedian(values), values[worst], limits[measure.limit])
         median, value, limit = (measure.text.format(float(number)) for number in numbers)
         n_flagged = int((flags >> bit & 1).sum())
         clip = f"`{quality.clip_ids[int(rows[worst])]}`"
-        lines.append(f"| {measure.name} | {median} | {value} | {clip} | {limit} | {n_flagged} |")
-    return lines
+        lines.append((measure.name, median, value, clip, limit, n_flagged))
+    return markdown_table(("measure", "median", "worst", "in clip", "limit", "flagged"), lines)
 
 
-def flagged_table(quality: Rows) -> list[str]:
-    """The flagged clips, those with most flags first."""
+def flagged_table(quality: Rows) -> str:
+    """The flagged clips, those with most flags first; empty if there are none."""
     rows = np.flatnonzero(quality.ok)
     flags = quality.gather("flags", rows)
     order = sorted(np.flatnonzero(flags), key=lambda i: -len(flag_names(int(flags[i]))))
-    lines = ["| row | flagged clip | because |", "|---|---|---|"] if order else []
-    for i in order[:FLAGGED_SHOWN]:
-        row = int(rows[i])
-        lines.append(
-            f"| {row} | `{quality.clip_ids[row]}` | {', '.join(flag_names(int(flags[i])))} |"
-        )
-    return lines
-
-
-def depth_table(means: Scores) -> list[str]:
-    if "abs_rel_aligned" not in means:
-        return []
-    lines = ["| depth | AbsRel | δ1 |", "|---|---|---|"]
-    if "abs_rel" in means:
-        lines.append(f"| as it is | {means['abs_rel']:.4f} | {means['delta1']:.2%} |")
-    lines.append(
-        f"| one scale and shift a clip | {means['abs_rel_aligned']:.4f} | {means['delta1_aligned']:.2%} |"
-    )
-    return lines
-
-
-def track_table(means: Scores, annotator: str) -> list[str]:
-    if "average_jaccard" not in means:
-        return []
     lines = [
-        "| keypoints | average Jaccard | position accuracy | occlusion accuracy |",
-        "|---|---|---|---|",
+        (row, f"`{quality.clip_ids[row]}`", ", ".join(flag_names(int(flags[i]))))
+        for i, row in ((i, int(rows[i])) for i in order[:FLAGGED_SHOWN])
     ]
+    return markdown_table(("row", "flagged clip", "because"), lines) if lines else ""
+
+
+def depth_table(means: Scores) -> str:
+    if "abs_rel_aligned" not in means:
+        return ""
+    ways = (("as it is", ""), ("one scale and shift a clip", "_aligned"))
+    lines = [
+        (label, f"{means['abs_rel' + suffix]:.4f}", f"{means['delta1' + suffix]:.2%}")
+        for label, suffix in ways
+        if "abs_rel" + suffix in means
+    ]
+    return markdown_table(("depth", "AbsRel", "δ1"), lines)
+
+
+def track_table(means: Scores, annotator: str) -> str:
+    """The scores of all and of moving points, and what they mean."""
+    if "average_jaccard" not in means:
+        return ""
+    rows = []
     names = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
     for label, suffix in (
         (f"{annotator}, all points", ""),
@@ -115,19 +109,18 @@ def track_table(means: Scores, annotator: str) -> list[str]:
     ):
         values = [means.get(f"{name}{suffix}") for name in names]
         if None not in values:
-            lines.append(
-                f"| {label} | "
-                + " | ".join(f"{100 * v:.1f}" for v in values if v is not None)
-                + " |"
-            )
+            rows.append((label, *(f"{100 * v:.1f}" for v in values if v is not None)))
+    columns = ("keypoints", "average Jaccard", "position accuracy", "occlusion accuracy")
+    lines = [markdown_table(columns, rows)]
     moving = f"{MOVING_PX:g} px of {metrics.TAPVID_SIDE}"
     lines += ["", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
     if "active_truly_moving" in means:
         found, share = means["active_points"], means["active_truly_moving"]
         lines.append(
-            f"Of {found:.0f} tracks a clip that training would take as active, {share:.0%} truly move."
+            f"Of {found:.0f} tracks a clip that training would take as active, "
+            f"{share:.0%} truly move."
         )
-    return lines
+    return "\n".join(lines)
 
 
 def draw_clip(

@@ -15,6 +15,7 @@ from model.training.checkpoint import save_model
 from model.training.device import pick_device
 from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.batches import fingerprint
+from stages.drawing.markdown import markdown_table
 from stages.tokenizer.images import READS, Source
 from stages.tokenizer.measure import (
     PICTURE_FILE,
@@ -103,12 +104,6 @@ class PublishedTokenizer(DatasetStage):
     def note(self, numbers: Mapping[str, float]) -> str:
         """A page in Markdown: what it is, and what it loses on these frames."""
         which = {"raw": "the raw weights", "ema": "the averaged weights"}[LAYOUTS[self.layout][1]]
-        lines = [
-            f"# {self.weights.name}, {which}, not trained here",
-            "",
-            "| held-out clips | |",
-            "|---|---|",
-        ]
-        return "\n".join(
-            [*lines, *(f"| {name} | {value:.4g} |" for name, value in numbers.items()), ""]
-        )
+        rows = [(name, f"{value:.4g}") for name, value in numbers.items()]
+        table = markdown_table(("held-out clips", ""), rows)
+        return f"# {self.weights.name}, {which}, not trained here\n\n{table}\n"

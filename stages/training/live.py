@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stages.base import LivePage
 from stages.drawing.loss_plot import plot_losses
+from stages.drawing.markdown import markdown_table
 from stages.training.mfu import THROUGHPUT_FILE
 from stages.training.run import LOG_FILE, ROLLOUTS, read_log
 
@@ -18,10 +19,11 @@ def live_page(folder: Path, title: str) -> LivePage | None:
     pictures = {"losses": plot_losses(log, f"{title}: step {log[-1]['step']}")}
     if rollouts := sorted((folder / ROLLOUTS).glob("*.png")):
         pictures["sample rollout"] = rollouts[-1].read_bytes()
-    lines = [f"# {title}: step {log[-1]['step']}", "", "| | now |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {value:.5g} |" for name, value in latest(log).items()]
+    rows = [(name.replace("_", " "), f"{value:.5g}") for name, value in latest(log).items()]
+    text = f"# {title}: step {log[-1]['step']}\n\n{markdown_table(('', 'now'), rows)}\n"
     throughput = folder / THROUGHPUT_FILE
-    text = "\n".join([*lines, ""]) + ("\n" + throughput.read_text() if throughput.exists() else "")
+    if throughput.exists():
+        text += "\n" + throughput.read_text()
     return LivePage(text=text, pictures=pictures)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from model.training.peak_flops import Peak
+from stages.drawing.markdown import markdown_table
 
 THROUGHPUT_FILE = "throughput.md"
 # Share of the steps, at the start, that a report leaves out: compilation and first touches
@@ -44,27 +45,22 @@ class Meter:
             else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         )
         workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
-        stated = []
+        operations = f"{self.flops_per_clip / 1e9:.4g} GFLOP a clip, forward and backward"
+        rows = [
+            ("step", f"{1000 * step:.4g} ms"),
+            ("clips a second", f"{rates['clips/s']:.4g}"),
+            ("tokens a second", f"{rates['tokens/s']:.4g}"),
+            ("operations", operations),
+            ("MFU", f"{rates['MFU']:.1%} of {workers} x {self.peak.flops / 1e9:.4g} GFLOP/s"),
+            ("measured rate", f"{self.peak.what}, in this run"),
+        ]
         if sheet := self.peak.data_sheet:
             share = rates["MFU"] * self.peak.flops / sheet
-            stated = [f"| MFU of the data sheet's {sheet / 1e12:.0f} TFLOP/s | {share:.1%} |"]
-        return "\n".join(
-            [
-                "# Throughput",
-                "",
-                f"Median of {len(kept)} steps, {workers}, {self.clips_per_step} clips a step; batches included, saving "
-                "and measuring not.",
-                "",
-                "| | |",
-                "|---|---|",
-                f"| step | {1000 * step:.4g} ms |",
-                f"| clips a second | {rates['clips/s']:.4g} |",
-                f"| tokens a second | {rates['tokens/s']:.4g} |",
-                f"| operations | {self.flops_per_clip / 1e9:.4g} GFLOP a clip, forward and backward |",
-                f"| MFU | {rates['MFU']:.1%} of {workers} x {self.peak.flops / 1e9:.4g} GFLOP/s |",
-                f"| measured rate | {self.peak.what}, in this run |",
-                *stated,
-                f"| most memory of the first worker | {memory / 1e9:.3g} GB{' of the GPU' if gpu else ''} |",
-                "",
-            ]
+            rows.append((f"MFU of the data sheet's {sheet / 1e12:.0f} TFLOP/s", f"{share:.1%}"))
+        of = " of the GPU" if gpu else ""
+        rows.append(("most memory of the first worker", f"{memory / 1e9:.3g} GB{of}"))
+        return (
+            f"# Throughput\n\nMedian of {len(kept)} steps, {workers}, {self.clips_per_step} clips "
+            "a step; batches included, saving and measuring not.\n\n"
+            f"{markdown_table(('', ''), rows)}\n"
         )

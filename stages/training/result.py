@@ -8,6 +8,7 @@ from torch import nn
 
 from model.training.checkpoint import read_header, save_model
 from stages.drawing.loss_plot import plot_losses
+from stages.drawing.markdown import markdown_table
 from stages.training.run import NOTE_FILE, PLOT_FILE, LogRow
 from storage.atomic import write_file
 from storage.stores.key import parameters
@@ -57,32 +58,33 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
     """
     card = start_card(start_from)
     before = f", after {card['steps_before']} steps elsewhere" if card["steps_before"] else ""
-    lines = [
+    sections = [
         f"# {title}",
-        "",
-        f"Started from **{card['started_from']}**{before}; trained {numbers['steps']:.0f} steps here.",
-        "",
+        f"Started from **{card['started_from']}**{before}; "
+        f"trained {numbers['steps']:.0f} steps here.",
     ]
-    counts = {name: count for name, count in numbers.items() if name.startswith("parameters")}
+    counts = {
+        name.removeprefix("parameters, "): f"{count:,.0f}"
+        for name, count in numbers.items()
+        if name.startswith("parameters")
+    }
     if counts:
         whole, *of_parts = counts.items()
-        lines += [f"| {whole[0]} | {whole[1]:,.0f} |", "|---|---|"]
-        lines += [
-            f"| {name.removeprefix('parameters, ')} | {count:,.0f} |" for name, count in of_parts
-        ]
-        lines.append("")
-    parts = [
-        name.removesuffix(", first steps") for name in numbers if name.endswith(", first steps")
+        sections.append(markdown_table(whole, of_parts))
+    if parts := named(numbers, ", first steps"):
+        rows = [(p, *pair(numbers, f"{p}, first steps", f"{p}, last steps")) for p in parts]
+        sections.append(markdown_table(("in training", "first steps", "last steps"), rows))
+    rows = [
+        (name.removeprefix("val/"), *pair(numbers, f"{name}, before", f"{name}, after"))
+        for name in named(numbers, ", before")
     ]
-    if parts:
-        lines += ["| in training | first steps | last steps |", "|---|---|---|"]
-        lines += [
-            f"| {p} | {numbers[f'{p}, first steps']:.4g} | {numbers[f'{p}, last steps']:.4g} |"
-            for p in parts
-        ]
-        lines.append("")
-    lines += ["| on held-out clips | before | after |", "|---|---|---|"]
-    for name in (name.removesuffix(", before") for name in numbers if name.endswith(", before")):
-        old, new = numbers[f"{name}, before"], numbers[f"{name}, after"]
-        lines.append(f"| {name.removeprefix('val/')} | {old:.4g} | {new:.4g} |")
-    return "\n".join([*lines, ""])
+    sections.append(markdown_table(("on held-out clips", "before", "after"), rows))
+    return "\n\n".join(sections) + "\n"
+
+
+def named(numbers: Mapping[str, float], suffix: str) -> list[str]:
+    return [name.removesuffix(suffix) for name in numbers if name.endswith(suffix)]
+
+
+def pair(numbers: Mapping[str, float], before: str, after: str) -> tuple[str, str]:
+    return f"{numbers[before]:.4g}", f"{numbers[after]:.4g}"

@@ -59,7 +59,7 @@ def test_a_verdict_needs_a_quiet_machine(quiet, monkeypatch):
 def test_tables_are_markdown():
     assert (
         table("T", [{"a": 1, "b": "x"}, {"a": 2}])
-        == "\n## T\n\n| a | b |\n| --- | --- |\n| 1 | x |\n| 2 |  |"
+        == "\n## T\n\n| a | b |\n|---|---|\n| 1 | x |\n| 2 |  |"
     )
 
 

@@ -23,7 +23,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     apply_environment(settings)
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", address="local",
-             runtime_env={"env_vars": {"PYTHONPATH": str(SUPPORT)}})  # fmt: skip
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        address="local", runtime_env={"env_vars": {"PYTHONPATH": str(SUPPORT)}},
+    )  # fmt: skip
     yield
     ray.shutdown()

@@ -1,6 +1,4 @@
-"""The command as a user types it: sample episodes to evaluation, then again, in part, and
-interrupted.
-"""
+"""The command as a user types it: the whole path, then again, in part, and interrupted."""
 
 import json
 import os
@@ -19,14 +17,14 @@ from pipeline.settings import Settings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROBOSCAPE = str(Path(sys.executable).with_name("roboscape"))
 STAGES = [
-    "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer", "depth_tokenizer",
-    "rgb_tokens", "depth_tokens", "world_model", "evaluation",
+    "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer",
+    "depth_tokenizer", "rgb_tokens", "depth_tokens", "world_model", "evaluation",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A workspace with services of its own; the environment of a user who works in it."""
+    """The environment of a user in a workspace with its own services."""
     folder = tmp_path_factory.mktemp("workspace")
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAY_", "ROBOSCAPE_"))
@@ -75,7 +73,7 @@ def test_the_same_again_makes_nothing(home: dict[str, str]):
     assert states(home) == dict.fromkeys(STAGES, "cached")
 
 
-def test_a_plan_says_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):
+def test_a_plan_shows_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):
     lines = call(home, "run", "smoke", "--plan", "--set", "keypoints.grid=8").splitlines()
     verdicts = {
         line.split()[0]: line for line in lines if line.partition(" ")[0] in STAGES
@@ -112,7 +110,7 @@ def test_one_stage_is_rerun_alone(home: dict[str, str]):
     assert states(home) == dict.fromkeys(STAGES, "cached") | {"keypoints": "completed"}
 
 
-def test_ctrl_c_stops_cleanly_and_the_next_run_goes_on(home: dict[str, str]):
+def test_ctrl_c_stops_cleanly_and_the_next_run_resumes(home: dict[str, str]):
     run = subprocess.Popen(
         [ROBOSCAPE, "run", "smoke", "--set", "world_model.training.steps=100000"],
         env=home, stderr=subprocess.PIPE, text=True,
@@ -164,7 +162,7 @@ def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
     )
 
 
-def test_services_are_known_and_end(home: dict[str, str]):
+def test_services_are_listed_and_stopped(home: dict[str, str]):
     settings = Settings(home=Path(home["ROBOSCAPE_HOME"]), backend="serial")
     assert "prefect" in services.read_services(settings)
     call(home, "down")

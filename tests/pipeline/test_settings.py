@@ -1,6 +1,4 @@
-"""Where services are: what the user's environment names wins, and what we put there ourselves is
-not taken for that.
-"""
+"""Settings: what the user's environment names wins; what we set there ourselves does not count."""
 
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from pipeline.settings import OWN_API, Settings, apply_environment, quiet_enviro
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (*quiet_environment(Settings(home=tmp_path)), "PREFECT_API_URL", OWN_API):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever the test sets
+        monkeypatch.setenv(name, "")  # so that it is restored, whatever the test sets
         monkeypatch.delenv(name)
 
 
-def test_an_address_of_our_own_making_is_no_external_server(tmp_path: Path):
+def test_the_address_that_we_set_is_no_external_server(tmp_path: Path):
     apply_environment(Settings(home=tmp_path / "a", prefect_port=4301))
     other = Settings(home=tmp_path / "b", prefect_port=4302)
     assert other.external_prefect is None and other.api_url == "http://127.0.0.1:4302/api"
@@ -33,3 +31,37 @@ def test_a_server_named_by_the_user_is_external_for_every_workspace(
         apply_environment(settings)
         assert settings.external_prefect == settings.api_url == "https://prefect.lab.example/api"
         assert settings.ui_url == "https://prefect.lab.example/v2"
+
+
+def test_the_environment_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("STORES", "WEIGHTS"):
+        monkeypatch.setenv(f"ROBOSCAPE_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.lab.example/api")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    settings = Settings(home=tmp_path)
+    for name in ("ROBOSCAPE_STORES", "ROBOSCAPE_WEIGHTS", "PREFECT_API_URL", "RAY_ADDRESS"):
+        monkeypatch.delenv(name)
+    assert (settings.stores, settings.weights) == (
+        str(tmp_path / "stores"),
+        tmp_path / "weights",
+    )
+    assert settings.api_url == "https://prefect.lab.example/api"
+    assert settings.external_ray == "10.0.0.1:6379"
+    assert (Settings(home=tmp_path).stores, Settings(home=tmp_path).external_ray) == (
+        str(tmp_path),
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ROBOSCAPE_STALL_S", "soon", "ROBOSCAPE_STALL_S=soon: expected a number, such as 3600"),
+        ("ROBOSCAPE_PREFECT_PORT", "http", "ROBOSCAPE_PREFECT_PORT=http: expected a number"),
+        ("ROBOSCAPE_BACKEND", "dask", "backend 'dask': expected 'ray' or 'serial', from --backend"),
+    ],
+)
+def test_a_wrong_variable_is_named(name, value, message, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        Settings()

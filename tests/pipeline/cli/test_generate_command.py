@@ -1,6 +1,4 @@
-"""`roboscape generate`: everything is found from the checkpoint, no service runs, and mistakes are
-explained.
-"""
+"""`roboscape generate`: it finds all it needs from the checkpoint, and needs no service."""
 
 import json
 import shutil
@@ -15,7 +13,8 @@ from small_stores import opened
 from small_world import World, add_world_model, make_world
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, USAGE, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED, USAGE
 from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.results import open_result
 
@@ -27,9 +26,7 @@ def world(tmp_path_factory) -> World:
 
 @pytest.fixture
 def generate(world, tmp_path, monkeypatch):
-    """Runs the command in the world's workspace; returns its exit code and what it said, on one
-    line.
-    """
+    """Runs the command in the world's workspace; returns its exit code and output, as one line."""
     monkeypatch.setenv("ROBOSCAPE_HOME", str(world.root))
 
     def run(*arguments: str) -> tuple[int, str]:
@@ -69,7 +66,8 @@ def test_no_service_is_needed(world, tmp_path):
     """Neither Prefect nor Ray is even imported."""
     code = (
         "import sys; from pipeline.cli.app import app\n"
-        f"try: app(['generate', 'world_model', '2', '--frames', '3', '--out', {str(tmp_path)!r}, '--device', 'cpu'])\n"
+        "try: app(['generate', 'world_model', '2', '--frames', '3', '--device', 'cpu', '--out',"
+        f" {str(tmp_path)!r}])\n"
         "except SystemExit as exit: assert not exit.code, exit.code\n"
         "assert not {'ray', 'prefect'} & set(sys.modules)"
     )
@@ -98,9 +96,7 @@ def test_a_checkpoint_has_many_names(generate, world, tmp_path):
 
 
 def test_another_request_never_overwrites_a_video(world, tmp_path, monkeypatch):
-    """Without --out: a folder for each checkpoint, clip, actions, number of frames, sampling and
-    seed.
-    """
+    """Without --out, checkpoint, clip, actions, frames, sampling and seed decide the folder."""
     home = world.root / "generated"
     monkeypatch.setenv("ROBOSCAPE_HOME", str(world.root))
     own = opened({"clip": world.rows["clip"]})["clip"].read(["actions"], 1)["actions"]
@@ -118,7 +114,7 @@ def test_another_request_never_overwrites_a_video(world, tmp_path, monkeypatch):
         )
         assert found.exit_code == 0, found.output
     names = sorted(path.name for path in home.iterdir())
-    assert len(names) == len(requests), "the last two requests are made before"
+    assert len(names) == len(requests), "the last two requests repeat earlier ones"
     rows = [name.split("-")[2] for name in names]
     assert rows == ["row1"] * (len(requests) - 1) + ["row2"]
     assert all(
@@ -126,7 +122,7 @@ def test_another_request_never_overwrites_a_video(world, tmp_path, monkeypatch):
     )
 
 
-def test_actions_of_ones_own(generate, world, tmp_path):
+def test_own_actions(generate, world, tmp_path):
     own = opened({"clip": world.rows["clip"]})["clip"].read(["actions"], 1)["actions"]
     np.save(tmp_path / "actions.npy", own[:6])
     code, said = generate("world_model", "1", "--actions", str(tmp_path / "actions.npy"))
@@ -142,7 +138,7 @@ def test_actions_of_ones_own(generate, world, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nonsense", "1"], USAGE, "no store 'nonsense' below"),
+        (["nonsense", "1"], USAGE, "no store 'nonsense' in"),
         (
             ["rgb_tokenizer", "1"],
             USAGE,
@@ -166,7 +162,7 @@ def test_mistakes_are_explained(generate, arguments, code, message):
 
 
 def test_stores_that_are_gone_are_named(generate, world, tmp_path):
-    """As for shipped weights, whose episodes were never here."""
+    """As with shipped weights, whose episodes are on another machine."""
     ref = add_world_model(
         tmp_path, world.results, depth_branch=True, data={"discover": "discover/0123456789abcdef"}
     )

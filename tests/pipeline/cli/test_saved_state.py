@@ -33,19 +33,19 @@ def stores(root: Path) -> Stores:
 
 @pytest.fixture
 def stopped(root: Path, stores: Stores, request: pytest.FixtureRequest) -> StoreRef:
-    """Ended in step 5, of which the states of steps 2 and 4 are left."""
+    """Killed in step 5, with saved states of steps 2 and 4."""
     ref = new_result(root, STAGE.name, [request.node.name])
     with pytest.raises(Killed):
         attempt(STAGE, ref, stores, kill_at(4))
     return ref
 
 
-def test_the_newest_state_becomes_a_checkpoint_that_training_goes_on_from(
+def test_the_newest_state_becomes_a_checkpoint_that_training_can_start_from(
     stopped, root, stores, tmp_path
 ):
     file = tmp_path / "now.safetensors"
     half_written = working_folder(stopped) / STATES / f"step-00000006{PARTIAL}"
-    half_written.mkdir()  # as by a training that runs meanwhile
+    half_written.mkdir()  # as by a training that still runs
     assert (
         write_checkpoint(stopped.key, file, str(root), best=False)
         == f"{file}: step 4 of 5, {stopped}"
@@ -60,7 +60,7 @@ def test_the_newest_state_becomes_a_checkpoint_that_training_goes_on_from(
     assert config == STAGE.model
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
-    # As when it had been left alone, what generation and another training read is there.
+    # All that generation and another training read is there, as in the finished checkpoint.
     finished = train_stage(root, STAGE, stores, run="whole")
     card = read_header(file)["card"]
     whole = read_header(finished.file("world_model.safetensors"))["card"]
@@ -84,15 +84,15 @@ def test_the_best_state_is_the_one_with_the_least_held_out_loss(stopped, root, t
     assert chosen["metric"] == min(states.values()) and states[chosen["step"]] == chosen["metric"]
 
 
-def test_what_is_no_unfinished_training_is_told_apart(root, stores, tmp_path):
+def test_what_is_no_unfinished_training_is_refused(root, stores, tmp_path):
     done = train_stage(root, STAGE, stores, run="done").ref
-    with pytest.raises(LookupError, match="is complete: its checkpoint is a file of it"):
+    with pytest.raises(LookupError, match="is complete and has its checkpoint"):
         write_checkpoint(done.key, tmp_path / "x.safetensors", str(root), best=False)
     fresh = new_result(root, STAGE.name, ["never begun"])
-    with pytest.raises(LookupError, match="holds no training of a world model that has begun"):
+    with pytest.raises(LookupError, match="has no world model in training on this machine"):
         write_checkpoint(fresh.key, tmp_path / "x.safetensors", str(root), best=False)
     with pytest.raises(Killed):
         attempt(STAGE, fresh, stores, kill_at(1))
-    with pytest.raises(LookupError, match=r"no saved state is there \(watch\.save_every\) yet"):
+    with pytest.raises(LookupError, match=r"has no saved state \(watch\.save_every\) yet"):
         write_checkpoint(fresh.key, tmp_path / "x.safetensors", str(root), best=False)
     assert not (tmp_path / "x.safetensors").exists()

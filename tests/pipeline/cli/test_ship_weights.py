@@ -1,4 +1,4 @@
-"""What a training leaves becomes a shipped file, and an experiment is built with it."""
+"""The result of a training becomes a shipped file, and an experiment is built with it."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ LIMIT_MB = 12
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of the package's own folder of weights, with what is shipped so far."""
+    """Takes the place of the package's folder of weights, with the files shipped so far."""
     made = tmp_path / "weights"
     made.mkdir()
     for path in weights.FOLDER.glob("*.safetensors"):
@@ -36,9 +36,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.nn.Module]:
-    """A workspace in which both annotators have been trained; their networks by name."""
-    monkeypatch.setenv("ROBOSCAPE_HOME", str(tmp_path))
+def trained(tmp_path: Path) -> dict[str, torch.nn.Module]:
+    """Stores in `tmp_path` in which both annotators have been trained; their networks by name."""
     torch.manual_seed(0)
     networks = {
         "vda-tiny": VideoDepth(annotator_training.DEPTH_MODEL),
@@ -64,9 +63,9 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.
 
 
 def test_shipped_weights_are_the_trained_ones_halved(
-    folder: Path, trained: dict[str, torch.nn.Module]
+    tmp_path: Path, folder: Path, trained: dict[str, torch.nn.Module]
 ):
-    line = ship_weights.ship("vda-tiny", folder)
+    line = ship_weights.ship("vda-tiny", str(tmp_path), folder)
     assert re.search(
         r"vda-tiny\.safetensors [\d.]+ MB, SHA-256 [0-9a-f]{64}, from .*depth_annotator", line
     )
@@ -81,10 +80,10 @@ def test_shipped_weights_are_the_trained_ones_halved(
 
 
 def test_the_demo_takes_the_annotators_that_are_shipped(
-    folder: Path, trained: dict[str, torch.nn.Module], tree: Path
+    tmp_path: Path, folder: Path, trained: dict[str, torch.nn.Module], tree: Path
 ):
     for name in annotator_training.NAMES:
-        ship_weights.ship(name, folder)
+        ship_weights.ship(name, str(tmp_path), folder)
     names = dict(
         zip(("depth.annotator", "keypoints.annotator"), annotator_training.NAMES, strict=True)
     )

@@ -12,7 +12,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import tqdm
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, USAGE, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED, USAGE
 from storage.weights.catalogue import PUBLISHED, PublishedWeights, find_published
 from storage.weights.folder import read_records
 
@@ -149,7 +150,7 @@ def test_after_an_interruption_the_same_command_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(tqdm, "update", interrupt)
         output = roboscape("weights", "fetch", "magvit2-tencent", code=130)
-    assert "the same command" in output
+    assert "the same command resumes" in output
     assert (folder / f"{TENCENT.file}.part").stat().st_size == 5_000
     roboscape("weights", "fetch", "magvit2-tencent")
     assert hub.ranges_asked() == [None, "bytes=5000-"]

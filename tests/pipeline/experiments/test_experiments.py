@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.app import FAILED, app
+from pipeline.cli.app import app
+from pipeline.cli.console import FAILED
 from storage.weights.catalogue import find_published
 
 

@@ -1,6 +1,4 @@
-"""Weights that are not for commercial use are named on every page, tree and manifest downstream,
-and nowhere else.
-"""
+"""Non-commercial weights are named on every page, tree and manifest downstream, nowhere else."""
 
 import io
 from dataclasses import dataclass
@@ -22,12 +20,15 @@ from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.weights.ref import WeightsRef
 
-TEXT = "made with spatracker (CC-BY-NC-4.0): treat it, and what is made from it, as not for commercial use"
+TEXT = (
+    "made with spatracker (CC-BY-NC-4.0): treat it, and what is made from it, as not for "
+    "commercial use"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels(Brightness):
-    """Labels made with two files of others."""
+    """Labels made with two third-party weights files."""
 
     tracker: WeightsRef
     encoder: WeightsRef
@@ -47,7 +48,7 @@ def labels(tmp_path: Path) -> Labels:
 
 @pytest.fixture
 def made(machinery: Machinery, labels: Labels) -> dict[str, StoreRef]:
-    """Clips, labels made from them with the weights, and a result made from the labels without any."""
+    """Clips, labels made from them with the weights, and a result made from the labels alone."""
     upstream = machinery.upstream()
     machinery.run(labels, upstream)
     depth = {"depth": output_ref(labels, upstream, machinery.root)}

@@ -1,4 +1,4 @@
-"""Every store leads back to the episode files, by any of the names that a person has at hand."""
+"""Every store leads back to the episode files, and is found by any of its names."""
 
 import io
 from pathlib import Path

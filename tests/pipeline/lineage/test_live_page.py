@@ -1,3 +1,5 @@
+"""The page of a training in progress: when it is updated, and for which stages there is one."""
+
 import io
 import time
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def published(monkeypatch) -> list[str]:
     return pages
 
 
-def test_it_looks_now_and_then_and_publishes_what_is_new(clock, published, tmp_path):
+def test_it_looks_every_30_seconds_and_publishes_what_is_new(clock, published, tmp_path):
     looks: list[Path] = []
 
     def look(folder: Path) -> Shown | None:
@@ -78,7 +80,7 @@ def test_a_page_that_cannot_be_made_does_not_end_the_stage(clock, published, tmp
     for _ in range(3):
         clock.s += module.EVERY_S
         page()
-    assert capsys.readouterr().err == "world_model: no live page: no such disk\n", "said once"
+    assert capsys.readouterr().err == "world_model: no live page: no such disk\n", "printed once"
 
 
 def test_a_stage_that_shows_nothing_publishes_nothing(clock, published, tmp_path):

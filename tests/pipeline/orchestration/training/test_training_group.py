@@ -29,6 +29,7 @@ from pipeline.orchestration.training import ray_train as ray_training
 from pipeline.orchestration.training.errors import WorkerDied
 from pipeline.orchestration.training.group import pass_on, run_group
 from pipeline.orchestration.training.retries import last_saved, working_folder
+from pipeline.settings import Settings
 from stages.base import Resources
 from stages.training.run import STATES, RunConfig
 from stages.world_model.torchrun import TrainingSpec
@@ -329,17 +330,19 @@ def test_a_spec_for_torchrun_names_the_stores_and_makes_the_result_ready(
     out = output_ref(stage, inputs, str(root))
     planned = {"world_model": (stage, inputs, out)}
     monkeypatch.setattr(
-        "pipeline.orchestration.plan.planned", lambda request: SimpleNamespace(planned=planned)
+        "pipeline.cli.train_spec.planned",
+        lambda request, settings: SimpleNamespace(planned=planned),
     )
-    spec = write_spec({}, tmp_path / "training.json")
+    settings = Settings(home=tmp_path)
+    spec = write_spec({}, settings, tmp_path / "training.json")
     assert TrainingSpec.from_json((tmp_path / "training.json").read_text()) == spec
     assert (spec.inputs, spec.out) == (inputs, out)
     assert store.read_manifest(out).parameters["clips_per_batch"] == stage.clips_per_batch
     unmade = inputs | {"clip": StoreRef.at(str(root), "clip", "0123456789abcdef")}
     planned["world_model"] = (stage, unmade, out)
     with pytest.raises(StageFailed, match="needs clip/0123456789abcdef, not complete"):
-        write_spec({}, tmp_path / "other.json")
+        write_spec({}, settings, tmp_path / "other.json")
     del planned["world_model"]
     with pytest.raises(LookupError, match="experiment 'vda-tiny' trains no world model"):
-        write_spec({"experiment": "vda-tiny"}, tmp_path / "other.json")
+        write_spec({"experiment": "vda-tiny"}, settings, tmp_path / "other.json")
     assert not (tmp_path / "other.json").exists()

@@ -1,0 +1,117 @@
+"""Runs: start one, run a stage of it again, see where it stands."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import FAILED, failures_explained, out
+from pipeline.cli.options import Backend, Set, Source, make_request
+
+
+@failures_explained()
+def run(
+    context: typer.Context,
+    experiment: Annotated[
+        str, typer.Argument(help="A named configuration: see `roboscape experiments`.")
+    ] = "demo",
+    source: Source = None,
+    set_: Set = [],  # noqa: B006  (typer copies it)
+    backend: Backend = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make every stage again, also complete ones.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show what would be made, and why.")
+    ] = False,
+    max_error_share: Annotated[
+        float, typer.Option(help="Share of a stage's clips that may raise an error.")
+    ] = 0.01,
+) -> None:
+    """Run an experiment, from raw episodes to the evaluation.
+
+    Complete stages are reused, and a stage that was interrupted resumes.
+
+    [bold]Examples[/bold]
+    roboscape run demo
+    roboscape run paper --source /data/AgiBotWorld-Beta
+    roboscape run demo --set world_model.training.steps=500 --plan
+    """
+    request = make_request(experiment, source, set_, backend, max_error_share=max_error_share)
+    if plan:
+        from pipeline.cli.plan import print_plan
+
+        print_plan(request, context.obj, out)
+        return
+    from pipeline.cli.run import drive
+
+    drive(request | {"force": force}, context.obj, out)
+
+
+@failures_explained()
+def rerun(
+    context: typer.Context,
+    stage: Annotated[str, typer.Argument(help="Name of the stage: depth, world_model, ...")],
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ID", help="Run id or unique prefix. Default: the latest."),
+    ] = None,
+    and_after: Annotated[
+        bool, typer.Option("--and-after", help="Also the stages made from it.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it again, even if it is complete.")
+    ] = False,
+    backend: Backend = None,
+) -> None:
+    """Run one stage of an earlier run again.
+
+    Only what is missing in it is made, and nothing before it. Experiment,
+    episodes and parameters are those of the earlier run.
+
+    [bold]Examples[/bold]
+    roboscape rerun depth
+    roboscape rerun depth --and-after
+    roboscape rerun world_model --run 20250131-1 --force
+    """
+    from pipeline.cli.run import drive
+    from pipeline.orchestration.journal import find_journal
+    from pipeline.orchestration.plan import stages_after
+
+    request = find_journal(context.obj.runs, run).request
+    stages = stages_after(request, context.obj, stage, and_after)
+    changes = {"stages": stages, "force": force} | ({"backend": backend} if backend else {})
+    drive(request | changes, context.obj, out)
+
+
+@failures_explained()
+def status(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(help="Run id or unique prefix. Default: the latest.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Show a run's stages, earlier runs, and the services.
+
+    No server is asked. Exit code 1 if the run failed or crashed.
+
+    [bold]Examples[/bold]
+    roboscape status
+    roboscape status 20250131-1 --json
+    """
+    from pipeline.cli.status import print_status
+
+    if print_status(context.obj, run, out, as_json) in ("failed", "crashed"):
+        raise SystemExit(FAILED)
+
+
+def experiments() -> None:
+    """List the named experiments.
+
+    [bold]Example[/bold]
+    roboscape experiments
+    """
+    from pipeline.experiments.registry import descriptions
+
+    for name, text in descriptions().items():
+        out.print(f"[bold]{name:<19}[/bold] {text}")
