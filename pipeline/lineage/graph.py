@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from storage.files import open_files
 from storage.stores import cleanup, store
-from storage.stores.records import Manifest, StoreRef
+from storage.stores.records import STORES, Manifest, StoreRef
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ def located(uri: str, root: str) -> StoreRef:
 
 def newest_complete(root: str, stage: str) -> list[Manifest]:
     """Of the stage's complete versions, the newest first."""
-    refs = [ref for ref in cleanup.list_stores(root) if ref.stage == stage]
+    keys = open_files(root).list(f"{STORES}/{stage}")
+    refs = [StoreRef.at(root, stage, key) for key in keys]
     manifests = [store.read_manifest(ref) for ref in refs if store.is_complete(ref)]
     return sorted(manifests, key=made, reverse=True)
 
