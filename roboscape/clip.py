@@ -1,6 +1,7 @@
 """One clip: frames, actions and states, and the labels that belong to it, read when asked for."""
 
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,8 @@ class Clip:
         t, h, w, _ = self._stores.clip.spec("rgb").shape
         about.append(f"{t} frames of {h} x {w} px at {self.rate_hz:g} Hz")
         said = self.text if {"texts", "task_name"} <= self.about.keys() else ""
-        return f"<Clip {self.clip_id}: {', '.join(about)}{f'; {said!r}' if said else ''}>"
+        about += [repr(shorten(said, 60, placeholder=" ..."))] if said else []
+        return f"<Clip {self.clip_id}: {', '.join(about)}>"
 
     def _repr_png_(self) -> bytes | None:
         from stages.drawing.pictures import png_bytes

@@ -59,13 +59,13 @@ class Clips:
         return len(self._rows)
 
     @overload
-    def __getitem__(self, which: int | str) -> Clip: ...
+    def __getitem__(self, which: int | np.integer | str) -> Clip: ...
 
     @overload
     def __getitem__(self, which: slice | Sequence[int] | np.ndarray) -> "Clips": ...
 
     def __getitem__(
-        self, which: "int | str | slice | Sequence[int] | np.ndarray"
+        self, which: "int | np.integer | str | slice | Sequence[int] | np.ndarray"
     ) -> "Clip | Clips":
         """One clip by place or clip id; some by a slice, places, or a mask of this length.
 
@@ -113,8 +113,8 @@ class Clips:
         """A map-style PyTorch dataset of those clips that have all these arrays.
 
         arrays: names as in `Clip`, or `discover/COLUMN` for a column of the index, such as
-        `discover/clip_id`. An item is a dict of them: tensors, and text as str. It can be pickled,
-        and read by several workers of a DataLoader.
+        `discover/clip_id`. An item is a dict of them: tensors, and text as str. Several workers of
+        a DataLoader can read it; from a bucket with `multiprocessing_context="spawn"`.
         split: train, val or test; all if None. drop_flagged: without clips whose labels have a
         flag, as `world_model.drop_flagged` on the command line.
         Raises LookupError for an array that no store has, ValueError if no clip is left.

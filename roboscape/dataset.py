@@ -1,5 +1,6 @@
 """Clips for PyTorch: a map-style dataset over the stores."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class ClipDataset(Dataset):
             if -1 in spec.shape:
                 raise ValueError(f"{name}: its lists differ in length, so they make no batch")
             ok &= stores.rows(role).ok[rows]
-        self._rows = rows[ok]
+        self._rows, self._process = rows[ok], os.getpid()
         if len(self._rows) == 0:
             raise ValueError(
                 f"{stores.clip.ref}: none of these {len(rows)} clips has {', '.join(arrays)}; "
@@ -41,8 +42,16 @@ class ClipDataset(Dataset):
     def __getitem__(self, i: int) -> dict[str, Any]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"{len(self)} clips, none at {i}")
+        if "://" in self._stores.root and self._process != os.getpid():
+            raise RuntimeError(
+                f"{self._stores.root} cannot be read in a forked process: give the DataLoader "
+                "multiprocessing_context='spawn'"
+            )
         row = self._rows[np.array([i])]
         return {name: _item(gather(self._stores, name, row)) for name in self._arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _process=os.getpid())
 
     def __repr__(self) -> str:
         specs = [(name, place(self._stores, name)[1]) for name in self._arrays]

@@ -7,16 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.lineage.graph import Node, ancestry, descendants, located, read_node, source_of
+from pipeline.lineage.graph import Node, ancestry, descendants, read_node, source_of
 from storage.stores.records import StoreRef
 
 
 class Lineage:
     """One store in the graph of all, from `Workspace.lineage`; its text is the tree behind it."""
 
-    def __init__(self, ref: StoreRef, root: str):
-        self._ref, self._root = ref, root
-        self._node = read_node(ref)
+    def __init__(self, ref: StoreRef):
+        self._ref, self._node = ref, read_node(ref)
 
     @property
     def store(self) -> str:
@@ -49,10 +48,10 @@ class Lineage:
         return self._node.manifest.weights
 
     @property
-    def inputs(self) -> dict[str, "Lineage"]:
-        """What it was made from directly, by role."""
+    def inputs(self) -> dict[str, str]:
+        """What it was made from directly: role -> `stage/KEY`."""
         inputs = self._node.manifest.inputs
-        return {role: Lineage(located(uri, self._root), self._root) for role, uri in inputs.items()}
+        return {role: str(StoreRef(uri)) for role, uri in inputs.items()}
 
     @property
     def source(self) -> str:
@@ -84,8 +83,12 @@ class Lineage:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __repr__(self) -> str:
+        try:
+            tree = self.tree()
+        except FileNotFoundError as error:  # deleted: what is there is shown all the same
+            tree = f"{self.uri}\n{self.store}, made from {self.inputs}; of these, {error}"
         made = ", ".join(str(node.ref) for node in descendants(self._ref))
-        return f"{self.tree()}\nmade from it: {made or 'nothing yet'}"
+        return f"{tree}\nmade from it: {made or 'nothing yet'}"
 
 
 def _table(nodes: Sequence[Node]) -> pa.Table:

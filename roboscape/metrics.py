@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from stages.tokenizer.images import moving_mask, rgb_to_images
 
 __all__ = ["Scores", "compare", "frame_psnr"]
 
+ValueRange = tuple[int | float, int | float]
 UNITS = {"psnr": "dB"}
 ROUNDING = 1e-3  # of the range: what a float video may lie outside it
 
@@ -29,10 +29,10 @@ class Scores(Mapping[str, float]):
     """Metric -> value, over the frames that were predicted. What could not be measured is not in
     it, and `missing` says why.
 
-    psnr (dB), ssim: larger is better; `_moving`: of the region that moves in the true video;
-    `_copy`: of copying the last given frame instead, which a prediction should beat. lpips: smaller
-    is better. abs_rel (smaller), delta1, delta2 (larger) of depth: raw, and `_aligned` after one
-    scale and one shift for the whole clip.
+    psnr (dB), ssim: larger is better; `psnr_moving`: of the region that moves in the true video.
+    lpips: smaller is better. abs_rel (smaller), delta1, delta2 (larger) of depth: raw, and
+    `abs_rel_aligned` after one scale and one shift for the whole clip. With `_copy` at its end: of
+    copying the last given frame instead, which a prediction should beat.
     """
 
     def __init__(
@@ -58,19 +58,22 @@ class Scores(Mapping[str, float]):
 
     def __repr__(self) -> str:
         lines = [f"{self.n_frames} predicted frames against {self._against}"]
+        lines.append(f"  {'':<16}{'predicted':>10}{'copied':>10}")
         for name, value in self.items():
-            lines.append(
-                f"  {name:<18} {value:8.3f} {UNITS.get(name.partition('_')[0], '')}".rstrip()
-            )
-        return "\n".join([*lines, *(f"  {name:<18} {why}" for name, why in self.missing.items())])
+            if "_copy" not in name:
+                copied, metric = self.get(f"{name}_copy"), name.partition("_")[0]
+                other = "" if copied is None else f"{copied:10.3f}"
+                unit = f"  {UNITS[metric]}" if metric in UNITS else ""
+                lines.append(f"  {name:<16}{value:10.3f}{other:>10}{unit}".rstrip())
+        return "\n".join([*lines, *(f"  {name:<16}  {why}" for name, why in self.missing.items())])
 
 
 def compare(
     video: Video | np.ndarray,
     target: Clip | np.ndarray,
     *,
-    against: Literal["camera", "decoded"] = "camera",
-    value_range: tuple[float, float] | None = None,
+    against: str = "camera",
+    value_range: ValueRange | None = None,
     n_given: int | None = None,
     lpips: tuple[str | Path, str | Path] | None = None,
 ) -> Scores:
@@ -102,8 +105,8 @@ def compare(
     values: dict[str, float] = {}
     for suffix, candidate in (("", ours), ("_copy", copy_first(true))):
         for (region, metric), value in scores.compare(candidate, true, moving, network).items():
-            values[f"{metric}{suffix}{'' if region == FRAME else '_moving'}"] = value
-    missing = {} if lpips else {"lpips": "not measured: no weights given (lpips=(trunk, linear))"}
+            values[f"{metric}{'' if region == FRAME else '_moving'}{suffix}"] = value
+    missing = {} if lpips else {"lpips": "not measured: no weights, lpips=(trunk, linear)"}
     if not moving[1:].any():
         missing["psnr_moving"] = "not measured: nothing moves in the true video"
     if isinstance(video, Video) and isinstance(target, Clip):
@@ -118,8 +121,8 @@ def frame_psnr(
     video: Video | np.ndarray,
     target: Clip | np.ndarray,
     *,
-    against: Literal["camera", "decoded"] = "camera",
-    value_range: tuple[float, float] | None = None,
+    against: str = "camera",
+    value_range: ValueRange | None = None,
 ) -> Float32[np.ndarray, " t"]:
     """PSNR of every frame in dB, given ones too; equal frames count as 100. Arguments as `compare`."""
     ours, true, _ = _images(video, target, against, value_range)
@@ -130,7 +133,7 @@ def _images(
     video: Video | np.ndarray,
     target: Clip | np.ndarray,
     against: str,
-    value_range: tuple[float, float] | None,
+    value_range: ValueRange | None,
 ) -> tuple[Float[Tensor, "t c h w"], Float[Tensor, "t c h w"], Float[Tensor, "t2 c h w"]]:
     """The frames in common, in [-1, 1]: predicted, true, and those that say where it moves."""
     if against not in ("camera", "decoded"):
@@ -145,11 +148,7 @@ def _images(
         raise ValueError("against='decoded' needs a Video: an array knows no tokenizer")
     else:
         ours = _to_images(video, value_range, "video")
-    if (
-        isinstance(video, Video)
-        and isinstance(target, Clip)
-        and video.clip_id != target.clip_id
-    ):
+    if isinstance(video, Video) and isinstance(target, Clip) and video.clip_id != target.clip_id:
         raise ValueError(
             f"the video is of clip {video.clip_id}, not of {target.clip_id}: to compare it with "
             "another clip give the other's frames, `clip.rgb`"
@@ -164,7 +163,7 @@ def _images(
 
 
 def _to_images(
-    frames: np.ndarray, value_range: tuple[float, float] | None, name: str
+    frames: np.ndarray, value_range: ValueRange | None, name: str
 ) -> Float[Tensor, "t c h w"]:
     """In [-1, 1]."""
     frames = np.asarray(frames)
@@ -223,7 +222,9 @@ def _depth_scores(
         decoded=target,
         predicted={},
     )
-    return scores.compare_depth(ours, depth), {}
+    found = scores.compare_depth(ours, depth)
+    copied = scores.compare_depth(copy_first(ours), depth)
+    return found | {f"{name}_copy": value for name, value in copied.items()}, {}
 
 
 @lru_cache(maxsize=1)

@@ -107,7 +107,9 @@ class Video:
         """True frames, predicted ones and predicted depth beside each other, with the time."""
         return animate_generated(self._made, self._rate_hz)
 
-    def save(self, path: str | Path, *, plain: bool = False, fps: float | None = None) -> Path:
+    def save(
+        self, path: str | Path, *, plain: bool = False, fps: int | float | None = None
+    ) -> Path:
         """Writes .mp4 or .gif (`animation`) or .png (`picture`), as `roboscape generate` does.
 
         plain: only the predicted frames, at their own size; a PNG has them side by side. fps: of
@@ -124,7 +126,7 @@ class Video:
             )
             return path
         write = write_mp4 if path.suffix == ".mp4" else write_gif
-        write(path, self.rgb if plain else self.animation(), fps or SPEED * self._rate_hz)
+        write(path, self.rgb if plain else self.animation(), float(fps or SPEED * self._rate_hz))
         return path
 
     def __len__(self) -> int:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.lineage.graph import find, located, newest_complete
+from pipeline.lineage.graph import find, located, made, newest_complete, read_node
 from pipeline.orchestration.journal import Journal, journals
+from pipeline.settings import Settings
 from roboscape.clips import Clips
 from roboscape.joined import JoinedStores
 from roboscape.lineage import Lineage
@@ -27,14 +28,18 @@ LAST_STAGES = ("evaluation", "depth_annotator", "keypoint_annotator")
 DONE = ("completed", "cached")
 
 
-def open(path: str | Path = "workspace", *, home: str | Path | None = None) -> "Workspace":
+def open(path: str | Path | None = None, *, home: str | Path | None = None) -> "Workspace":
     """Opens a workspace for reading: nothing is written, and no service has to run.
 
     path: a workspace folder, or where its stores are: another folder, or `s3://bucket/prefix`
-    (credentials, region and endpoint from the AWS_* variables).
+    (credentials, region and endpoint from the AWS_* variables). By default that of the command
+    line: ROBOSCAPE_HOME or ./workspace, its stores where ROBOSCAPE_STORES says.
     home: the workspace folder whose runs `Workspace.runs` lists; `path` itself unless it is remote.
     Raises FileNotFoundError if there is no workspace, StoreError if this version cannot read it.
     """
+    if path is None:
+        settings = Settings()
+        return Workspace(settings.stores, home=home or settings.home)
     return Workspace(path, home=home)
 
 
@@ -149,29 +154,27 @@ class Workspace:
             "started": datetime.fromtimestamp(journal.started, UTC),
             "seconds": journal.ended - journal.started if journal.ended else None,
         }
-        made = [
+        results = [
             located(entry.uri, self._root)
             for entry in journal.stages
             if entry.name in LAST_STAGES and entry.state in DONE
         ]
-        there = [ref for ref in made if store.is_complete(ref)]
+        there = [ref for ref in results if store.is_complete(ref)]
         return about, dict(open_result(there[-1]).numbers) if there else {}
 
     def stores(self) -> pa.Table:
         """Every store, oldest first: columns stage, key, kind, complete, created, clips, uri."""
-        refs = cleanup.list_stores(self._root)
-        found = sorted(
-            ((store.read_manifest(ref), ref) for ref in refs), key=lambda each: each[0].created
-        )
+        nodes = [read_node(ref) for ref in cleanup.list_stores(self._root)]
+        nodes.sort(key=lambda node: made(node.manifest))
         return pa.table(
             {
-                "stage": [ref.stage for _, ref in found],
-                "key": [ref.key for _, ref in found],
-                "kind": [manifest.kind for manifest, _ in found],
-                "complete": [store.is_complete(ref) for _, ref in found],
-                "created": [manifest.created for manifest, _ in found],
-                "clips": pa.array([manifest.n_clips for manifest, _ in found], pa.int64()),
-                "uri": [ref.uri for _, ref in found],
+                "stage": pa.array([node.ref.stage for node in nodes], pa.string()),
+                "key": pa.array([node.ref.key for node in nodes], pa.string()),
+                "kind": pa.array([node.manifest.kind for node in nodes], pa.string()),
+                "complete": pa.array([node.complete for node in nodes], pa.bool_()),
+                "created": pa.array([node.manifest.created for node in nodes], pa.string()),
+                "clips": pa.array([node.manifest.n_clips for node in nodes], pa.int64()),
+                "uri": pa.array([node.ref.uri for node in nodes], pa.string()),
             }
         )
 
@@ -182,7 +185,7 @@ class Workspace:
         any file in a store: a checkpoint, a table, a picture.
         Raises LookupError if nothing has that name.
         """
-        return Lineage(find(what, self._root), self._root)
+        return Lineage(find(what, self._root))
 
     def _newest(self, stage: str) -> StoreRef:
         found = newest_complete(self._root, stage)
@@ -206,10 +209,13 @@ class Workspace:
         stores = ", ".join(f"{name} {n}" if n > 1 else name for name, n in stages.items())
         n_runs = 0 if self._home is None else len(journals(self._home / "runs"))
         return (
-            f"<Workspace {self._root}: {stages.total()} stores ({stores}), {n_runs} runs>"
-            if stages
-            else f"<Workspace {self._root}: no stores, {n_runs} runs>"
+            f"<Workspace {self._root}: {_count(stages.total(), 'store')} ({stores or 'none yet'}), "
+            f"{_count(n_runs, 'run')}>"
         )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 RUN_COLUMNS: list[tuple[str, pa.DataType]] = [

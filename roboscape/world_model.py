@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from model.training.device import pick_device
 from model.world.cache import Tokens
@@ -67,13 +68,13 @@ class WorldModel:
 
     def rollout(
         self,
-        clip: Clip | int | str,
-        actions: np.ndarray | None = None,
+        clip: Clip | int | np.integer | str,
+        actions: ArrayLike | None = None,
         n_frames: int | None = None,
         *,
         seed: int = 0,
         steps: int = 2,
-        temperature: float = 0.0,
+        temperature: int | float = 0.0,
         top_k: int | None = None,
         order: str = "random",
     ) -> Video:
@@ -95,7 +96,9 @@ class WorldModel:
         """
         if not isinstance(clip, Clip):
             clip = self.clips[clip]
-        sampling = SamplingConfig(n_steps=steps, temperature=temperature, top_k=top_k, order=order)  # type: ignore[arg-type]
+        sampling = SamplingConfig(
+            n_steps=steps, temperature=float(temperature), top_k=top_k, order=order
+        )  # type: ignore[arg-type]
         true, depth = self._encoded(clip)
         given = None
         if actions is not None:

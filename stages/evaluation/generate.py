@@ -136,6 +136,6 @@ def encode_clip(networks: Networks, arrays: Mapping[str, np.ndarray]) -> Tokens:
                 f"{source} frames of {tuple(images.shape[-2:])} px: the world model reads {grid} "
                 f"tokens of {cell} px; make clips of size {cell * grid[0]}"
             )
-        return encode_frames(tokenizer, images)[None].to(networks.device)
+        return encode_frames(tokenizer, images)[None].long().to(networks.device)
 
     return Tokens(encode("rgb"), encode("depth") if networks.has_depth else None)
