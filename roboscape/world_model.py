@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,7 +76,7 @@ class WorldModel:
         steps: int = 2,
         temperature: int | float = 0.0,
         top_k: int | None = None,
-        order: str = "random",
+        order: Literal["random", "confidence"] = "random",
     ) -> Video:
         """What the model expects to see from the clip's first frame on, under these actions.
 
@@ -98,7 +98,7 @@ class WorldModel:
             clip = self.clips[clip]
         sampling = SamplingConfig(
             n_steps=steps, temperature=float(temperature), top_k=top_k, order=order
-        )  # type: ignore[arg-type]
+        )
         true, depth = self._encoded(clip)
         given = None
         if actions is not None:
