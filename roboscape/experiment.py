@@ -1,7 +1,9 @@
 """Running an experiment from Python, as `roboscape run` does."""
 
+import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -25,7 +27,8 @@ def run(
 
     Does what `roboscape run` does: starts Prefect and Ray where they do not run, makes the sample
     episodes if the experiment wants them, reuses what is complete and resumes what is not. Prefect
-    and Ray are imported here and nowhere else.
+    and Ray are imported here and nowhere else. It starts processes: a script must call it below
+    `if __name__ == "__main__":`, or each of them runs the script again.
 
     experiment: a named configuration; `roboscape experiments` lists them. source: root of the
     AGIBOT-World episodes; the experiment's own by default. overrides: parameters by name, such as
@@ -38,11 +41,16 @@ def run(
     """
     from pipeline.settings import Settings, apply_environment
 
-    if workspace is not None:
-        _use(Path(workspace).absolute())
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a process that a run started is running your script: call roboscape.run below "
+            "`if __name__ == '__main__':`"
+        )
+    _bind(None if workspace is None else Path(workspace).absolute())
     settings = Settings()
     # Both libraries read the environment when they are imported.
     apply_environment(settings)
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     from rich.console import Console
 
     from pipeline.cli.run import drive
@@ -56,12 +64,19 @@ def run(
     return Workspace(settings.stores, home=settings.home)
 
 
-def _use(home: Path) -> None:
-    """Makes this the process's workspace. Raises ValueError if another one has been run in."""
-    before = os.environ.get("ROBOSCAPE_HOME", "workspace")
-    if "prefect" in sys.modules and Path(before).absolute() != home:
-        raise ValueError(
-            f"workspace={home}: this process has run in {Path(before).absolute()}, whose Prefect "
-            "server it is bound to; run in another workspace from another process"
-        )
-    os.environ["ROBOSCAPE_HOME"] = str(home)
+def _bind(home: Path | None) -> None:
+    """Makes this the process's workspace. Raises ValueError if it is bound to another one already,
+    RuntimeError if Prefect was imported before it could be told.
+    """
+    from pipeline.settings import OWN_API, Settings
+
+    bound = Settings().home
+    if "prefect" in sys.modules:
+        if not os.environ.keys() & {OWN_API, "PREFECT_API_URL"}:
+            raise RuntimeError("import prefect after the first roboscape.run, which configures it")
+        if home not in (None, bound):
+            raise ValueError(
+                f"workspace={home}: this process has run in {bound}, whose Prefect server it is "
+                "bound to; run in another workspace from another process"
+            )
+    os.environ["ROBOSCAPE_HOME"] = str(home or bound)

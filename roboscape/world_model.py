@@ -21,6 +21,7 @@ from stages.evaluation.generate import encode_clip, generate_video, plan_course
 from stages.evaluation.predict import read_tokens
 from storage.sources.action_file import as_actions
 from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.rows import ClipRows, Rows, open_rows
 
 
@@ -60,11 +61,13 @@ class WorldModel:
     @cached_property
     def clips(self) -> Clips:
         """The clips that it was trained on and held-out ones beside them, with the labels it saw."""
-        clip, card = self._rows["clip"], self.card["data"]
+        clip, root = self._rows["clip"], self._checkpoint.root
         assert isinstance(clip, ClipRows), clip
-        refs = {role: self._checkpoint.store(card[role]) for role in ROLES if role in card}
+        names = {role: name.split("/") for role, name in self.card["data"].items() if role in ROLES}
+        refs = {role: StoreRef.at(root, *name) for role, name in names.items()}
         refs |= {} if self._depth is None else {"depth": self._depth.ref}
-        return Clips(JoinedStores(clip, refs))
+        there = {role: ref for role, ref in refs.items() if store.is_complete(ref)}
+        return Clips(JoinedStores(clip, there))
 
     def rollout(
         self,
@@ -126,7 +129,7 @@ class WorldModel:
         except ValueError as error:
             raise RejectedClip(str(error)) from None
         true = read_tokens(self._rows, np.array([clip.row]), self._networks)
-        if self._depth is None:
+        if self._depth is None or not self.has_depth:
             return true, None
         limits = self._depth.read(["inverse_depth_range"], clip.row)["inverse_depth_range"]
         return true, DepthRange(str(self._depth.ref), limits)

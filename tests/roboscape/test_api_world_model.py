@@ -201,7 +201,7 @@ def test_a_model_without_a_depth_branch_has_no_depth(tmp_path):
     assert (
         video.depth is None and list(video.tokens) == ["rgb"] and "no depth branch" in repr(model)
     )
-    assert "with depth" not in repr(video)
+    assert "with depth" not in repr(video) and video.depth_store is None
     scores = rs.metrics.compare(video, model.clips[1])
     assert "abs_rel" not in scores and "no depth branch" in scores.missing["abs_rel"]
 
