@@ -121,8 +121,8 @@ class Clip:
         return tuple(flag_names(int(self["flags"])))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """An array by the name of an attribute above, or any array of a store that belongs to the
-        clip: `clip["clip/extrinsics"]`, `clip["keypoints/fb_error"]`, `clip["depth_tokens"]`.
+        """An array by the attribute's name, or any array of a store that belongs to the clip:
+        `clip["rgb"]`, `clip["depth_tokens"]`, `clip["clip/extrinsics"]`, `clip["keypoints/fb_error"]`.
         """
         if name not in self._arrays:
             array = gather(self._stores, name, np.array([self._row]))[0, ...]

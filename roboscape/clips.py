@@ -67,7 +67,7 @@ class Clips:
     def __getitem__(
         self, which: "int | np.integer | str | slice | Sequence[int] | np.ndarray"
     ) -> "Clip | Clips":
-        """One clip by place or clip id; some by a slice, places, or a mask of this length.
+        """One `Clip` by place or clip id; some `Clips` by a slice, places, or a mask.
 
         Raises IndexError or LookupError for one that is not among them.
         """
@@ -86,8 +86,10 @@ class Clips:
         return (Clip(self._stores, row) for row in self._rows[self.ok].tolist())
 
     def select(self, *, split: str | None = None, flagged: bool | None = None) -> "Clips":
-        """Those of a split; those whose labels have a flag, or have labels and no flag.
+        """Some of the clips, by what is known of them.
 
+        split: train, val or test.
+        flagged: True for clips whose labels have a flag, False for those with labels and no flag.
         Raises LookupError for `flagged` if no label_quality belongs to the clips.
         """
         keep = np.ones(len(self), bool)
@@ -115,8 +117,8 @@ class Clips:
         arrays: names as in `Clip`, or `discover/COLUMN` for a column of the index, such as
         `discover/clip_id`. An item is a dict of them: tensors, and text as str. Several workers of
         a DataLoader can read it; from a bucket with `multiprocessing_context="spawn"`.
-        split: train, val or test; all if None. drop_flagged: without clips whose labels have a
-        flag, as `world_model.drop_flagged` on the command line.
+        split: train, val or test; all if None.
+        drop_flagged: leave out clips whose labels have a flag, as `world_model.drop_flagged` does.
         Raises LookupError for an array that no store has, ValueError if no clip is left.
         """
         from roboscape.dataset import ClipDataset
@@ -128,8 +130,8 @@ class Clips:
     def to_frame(self) -> pa.Table:
         """The index of these clips, rejected ones too, as a table (`.to_pandas()` for pandas).
 
-        Before its columns `row` and `ok`; after them `reason` and `detail` of what the stage `clip`
-        rejected, and `flags` of label_quality (null where there is none).
+        Its columns stand after `row` and `ok`, and before `reason` and `detail` of what the stage
+        `clip` rejected, and `flags` of label_quality (null where a clip has none).
         """
         table = self._stores.index.table.take(pa.array(self._rows))
         rejects = {reject.row: reject for reject in self._stores.clip.rejected}

@@ -30,12 +30,15 @@ def run(
     and Ray are imported here and nowhere else. It starts processes: a script must call it below
     `if __name__ == "__main__":`, or each of them runs the script again.
 
-    experiment: a named configuration; `roboscape experiments` lists them. source: root of the
-    AGIBOT-World episodes; the experiment's own by default. overrides: parameters by name, such as
-    {"depth.annotator": "vda-tiny", "world_model.training.steps": 500}. workspace: the folder;
-    ROBOSCAPE_HOME or ./workspace by default, the same for all runs of one process. backend: `ray` or
-    `serial`. force: make every stage again. max_error_share: share of clips that may raise an
-    error. quiet: print nothing.
+    experiment: a named configuration; `roboscape experiments` lists them.
+    source: root of the AGIBOT-World episodes; the experiment's own by default.
+    overrides: parameters by name, such as `{"depth.annotator": "vda-tiny"}` or
+    `{"world_model.training.steps": 500}`.
+    workspace: the folder; ROBOSCAPE_HOME or ./workspace by default. One process runs in one only.
+    backend: `ray` or `serial`, which needs no Ray and writes the same arrays.
+    force: make every stage again, complete or not.
+    max_error_share: share of a stage's clips that may raise an error.
+    quiet: print nothing.
     Raises ValueError for an unknown experiment or parameter, FileNotFoundError without episodes,
     RuntimeError if a stage fails or a service does not start.
     """
@@ -55,7 +58,9 @@ def run(
 
     from pipeline.cli.run import drive
 
-    out = Console(file=StringIO() if quiet else sys.stdout, highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True)
+    if quiet:
+        out = Console(file=StringIO(), force_jupyter=False)
     request = dict(
         experiment=experiment, source=str(source or ""), overrides=dict(overrides or {}),
         backend=backend, force=force, max_error_share=max_error_share,

@@ -63,6 +63,7 @@ class Lineage:
 
         Columns: stage, key, version, complete, created, commit, clips, weights, parameters (as
         JSON), uri.
+
         Raises FileNotFoundError if a store on the way has been deleted.
         """
         return _table(ancestry(self._ref)[:-1])
@@ -78,7 +79,10 @@ class Lineage:
         from pipeline.lineage.tree import lineage_tree
 
         text = io.StringIO()
-        console = Console(file=text, width=1000, color_system=None, highlight=False)
+        # In a notebook Rich would show it at once, and leave the text empty.
+        console = Console(
+            file=text, width=1000, color_system=None, highlight=False, force_jupyter=False
+        )
         console.print(lineage_tree(ancestry(self._ref), parameters))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 

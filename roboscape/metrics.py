@@ -44,8 +44,17 @@ class Scores(Mapping[str, float]):
         missing: Mapping[str, str],
     ):
         self._values, self._against = dict(values), against
-        self.n_frames = n_frames
-        self.missing = dict(missing)
+        self._n_frames, self._missing = n_frames, dict(missing)
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames were scored."""
+        return self._n_frames
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Metrics that could not be measured, and why."""
+        return dict(self._missing)
 
     def __getitem__(self, name: str) -> float:
         return self._values[name]

@@ -112,9 +112,9 @@ class Video:
     ) -> Path:
         """Writes .mp4 or .gif (`animation`) or .png (`picture`), as `roboscape generate` does.
 
-        plain: only the predicted frames, at their own size; a PNG has them side by side. fps: of
-        the animation; by default twice as fast as life. Returns the path.
-        Raises ValueError for another suffix.
+        plain: only the predicted frames, at their own size; a PNG has them side by side.
+        fps: frames per second of the animation; by default twice as fast as life.
+        Returns the path. Raises ValueError for another suffix.
         """
         path = Path(path)
         if path.suffix not in SUFFIXES:

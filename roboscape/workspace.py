@@ -32,8 +32,8 @@ def open(path: str | Path | None = None, *, home: str | Path | None = None) -> "
     """Opens a workspace for reading: nothing is written, and no service has to run.
 
     path: a workspace folder, or where its stores are: another folder, or `s3://bucket/prefix`
-    (credentials, region and endpoint from the AWS_* variables). By default that of the command
-    line: ROBOSCAPE_HOME or ./workspace, its stores where ROBOSCAPE_STORES says.
+    (credentials, region and endpoint from the AWS_* variables). By default what the command line
+    uses: ROBOSCAPE_HOME or ./workspace, and its stores where ROBOSCAPE_STORES says.
     home: the workspace folder whose runs `Workspace.runs` lists; `path` itself unless it is remote.
     Raises FileNotFoundError if there is no workspace, StoreError if this version cannot read it.
     """
@@ -44,8 +44,8 @@ def open(path: str | Path | None = None, *, home: str | Path | None = None) -> "
 
 
 class Workspace:
-    """What `open` gives. Data sets and models are found again at every call, so that those of runs
-    that end meanwhile are seen.
+    """What `open` returns. Every call looks again, so that stores of runs that end meanwhile are
+    found.
     """
 
     def __init__(self, path: str | Path, *, home: str | Path | None = None):
@@ -75,11 +75,12 @@ class Workspace:
         keypoints: str | None = None,
         label_quality: str | None = None,
     ) -> Clips:
-        """The clips of a store, and by them their labels.
+        """The clips of a store, with the labels made from them.
 
         which: a store of the stage `clip`: its key (a prefix will do), `clip/KEY`, or a path in it;
-        the newest complete one by default. depth, keypoints, label_quality: stores to take the
-        labels from, named likewise, in place of those that `Clips` finds.
+        the newest complete one by default.
+        depth, keypoints, label_quality: stores to take the labels from, named likewise, in place of
+        those that `Clips` finds.
         Raises LookupError if there is no such complete store, ValueError for one that was made from
         other clips.
         """
@@ -117,8 +118,9 @@ class Workspace:
 
         Columns: run (its id), experiment, changed (parameters, as after `--set`), source, state
         (running, completed, failed, crashed), failed (the stage that failed), started (UTC),
-        seconds, and the numbers of the evaluation, or of the annotator that was trained, where the
-        run has come to it.
+        seconds, and the numbers of the evaluation (or of the annotator that was trained), empty for
+        runs that did not reach it.
+
         Raises LookupError if only remote stores were opened: runs are noted in the workspace.
         """
         if self._home is None:

@@ -81,7 +81,7 @@ class WorldModel:
         top_k: int | None = None,
         order: Literal["random", "confidence"] = "random",
     ) -> Video:
-        """What the model expects to see from the clip's first frame on, under these actions.
+        """A predicted video, from the clip's first frame and actions.
 
         clip: a `Clip`, or the row or id of one of `clips`. A clip of another store is encoded with
         the model's tokenizers; it must have the same frame size and, for a model with depth, depth.
@@ -91,9 +91,10 @@ class WorldModel:
         n_frames: in all, frame 0 included; one for each row of actions by default. Past the last
         row its last pose is held; past the model's window each frame sees the ones before it.
         seed: of the noise; the same everywhere on a CPU.
-        steps: MaskGIT steps for each frame. temperature: 0 takes the likeliest token, 1 draws as
-        the model thinks. top_k: draw among the k likeliest values of each factor of a token. order:
-        which cells each step keeps, `random` ones or by `confidence`.
+        steps: MaskGIT steps for each frame.
+        temperature: 0 takes the likeliest token, 1 draws from the model's own distribution.
+        top_k: draw among the k likeliest values of each factor of a token.
+        order: which cells each step keeps, `random` ones or by `confidence`.
         Raises RejectedClip for a clip that was rejected, ValueError for one that does not fit, for
         actions of another shape or not finite, and for fewer than 2 frames.
         """
