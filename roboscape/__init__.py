@@ -1,4 +1,4 @@
-"""RoboScape in Python: clips and their labels, world models and what they imagine, runs.
+"""RoboScape in Python: clips and their labels, world models and their predictions, runs.
 
     import roboscape as rs
 

@@ -48,8 +48,9 @@ def gather(stores: JoinedStores, name: str, rows: Integer[np.ndarray, " n"]) -> 
     Raises RejectedClip for a row that the store does not have, LookupError as `place` does.
     """
     role, spec = place(stores, name)
-    for row in rows.tolist():
-        stores.require(role, row, name)
+    lacking = rows[~stores.rows(role).ok[rows]]
+    if len(lacking):
+        raise stores.rejected(role, int(lacking[0]), name)
     found = stores.rows(role).gather(spec.name, rows)
     if name != "depth":
         return found

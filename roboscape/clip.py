@@ -122,7 +122,7 @@ class Clip:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """An array by the attribute's name, or any array of a store that belongs to the clip:
-        `clip["rgb"]`, `clip["depth_tokens"]`, `clip["clip/extrinsics"]`, `clip["keypoints/fb_error"]`.
+        `clip["rgb"]`, `clip["depth_tokens"]`, `clip["clip/extrinsics"]`.
         """
         if name not in self._arrays:
             array = gather(self._stores, name, np.array([self._row]))[0, ...]

@@ -167,12 +167,9 @@ class Clips:
     def __repr__(self) -> str:
         t, h, w, _ = self._stores.clip.spec("rgb").shape
         whole = "" if len(self) == self._stores.clip.n else f" of {self._stores.clip.n}"
-        splits = Counter(self._splits().tolist())
-        reasons = Counter(
-            reject.reason
-            for reject in self._stores.clip.rejected
-            if reject.row in set(self._rows.tolist())
-        )
+        splits, rows = Counter(self._splits().tolist()), set(self._rows.tolist())
+        rejects = self._stores.clip.rejected
+        reasons = Counter(reject.reason for reject in rejects if reject.row in rows)
         parts = [
             f"{len(self)}{whole} clips, " + ", ".join(f"{n} {name}" for name, n in splits.items()),
             f"{t} frames of {h} x {w} px at {self._stores.rate_hz:g} Hz",

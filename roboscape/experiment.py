@@ -38,9 +38,10 @@ def run(
     backend: `ray` or `serial`, which needs no Ray and writes the same arrays.
     force: make every stage again, complete or not.
     max_error_share: share of a stage's clips that may raise an error.
-    quiet: print nothing.
+    quiet: leave out the report; progress still goes to stderr.
     Raises ValueError for an unknown experiment or parameter, FileNotFoundError without episodes,
-    RuntimeError if a stage fails or a service does not start.
+    WeightsError without the weights that it needs, RuntimeError if a stage fails or a service does
+    not start.
     """
     from pipeline.settings import Settings, apply_environment
 

@@ -89,17 +89,15 @@ class JoinedStores:
             + (there if others else f"there is none below {self.root}: its stage has not run")
         )
 
-    def require(self, role: str, row: int, what: str) -> Rows:
-        """The role's store. Raises RejectedClip, with the first reason, if it lacks this row."""
-        rows = self.rows(role)
-        if rows.ok[row]:
-            return rows
-        at, reject = rows, next((r for r in rows.rejected if r.row == row), None)
+    def rejected(self, role: str, row: int, what: str) -> RejectedClip:
+        """The error, with its first reason, for a row that the role's store lacks."""
+        at = self.rows(role)
+        reject = next((r for r in at.rejected if r.row == row), None)
         # A row that an input lacked says only which input that was.
         while reject is not None and reject.kind == "upstream":
             at = self.rows(reject.reason.removeprefix("rejected_by_"))
             reject = next((r for r in at.rejected if r.row == row), None)
-        raise RejectedClip(
+        return RejectedClip(
             f"clip {self.clip.clip_ids[row]} (row {row}) has no {what}: {at.ref} rejected it "
             f"({at.why_rejected(row)})"
         )

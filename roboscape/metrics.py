@@ -133,7 +133,10 @@ def frame_psnr(
     against: str = "camera",
     value_range: ValueRange | None = None,
 ) -> Float32[np.ndarray, " t"]:
-    """PSNR of every frame in dB, given ones too; equal frames count as 100. Arguments as `compare`."""
+    """PSNR of every frame in dB, given ones too; equal frames count as 100.
+
+    Arguments and errors are those of `compare`.
+    """
     ours, true, _ = _images(video, target, against, value_range)
     return psnr_of_frames(ours[None], true[None])[0].numpy()
 

@@ -1,4 +1,4 @@
-"""What a world model expects to see: frames, depth and tokens of one rollout, to look at and save."""
+"""A predicted video: frames, depth and tokens of one rollout, to look at and to save."""
 
 import base64
 import tempfile
@@ -54,7 +54,7 @@ class Video:
 
     @property
     def actions(self) -> Float32[np.ndarray, "n i a"]:
-        """The actions that the model read, in the data set's units; those of t lead into frame t."""
+        """Actions that the model read, in the data set's units; those of t lead into frame t."""
         return self._made.course.actions
 
     @property
@@ -83,8 +83,8 @@ class Video:
             return None
         if self._depth is None:
             raise LookupError(
-                f"clip {self.clip_id}: the depth store that the model's depth tokens were made from "
-                "is not in the workspace, so the units of the predicted depth are unknown"
+                f"clip {self.clip_id}: the depth store that the model's depth tokens were made "
+                "from is not in the workspace, so the units of the predicted depth are unknown"
             )
         shares = self._made.predicted["depth"].mean(dim=1).cpu().numpy()
         return image_to_depth(shares[None], self._depth.limits[None])[0]

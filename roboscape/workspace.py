@@ -58,8 +58,8 @@ class Workspace:
             store.require_format(self._root)
         elif remote or not (Path(self._root) / "runs").is_dir():
             raise FileNotFoundError(
-                f"no workspace at {self._root}: expected a folder that `roboscape run` wrote to, or "
-                "the root of its stores; with ROBOSCAPE_STORES set they are there"
+                f"no workspace at {self._root}: expected a folder that `roboscape run` wrote to, "
+                "or the root of its stores; with ROBOSCAPE_STORES set they are there"
             )
 
     @property

@@ -60,7 +60,7 @@ class WorldModel:
 
     @cached_property
     def clips(self) -> Clips:
-        """The clips that it was trained on and held-out ones beside them, with the labels it saw."""
+        """The clips of its training, held-out ones among them, with the labels that it saw."""
         clip, root = self._rows["clip"], self._checkpoint.root
         assert isinstance(clip, ClipRows), clip
         names = {role: name.split("/") for role, name in self.card["data"].items() if role in ROLES}

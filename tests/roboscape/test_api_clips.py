@@ -1,4 +1,4 @@
-"""Clips by row, id, slice and split; labels from the stores that belong to them, and clear errors."""
+"""Clips by row, id, slice and split, with the labels that belong to them, and clear errors."""
 
 import pickle
 from pathlib import Path

@@ -72,7 +72,8 @@ def test_mistakes_show_before_any_service_starts(script, tmp_path, body, message
 def test_a_run_makes_a_workspace_and_the_same_again_makes_nothing(script, tmp_path):
     code, text = script(
         "for again in (False, True):\n"
-        "        ws = rs.run('smoke', workspace=workspace, overrides=overrides, backend='serial', quiet=again)\n"
+        "        ws = rs.run('smoke', workspace=workspace, overrides=overrides,\n"
+        "                    backend='serial', quiet=again)\n"
         "    print(ws, rs.open(workspace).runs()['state'].to_pylist())\n"
         "    rs.run('smoke', workspace=workspace + '-other')"
     )
