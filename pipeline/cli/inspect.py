@@ -12,7 +12,7 @@ from pipeline.lineage.provenance import NON_COMMERCIAL, non_commercial_behind, n
 from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.rows import Rows, open_rows
+from storage.stores.rows import Rows, find_row, open_rows
 from storage.stores.verify import verify as verify_store
 
 
@@ -97,8 +97,7 @@ def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> Non
     row = find_row(rows, clip)
     out.print(f"row {row}, clip {rows.clip_ids[row]}")
     if not rows.ok[row]:
-        reject = next(r for r in rows.rejected if r.row == row)
-        out.print(f"left out: {reject.reason}: {reject.detail}", markup=False)
+        out.print(f"left out: {rows.why_rejected(row)}", markup=False)
         return
     arrays = rows.read(list(rows.specs), row)
     for name, array in arrays.items():
@@ -106,16 +105,6 @@ def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> Non
     if picture:
         write_picture(arrays, picture)
         out.print(f"wrote {picture}")
-
-
-def find_row(rows: Rows, clip: str) -> int:
-    if clip.isdigit() and int(clip) < rows.n:
-        return int(clip)
-    if clip in rows.clip_ids:
-        return list(rows.clip_ids).index(clip)
-    raise LookupError(
-        f"no clip '{clip}' in {rows.ref}: expected a row below {rows.n} or a clip id such as {rows.clip_ids[0]}"
-    )
 
 
 def describe(array: Any) -> str:

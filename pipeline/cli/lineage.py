@@ -1,55 +1,15 @@
 """`roboscape lineage`: the tree behind a store, on the terminal."""
 
 from rich.console import Console
-from rich.tree import Tree
 
-from pipeline.lineage.graph import Node, ancestry, find, source_of
+from pipeline.lineage.graph import ancestry, find
 from pipeline.lineage.provenance import non_commercial_behind, non_commercial_text
+from pipeline.lineage.tree import lineage_tree
 
 
 def print_lineage(what: str, root: str, out: Console, parameters: bool = False) -> None:
     """Raises LookupError if nothing is named `what`."""
-    ref = find(what, root)
-    nodes = ancestry(ref)
-    by_uri = {node.ref.uri: node for node in nodes}
-    seen: set[str] = set()
-
-    def grow(tree: Tree, node: Node, role: str) -> None:
-        label = f"[bold]{node.manifest.stage}[/bold] {node.ref.key}"
-        branch = tree.add(
-            (f"{role}: " if role and role != node.manifest.stage else "") + label + details(node)
-        )
-        if node.ref.uri in seen:
-            branch.add("[dim](above)[/dim]")
-            return
-        seen.add(node.ref.uri)
-        if parameters:
-            for name, value in node.manifest.parameters.items():
-                branch.add(f"[dim]{name} = {value}[/dim]", highlight=False)
-        for upstream_role, uri in node.manifest.inputs.items():
-            grow(branch, by_uri[uri], upstream_role)
-        if node.manifest.kind == "index":
-            branch.add(f"episode files: {source_of(nodes)}")
-
-    tree = Tree(ref.uri, hide_root=False)
-    grow(tree, by_uri[ref.uri], "")
-    out.print(tree)
+    nodes = ancestry(find(what, root))
+    out.print(lineage_tree(nodes, parameters))
     if text := non_commercial_text(non_commercial_behind(node.manifest for node in nodes)):
         out.print(f"[yellow]non-commercial:[/yellow] {text}")
-
-
-def details(node: Node) -> str:
-    """Version, code, weights and stand-ins in one line."""
-    manifest = node.manifest
-    parts = [f"v{manifest.version}", f"code {manifest.code.get('commit', '?')}", manifest.created]
-    parts += [
-        f"weights {w['name']} {w['sha256'][:12]} ({w.get('licence') or 'licence?'})"
-        for w in manifest.weights
-    ]
-    if manifest.attributes.get("stand_in_for"):
-        parts.append(
-            f"stand-in {manifest.attributes['annotator']} for {manifest.attributes['stand_in_for']}"
-        )
-    if not node.complete:
-        parts.append("[red]incomplete[/red]")
-    return "  [dim]" + ", ".join(parts) + "[/dim]"

@@ -36,32 +36,27 @@ def print_status(settings: Settings, run: str | None, out: Console, as_json: boo
     if as_json:
         plain = {k: v for k, v in asdict(journal).items() if k != "path"}
         plain |= {
-            "state": true_state(journal),
+            "state": journal.true_state,
             "services": {name: s.address for name, s in running.items()},
         }
         out.print_json(json.dumps(plain))
-        return true_state(journal)
+        return journal.true_state
     out.print(stage_table(journal))
     others = [j for j in known if j.id != journal.id][-SHOWN_RUNS:]
     if others:
         out.print(
             "earlier: "
-            + ", ".join(f"{j.id} ({j.request.get('experiment')}, {true_state(j)})" for j in others)
+            + ", ".join(f"{j.id} ({j.request.get('experiment')}, {j.true_state})" for j in others)
         )
     for name in services.NAMES:
         out.print(
             f"{name:<11} {running[name].address if name in running else 'not running'}", style="dim"
         )
-    return true_state(journal)
-
-
-def true_state(journal: Journal) -> str:
-    """A run whose driver was killed could not write so itself."""
-    return "crashed" if journal.state == "running" and not journal.alive else journal.state
+    return journal.true_state
 
 
 def stage_table(journal: Journal) -> Table:
-    state = true_state(journal)
+    state = journal.true_state
     seconds = (journal.ended or time.time()) - journal.started
     title = f"run {journal.id}: {journal.request.get('experiment')}, {state}, {seconds:.0f} s"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")

@@ -1,15 +1,19 @@
 """From a store, checkpoint, metric or picture back to the episode files, by manifests alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
+from storage.files import open_files
 from storage.stores import cleanup, store
-from storage.stores.records import Manifest, StoreRef
+from storage.stores.records import STORES, Manifest, StoreRef
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One data set version and the versions that it was made from (role -> uri)."""
+    """One data set version and the versions that it was made from (`manifest.inputs`: role ->
+    uri, of the copy below this version's own root where there is one).
+    """
 
     ref: StoreRef
     manifest: Manifest
@@ -30,13 +34,59 @@ def ancestry(ref: StoreRef) -> list[Node]:
     def visit(at: StoreRef) -> None:
         if at.uri in order:
             return
-        manifest = store.read_manifest(at)
-        for uri in manifest.inputs.values():
+        node = read_node(at)
+        for uri in node.manifest.inputs.values():
             visit(StoreRef(uri))
-        order[at.uri] = Node(ref=at, manifest=manifest, complete=store.is_complete(at))
+        order[at.uri] = node
 
     visit(ref)
     return list(order.values())
+
+
+def descendants(ref: StoreRef) -> list[Node]:
+    """Everything below the same root that was made from this version, inputs before what was made
+    from them.
+    """
+    nodes = {other.uri: read_node(other) for other in cleanup.list_stores(ref.root)}
+    made_from_it, order = {ref.uri: True}, list[Node]()
+
+    def visit(uri: str) -> bool:
+        if uri in nodes and uri not in made_from_it:
+            node = nodes[uri]
+            made_from_it[uri] = any([visit(each) for each in node.manifest.inputs.values()])
+            order.extend([node] if made_from_it[uri] else [])
+        return made_from_it.get(uri, False)
+
+    for uri in nodes:
+        visit(uri)
+    return order
+
+
+def read_node(ref: StoreRef) -> Node:
+    """Raises FileNotFoundError if there is no such store."""
+    manifest = store.read_manifest(ref)
+    inputs = {role: located(uri, ref.root).uri for role, uri in manifest.inputs.items()}
+    return Node(ref=ref, manifest=replace(manifest, inputs=inputs), complete=store.is_complete(ref))
+
+
+def located(uri: str, root: str) -> StoreRef:
+    """The store of this address, or its copy below `root`: a root can be moved."""
+    there = StoreRef(uri)
+    here = StoreRef.at(root, there.stage, there.key)
+    return here if here == there or store.exists(here) else there
+
+
+def newest_complete(root: str, stage: str) -> list[Manifest]:
+    """Of the stage's complete versions, the newest first."""
+    keys = open_files(root).list(f"{STORES}/{stage}")
+    refs = [StoreRef.at(root, stage, key) for key in keys]
+    manifests = [store.read_manifest(ref) for ref in refs if store.is_complete(ref)]
+    return sorted(manifests, key=made, reverse=True)
+
+
+def made(manifest: Manifest) -> tuple[float, str]:
+    """Sorts versions by the time at which they were begun; the key decides within a second."""
+    return datetime.fromisoformat(manifest.created).timestamp(), manifest.key
 
 
 def find(key_or_path: str, root: str) -> StoreRef:
@@ -59,7 +109,7 @@ def find(key_or_path: str, root: str) -> StoreRef:
     if not matching:
         matching = sorted(
             (r for r in known if r.stage == key_or_path),
-            key=lambda r: store.read_manifest(r).created,
+            key=lambda r: made(store.read_manifest(r)),
         )[-1:]
     if len(matching) == 1:
         return matching[0]

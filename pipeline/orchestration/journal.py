@@ -88,6 +88,11 @@ class Journal:
             return time.time() - self.path.stat().st_mtime < SILENCE_S
         return Path(f"/proc/{self.pid}").exists() if Path("/proc").exists() else _answers(self.pid)
 
+    @property
+    def true_state(self) -> str:
+        """A run whose driver was killed could not write so itself."""
+        return "crashed" if self.state == "running" and not self.alive else self.state
+
     @contextmanager
     def beating(self, every_s: float = BEAT_S) -> Iterator[None]:
         """Touches the file from a thread for as long as the block lasts."""

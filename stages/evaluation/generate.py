@@ -12,17 +12,16 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from model.magvit2.batched import decode_frames
+from model.magvit2.batched import decode_frames, encode_frames
 from model.training.loop import step_generator
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Progress
 from stages.evaluation.generated_video import Course, GeneratedVideo
-from stages.evaluation.predict import SAMPLING_ROLE, Networks, read_tokens
-from stages.tokenizer.images import Source
+from stages.evaluation.predict import SAMPLING_ROLE, Networks
+from stages.tokenizer.images import READS, Source, images_of
 from stages.world_model.data import pick_substeps
-from storage.stores.rows import Rows
 
 DECODED_AT_ONCE = 16  # frames between two reports of progress
 
@@ -63,17 +62,16 @@ def plan_course(
 
 def generate_video(
     networks: Networks,
-    rows: Mapping[str, Rows],
-    row: int,
+    clip_id: str,
+    true: FrameTokens,
     course: Course,
     sampling: SamplingConfig,
     seed: int,
     progress: Progress,
 ) -> GeneratedVideo:
-    """`rows` has the clip and its tokens; progress counts frames, those generated and those made
-    into pictures.
+    """`true` holds the clip's tokens; progress counts frames, those generated and those made into
+    pictures.
     """
-    true = read_tokens(rows, np.array([row]), networks)
     actions = networks.stats.normalise(torch.from_numpy(course.actions))[None].to(networks.device)
     n, sources = len(course.actions), by_source(true)
     total = n - 1 + len(sources) * (n + true.rgb.shape[1])
@@ -105,8 +103,9 @@ def generate_video(
         return torch.cat(parts)
 
     return GeneratedVideo(
-        clip_id=rows["clip"].clip_ids[row],
+        clip_id=clip_id,
         course=course,
+        tokens={source: ids.cpu() for source, ids in by_source(made).items()},
         predicted={source: decode(source, ids) for source, ids in by_source(made).items()},
         true={source: decode(source, ids) for source, ids in sources.items()},
     )
@@ -118,3 +117,25 @@ def by_source(tokens: FrameTokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
     if tokens.depth is not None:
         found["depth"] = tokens.depth[0]
     return found
+
+
+def encode_clip(networks: Networks, arrays: Mapping[str, np.ndarray]) -> FrameTokens:
+    """The tokens of one clip that no store holds, from the arrays that `READS` names.
+
+    Raises ValueError if its frames are of another size than those that the world model learned.
+    """
+    grid = tuple(networks.world.config.grid)
+
+    def encode(source: Source) -> Int[Tensor, "1 t gh gw"]:
+        tokenizer = networks.rgb_tokenizer if source == "rgb" else networks.depth_tokenizer
+        assert tokenizer is not None, source
+        images = images_of(source, {name: arrays[name][None] for name in READS[source][1]})[0]
+        cell = tokenizer.config.downscale
+        if tuple(images.shape[-2:]) != tuple(cell * n for n in grid):
+            raise ValueError(
+                f"{source} frames of {tuple(images.shape[-2:])} px: the world model reads {grid} "
+                f"tokens of {cell} px; make clips of size {cell * grid[0]}"
+            )
+        return encode_frames(tokenizer, images)[None].long().to(networks.device)
+
+    return FrameTokens(encode("rgb"), encode("depth") if networks.has_depth else None)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from model.metrics import frame_psnr
@@ -32,6 +32,7 @@ class GeneratedVideo:
 
     clip_id: str
     course: Course
+    tokens: Mapping[Source, Int[Tensor, "n gh gw"]]
     predicted: Mapping[Source, Float[Tensor, "n c h w"]]
     true: Mapping[Source, Float[Tensor, "t c h w"]]  # the clip's own, decoded from its tokens
 
@@ -46,3 +47,19 @@ class GeneratedVideo:
         return (
             frame_psnr(self.predicted["rgb"][None, 1:n], self.true["rgb"][None, 1:n]).mean().item()
         )
+
+    @property
+    def held(self) -> bool:
+        """Whether it is longer than its actions."""
+        return self.course.n_given < len(self.course.actions)
+
+    @property
+    def notes(self) -> list[str]:
+        """How it was made, in a few words each."""
+        own = self.course.own
+        said = ["under its own actions" if own else "under other actions than its own"]
+        if self.held:
+            said.append(f"from frame {self.course.n_given} on the last action is held")
+        if self.psnr is not None:
+            said.append(f"PSNR {self.psnr:.1f} dB against its decoded frames")
+        return said

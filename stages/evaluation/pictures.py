@@ -24,6 +24,7 @@ from stages.tokenizer.images import Source, images_to_rgb, picture_frames
 FRAMES_SHOWN = 8
 DIFFERENCE_GAIN = 3  # differences are drawn this much stronger
 CELL_PX = 224  # side of a frame in the animation
+SPEED = 2.0  # animations run this many times as fast as life
 HOLD_FRAMES = 3  # the last frame of a clip stands this much longer
 
 

@@ -31,17 +31,25 @@ def read_actions(path: Path, action_dim: int) -> Float32[np.ndarray, "t i a"]:
             f"{path}: not a table of numbers ({error}); expected rows of {action_dim}, as many for "
             "each frame"
         ) from error
+    return as_actions(actions, action_dim, str(path))
+
+
+def as_actions(actions: np.ndarray, action_dim: int, owner: str) -> Float32[np.ndarray, "t i a"]:
+    """These actions, (frames, action) or (frames, sub-steps, action), with an axis of sub-steps.
+
+    Raises ValueError, naming `owner`, if they have another shape or are not all finite.
+    """
     if actions.ndim not in (2, 3) or 0 in actions.shape or actions.shape[-1] != action_dim:
         raise ValueError(
-            f"{path}: found an array of shape {actions.shape}, expected (frames, {action_dim}) or "
-            f"(frames, sub-steps, {action_dim}): the world model's actions have {action_dim} values"
+            f"{owner}: found an array of shape {actions.shape}, expected (frames, {action_dim}) "
+            f"or (frames, sub-steps, {action_dim}): the world model's actions have {action_dim} values"
         )
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):
         raise ValueError(
-            f"{path}: frame {bad[0][0]} has a value that is NaN or infinite; expected finite ones"
+            f"{owner}: frame {bad[0][0]} has a value that is NaN or infinite; expected finite ones"
         )
-    return actions.reshape(len(actions), -1, action_dim)
+    return actions.astype(np.float32).reshape(len(actions), -1, action_dim)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -76,6 +76,11 @@ class Rows(ABC):
         at = np.array([row])
         return {name: self.gather(name, at)[0, ...] for name in names}  # a scalar stays an array
 
+    def why_rejected(self, row: int) -> str:
+        """Reason and detail of a row without data."""
+        reject = next((r for r in self.rejected if r.row == row), None)
+        return "its shard is missing" if reject is None else f"{reject.reason}: {reject.detail}"
+
     def spec(self, name: str) -> ArraySpec:
         if name not in self.specs:
             raise KeyError(f"store {self.ref} has no array '{name}'; it has {sorted(self.specs)}")
@@ -122,15 +127,21 @@ class ClipRows(Rows):
         return {spec.name: spec for spec in self.manifest.specs}
 
     @cached_property
-    def clip_ids(self) -> Sequence[str]:
-        """From the index store, under this store's own root if it is there: roots may be moved."""
+    def index(self) -> Rows:
+        """The index store. It is looked for below this store's own root first, so that a root can
+        be moved.
+        """
         if self.manifest.index_uri is None:
             raise StoreError(
                 f"store {self.ref.uri} has no index store: it was created without `index_uri`"
             )
         index = StoreRef(self.manifest.index_uri)
         here = StoreRef.at(self.ref.root, index.stage, index.key)
-        return open_rows(here if is_complete(here) else index).clip_ids
+        return open_rows(here if is_complete(here) else index)
+
+    @property
+    def clip_ids(self) -> Sequence[str]:
+        return self.index.clip_ids
 
     @cached_property
     def rejected(self) -> list[Reject]:
@@ -255,6 +266,18 @@ def open_rows(ref: StoreRef, *, partial: bool = False) -> Rows:
             f"store {ref.uri} is not complete: run its stage ('{ref.stage}') first"
         )
     return (IndexRows if manifest.kind == "index" else ClipRows)(ref, partial=partial)
+
+
+def find_row(rows: Rows, clip: str) -> int:
+    """The row of this number or clip id. Raises LookupError if there is none."""
+    if clip.isdigit() and int(clip) < rows.n:
+        return int(clip)
+    if clip in rows.clip_ids:
+        return list(rows.clip_ids).index(clip)
+    raise LookupError(
+        f"no clip '{clip}' in {rows.ref}: expected a row below {rows.n} or a clip id such as "
+        f"{rows.clip_ids[0]}"
+    )
 
 
 def _reopen(kind: type[Rows], ref: StoreRef, partial: bool) -> Rows:

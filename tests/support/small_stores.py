@@ -59,7 +59,16 @@ def write_index(root: Path, splits: list[str]) -> StoreRef:
     )
     store.create(ref, manifest)
     writer = open_writer(ref)
-    columns = {"clip_id": [f"clip{i:03d}" for i in range(len(splits))], "split": splits}
+    n = len(splits)
+    columns = {
+        "clip_id": [f"clip{i:03d}" for i in range(n)],
+        "split": splits,
+        "task": [327] * n,
+        "episode": list(range(648600, 648600 + n)),
+        "camera": ["head_color"] * n,
+        "task_name": ["Move a square"] * n,
+        "texts": [["Push it.", "Let go."] if i % 2 else [] for i in range(n)],
+    }
     pq.write_table(pa.table(columns), writer.path / "index.parquet")
     writer.finish({})
     return ref
@@ -71,8 +80,11 @@ def write_clips(
     arrays: dict[str, np.ndarray],
     rejected: tuple[int, ...] = (),
     inputs: dict[str, str] | None = None,
+    upstream: tuple[int, ...] = (),
 ) -> StoreRef:
-    """A complete store of these arrays, (clip, ...) each, without the rejected rows."""
+    """A complete store of these arrays, (clip, ...) each, without the rejected rows and those that
+    the clips lack (`upstream`).
+    """
     n = len(next(iter(arrays.values())))
     specs = tuple(
         ArraySpec(
@@ -96,18 +108,33 @@ def write_clips(
             for row in rows
             if row in rejected
         ]
+        rejects += [
+            Reject(
+                row=row,
+                clip_id=f"clip{row:03d}",
+                reason="rejected_by_clip",
+                detail="",
+                kind="upstream",
+            )
+            for row in rows
+            if row in upstream
+        ]
         block = {name: a[rows.start : rows.stop] for name, a in arrays.items()}
         store.commit(ref, store.write_part(ref, shard, block, rejects, 0.0))
     store.seal(ref)
     return ref
 
 
-def new_result(root: Path, stage: str, recipe: object) -> StoreRef:
+def new_result(
+    root: Path, stage: str, recipe: object, inputs: dict[str, StoreRef] | None = None
+) -> StoreRef:
     """A result that a stage may now be run into."""
     ref = StoreRef.at(str(root), stage, content_key(recipe))
-    store.create(
-        ref, Manifest(stage=stage, key=ref.key, kind="result", version=1, parameters={}, inputs={})
+    made_from = {role: each.uri for role, each in (inputs or {}).items()}
+    manifest = Manifest(
+        stage=stage, key=ref.key, kind="result", version=1, parameters={}, inputs=made_from
     )
+    store.create(ref, manifest)
     return ref
 
 
@@ -115,7 +142,8 @@ def run_stage(
     root: Path, stage, rows: dict[str, StoreRef], results: dict[str, StoreRef] | None = None
 ) -> Result:
     """Runs a DatasetStage as the pipeline does; returns its result."""
-    ref = new_result(root, stage.name, [repr(stage), {role: r.uri for role, r in rows.items()}])
+    recipe = [repr(stage), {role: r.uri for role, r in rows.items()}]
+    ref = new_result(root, stage.name, recipe, rows | (results or {}))
     writer = open_writer(ref)
     try:
         numbers = stage.run(

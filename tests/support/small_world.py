@@ -23,8 +23,9 @@ from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_writer
 
+REJECTED = 3
 SPLITS = ["test", "val", "val", "val", "train", "val", "val"]
-USABLE = [1, 2, 5, 6]  # of split val; row 3 is rejected
+USABLE = [1, 2, 5, 6]  # of split val; row REJECTED is rejected
 
 
 @dataclass
@@ -47,21 +48,28 @@ class World:
 def make_world(root: Path) -> World:
     torch.manual_seed(0)
     arrays, index = square_clips(len(SPLITS)), write_index(root, SPLITS)
-    rows = {"discover": index}
-    rows |= {
-        name: write_clips(index, name, arrays[name], rejected=(3,)) for name in ("clip", "depth")
-    }
-    results = {}
+    clip = write_clips(
+        index, "clip", arrays["clip"], rejected=(REJECTED,), inputs={"discover": index.uri}
+    )
+    depth = write_clips(
+        index, "depth", arrays["depth"], upstream=(REJECTED,), inputs={"clip": clip.uri}
+    )
+    rows, results = {"discover": index, "clip": clip, "depth": depth}, {}
     for source, of in (("rgb", "clip"), ("depth", "depth")):
         tokenizer = MagvitTokenizer(tiny_tokenizer(patch=8)).eval()
-        ref = results[f"{source}_tokenizer"] = new_result(root, f"{source}_tokenizer", [])
+        ref = new_result(root, f"{source}_tokenizer", [], {of: rows[of]})
+        results[f"{source}_tokenizer"] = ref
         seal(ref, TOKENIZER_FILE, tokenizer, tokenizer.config, {"source": source})
         ids = np.stack(
             [encode_frames(tokenizer, clip).numpy() for clip in images_of(source, arrays[of])]
         )
         name = f"{source}_tokens"
         rows[name] = write_clips(
-            index, name, {name: ids}, rejected=(3,), inputs={"tokenizer": ref.uri}
+            index,
+            name,
+            {name: ids},
+            upstream=(REJECTED,),
+            inputs={of: rows[of].uri, "tokenizer": ref.uri},
         )
     data = {role: str(ref) for role, ref in rows.items() if role != "depth"}
     results["world_model"] = add_world_model(root, results, depth_branch=True, data=data)
@@ -72,7 +80,11 @@ def add_world_model(
     root: Path, results: dict[str, StoreRef], *, depth_branch: bool, **card
 ) -> StoreRef:
     config = tiny_world(n_layers=1, d_model=16, n_heads=1, grid=(4, 4), depth_branch=depth_branch)
-    ref = new_result(root, "world_model", [depth_branch, *card])
+    data = {
+        role: StoreRef.at(str(root), *name.split("/"))
+        for role, name in card.get("data", {}).items()
+    }
+    ref = new_result(root, "world_model", [depth_branch, *card], data)
     statistics = {"action_mean": [16.0] * 16, "action_std": [8.0] * 16}
     made_by = {
         f"{source}_tokens": str(results[f"{source}_tokenizer"]) for source in ("rgb", "depth")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.status import true_state
 from pipeline.orchestration.journal import (
     SILENCE_S,
     close_dead,
@@ -34,7 +33,7 @@ def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
     journal.pid = int(dead.stdout)
     journal.entry("clip").state = "running"
     journal.save()
-    assert true_state(read_journal(journal.path)) == "crashed"
+    assert read_journal(journal.path).true_state == "crashed"
     assert [j.id for j in close_dead(tmp_path)] == [journal.id]
     again = read_journal(journal.path)
     assert (again.state, again.stages[0].state) == ("crashed", "crashed")

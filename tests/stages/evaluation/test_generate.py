@@ -12,7 +12,7 @@ from model.world.config import SamplingConfig
 from stages.evaluation.generate import generate_video, plan_course
 from stages.evaluation.generated_video import Course, GeneratedVideo
 from stages.evaluation.pictures import HOLD_FRAMES, animate_generated, draw_generated
-from stages.evaluation.predict import Networks, load_networks
+from stages.evaluation.predict import Networks, load_networks, read_tokens
 from storage.stores.results import open_result
 from storage.stores.rows import Rows
 
@@ -43,7 +43,8 @@ def video(
     networks, rows, course: Course, sampling: SamplingConfig | None = None, progress=None
 ) -> GeneratedVideo:
     quiet = progress or (lambda done, total, note="": None)
-    return generate_video(networks, rows, ROW, course, sampling or SamplingConfig(), 0, quiet)
+    true, clip_id = read_tokens(rows, np.array([ROW]), networks), rows["clip"].clip_ids[ROW]
+    return generate_video(networks, clip_id, true, course, sampling or SamplingConfig(), 0, quiet)
 
 
 def same_frames(a: GeneratedVideo, b: GeneratedVideo) -> list[bool]:

@@ -1,0 +1,244 @@
+"""How close a predicted video is to the true one: the metrics of the evaluation, for one video."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from model.lpips import Lpips, load_lpips
+from model.metrics import frame_psnr as psnr_of_frames
+from roboscape.clip import Clip
+from roboscape.errors import RejectedClip
+from roboscape.video import Video
+from stages.evaluation import scores
+from stages.evaluation.scores import FRAME, ClipDepth, copy_first
+from stages.tokenizer.images import moving_mask, rgb_to_images
+
+__all__ = ["Scores", "compare", "frame_psnr"]
+
+ValueRange = tuple[int | float, int | float]
+UNITS = {"psnr": "dB"}
+ROUNDING = 1e-3  # of the range: what a float video may lie outside it
+
+
+class Scores(Mapping[str, float]):
+    """Metric -> value, over the frames that were predicted. What could not be measured is not in
+    it, and `missing` says why.
+
+    psnr (dB), ssim: larger is better; `psnr_moving`: of the region that moves in the true video.
+    lpips: smaller is better. abs_rel (smaller), delta1, delta2 (larger) of depth: raw, and
+    `abs_rel_aligned` after one scale and one shift for the whole clip. With `_copy` at its end: of
+    copying the last given frame instead, which a prediction should beat.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, float],
+        *,
+        n_frames: int,
+        against: str,
+        missing: Mapping[str, str],
+    ):
+        self._values, self._against = dict(values), against
+        self._n_frames, self._missing = n_frames, dict(missing)
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames were scored."""
+        return self._n_frames
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Metrics that could not be measured, and why."""
+        return dict(self._missing)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        lines = [f"{self.n_frames} predicted frames against {self._against}"]
+        lines.append(f"  {'':<16}{'predicted':>10}{'copied':>10}")
+        for name, value in self.items():
+            if "_copy" not in name:
+                copied, metric = self.get(f"{name}_copy"), name.partition("_")[0]
+                other = "" if copied is None else f"{copied:10.3f}"
+                unit = f"  {UNITS[metric]}" if metric in UNITS else ""
+                lines.append(f"  {name:<16}{value:10.3f}{other:>10}{unit}".rstrip())
+        return "\n".join([*lines, *(f"  {name:<16}  {why}" for name, why in self.missing.items())])
+
+
+def compare(
+    video: Video | np.ndarray,
+    target: Clip | np.ndarray,
+    *,
+    against: str = "camera",
+    value_range: ValueRange | None = None,
+    n_given: int | None = None,
+    lpips: tuple[str | Path, str | Path] | None = None,
+) -> Scores:
+    """Scores of a predicted video, frame by frame at the same time, as far as both go.
+
+    video, target: a `Video` and its `Clip`, or arrays (t, h, w, 3).
+    against: the clip's `camera` frames, or its `decoded` ones (through the model's tokenizer, whose
+    own loss is then left out); the latter needs a `Video`.
+    value_range: lowest and highest value that a pixel of a float array can have, such as (0, 1);
+    uint8 arrays need none. It is not guessed: a video in [0, 1] that is taken for one in [-1, 1]
+    has 6 dB too much.
+    n_given: frames at the start that were not predicted and are not scored; 1 for a `Video`, 0
+    for an array by default.
+    lpips: the two files of LPIPS (AlexNet), the trunk's and the linear heads'; docs/weights.md says
+    where they come from.
+    Raises ValueError for a float array without a range or with values outside it, for frames of
+    other sizes, for no predicted frame in common, and for a clip that is not the video's.
+    """
+    ours, true, still = _images(video, target, against, value_range)
+    given = (1 if isinstance(video, Video) else 0) if n_given is None else n_given
+    if not 0 <= given < len(true):
+        raise ValueError(
+            f"n_given={given}: nothing is left to score of {len(true)} frames in common"
+        )
+    moving = moving_mask(still, still=still[:1])[: len(true)]
+    # The functions of the evaluation leave out one given frame.
+    ours, true, moving = (_after_one(frames, given) for frames in (ours, true, moving))
+    network = None if lpips is None else _lpips(*(str(Path(path).absolute()) for path in lpips))
+    values: dict[str, float] = {}
+    for suffix, candidate in (("", ours), ("_copy", copy_first(true))):
+        for (region, metric), value in scores.compare(candidate, true, moving, network).items():
+            values[f"{metric}{'' if region == FRAME else '_moving'}{suffix}"] = value
+    missing = {} if lpips else {"lpips": "not measured: no weights, lpips=(trunk, linear)"}
+    if not moving[1:].any():
+        missing["psnr_moving"] = "not measured: nothing moves in the true video"
+    if isinstance(video, Video) and isinstance(target, Clip):
+        depth, why = _depth_scores(video, target, given)
+        values, missing = values | depth, missing | why
+    whose = f" of clip {target.clip_id}" if isinstance(target, Clip) else ""
+    what = "the decoded true frames" if against == "decoded" else "the true frames"
+    return Scores(values, n_frames=len(true) - 1, against=what + whose, missing=missing)
+
+
+def frame_psnr(
+    video: Video | np.ndarray,
+    target: Clip | np.ndarray,
+    *,
+    against: str = "camera",
+    value_range: ValueRange | None = None,
+) -> Float32[np.ndarray, " t"]:
+    """PSNR of every frame in dB, given ones too; equal frames count as 100.
+
+    Arguments and errors are those of `compare`.
+    """
+    ours, true, _ = _images(video, target, against, value_range)
+    return psnr_of_frames(ours[None], true[None])[0].numpy()
+
+
+def _images(
+    video: Video | np.ndarray,
+    target: Clip | np.ndarray,
+    against: str,
+    value_range: ValueRange | None,
+) -> tuple[Float[Tensor, "t c h w"], Float[Tensor, "t c h w"], Float[Tensor, "t2 c h w"]]:
+    """The frames in common, in [-1, 1]: predicted, true, and those that say where it moves."""
+    if against not in ("camera", "decoded"):
+        raise ValueError(f"against={against!r}: expected 'camera' or 'decoded'")
+    frames = target.rgb if isinstance(target, Clip) else target
+    true = still = _to_images(frames, value_range, "target")
+    if isinstance(video, Video):
+        ours, decoded = video._made.predicted["rgb"], video._made.true["rgb"]
+        true = decoded if against == "decoded" else true
+        still = decoded if isinstance(target, Clip) else still
+    elif against == "decoded":
+        raise ValueError("against='decoded' needs a Video: an array knows no tokenizer")
+    else:
+        ours = _to_images(video, value_range, "video")
+    if isinstance(video, Video) and isinstance(target, Clip) and video.clip_id != target.clip_id:
+        raise ValueError(
+            f"the video is of clip {video.clip_id}, not of {target.clip_id}: to compare it with "
+            "another clip give the other's frames, `clip.rgb`"
+        )
+    if ours.shape[1:] != true.shape[1:]:
+        raise ValueError(
+            f"the video has frames of {tuple(ours.shape[-2:])} px, the target of "
+            f"{tuple(true.shape[-2:])} px: expected the same size"
+        )
+    n = min(len(ours), len(true))
+    return ours[:n], true[:n], still
+
+
+def _to_images(
+    frames: np.ndarray, value_range: ValueRange | None, name: str
+) -> Float[Tensor, "t c h w"]:
+    """In [-1, 1]."""
+    frames = np.asarray(frames)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"{name} of shape {frames.shape}: expected (frames, height, width, 3)")
+    if frames.dtype == np.uint8:
+        return rgb_to_images(np.array(frames))
+    if frames.dtype.kind != "f":
+        raise ValueError(f"{name} of {frames.dtype}: expected uint8, or float and a value_range")
+    found = f"{name} with values in [{frames.min():.3g}, {frames.max():.3g}]"
+    if value_range is None:
+        raise ValueError(
+            f"{found} of {frames.dtype}: say what black and white are, such as value_range=(0, 1)"
+        )
+    low, high = value_range
+    slack = ROUNDING * (high - low)
+    if not (high > low and frames.min() >= low - slack and frames.max() <= high + slack):
+        raise ValueError(f"{found}: they lie outside value_range={value_range}")
+    unit = (torch.from_numpy(frames.astype(np.float32)) - low) / (high - low)
+    return (2 * unit.clamp(0, 1) - 1).permute(0, 3, 1, 2)
+
+
+def _after_one(frames: Tensor, n_given: int) -> Tensor:
+    """The last given frame and those after it; without one the first stands there twice."""
+    return frames[n_given - 1 :] if n_given else torch.cat([frames[:1], frames])
+
+
+def _depth_scores(
+    video: Video, clip: Clip, n_given: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Scores, and why there are none."""
+    try:
+        predicted = video.depth
+        if predicted is None:
+            return {}, {"abs_rel": "not measured: the world model has no depth branch"}
+        learned, labelled = video.depth_store, str(clip._stores.ref("depth"))
+        if learned != labelled:
+            why = f"not measured: the model's depth is that of {learned}, the clip's {labelled}"
+            return {}, {"abs_rel": why}
+        inverse, valid, limits = (
+            clip[f"depth/{name}"] for name in ("inverse_depth", "valid", "inverse_depth_range")
+        )
+    except (LookupError, RejectedClip) as error:
+        return {}, {"abs_rel": f"not measured: {error.args[0]}"}
+    n = min(len(predicted), len(inverse))
+    ours, target, known = (
+        _after_one(torch.from_numpy(np.array(array)), n_given)
+        for array in (predicted[:n], inverse[:n].astype(np.float32), valid[:n])
+    )
+    if not known[1:].any():
+        return {}, {"abs_rel": "not measured: the true depth is not known in any of these frames"}
+    depth = ClipDepth(
+        target=target,
+        valid=known,
+        limits=(float(limits[0]), float(limits[1])),
+        decoded=target,
+        predicted={},
+    )
+    found = scores.compare_depth(ours, depth)
+    copied = scores.compare_depth(copy_first(ours), depth)
+    return found | {f"{name}_copy": value for name, value in copied.items()}, {}
+
+
+@lru_cache(maxsize=1)
+def _lpips(trunk: str, linear: str) -> Lpips:
+    return load_lpips(trunk, linear)
