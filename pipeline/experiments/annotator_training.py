@@ -74,6 +74,7 @@ def spatracker_tiny(source: Path, weights: Path) -> AnnotatorTraining:
 
 
 def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> AnnotatorTraining:
+    source = source.absolute()
     return AnnotatorTraining(
         clip_format=CLIP_FORMAT,
         discover=Discover.of(

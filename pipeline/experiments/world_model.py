@@ -64,6 +64,7 @@ def from_scratch(
     nothing from a second one, and lose much where another process wants that core. gpus: of a
     training, and half of it for tokens.
     """
+    source = source.absolute()
     resources = Resources(cpus=cpus, gpus=gpus, memory_gb=16.0 if gpus else 2.0)
     tokenizing = Resources(
         cpus=1.0, gpus=gpus / 2, memory_gb=4.0 if gpus else 1.0, clips_per_shard=64

@@ -1,0 +1,27 @@
+"""One stage on the stores of a workspace, in this process: to try a stage of your own."""
+
+from pathlib import Path
+
+from pipeline.lineage.graph import find
+from pipeline.orchestration.journal import Journal
+from pipeline.orchestration.recipe import describe, output_ref
+from pipeline.orchestration.stage_task import RunContext, make
+from stages.base import Stage
+from storage.stores import store
+from storage.stores.records import StoreRef
+
+
+def make_alone(stage: Stage, root: str) -> StoreRef:
+    """Makes the stage's output from the newest store of each input, without Prefect and Ray.
+
+    A role is taken for the name of the stage that makes it. What is complete is reused, what was
+    begun is resumed. Raises LookupError if there is no store for a role, StageFailed if too many
+    clips raise an error.
+    """
+    inputs = {role: find(role, root) for role in stage.inputs}
+    out = output_ref(stage, inputs, root)
+    if not store.is_complete(out):
+        store.create(out, describe(stage, inputs, out))
+        unwritten = Journal(path=Path("unwritten"), id="alone", request={})
+        make(stage, inputs, out, RunContext(root=root, journal=unwritten))
+    return out
