@@ -45,5 +45,5 @@ def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
 def code_modules() -> list[str]:
     return [
         str(Path(str(import_module(name).__file__)).parent)
-        for name in ("pipeline", "stages", "model", "storage")
+        for name in ("pipeline", "stages", "model", "storage", "simulation")
     ]
