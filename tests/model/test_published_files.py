@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.published import check_finite, read_tensors
+from model.published_files import check_finite, read_tensors
 
 REFUSED = r"x\.pth: damaged, or holds more than tensors.*Fetch it again"
 

@@ -10,7 +10,7 @@ import torch
 from repository import SHARED
 from vda_small import SMALL, lively
 
-from model.published import differences
+from model.published_files import differences
 from model.video_depth import published
 from model.video_depth.config import VideoDepthConfig, tiny, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
