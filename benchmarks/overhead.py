@@ -34,7 +34,7 @@ DENSE = {"discover.hop_s": 0.2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Ratio:
     what: str
     ours: str
     control: str
@@ -70,7 +70,7 @@ def make_sample(home: Path, n_episodes: int) -> Path:
     return home / "sample"
 
 
-def run_overhead(home: Path, source: Path) -> list[Row]:
+def run_overhead(home: Path, source: Path) -> list[Ratio]:
     """Each stage in a serial flow run against its bare loop, and the run against their sum."""
     settings = Settings()
     services.up(settings)
@@ -95,13 +95,13 @@ def run_overhead(home: Path, source: Path) -> list[Row]:
     total = sum(bare.values()) + spent["discover"]
     return [
         *rows,
-        Row(what="whole run", ours=f"{wall:.1f} s", control=f"{total:.1f} s", ratio=wall / total),
+        Ratio(what="whole run", ours=f"{wall:.1f} s", control=f"{total:.1f} s", ratio=wall / total),
     ]
 
 
-def stage_row(name: str, ours: float, control: float) -> Row:
+def stage_row(name: str, ours: float, control: float) -> Ratio:
     what = f"stage {name}: in a run / function alone"
-    return Row(what=what, ours=f"{ours:.1f} s", control=f"{control:.1f} s", ratio=ours / control)
+    return Ratio(what=what, ours=f"{ours:.1f} s", control=f"{control:.1f} s", ratio=ours / control)
 
 
 def bare_loop(stage: Any, inputs: dict[str, Any]) -> float:
@@ -135,7 +135,7 @@ def decode(path: Path, wanted: np.ndarray) -> np.ndarray:
         return video.frames(wanted)
 
 
-def decode_speed(source: Path) -> Row:
+def decode_speed(source: Path) -> Ratio:
     """A 2 Hz clip's frames by our reader, against a bare PyAV loop that converts the same."""
     path = sorted(source.rglob("head_color.mp4"))[0]
     with av.open(str(path)) as container:
@@ -147,7 +147,7 @@ def decode_speed(source: Path) -> Row:
     ours = cpu_s(lambda: decode(path, wanted))
     bare = cpu_s(lambda: bare_decode(path, set(wanted.tolist())))
     what = f"decode {len(wanted)} of {n_frames} frames / bare PyAV loop"
-    return Row(
+    return Ratio(
         what=what, ours=f"{1e3 * ours:.1f} ms", control=f"{1e3 * bare:.1f} ms", ratio=ours / bare
     )
 
@@ -159,12 +159,12 @@ def bare_decode(path: Path, wanted: set[int]) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for i, frame in frames if i in wanted]
 
 
-def store_speed(root: Path) -> list[Row]:
+def store_speed(root: Path) -> list[Ratio]:
     root.mkdir()
     tokens = stores.token_reads(root)
     what = "read random token clips, batches of 64 / NumPy memory map"
     rows = [
-        Row(
+        Ratio(
             what=what, ours=us(tokens["us"]), control=us(tokens["us_memmap"]), ratio=tokens["ratio"]
         )
     ]
@@ -174,7 +174,7 @@ def store_speed(root: Path) -> list[Row]:
             ours, plain = found[f"{verb}_mb_s"], found[f"npy_{verb}_mb_s"]
             what = f"{verb} RGB clips, {codec} / one .npy a clip (MB/s, higher is better)"
             rows.append(
-                Row(what=what, ours=f"{ours:.0f}", control=f"{plain:.0f}", ratio=ours / plain)
+                Ratio(what=what, ours=f"{ours:.0f}", control=f"{plain:.0f}", ratio=ours / plain)
             )
     return rows
 

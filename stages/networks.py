@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from model.published import check_finite
+from model.published_files import check_finite
 from model.training.checkpoint import load_model
 from model.training.device import seeded
 from storage.weights.ref import WeightsRef

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig
-from model.published import check_finite, differences, read_tensors, shapes_of
+from model.published_files import check_finite, differences, read_tensors, shapes_of
 
 Weights = Literal["raw", "ema"]
 

@@ -12,13 +12,13 @@ MAX_PRODUCTS = 2**26  # of points with cells, computed at once: 256 MiB in float
 
 
 def sample(
-    maps: Float[Tensor, "n c h w"], places: Float[Tensor, "n p k 2"], *, beyond: str
+    maps: Float[Tensor, "n c h w"], places: Float[Tensor, "n p k 2"], *, outside: str
 ) -> Float[Tensor, "n c p k"]:
-    """Bilinear lookup at (column, row); `beyond` the map: "zeros" or its "border"."""
+    """Bilinear lookup at (column, row); `outside` the map: "zeros" or its "border"."""
     height, width = maps.shape[-2:]
     scale = places.new_tensor([2.0 / (width - 1), 2.0 / (height - 1)])
     return F.grid_sample(
-        maps, places * scale - 1.0, mode="bilinear", padding_mode=beyond, align_corners=True
+        maps, places * scale - 1.0, mode="bilinear", padding_mode=outside, align_corners=True
     )
 
 
@@ -55,7 +55,7 @@ def correlate(
                 feature @ maps.flatten(2), "n p (h w) -> (n p) 1 h w", h=maps.shape[-2]
             )
             places = centre[:, :, None] / 2**i + offsets
-            around = sample(products, rearrange(places, "n p k i -> (n p) 1 k i"), beyond="zeros")
+            around = sample(products, rearrange(places, "n p k i -> (n p) 1 k i"), outside="zeros")
             parts.append(rearrange(around, "(n p) 1 1 k -> n p k", n=len(maps)))
         rows.append(torch.cat(parts, dim=-1))
     return torch.cat(rows, dim=1) / math.sqrt(features.shape[-1])

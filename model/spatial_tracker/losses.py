@@ -88,7 +88,7 @@ def _counted_errors(
     for start, points, found, visibility in output.windows:
         frames = slice(start, start + visibility.shape[1])
         chosen = counted[:, frames][:, :, points]
-        n = chosen.shape[1]  # fewer than the window's frames where it reaches beyond the clip
+        n = chosen.shape[1]  # fewer than the window's frames where it ends after the clip
         difference = found[:, :, :n] - tracks[:, frames][:, :, points]
         errors.append((difference * unit[:, None, None])[:, chosen])
         logits.append(visibility[:, :n][chosen])

@@ -279,7 +279,7 @@ def query_features(
     for plane, places in zip(planes, along_planes(queries), strict=True):
         # In all frames: less work than a map for each point
         everywhere = repeat(places, "b p i -> (b s) p 1 i", s=s)
-        values = sample(plane.flatten(0, 1), everywhere, beyond="border")
+        values = sample(plane.flatten(0, 1), everywhere, outside="border")
         values = rearrange(values, "(b s) c p 1 -> b s p c", b=b)
         found.append(values[:, frames.to(queries.device), index])
     return tuple(found)

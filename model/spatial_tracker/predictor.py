@@ -106,7 +106,8 @@ def track_points(
     video, z = _at_working_size(frames, depth, size, next(network.parameters()).device)
 
     # Plain ratios, as published. Resizing maps pixel x to (x + 0.5) * ratio - 0.5, so the tracked
-    # point is at most half a pixel of the smaller picture away from the query, in all frames alike.
+    # point is at most half a pixel of the smaller picture away from the query, the same in all
+    # frames.
     ratio = np.array([1, size[1] / width, size[0] / height], dtype=np.float32)
     points = np.concatenate([queries * ratio, support_points(support_grid, *size)])
     dtype = getattr(torch, precision)
@@ -181,7 +182,7 @@ def _run(
     places = torch.from_numpy(queries[:, 1:]).to(video)
     each = torch.arange(p)
     everywhere = repeat(places, "p i -> n p 1 i", n=depth[:, :, 0, 0].numel())
-    looked_up = sample(rearrange(depth, "b t h w -> (b t) 1 h w"), everywhere, beyond="border")
+    looked_up = sample(rearrange(depth, "b t h w -> (b t) 1 h w"), everywhere, outside="border")
     in_own_frame = looked_up.view(b, -1, p)[:, query_frames, each]
     points = torch.cat([places.expand(b, p, 2), in_own_frame[..., None]], dim=-1)
     with full_float32(depth.device):

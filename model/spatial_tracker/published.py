@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.published import check_finite, differences, read_tensors, shapes_of
+from model.published_files import check_finite, differences, read_tensors, shapes_of
 from model.spatial_tracker.config import SpatialTrackerConfig, published
 from model.spatial_tracker.model import SpatialTracker
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.published import check_finite, differences, read_tensors, shapes_of
+from model.published_files import check_finite, differences, read_tensors, shapes_of
 from model.video_depth.config import VideoDepthConfig, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
 

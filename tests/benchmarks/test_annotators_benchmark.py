@@ -1,4 +1,4 @@
-"""The benchmark of the annotators' stages: where they run, and what a line of its table is."""
+"""The annotators' benchmark: the device of its stages, and the lines of its table."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The rules of measuring, and that the benchmark of the world model refuses what is not equal."""
+"""Timing and its verdicts, and the world model's benchmark, which compares tokens first."""
 
 import os
 
@@ -48,7 +48,7 @@ def test_a_verdict_needs_even_times(quiet):
 
 
 def test_a_verdict_needs_a_quiet_machine(quiet, monkeypatch):
-    """A load that was too high once in the run spoils what follows: nobody knows what it hit."""
+    """A high load at any time in the run makes all later verdicts noisy."""
     seen, cores = Conditions(CPU), os.cpu_count() or 1
     monkeypatch.setattr(os, "getloadavg", lambda: (cores + 0.6, 0.0, 0.0))
     assert seen.verdict(10, 9, [EVEN]) == "noisy"
@@ -73,7 +73,7 @@ def test_generation_is_compared_in_every_way(quiet):
 
 
 @pytest.mark.parametrize("n_steps", [1, 4])
-def test_nothing_is_timed_where_tokens_differ(n_steps, monkeypatch):
+def test_nothing_is_timed_if_tokens_differ(n_steps, monkeypatch):
     s = small_case()
     require_equal_tokens(s, n_steps, PLAN)
     wrong = FrameTokens(

@@ -1,6 +1,4 @@
-"""Our model with 1xgpt's weights computes what 1xgpt computes, here from its description in plain
-matrix products.
-"""
+"""Our model with 1xgpt's weights against 1xgpt's layers, written here as matrix products."""
 
 import pytest
 import torch
@@ -42,7 +40,7 @@ def peer_state() -> dict[str, Tensor]:
 
 
 def attend(state: dict[str, Tensor], at: str, x: Tensor, mask: Tensor) -> Tensor:
-    """x: (rows, length, D), each row by itself."""
+    """Attention within each row of x (rows, length, D)."""
     parts = F.linear(x, state[at + "qkv.weight"]).view(*x.shape[:2], 3, HEADS, D // HEADS)
     heads = []
     for h in range(HEADS):
@@ -95,20 +93,17 @@ def test_logits_are_the_peers():
 
 @torch.no_grad()
 def test_cached_generation_gives_the_peers_tokens():
-    """Greedy, in one step a frame: the likeliest tokens under the peer's logits, its later frames
-    masked.
-    """
+    """Greedy, one step a frame: the peer's likeliest tokens with later frames masked."""
     state, ids = peer_state(), clip()
     model = from_peer(state, HEADS)
-    made = rollout(
-        model, FrameTokens(ids[:, :1], None), torch.zeros(1, T, 1), SamplingConfig(n_steps=1), torch.Generator()
-    ).rgb[0].flatten(1)  # fmt: skip
+    start, actions = FrameTokens(ids[:, :1], None), torch.zeros(1, T, 1)
+    made = rollout(model, start, actions, SamplingConfig(n_steps=1), torch.Generator())
     expected = ids[0].flatten(1).clone()
     for t in range(1, T):
         masked = (torch.arange(T) >= t)[:, None].expand(T, S)
         best = peer_logits(state, expected, masked)[t].argmax(-1)
         expected[t] = best[:, 0] + 512 * best[:, 1]
-    assert torch.equal(made, expected)
+    assert torch.equal(made.rgb[0].flatten(1), expected)
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,8 @@ def test_gradient_is_finite_even_without_features(network: Lpips):
 
 
 def test_loads_the_two_published_files(tmp_path: Path, network: Lpips):
-    trunk = trunk_weights() | {
-        "classifier.1.weight": torch.zeros(2, 2)
-    }  # torchvision's file holds the classifier too
+    # Torchvision's file has the classifier, too
+    trunk = trunk_weights() | {"classifier.1.weight": torch.zeros(2, 2)}
     torch.save(trunk, tmp_path / "alexnet.pth")
     torch.save(linear_weights(), tmp_path / "alex.pth")
     loaded = load_lpips(tmp_path / "alexnet.pth", tmp_path / "alex.pth")
@@ -58,7 +57,7 @@ def test_loads_the_two_published_files(tmp_path: Path, network: Lpips):
     assert_close(loaded(*image_pairs()), network(*image_pairs()).detach())
 
 
-def test_absent_file_says_where_it_comes_from(tmp_path: Path):
+def test_an_absent_file_names_its_source(tmp_path: Path):
     torch.save(trunk_weights(), tmp_path / "alexnet.pth")
     with pytest.raises(
         FileNotFoundError, match=r"none\.pth.*torchvision's AlexNet ImageNet weights"

@@ -75,7 +75,7 @@ def test_psnr_does_not_depend_on_the_value_range_it_came_from():
     assert_close(frame_psnr(predicted, target), by_hand.float(), rtol=1e-5, atol=0)
 
 
-def test_psnr_of_equal_clips_is_the_cap_and_a_hair_less_for_one_step_in_one_pixel():
+def test_psnr_of_equal_clips_is_the_cap():
     clip = torch.zeros(1, 2, 3, 16, 16)
     other = clip.clone()
     other[0, 0, 1, 5, 5] += 2 / 255
@@ -108,7 +108,7 @@ def test_delta_psnr_is_the_difference():
 
 
 def slow_ssim(predicted: np.ndarray, target: np.ndarray, counts: np.ndarray) -> float:
-    """Of one frame (c h w) in [0, 1], window by window; `counts` (h w) chooses window centres."""
+    """SSIM of a frame (c h w) in [0, 1], window by window; `counts` (h w) chooses the centres."""
     offset = np.arange(11) - 5
     weight = np.exp(-(offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * 1.5**2))
     weight /= weight.sum()
@@ -213,7 +213,7 @@ def test_depth_metrics_agree_with_plain_loops():
             )
 
 
-def test_invalid_pixels_do_not_count_whatever_they_hold():
+def test_invalid_pixels_do_not_count():
     predicted, target, valid = depths()
     expected = abs_rel(predicted, target, valid), delta_accuracy(predicted, target, valid, 2)
     for junk in (0.0, -1.0, math.nan, math.inf):
@@ -263,7 +263,7 @@ def test_alignment_is_least_squares_over_the_whole_clip():
         )
 
 
-def test_alignment_recovers_an_exact_relation_and_survives_a_constant():
+def test_alignment_recovers_an_exact_relation_and_handles_a_constant():
     _, target, valid = depths()
     assert_close(align_scale_shift(0.2 * target - 3, target, valid), target, rtol=1e-4, atol=1e-4)
     flat = align_scale_shift(torch.full_like(target, 7.0), target, valid)
@@ -354,7 +354,7 @@ def test_jaccard_never_exceeds_position_accuracy():
         assert (jaccard <= position_accuracy(predicted, target, true_seen, counted, SIZE)).all()
 
 
-def test_tracks_never_seen_have_no_score():
+def test_tracks_without_visible_points_are_refused():
     predicted, seen, target, true_seen, counted = tracks()
     never = torch.zeros_like(seen)
     with pytest.raises(ValueError, match="clip 0 of the batch: no point is truly visible"):

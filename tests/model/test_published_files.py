@@ -1,4 +1,4 @@
-"""Checkpoints of others: whatever is wrong with a file, the error names it and says what to do."""
+"""Third-party checkpoints: for any defect of a file, the error names it and says what to do."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.published import check_finite, read_tensors
+from model.published_files import check_finite, read_tensors
 
 REFUSED = r"x\.pth: damaged, or holds more than tensors.*Fetch it again"
 
@@ -45,7 +45,7 @@ def test_files_that_are_no_checkpoint_are_refused(
 
 @pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize("percent", [0.5, 1, 2, 5, 50, 99])
-def test_files_that_were_cut_off_are_refused(path: Path, percent: float, mmap: bool):
+def test_truncated_files_are_refused(path: Path, percent: float, mmap: bool):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * percent / 100)])
     with pytest.raises(ValueError, match=REFUSED):
@@ -54,12 +54,11 @@ def test_files_that_were_cut_off_are_refused(path: Path, percent: float, mmap: b
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("bit", [0, 2, 5, 7])
-def test_a_flipped_bit_of_what_describes_the_tensors_raises_nothing_else(path: Path, bit: int):
-    """Some flips give another dict, which is refused by its names or shapes, or as another digest."""
+def test_a_flipped_bit_in_the_header_raises_value_errors_only(path: Path, bit: int):
+    """Some flips give another dict, which its names, shapes or digest reveal later."""
     whole = path.read_bytes()
-    described = slice(
-        whole.index(b"data.pkl"), whole.index(b"layer2.weight") + 200
-    )  # names, types, shapes
+    # Names, types, shapes
+    described = slice(whole.index(b"data.pkl"), whole.index(b"layer2.weight") + 200)
     places = range(described.start, described.stop)
     outcomes = [outcome(path, flipped(whole, place, bit), read_tensors) for place in places]
     assert outcomes.count("refused") > len(places) / 4
@@ -70,7 +69,7 @@ def flipped(whole: bytes, place: int, bit: int) -> bytes:
 
 
 def outcome(path: Path, content: bytes, read: Callable[[Path], object]) -> str:
-    """`read` or `refused`; anything but a ValueError that names the file fails the test."""
+    """`read` or `refused`, the latter by a ValueError that names the file."""
     path.write_bytes(content)
     try:
         read(path)
@@ -80,7 +79,7 @@ def outcome(path: Path, content: bytes, read: Callable[[Path], object]) -> str:
     return "read"
 
 
-def test_files_that_cannot_be_opened_say_so_themselves(tmp_path: Path):
+def test_errors_of_opening_a_file_are_not_changed(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
         read_tensors(tmp_path / "gone.pth")
     with pytest.raises(IsADirectoryError):
@@ -88,7 +87,7 @@ def test_files_that_cannot_be_opened_say_so_themselves(tmp_path: Path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_the_first_entry_that_is_not_finite_is_named(bad: float):
+def test_the_first_entry_with_nan_is_named(bad: float):
     state = {
         "a": torch.ones(2),
         "n": torch.tensor(3),

@@ -1,8 +1,7 @@
-"""Reference outputs beside the repository (`../shared/fixtures`) and the rule that makes their
-weights.
+"""Reference outputs (in `../shared/fixtures`, outside the repository) and their weights.
 
 The references were computed with pseudo-random weights that depend only on an entry's name and
-shape, so that any implementation with the published names can be given the same ones.
+shape, so that any implementation with the published names can use the same ones.
 """
 
 import zlib
@@ -22,7 +21,7 @@ Changes = Mapping[str, Callable[[np.ndarray], np.ndarray]]
 
 
 def load_fixture(name: str) -> dict[str, np.ndarray]:
-    """Arrays of one reference file; skips the test that asks for it where the folder is absent."""
+    """Arrays of a reference file; skips the test if the folder is absent."""
     path = FIXTURES / name
     if not path.is_file():
         pytest.skip(f"reference outputs absent: {path}")
@@ -31,9 +30,7 @@ def load_fixture(name: str) -> dict[str, np.ndarray]:
 
 
 def sinusoid_table(length: int, channels: int) -> np.ndarray:
-    """Sine in even, cosine in odd channels, frequencies from 1 to 1/10000; shape (1, length,
-    channels).
-    """
+    """Sines in even, cosines in odd channels of frequencies 1 to 1/10000; (1, length, channels)."""
     angle = np.arange(length)[:, None] * np.exp(
         -np.arange(0, channels, 2) * np.log(10000.0) / channels
     )
@@ -70,9 +67,7 @@ def golden_state(
 
 
 def with_golden_weights(network: nn.Module, changes: Changes | None = None) -> nn.Module:
-    """The network itself, in evaluation mode, with the references' weights; its names must be the
-    published ones.
-    """
+    """The network, in evaluation mode, with the references' weights for its (published) names."""
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict(golden_state(shapes, changes))
     return network.eval()
@@ -81,9 +76,7 @@ def with_golden_weights(network: nn.Module, changes: Changes | None = None) -> n
 def activation_statistics(
     network: nn.Module, names: list[str], run: Callable[[], object]
 ) -> dict[str, tuple[tuple[int, ...], float, float]]:
-    """Shape, mean and population standard deviation (float64) of the named modules' first outputs
-    during `run()`.
-    """
+    """Shape, mean and population std (float64) of modules' first outputs during `run()`."""
     seen: dict[str, tuple[tuple[int, ...], float, float]] = {}
 
     def watch(name: str):

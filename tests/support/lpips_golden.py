@@ -1,4 +1,4 @@
-"""The seeded images and weights of the distances in test_lpips.py, by the `lpips` package."""
+"""The seeded images and weights of the `lpips` package's distances in test_lpips.py."""
 
 import torch
 from golden_weights import golden_state

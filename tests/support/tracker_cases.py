@@ -1,4 +1,4 @@
-"""Small trackers with weights that do something, and clips for them."""
+"""Small trackers whose points move, and clips for them."""
 
 import numpy as np
 import torch
@@ -33,9 +33,7 @@ CALM = {  # as in the reference outputs: without these, refinement amplifies rou
 def small_tracker(
     kind: type[SpatialTracker] = SpatialTracker, config: SpatialTrackerConfig = SMALL
 ) -> SpatialTracker:
-    """Pseudo-random weights that depend on nothing but names and shapes: points move by pixels, not
-    the same way.
-    """
+    """A tracker with pseudo-random weights by name and shape: each point moves by pixels."""
     network = kind(config)
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict(golden_state(shapes, CALM))
@@ -43,7 +41,7 @@ def small_tracker(
 
 
 def clip(b: int = 1, t: int = 9, side: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise with some smoothness (0..255), and depth in 1..3."""
+    """Smooth noise (0..255), and depth in 1..3."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(b * t, 4, side // 4, side // 4, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").unflatten(
@@ -62,7 +60,7 @@ def first_frame_queries(grid: int, side: int = 64) -> np.ndarray:
 def queries(
     p: int = 12, b: int = 1, side: int = 64, last_frame: int = 0, seed: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Frames from 0 to `last_frame`, and x, y px and depth."""
+    """Query frames from 0 to `last_frame`, and points (x px, y px, depth)."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(b, p, 3, generator=generator) * torch.tensor(
         [side - 1, side - 1, 2]

@@ -1,6 +1,4 @@
-"""What the tests of Video Depth Anything share: a network of the same kind that runs in
-milliseconds.
-"""
+"""Shared by the tests of Video Depth Anything: a network that runs in milliseconds."""
 
 import functools
 
@@ -20,22 +18,19 @@ SMALL = VideoDepthConfig(
     head_width=32,
     position_grid=4,
 )
-OPEN_RELU = {
-    "head.scratch.output_conv2.2.bias": lambda value: value + 3
-}  # the references' change to the weight rule
+# The references' change to the weight rule
+OPEN_RELU = {"head.scratch.output_conv2.2.bias": lambda value: value + 3}
 
 
 def lively(config: VideoDepthConfig = SMALL) -> VideoDepth:
-    """A network whose every part matters: an untrained one's motion modules change nothing."""
-    with torch.device("meta"):  # no time spent on weights that are replaced at once
+    """A network whose parts all matter: untrained motion modules would be identities."""
+    with torch.device("meta"):  # the weights are replaced at once
         network = VideoDepth(config)
     return with_golden_weights(network.to_empty(device="cpu"), OPEN_RELU)
 
 
 def timeless(network: VideoDepth) -> VideoDepth:
-    """The network itself, its motion modules no longer told which frame is which: then still video
-    has still depth.
-    """
+    """The network without frame numbers in its motion modules: a still video has still depth."""
     for module in network.head.motion_modules.modules():
         if isinstance(module, PositionTable):
             module.pe.zero_()
@@ -48,5 +43,5 @@ def references() -> dict:
 
 @functools.cache
 def reference_network() -> VideoDepth:
-    """The published vits with the references' weights. Shared: leave nothing on it."""
+    """The published vits with the references' weights. Shared: do not modify it."""
     return lively(vits())

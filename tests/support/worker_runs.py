@@ -40,7 +40,7 @@ DDP, FSDP, MASKED, ALL = (
     MaskingConfig(),
     LossConfig(),
 )
-NO_DEPTH = LossConfig(depth=0.0)  # leaves the depth branch's head without a gradient
+NO_DEPTH = LossConfig(depth=0.0)  # the depth branch's head gets no gradient
 
 Curve = list[dict[str, float]]
 
@@ -52,7 +52,7 @@ class Run:
     config: TrainConfig = CONFIG
     masking: MaskingConfig = MASKED
     losses: LossConfig = ALL
-    from_snapshot: str = ""  # of the run of that name
+    from_snapshot: str = ""  # resumes from the state of the run of this name
     stop: bool = False  # after STOP, with its state saved
 
 
@@ -118,9 +118,9 @@ class Stopped(Exception):
 def perform(
     run: Run, folder: Path, workers: Workers = ALONE
 ) -> tuple[Curve, dict[str, torch.Tensor]]:
-    """What every step reported, and the final and averaged weights, whole.
+    """The report of every step, and the final and averaged weights, unsharded.
 
-    In float64 but for autocast's runs: Adam divides each gradient by its size, so that the rounding
+    In float64 unless a run uses autocast: Adam divides each gradient by its size, so the rounding
     of the smallest ones would show in the weights.
     """
     exact = run.config.precision == "float32"
@@ -167,12 +167,12 @@ def perform(
 
 
 def without_code() -> None:
-    """Compiles by a backend that makes none: the graphs are what is looked at."""
+    """Compiles with a backend that generates no code: tests look at the graphs."""
     torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
 
 
 def together(folder: Path) -> None:
-    """Makes every run of `TOGETHER`; writes what each worker saw and the weights."""
+    """Performs every run of `TOGETHER`; writes each worker's reports and the weights."""
     without_code()
     workers = join()
     found = {run.name: perform(run, folder, workers) for run in TOGETHER}

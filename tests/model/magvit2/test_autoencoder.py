@@ -1,4 +1,4 @@
-"""Configs and the tokenizer's own laws; the reference outputs are in test_magvit_golden.py."""
+"""Configs and laws of the tokenizer; reference outputs are in test_magvit_golden.py."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_tiny_makes_one_token_per_cell_at_any_size(patch: int):
 
 
 @pytest.mark.parametrize(("patch", "gflop"), [(8, 0.38), (16, 0.55)])
-def test_tiny_costs_what_its_docstring_says(patch: int, gflop: float):
+def test_cost_of_tiny(patch: int, gflop: float):
     with torch.device("meta"):
         tokenizer = MagvitTokenizer(tiny(patch))
         frame = torch.empty(1, 3, 128, 128)
@@ -102,9 +102,8 @@ def test_depth_to_space_inverts_space_to_depth_with_the_place_leading():
     x = images((4, 6))
     folded = space_to_depth(x, 2)
     assert torch.equal(depth_to_space(folded, 2), x)
-    place_1_0 = folded[
-        :, 2 * 3 : 3 * 3
-    ]  # second row, first column of each square: the third group of 3 channels
+    # Second row, first column of each square: the third group of 3 channels
+    place_1_0 = folded[:, 2 * 3 : 3 * 3]
     assert torch.equal(place_1_0, x[:, :, 1::2, 0::2])
 
 

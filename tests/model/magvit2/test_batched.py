@@ -1,4 +1,4 @@
-"""Batches cut by memory: the cut changes nothing, and the memory is what is predicted."""
+"""Frames in chunks: they change nothing, and their memory is as predicted."""
 
 import weakref
 
@@ -28,7 +28,7 @@ def frames(n: int = 7) -> torch.Tensor:
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside it that are alive at once."""
+    """Counts the bytes of tensors made inside it, alive now and at the peak."""
 
     def __init__(self):
         super().__init__()
@@ -59,9 +59,7 @@ class Alive(TorchDispatchMode):
     [(one_x(), 256), (tencent(), 256), (tiny(8), 128), (tiny(16), 128)],
 )
 def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int):
-    """Never more, and not much less: what was alive at the worst moment of encoding and decoding
-    three frames.
-    """
+    """The peak of encoding and decoding is never more than predicted, and not much less."""
     with torch.device("meta"):
         network = MagvitTokenizer(config)
         images, ids = (
@@ -78,7 +76,7 @@ def test_memory_of_a_frame_is_what_is_predicted(config: MagvitConfig, side: int)
 
 
 @given(n=st.integers(1, 200), frame_bytes=st.integers(1, 1000), budget=st.integers(1, 5000))
-def test_chunks_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: int, budget: int):
+def test_chunks_have_all_frames_fit_the_budget_and_are_equal(n: int, frame_bytes: int, budget: int):
     sizes = chunk_sizes(n, frame_bytes, budget)
     assert sum(sizes) == n and max(sizes) - min(sizes) <= 1
     assert max(sizes) * frame_bytes <= budget or max(sizes) == 1
@@ -88,7 +86,7 @@ def test_chunks_are_all_frames_within_the_budget_and_alike(n: int, frame_bytes: 
 
 
 @pytest.mark.parametrize("n_at_once", [1, 3, 7])
-def test_the_cut_changes_nothing(n_at_once: int):
+def test_chunks_change_nothing(n_at_once: int):
     network, images, seen = tokenizer(), frames(), []
     network.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     budget = n_at_once * bytes_per_frame(SMALLEST, 32, 48)
@@ -112,18 +110,15 @@ def test_bfloat16_is_close_and_gives_float32_images():
 
 
 def test_features_stay_channels_last():
-    """A copy back to channels first anywhere would cost what the layout gains. A first input may
-    have any layout.
-    """
+    """A copy to channels first would cost what the layout gains. First inputs may have either."""
     network, first = tokenizer(tiny(8)), []
+
+    def check(name: str, x: torch.Tensor) -> None:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            first.append(name)
+
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d) and not name.endswith("conv_in"):
-            module.register_forward_pre_hook(
-                lambda module, inputs, name=name: (
-                    None
-                    if inputs[0].is_contiguous(memory_format=torch.channels_last)
-                    else first.append(name)
-                )
-            )
+            module.register_forward_pre_hook(lambda _, x, name=name: check(name, x[0]))
     decode_frames(network, encode_frames(network, frames(2)))
     assert first == []

@@ -1,4 +1,4 @@
-"""The tokenizer's loss terms against slow versions, their laws, and a batch that is overfitted."""
+"""The tokenizer's loss terms against slow versions, their laws, and overfitting of a batch."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ def images(b: int = 4, side: int = 32) -> torch.Tensor:
 
 
 def distribution_over_codes(z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """softmax(-|z - q|^2 / 2T) over every q in {-1, 1}^d, listed one by one; (tokens, 2^d)."""
+    """softmax(-|z - q|^2 / 2T) over all q in {-1, 1}^d, (tokens, 2^d)."""
     codes = torch.tensor(
         list(itertools.product((-1.0, 1.0), repeat=z.shape[1])), dtype=torch.float64
     )
@@ -74,7 +74,7 @@ def test_groups_bound_the_joint_entropy_from_above_ever_tighter():
 
 
 def test_entropies_and_their_gradient_are_float32_under_autocast():
-    """In bfloat16 the sums over 512 codes would be off by a tenth."""
+    """Sums over 512 codes in bfloat16 would be off by a tenth."""
 
     def found(precision: torch.dtype | None) -> tuple[torch.Tensor, ...]:
         z = some_z(18).requires_grad_()
@@ -87,13 +87,13 @@ def test_entropies_and_their_gradient_are_float32_under_autocast():
         assert torch.equal(cast, plain)
 
 
-def test_uneven_groups_are_taken_too():
+def test_groups_may_be_uneven():
     z = some_z(5)
     low, high = (entropy_terms(part, group_bits=3)[1] for part in (z[:, :3], z[:, 3:]))
     assert_close(entropy_terms(z, group_bits=3)[1], low + high)
 
 
-def test_two_channels_that_always_agree_are_seen_inside_a_group_only():
+def test_equal_channels_are_detected_within_a_group_only():
     bit = torch.tensor([1.0, -1.0] * 8).view(1, 1, 4, 4) * 30
     z = bit.expand(1, 2, 4, 4)
     assert entropy_terms(z, group_bits=2)[1].item() == pytest.approx(1)
@@ -113,12 +113,11 @@ def test_diversity_gradient_moves_a_collapsed_batch_apart():
     _, batch = entropy_terms(z)
     (slope,) = torch.autograd.grad(batch, z)
     assert entropy_terms(z + 10 * slope)[1] > batch
-    assert (
-        slope.mean(dim=(0, 2, 3)) < 0
-    ).all()  # every channel is pulled towards 0, away from its one sign
+    # Every channel is pulled towards 0, away from its one sign
+    assert (slope.mean(dim=(0, 2, 3)) < 0).all()
 
 
-def test_parts_and_total_are_what_their_names_say():
+def test_parts_and_total():
     torch.manual_seed(0)
     frames, config = (
         images(),

@@ -1,4 +1,4 @@
-"""The network against reference outputs of both published implementations, with the same weights."""
+"""The network against outputs of both published implementations with the same weights."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ LAYOUTS = {"magvit2_1x_parity.npz": one_x(), "magvit2_tencent_parity.npz": tence
 @pytest.mark.parametrize(("file", "config"), LAYOUTS.items(), ids=["1x", "tencent"])
 def test_matches_reference(file: str, config: MagvitConfig):
     golden = load_fixture(file)
-    with torch.device("meta"):  # no time spent on weights that are replaced at once
+    with torch.device("meta"):  # the weights are replaced at once
         network = MagvitTokenizer(config)
     network = with_golden_weights(network.to_empty(device="cpu"))
     names = golden["act_names"].tolist()

@@ -1,4 +1,4 @@
-"""Published checkpoints: the specification's key list, both kinds of weights, and what is refused."""
+"""Published checkpoints: listed keys, both kinds of weights, and what is refused."""
 
 import pickle
 from pathlib import Path
@@ -40,9 +40,7 @@ def on_meta(config: MagvitConfig) -> dict[str, tuple[int, ...]]:
 
 
 def small_checkpoint() -> dict[str, torch.Tensor]:
-    """A file of the published kind: raw weights, their averages (here: negated), and entries that
-    are not read.
-    """
+    """A file like the published ones: raw weights, averages (here negated), unused entries."""
     torch.manual_seed(0)
     raw = {
         name: torch.randn(value.shape)
@@ -163,7 +161,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path):
         load_published(tmp_path / "list.ckpt", SMALL, "raw")
 
 
-def test_weights_that_are_no_numbers_are_refused_by_the_first_entry(tmp_path: Path):
+def test_nan_weights_are_refused_naming_the_first_entry(tmp_path: Path):
     state = small_checkpoint()
     state["decoder.conv_in.bias"][2] = float("nan")
     torch.save(state, tmp_path / "diverged.ckpt")

@@ -11,7 +11,7 @@ from model.spatial_tracker.correlation import correlate, pyramid, sample
 
 
 def slow_sample(maps: torch.Tensor, n: int, x: float, y: float) -> torch.Tensor:
-    """Bilinear, with zeros beyond."""
+    """Bilinear lookup, zeros outside."""
     value = torch.zeros(maps.shape[1])
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):
@@ -23,9 +23,8 @@ def slow_sample(maps: torch.Tensor, n: int, x: float, y: float) -> torch.Tensor:
 def some_points() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 5, 8, 12, generator=generator)
-    centres = (
-        torch.rand(2, 3, 2, generator=generator) * torch.tensor([14, 10]) - 1
-    )  # also beyond the map
+    # Also beyond the map
+    centres = torch.rand(2, 3, 2, generator=generator) * torch.tensor([14, 10]) - 1
     return maps, centres, torch.randn(2, 3, 5, generator=generator)
 
 
@@ -57,10 +56,10 @@ def test_levels_are_means():
     assert_close(pyramid(maps, 3)[2][0, 0, 1, 2], maps[0, 0, 4:8, 8:12].mean())
 
 
-def test_beyond_the_border_counts_the_border_or_nothing():
+def test_outside_the_map_are_its_border_or_zeros():
     maps, beyond = some_points()[0], torch.full((2, 1, 1, 2), -3.0)
-    assert_close(sample(maps, beyond, beyond="border")[..., 0, 0], maps[:, :, 0, 0])
-    assert not sample(maps, beyond, beyond="zeros").any()
+    assert_close(sample(maps, beyond, outside="border")[..., 0, 0], maps[:, :, 0, 0])
+    assert not sample(maps, beyond, outside="zeros").any()
 
 
 def test_correlation_follows_a_translation_by_a_cell_of_the_coarsest_level():
@@ -69,9 +68,8 @@ def test_correlation_follows_a_translation_by_a_cell_of_the_coarsest_level():
         torch.randn(1, 4, 32, 40, generator=generator),
         torch.randn(1, 6, 4, generator=generator),
     )
-    centres = 12 + 2 * torch.rand(
-        1, 6, 2, generator=generator
-    )  # 10 cells from borders, before and after
+    # 10 cells from borders, before and after
+    centres = 12 + 2 * torch.rand(1, 6, 2, generator=generator)
     before = correlate(pyramid(maps, 3), centres, features, radius=2)
     moved = correlate(
         pyramid(maps.roll((4, 8), dims=(2, 3)), 3),
@@ -97,7 +95,7 @@ def test_sine_table():
         assert_close(table[4, 3 + i].item(), math.cos(4 * 10_000 ** (-i / 3)), atol=1e-6, rtol=0)
 
 
-def test_motion_code_has_sines_and_cosines_in_turn():
+def test_motion_code_alternates_sines_and_cosines():
     code = motion_code(torch.tensor([0.001, -0.002, 0.003]))
     assert code.shape == (195,)
     for axis, step in enumerate((0.001, -0.002, 0.003)):
@@ -108,7 +106,7 @@ def test_motion_code_has_sines_and_cosines_in_turn():
     assert_close(code[-3:], torch.tensor([0.001, -0.002, 0.003]))
 
 
-def test_fourier_code_sees_shares_of_the_range():
+def test_fourier_code_depends_on_shares_of_the_range():
     volume = torch.rand(2, 2, 3, 4, 3)
     code = fourier_code(volume)
     assert code.shape == (2, 2, 3, 4, 63)

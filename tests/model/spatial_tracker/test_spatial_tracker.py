@@ -1,6 +1,4 @@
-"""Laws of the network: batches, order, windows, still and translated clips, memory, and what is
-refused.
-"""
+"""Laws of the network: batches, order, windows, still and translated clips, memory, errors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +38,7 @@ def assert_same(made: TrackerOutput, expected: TrackerOutput) -> None:
 
 
 def test_points_do_move():
-    """Otherwise the laws below would say little."""
+    """Otherwise the laws below would be trivial."""
     (video, depth), (frames, points) = clip(), queries(last_frame=7)
     output = run(small_tracker(), video, depth, frames, points)
     moved = (output.tracks - points[:, None]).abs()[:, output.covered]
@@ -49,7 +47,7 @@ def test_points_do_move():
 
 
 @pytest.mark.parametrize("own_flags", [True, False])
-def test_clips_in_a_batch_are_tracked_as_alone(own_flags: bool):
+def test_clips_in_a_batch_are_tracked_independently(own_flags: bool):
     network = small_tracker(config=replace(SMALL, own_flags=own_flags))
     (video, depth), (frames, points) = clip(b=3), queries(b=3, last_frame=7)
     depth = depth * torch.tensor([1.0, 10.0, 0.3]).view(3, 1, 1, 1)
@@ -79,10 +77,8 @@ def test_the_order_of_queries_does_not_matter():
     assert_close(made.visibility[:, :, back], expected.visibility, atol=PX, rtol=0)
 
 
-def test_the_order_of_queries_matters_to_flags_as_published():
-    """They are dealt out in the order of the queries: the law above holds for a point's own flags
-    alone.
-    """
+def test_the_order_of_queries_matters_to_published_flags():
+    """They are dealt out in the order of the queries, unlike a point's own flags."""
     (video, depth), (frames, points) = clip(), queries(last_frame=7)
     order = torch.arange(len(frames)).flip(0)
     network = small_tracker(config=replace(SMALL, own_flags=False))
@@ -91,8 +87,8 @@ def test_the_order_of_queries_matters_to_flags_as_published():
     assert (made.tracks[:, :, order] - expected.tracks).abs().max() > 10 * PX
 
 
-def test_flags_as_published_are_dealt_from_one_row():
-    """Two points, four frames: masks 0 1 2 .. point by point, then visibilities 10 11 .., in pairs."""
+def test_published_flags_are_dealt_from_one_row():
+    """Two points in four frames: masks 0 1 2 .. by point, then visibilities 10 11 .., in pairs."""
     mask = torch.arange(8.0).view(2, 4).T
     flags = dealt_flags(mask, (10 + mask)[None])[0]
     assert flags[:, 0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -128,10 +124,9 @@ def test_windows_before_the_first_query_are_skipped():
     assert not output.covered[:3].any() and output.covered[3:].all()
 
 
-def test_masks_begin_with_the_query_and_leave_out_what_is_finished_and_beyond():
-    mask = track_mask(
-        3, 6, 8, torch.tensor([0, 4, 8]), n_old=2
-    )  # frames 3 .. 8, the last beyond the clip
+def test_masks_begin_with_the_query_and_exclude_finished_and_missing_frames():
+    # Frames 3 .. 8, the last after the clip's end
+    mask = track_mask(3, 6, 8, torch.tensor([0, 4, 8]), n_old=2)
     assert mask.T.tolist() == [
         [False, False, False, True, True, False],
         [False, False, False, True, True, False],
@@ -143,8 +138,8 @@ def test_masks_begin_with_the_query_and_leave_out_what_is_finished_and_beyond():
     ]
 
 
-class WithoutClock(SpatialTracker):
-    """Tokens do not say which frame of the window they are of."""
+class WithoutFrameCode(SpatialTracker):
+    """Tokens have no code of their frame in the window."""
 
     def codes(self, cells: Tensor, planes: Planes) -> Tensor:
         size = (planes.xy.shape[-2], planes.xy.shape[-1])
@@ -153,25 +148,23 @@ class WithoutClock(SpatialTracker):
         )
 
 
-def test_a_still_clip_gives_still_tracks_but_for_the_clock():
-    """Without training, only the code of the frame's number can tell the frames of a still clip
-    apart.
-    """
+def test_a_still_clip_gives_still_tracks_without_the_frame_code():
+    """Only the frame code distinguishes the frames of a still clip."""
     (video, depth), (frames, points) = clip(t=1), queries()
     video, depth = (repeat(x, "b 1 ... -> b t ...", t=6) for x in (video, depth))
-    still = run(small_tracker(WithoutClock), video, depth, frames, points)
+    still = run(small_tracker(WithoutFrameCode), video, depth, frames, points)
     assert_close(still.tracks, still.tracks[:, :1].expand_as(still.tracks), atol=PX, rtol=0)
     assert_close(
         still.visibility, still.visibility[:, :1].expand_as(still.visibility), atol=PX, rtol=0
     )
     assert (still.tracks[:, 0] - points)[..., :2].abs().mean() > 0.1  # they moved, together
     moving, _ = clip(t=6)
-    seen = run(small_tracker(WithoutClock), moving, depth, frames, points)
+    seen = run(small_tracker(WithoutFrameCode), moving, depth, frames, points)
     assert (seen.tracks - seen.tracks[:, :1])[..., :2].abs().max() > 100 * PX
 
 
-class WithoutMap(SpatialTracker):
-    """Tokens do not say where in the picture they start."""
+class WithoutPositionCode(SpatialTracker):
+    """Tokens have no code of their first position."""
 
     def codes(self, cells: Tensor, planes: Planes) -> Tensor:
         return sine_table(cells.shape[1], self.config.token, cells)[:, None].expand(
@@ -179,13 +172,12 @@ class WithoutMap(SpatialTracker):
         )
 
 
-def test_translated_planes_translate_the_tracks_but_for_the_position_code():
-    """Refinement as a whole, by a cell of the coarsest correlation level, away from borders.
+def test_translated_planes_translate_the_tracks_without_the_position_code():
+    """Refinement, by a cell of the coarsest correlation level, away from borders.
 
-    The network as a whole cannot do so exactly, whatever its weights: its encoder resizes stages
-    with corners aligned, by 63/31 and the like instead of 2, the pixels' Fourier code is relative
-    to the picture, and so is the position code. What the position code alone takes away is left out
-    here; encoder and Fourier code make the planes.
+    The whole network is not exactly equivariant: its encoder resizes stages with corners aligned,
+    by 63/31 and the like instead of 2, and the Fourier and position codes are relative to the
+    picture. So the planes are translated here, and the position code is left out.
     """
     generator = torch.Generator().manual_seed(0)
     s, c, side, step = SMALL.window, SMALL.latent, 96, 8
@@ -199,7 +191,7 @@ def test_translated_planes_translate_the_tracks_but_for_the_position_code():
         "visibility": torch.full((1, s, 10), 10.0),
         "support": torch.full((1, 1, SMALL.hidden), 0.1),
     }
-    network = small_tracker(WithoutMap)
+    network = small_tracker(WithoutPositionCode)
     shift = torch.tensor([x, y, 0])
     with torch.no_grad():
         before = network.refine(planes, cells, **start, iterations=3)
@@ -238,7 +230,7 @@ def test_a_clip_of_half_a_window_is_refused():
 
 
 @pytest.mark.parametrize("n_frames", [4, 5])
-def test_a_clip_shorter_than_a_window_is_filled_up_with_its_last_frame(
+def test_a_clip_shorter_than_a_window_is_padded_with_its_last_frame(
     n_frames: int, monkeypatch: pytest.MonkeyPatch
 ):
     (video, depth), (frames, points) = clip(t=n_frames), queries()
@@ -280,7 +272,7 @@ def test_configs_that_cannot_be_built_are_refused(changes: dict[str, int], messa
 
 
 class Largest(TorchDispatchMode):
-    """The most elements that any operation's result has."""
+    """The number of elements in the largest result of an operation."""
 
     def __init__(self):
         super().__init__()
@@ -300,19 +292,19 @@ class Largest(TorchDispatchMode):
 def largest_tensor(p: int) -> int:
     (video, depth), (frames, points) = clip(t=6), queries(p=p)
     network, largest = small_tracker(), Largest()
+    # This kernel keeps all scores
     with (
         largest,
         sdpa_kernel(SDPBackend.MATH),
-    ):  # the kernel that keeps all scores that it is asked for
+    ):
         run(network, video, depth, frames, points)
     return largest.elements
 
 
 def test_no_tensor_grows_with_the_square_of_points_and_frames(monkeypatch: pytest.MonkeyPatch):
     bound, heads, s = 200_000, SMALL.support_heads, SMALL.window
-    assert (
-        largest_tensor(p=100) == heads * (100 * s) ** 2
-    )  # within the bound as it stands, so in one piece
+    # Below the bound, so at once
+    assert largest_tensor(p=100) == heads * (100 * s) ** 2
     monkeypatch.setattr(updater, "MAX_SCORES", bound)
     monkeypatch.setattr(correlation, "MAX_PRODUCTS", bound)
     for p in (100, 200, 400):
@@ -340,7 +332,7 @@ def test_tiny_is_small_and_a_saved_network_comes_back(tmp_path: Path):
     assert torch.equal(made.tracks, expected.tracks)
 
 
-def test_an_untrained_network_leaves_points_where_they_are():
+def test_an_untrained_network_does_not_move_points():
     torch.manual_seed(0)
     (video, depth), (frames, points) = clip(), queries()
     output = run(SpatialTracker(SMALL), video, depth, frames, points)
@@ -358,10 +350,8 @@ def test_gradients_reach_every_parameter():
     assert not without
 
 
-def test_an_iteration_takes_its_position_as_given():
-    """The head's bias for x moves x alone, so it has a gradient of 1 cell per position: the last
-    iteration's step.
-    """
+def test_gradients_of_an_iteration_stop_at_its_start():
+    """The head's bias for x has a gradient of 1 cell per position, that of the last iteration."""
     network = small_tracker()
     (video, depth), (frames, points) = clip(t=6), queries(p=5)
     tracks = network(video, depth, frames, points).windows[0].tracks

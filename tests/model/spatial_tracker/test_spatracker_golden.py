@@ -1,6 +1,4 @@
-"""The network and its predictor against reference outputs of the published implementation, with the
-same weights.
-"""
+"""The network and its predictor against the published implementation's outputs, same weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,17 +19,21 @@ CHANGES = {  # without these, refinement amplifies rounding
     "zeroMLPflow.weight": lambda value: 0.1 * value,
     "vis_predictor.0.weight": lambda value: 0.2 * value,
 }
-# The reference sorts queries by frame with an unstable sort, and which of two points comes first decides their flags
-# (`model.dealt_flags`). These are the orders that it had; they depend on the processor's vector instructions.
+# The reference sorts queries by frame with an unstable sort, and the order of points decides their
+# flags (`model.dealt_flags`). These are its orders, which depend on vector instructions.
 # fmt: off
-ORDER = [44, 26, 28, 29, 31, 32, 34, 35, 37, 38, 40, 41, 43, 1, 46, 47, 49, 50, 52, 53, 55, 56, 58, 59, 61, 62, 5, 11,
-         25, 13, 14, 10, 9, 16, 4, 17, 8, 19, 20, 2, 7, 22, 23, 36, 24, 6, 15, 3, 54, 0, 21, 51, 12, 48, 42, 63, 45, 39,
-         33, 30, 57, 18, 60, 27]
+ORDER = [
+    44, 26, 28, 29, 31, 32, 34, 35, 37, 38, 40, 41, 43, 1, 46, 47, 49, 50, 52, 53, 55, 56, 58,
+    59, 61, 62, 5, 11, 25, 13, 14, 10, 9, 16, 4, 17, 8, 19, 20, 2, 7, 22, 23, 36, 24, 6, 15, 3,
+    54, 0, 21, 51, 12, 48, 42, 63, 45, 39, 33, 30, 57, 18, 60, 27,
+]
 ORDER_WITH_SUPPORT = [
-    65, 76, 75, 74, 73, 72, 71, 70, 69, 68, 67, 66, 77, 64, 62, 61, 59, 58, 56, 55, 53, 52, 49, 47, 88, 99, 98, 97, 96,
-    95, 94, 93, 92, 91, 90, 89, 50, 87, 86, 85, 84, 83, 82, 81, 80, 79, 78, 22, 7, 31, 8, 29, 28, 9, 26, 25, 23, 32, 20,
-    19, 10, 17, 16, 14, 13, 11, 35, 46, 1, 44, 43, 2, 41, 40, 4, 5, 38, 37, 34, 24, 36, 6, 3, 15, 54, 0, 21, 51, 48, 12,
-    63, 42, 33, 39, 45, 30, 18, 27, 60, 57]
+    65, 76, 75, 74, 73, 72, 71, 70, 69, 68, 67, 66, 77, 64, 62, 61, 59, 58, 56, 55, 53, 52, 49,
+    47, 88, 99, 98, 97, 96, 95, 94, 93, 92, 91, 90, 89, 50, 87, 86, 85, 84, 83, 82, 81, 80, 79,
+    78, 22, 7, 31, 8, 29, 28, 9, 26, 25, 23, 32, 20, 19, 10, 17, 16, 14, 13, 11, 35, 46, 1, 44,
+    43, 2, 41, 40, 4, 5, 38, 37, 34, 24, 36, 6, 3, 15, 54, 0, 21, 51, 48, 12, 63, 42, 33, 39,
+    45, 30, 18, 27, 60, 57,
+]
 # fmt: on
 
 
@@ -55,9 +57,7 @@ def network_with(weights: dict[str, Tensor], **changes: int) -> SpatialTracker:
 
 
 def in_order(frames: np.ndarray, order: list[int]) -> np.ndarray:
-    """A permutation within each frame's points, after which a stable sort by frame puts them into
-    the order given.
-    """
+    """A permutation of each frame's points after which a stable sort by frame gives this order."""
     index = np.empty(len(order), dtype=int)
     index[np.argsort(frames, kind="stable")] = order
     assert (frames[index] == frames).all()
@@ -65,7 +65,7 @@ def in_order(frames: np.ndarray, order: list[int]) -> np.ndarray:
 
 
 def run(network: SpatialTracker, golden: dict[str, np.ndarray], iterations: int) -> TrackerOutput:
-    """The bare network on the fixture's clip; points of the result are in the fixture's order."""
+    """The network on the fixture's clip, with points in the fixture's order."""
     frames = torch.from_numpy(golden["frames"]).permute(0, 3, 1, 2)[None].float()
     index = in_order(golden["queries_txyd"][:, 0], ORDER)
     queries = torch.from_numpy(golden["queries_txyd"][index])
@@ -91,9 +91,7 @@ def check(output: TrackerOutput, golden: dict[str, np.ndarray], case: str) -> No
 def statistics(
     network: nn.Module, names: list[str], run: Callable[[], None]
 ) -> dict[str, tuple[int, float, float]]:
-    """Count, mean and standard deviation of the first output, or where the name says so input, of
-    modules.
-    """
+    """Count, mean and std of modules' first outputs, or inputs if the name says so."""
     seen: dict[str, tuple[int, float, float]] = {}
 
     def note(name: str, value: Tensor) -> None:
@@ -120,14 +118,11 @@ def statistics(
     return seen
 
 
-def test_one_iteration_and_what_leads_to_it(
-    golden: dict[str, np.ndarray], weights: dict[str, Tensor]
-):
+def test_one_iteration_and_its_inputs(golden: dict[str, np.ndarray], weights: dict[str, Tensor]):
     network = network_with(weights)
     names = golden["act_names"].tolist()
     seen = statistics(network, names, lambda: check(run(network, golden, 1), golden, "it1"))
-    # Not the order of axes, nor the first values: tokens lie (frame, point) here, (point, frame)
-    # there.
+    # The order of axes and the first values differ: tokens are (frame, point), (point, frame) there
     for name, shape, mean, std in zip(
         names, golden["act_shapes"], golden["act_mean"], golden["act_std"], strict=True
     ):
@@ -148,7 +143,7 @@ def test_four_iterations_over_windows_of_8(
 def predicted(
     golden: dict[str, np.ndarray], weights: dict[str, Tensor], device: str, precision: Precision
 ) -> Tracks:
-    """By the whole predictor; points of the result are in the fixture's order."""
+    """The predictor's tracks, with points in the fixture's order."""
     height, width = golden["predictor_interp_shape"].tolist()
     network = network_with(weights, working_height=height, working_width=width).to(device)
     queries, (source_height, source_width) = golden["queries"], golden["frames"].shape[1:3]
@@ -156,7 +151,7 @@ def predicted(
     support = support_points(6, height, width) * np.array(
         [1, source_width / width, source_height / height], np.float32
     )
-    # As `track_points` does, here to put them into an order
+    # As in `track_points`, here to order them
     everything = np.concatenate([queries, support])
     index = in_order(everything[:, 0], ORDER_WITH_SUPPORT)
     clip, depth = golden["frames"][None], golden["depth"][None]
@@ -195,9 +190,7 @@ def test_predictor_on_a_gpu(
     mean: float,
     other_flags: int,
 ):
-    """Bars of half precision are twice what it makes on a CPU; TF32 is on here, and must not reach
-    the network.
-    """
+    """Half precision may differ twice as much as on a CPU; TF32 is on, and must not be used."""
     assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     made = predicted(golden, weights, "cuda", precision)
     error = np.abs(made.tracks[0] - golden["predictor_tracks_f32"][..., :2])

@@ -1,6 +1,4 @@
-"""The published file: the specification's key list, the ways a file may be wrapped, and what is
-refused.
-"""
+"""The published file: listed keys, the ways a file may be wrapped, and what is refused."""
 
 import pickle
 from dataclasses import replace
@@ -43,7 +41,7 @@ def listed_keys() -> dict[str, tuple[int, ...]]:
 
 
 def small_file() -> dict[str, Tensor]:
-    """A file of the published kind for a small network, with entries that are not used."""
+    """A file like the published one for a small network, with unused entries."""
     torch.manual_seed(0)
     state = {
         name: torch.randn(value.shape) for name, value in SpatialTracker(SMALL).state_dict().items()
@@ -109,7 +107,7 @@ def test_names_the_first_differing_entries():
         assert part in str(error.value)
 
 
-def test_leftovers_are_left_out_only_if_named():
+def test_leftovers_are_ignored_only_if_named():
     state = {**small_file(), "ema.a": torch.zeros(1), "ema.b": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"not in this network: ema\.a, ema\.b\."):
         published_state(state, SMALL)
@@ -124,7 +122,7 @@ def test_long_lists_of_differences_are_cut(tmp_path: Path):
         load_published(tmp_path / "empty.pth", SMALL)
 
 
-def test_module_is_taken_off_only_from_all_names():
+def test_the_module_prefix_is_removed_only_from_all_names():
     state = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
     assert unwrapped({"model": state}) == state
 

@@ -56,7 +56,7 @@ def test_inverse_depth_without_a_nearest_point_is_refused():
         depth_from_inverse(inverse, floor=0.0)
 
 
-def test_tracks_start_at_their_queries_and_have_the_clip_s_units():
+def test_tracks_start_at_their_queries_in_the_clips_units():
     frames, depth = arrays(b=2, side=96)  # resized to 64 x 64
     queries = np.array([[0, 10.5, 20], [3, 80, 95.5], [8, -0.5, 50]], dtype=np.float32)
     made = track_points(small_tracker(), frames, 1000 * depth, queries)
@@ -68,15 +68,14 @@ def test_tracks_start_at_their_queries_and_have_the_clip_s_units():
         assert (made.depth[:, int(frame), p] > 1000).all() and (
             made.depth[:, int(frame), p] < 3000
         ).all()
-    # Nearest resizing takes whole pixels; 1.5 of them per working pixel, so the query's depth is
-    # one of the nearby.
+    # Resizing takes the nearest of 1.5 pixels per working pixel: the depth is one of those nearby
     around = 1000 * depth[:, 0, 18:24, 8:14]
     assert (around.min() <= made.depth[:, 0, 0]).all() and (
         made.depth[:, 0, 0] <= around.max()
     ).all()
 
 
-def test_clips_in_a_batch_and_points_beside_others():
+def test_tracks_do_not_depend_on_the_batch_and_the_order_of_points():
     frames, depth = arrays(b=2)
     queries = first_frame_queries(3)
     network = small_tracker()
@@ -161,7 +160,7 @@ def test_queries_outside_the_clip_are_refused(query: list[float], bad: str):
         track_points(small_tracker(), frames, depth, queries)
 
 
-def test_depth_that_lifts_nothing_is_refused():
+def test_unusable_depth_is_refused():
     frames, depth = arrays(b=2)
     queries = first_frame_queries(2)
     network = small_tracker()
@@ -181,7 +180,7 @@ def test_depth_that_lifts_nothing_is_refused():
 
 @pytest.fixture
 def convolutions() -> Iterator[Any]:
-    """CUDA's setting for them, which is there without a device, too; afterwards as it was."""
+    """CUDA's setting for convolutions, which exists without a device, too; restored afterwards."""
     setting = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = setting.fp32_precision
     yield setting
@@ -189,7 +188,7 @@ def convolutions() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("before", ["tf32", "ieee"])
-def test_tf32_is_off_on_cuda_and_afterwards_as_before(convolutions: Any, before: str):
+def test_tf32_is_off_on_cuda_and_restored_afterwards(convolutions: Any, before: str):
     convolutions.fp32_precision = before
     with full_float32(torch.device("cuda")):
         assert convolutions.fp32_precision == "ieee"
@@ -203,9 +202,10 @@ def test_tf32_is_off_on_cuda_and_afterwards_as_before(convolutions: Any, before:
 def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pytest.MonkeyPatch):
     frames, depth = arrays()
     network, inside = small_tracker(), []
+    # As if on a GPU
     monkeypatch.setattr(
         predictor, "full_float32", lambda device: full_float32(torch.device("cuda"))
-    )  # as if on one
+    )
     network.register_forward_pre_hook(lambda *_: inside.append(convolutions.fp32_precision))
     convolutions.fp32_precision = "tf32"
     track_points(network, frames, depth, first_frame_queries(2), backward=True)
@@ -213,9 +213,8 @@ def test_every_forward_runs_in_full_float32(convolutions: Any, monkeypatch: pyte
 
 
 def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # annotations are checked in tests only
+    # Annotations are checked in tests only
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     frames, depth = arrays()
     for precision in ("fp16", "float64", "nn"):  # torch has the last two
         with pytest.raises(
@@ -227,9 +226,8 @@ def test_another_precision_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_clips_of_another_length_or_shape_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # annotations are checked in tests only
+    # Annotations are checked in tests only
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     frames, depth = arrays()
     queries = first_frame_queries(2)
     with pytest.raises(ValueError, match="clip of 3 frames: more than half a window of 6"):

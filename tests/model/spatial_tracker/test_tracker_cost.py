@@ -1,4 +1,4 @@
-"""Predicted work and memory against a real run's."""
+"""Predicted operations and memory against a real run's."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from tracker_cases import SMALL, clip, queries, small_tracker
 
 from model.spatial_tracker.cost import LiveBytes, predict_cost
 
-# Lookups are slow on tensors without contents
+# Lookups are slow on meta tensors
 ONE_LEVEL = replace(SMALL, correlation_levels=1, motion=129)
 
 
-def test_prediction_is_the_work_and_a_bound_for_the_memory_of_a_real_run():
+def test_predicted_flops_and_memory_against_a_real_run():
     network = small_tracker(config=replace(ONE_LEVEL, iterations=3))
     (video, depth), (frames, points) = clip(b=2), queries(b=2, p=40)
     memory, flops = (
@@ -27,7 +27,7 @@ def test_prediction_is_the_work_and_a_bound_for_the_memory_of_a_real_run():
     assert memory.peak <= predicted.peak_bytes <= 1.5 * memory.peak
 
 
-def test_live_bytes_counts_what_is_alive_at_once_and_views_once():
+def test_live_bytes_counts_the_peak_and_views_once():
     kept = torch.zeros(100)
     with LiveBytes([kept]) as memory:
         first = torch.ones(1000)

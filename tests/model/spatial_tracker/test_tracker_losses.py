@@ -1,4 +1,4 @@
-"""The loss against a slow version in plain loops, and a batch that a small tracker overfits."""
+"""The loss against a slow version in plain loops, and overfitting of a batch."""
 
 import math
 from dataclasses import replace
@@ -15,9 +15,7 @@ from model.spatial_tracker.model import SpatialTracker, TrackerOutput
 
 
 def some_output() -> tuple[TrackerOutput, Tensor, Tensor, Tensor]:
-    """Two clips of 8 frames in windows of 6 (the second reaches beyond the end), and targets with
-    gaps.
-    """
+    """Two clips of 8 frames in windows of 6 (the second ends after the clip), gaps in targets."""
     (video, depth), (frames, points) = clip(b=2, t=8), queries(p=5, b=2, last_frame=7)
     with torch.no_grad():
         output = small_tracker()(video, depth, frames, points)
@@ -58,7 +56,7 @@ def slow_loss(
 
 
 @pytest.mark.parametrize("huber_px", [0.0, 0.7])
-def test_loss_is_what_the_slow_version_says(huber_px: float):
+def test_loss_agrees_with_the_slow_version(huber_px: float):
     config = TrackerLossConfig(gamma=0.6, depth=0.5, visibility=3.0, huber_px=huber_px)
     case = some_output()
     assert [window.start for window in case[0].windows] == [0, 3]
@@ -70,7 +68,7 @@ def test_loss_is_what_the_slow_version_says(huber_px: float):
     assert loss.total.item() == pytest.approx(total, rel=1e-4)
 
 
-def test_true_tracks_cost_nothing_and_the_unit_of_depth_does_not_matter():
+def test_true_tracks_have_no_loss_in_any_unit_of_depth():
     output, _, visible, valid = some_output()
     last = output.windows[-1]
     exact = output._replace(windows=(last._replace(tracks=last.tracks[-1:]),))
@@ -92,7 +90,7 @@ def test_true_tracks_cost_nothing_and_the_unit_of_depth_does_not_matter():
     assert_close(millimetres["depth"], metres["depth"])
 
 
-def test_what_is_not_valid_leaves_no_trace_in_the_gradient():
+def test_invalid_points_have_no_gradient():
     network = small_tracker().train()
     (video, depth), (frames, points) = clip(t=8), queries(p=4)
     output = network(video, depth, frames, points)
@@ -120,8 +118,7 @@ def test_weights_out_of_range_are_refused():
 def moving_texture(
     velocities: list[tuple[int, int]], recede: float, t: int = 6, side: int = 64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips of a texture on a slope that moves by whole pixels and recedes by a share of its depth
-    per frame.
+    """Clips of a texture on a slope that moves by whole pixels and recedes by a share of its depth.
 
     Returns frames, depth, and the tracks of 4 x 4 points of the first frame.
     """
@@ -145,9 +142,7 @@ def moving_texture(
 
 
 def test_overfits_one_batch():
-    """A still clip, and one that moves 5.6 px on average; both recede, and some points leave the
-    picture.
-    """
+    """A still clip, and one that moves 5.6 px on average; both recede, some points leave."""
     torch.manual_seed(0)
     frames, depth, tracks = moving_texture([(2, 1), (0, 0)], recede=0.01)
     visible = ((tracks[..., :2] >= 0) & (tracks[..., :2] < 64)).all(-1)

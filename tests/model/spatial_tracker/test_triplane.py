@@ -11,16 +11,13 @@ def some_features(
     n: int = 2, c: int = 3, i: int = 4, j: int = 7
 ) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    z = (
-        torch.rand(n, i, j, generator=generator) * 7 - 1
-    )  # some beside planes of 5 cells, on both sides
+    # Some outside planes of 5 cells, on both sides
+    z = torch.rand(n, i, j, generator=generator) * 7 - 1
     return torch.randn(n, c, i, j, generator=generator), z
 
 
 def slow_splat(features: torch.Tensor, z: torch.Tensor, n_cells: int) -> torch.Tensor:
-    """Pixel by pixel, to the cell below and the cell above, as average splatting is usually
-    written.
-    """
+    """Average splatting as usually written: each pixel to the cells below and above."""
     n, c, rows, columns = features.shape
     sums, weights = torch.zeros(n, c, n_cells, rows), torch.zeros(n, n_cells, rows)
     for b in range(n):
@@ -35,12 +32,12 @@ def slow_splat(features: torch.Tensor, z: torch.Tensor, n_cells: int) -> torch.T
     return sums / (weights[:, None] + 1e-7)
 
 
-def test_splat_is_the_weighted_mean_of_what_falls_on_a_cell():
+def test_splat_is_the_weighted_mean_of_a_cell():
     features, z = some_features()
     assert_close(splat(features, z, 5), slow_splat(features, z, 5), atol=1e-5, rtol=1e-5)
 
 
-def test_features_at_whole_depths_stay_what_they_are_and_empty_cells_are_zero():
+def test_features_at_whole_depths_are_kept_and_empty_cells_are_zero():
     features = torch.randn(1, 2, 3, 1)
     z = torch.tensor([0.0, 2.0, 3.0]).view(1, 3, 1)
     plane = splat(features, z, 4)
@@ -53,7 +50,7 @@ def test_splat_follows_a_translation_exactly():
     features, z = some_features(i=8)
     shifted = splat(features.roll(2, dims=2), z.roll(2, dims=1), 5)
     assert torch.equal(shifted, splat(features, z, 5).roll(2, dims=3))
-    along = splat(features.roll(2, dims=3), z.roll(2, dims=2), 5)  # the axis that is looked along
+    along = splat(features.roll(2, dims=3), z.roll(2, dims=2), 5)  # the axis of the projection
     assert_close(along, splat(features, z, 5))
 
 
@@ -69,7 +66,7 @@ def test_depth_range_skips_holes_and_is_that_of_each_clip():
     assert scale.near.tolist() == [2, 300] and scale.far.tolist() == [4, 500]
     cells = scale.to_cells(depth)
     assert_close(cells[0], torch.tensor([[[-8.0, 0.0], [8.0, 4.0]]]))
-    assert cells[1, 0, 1, 1] < 0  # a hole lies beside the planes
+    assert cells[1, 0, 1, 1] < 0  # a hole is outside the planes
     assert_close(scale.to_depth(cells), depth, atol=1e-4, rtol=0)
 
 

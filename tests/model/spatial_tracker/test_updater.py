@@ -23,7 +23,7 @@ def test_slices_of_queries_are_the_same(monkeypatch):
         assert_close(attend(q, k, v), whole)
 
 
-def test_attention_in_half_precision_is_near_and_float32_again():
+def test_attention_in_half_precision_is_close_and_returns_float32():
     q, k, v = some_heads()
     for dtype, error in ((torch.float16, 2e-3), (torch.bfloat16, 2e-2)):
         made = attend(q, k, v, dtype)
@@ -31,7 +31,7 @@ def test_attention_in_half_precision_is_near_and_float32_again():
         assert 0 < (made - attend(q, k, v)).abs().max() < error
 
 
-def test_the_support_tokens_count_does_not_matter_as_they_start_alike():
+def test_the_number_of_equal_support_tokens_does_not_matter():
     attention = small_tracker().updateformer.gnn
     assert isinstance(attention, SupportAttention)
     x = torch.randn(2, 20, SMALL.hidden, generator=torch.Generator().manual_seed(0))

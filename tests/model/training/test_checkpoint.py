@@ -1,4 +1,4 @@
-"""Our checkpoint files: round trips, whole writes, and what is refused."""
+"""Our checkpoint files: round trips, atomic writes, and what is refused."""
 
 import os
 from dataclasses import dataclass, field
@@ -155,7 +155,7 @@ def test_unknown_fields_are_refused_and_absent_ones_take_their_defaults():
     assert from_plain(NetConfig, {"width": 8}) == NetConfig(width=8)
 
 
-def test_a_halved_file_gives_the_same_network_up_to_half_precision(tmp_path: Path):
+def test_a_float16_file_gives_the_same_network_up_to_half_precision(tmp_path: Path):
     module = Net(NetConfig(width=5))
     full, half = tmp_path / "full.safetensors", tmp_path / "half.safetensors"
     save_model(full, module, NetConfig(width=5), card={"step": 3})

@@ -1,4 +1,4 @@
-"""The law of many workers: what is learned is what one worker learns, up to the rounding of sums."""
+"""Trainings on many workers equal those on one, up to the rounding of sums."""
 
 import json
 import os
@@ -40,9 +40,7 @@ def torchrun(n: int, *command: object) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two workers have made all runs of `TOGETHER`, one of them from a state that one process
-    saved.
-    """
+    """The results of all runs of `TOGETHER` by two workers, one from a single process's state."""
     folder = tmp_path_factory.mktemp("two_workers")
     perform(Run(name="one, stopped", stop=True), folder)
     torchrun(2, SUPPORT / "worker_runs.py", "together", folder)
@@ -51,9 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """In a process of its own, since the checks of annotations that tests run with cannot be
-    compiled.
-    """
+    """In a process of its own, since the annotation checks of tests cannot be compiled."""
     path = tmp_path_factory.mktemp("compiled") / "found.json"
     script = SUPPORT / "worker_runs.py"
     done = subprocess.run(
@@ -70,9 +66,10 @@ def two_workers(folder: Path, name: str) -> tuple[Curve, dict[str, torch.Tensor]
 
 
 def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """But for the keys' biases of space attention: they move all scores of a query alike, which a
-    softmax does not see, so their gradient is nothing but rounding, and Adam makes whole steps of
-    that.
+    """All weights but the keys' biases of space attention.
+
+    These shift all scores of a query equally, which softmax ignores: their gradient is rounding
+    noise, of which Adam makes full steps.
     """
     assert found.keys() == expected.keys()
     for name, value in found.items():
@@ -96,10 +93,8 @@ def assert_alike(found: Curve, expected: Curve, tolerance: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", TOGETHER, ids=lambda run: run.name)
-def test_two_workers_train_as_one_does(folder, run: Run):
-    """Losses, gradient norms, final and averaged weights. From a saved state too, of another kind
-    and number.
-    """
+def test_two_workers_train_like_one(folder, run: Run):
+    """Losses, gradient norms, final and averaged weights; also from states of other strategies."""
     curve, weights = two_workers(folder, run.name)
     alone, expected = perform(
         Run(name="alone", config=run.config, masking=run.masking, losses=run.losses), folder
@@ -108,9 +103,8 @@ def test_two_workers_train_as_one_does(folder, run: Run):
         alone, expected = alone[:STOP], {}
     if run.from_snapshot:
         alone = alone[STOP:]
-    if (
-        run.config.precision == "bfloat16"
-    ):  # rounds to 3 digits, and Adam's first steps are nearly signs of gradients
+    # Rounds to 3 digits, and Adam's first steps are nearly signs of gradients
+    if run.config.precision == "bfloat16":
         assert_alike(curve, alone, tolerance=2e-3)
         return
     assert_alike(curve, alone, tolerance=EXACT)
@@ -119,7 +113,7 @@ def test_two_workers_train_as_one_does(folder, run: Run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("saved", ["ddp, stopped", "fsdp, stopped"])
-def test_one_worker_goes_on_from_what_two_saved(folder, saved):
+def test_one_worker_resumes_from_the_state_of_two(folder, saved):
     whole, expected = perform(Run(name="alone"), folder)
     rest, weights = perform(Run(name="rest", from_snapshot=saved), folder)
     assert_alike(rest, whole[STOP:], tolerance=EXACT)
@@ -158,20 +152,20 @@ def train_once(config: ParallelConfig, steps: int = 2, **more) -> Curve:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_all_blocks_are_compiled_once_and_whole(compiled, recomputed):
+def test_all_blocks_share_one_whole_graph(compiled, recomputed):
     found = compiled["recomputed" if recomputed else "plain"]
     assert found["graphs"] == 1, "of two branches of two blocks"
     assert_alike(found["curve"], perform(Run(name="alone"), Path())[0], tolerance=1e-5)
 
 
 @pytest.mark.slow
-def test_other_shapes_run_compiled_blocks_as_they_are(compiled):
-    """A rollout's, say: compiling for them would take longer than the rollout."""
+def test_other_shapes_run_compiled_blocks_eagerly(compiled):
+    """Such as a rollout's: compiling for them would take longer than the rollout."""
     assert compiled["graphs of other shapes"] == 0
 
 
 def test_recomputed_activations_change_nothing_and_save_memory():
-    """Counted as what autograd keeps for the backward pass."""
+    """Memory is counted as what autograd keeps for the backward pass."""
 
     def kept(config: ParallelConfig) -> tuple[int, Curve]:
         n_bytes = 0
@@ -192,7 +186,7 @@ def test_recomputed_activations_change_nothing_and_save_memory():
     assert bytes_ <= plain_bytes
 
 
-def test_alone_there_is_nobody_to_meet(monkeypatch):
+def test_a_single_process_needs_no_group(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join() == ALONE
     x = torch.arange(3)
@@ -200,7 +194,7 @@ def test_alone_there_is_nobody_to_meet(monkeypatch):
     assert ALONE.gather("a") == ["a"] and ALONE.broadcast("a") == "a"
 
 
-def test_more_workers_than_gpus_are_refused_before_they_meet(monkeypatch):
+def test_more_workers_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -16,7 +16,7 @@ from model.training.snapshots import ABOUT, Snapshots, saved_states
 
 
 def state(step: int, **changes) -> TrainState:
-    """Every number in it is the step, but for the generator's."""
+    """A state whose numbers are all the step, except the generator's."""
     tensors = {
         "model": {"a.weight": torch.full((3, 2), float(step)), "n": torch.tensor(step)},
         "optimizer": {
@@ -29,7 +29,7 @@ def state(step: int, **changes) -> TrainState:
 
 
 def numbers(found: TrainState) -> set[float]:
-    """All there are, but for the generator's."""
+    """All numbers in a state, except the generator's."""
     parts = [found.model, found.ema, *found.optimizer.values()]
     return {
         value
@@ -54,7 +54,7 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_a_state_comes_back_into_the_tensors_that_are_there(tmp_path):
+def test_a_state_is_read_into_existing_tensors(tmp_path):
     torch.manual_seed(4)
     snapshot = saved(tmp_path, 7).latest()
     expected = torch.rand(3)
@@ -67,7 +67,7 @@ def test_a_state_comes_back_into_the_tensors_that_are_there(tmp_path):
     assert snapshot.about == {"step": 7, "next_batch": 21, "workers": 1, "metric": None}
 
 
-def test_a_discriminator_is_saved_under_the_name_that_states_on_disks_have(tmp_path):
+def test_a_discriminator_keeps_its_first_name_on_disk(tmp_path):
     """Trainings that were stopped before the field was renamed resume."""
     of_seven = {"w": torch.tensor(7.0)}
     found = Snapshots(tmp_path)
@@ -88,8 +88,8 @@ def test_a_discriminator_is_saved_under_the_name_that_states_on_disks_have(tmp_p
     assert live.discriminator == {"w": 7} and live.discriminator_optimizer == {"0": {"w": 7}}
 
 
-def test_weights_alone_come_back_into_a_plain_module(tmp_path):
-    """Their average, if one is kept."""
+def test_weights_are_read_into_a_plain_module(tmp_path):
+    """The averaged weights, if an average is kept."""
     net, average, other = (nn.Linear(2, 3) for _ in range(3))
     weights, averaged = dict(net.state_dict()), dict(average.state_dict())
     for step, ema, expected in ((2, None, net), (3, averaged, average)):
@@ -102,7 +102,7 @@ def test_weights_alone_come_back_into_a_plain_module(tmp_path):
         assert torch.equal(other.weight, expected.weight) and torch.equal(other.bias, expected.bias)
 
 
-def test_the_newest_and_the_best_stay(tmp_path):
+def test_the_newest_and_the_best_are_kept(tmp_path):
     found = saved(tmp_path, 1, 2, 3, 4, 5, metrics={1: 0.9, 2: 0.4, 4: 0.6})
     assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
     best, latest = found.best(), found.latest()
@@ -111,8 +111,8 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert names(tmp_path / "unmeasured") == ["step-00000003"]
 
 
-def test_what_is_saved_is_the_moment_it_was_saved_at(tmp_path):
-    """The training goes on while the state is written."""
+def test_a_state_is_that_of_the_moment_it_was_saved(tmp_path):
+    """The training continues while the state is written."""
     live, found = state(1), Snapshots(tmp_path)
     found.save(live, next_batch=1)
     for part in (live.model, live.ema, *live.optimizer.values()):
@@ -141,7 +141,7 @@ def test_saving_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     assert names(tmp_path) == ["step-00000001"]
 
 
-def test_a_state_that_was_not_finished_does_not_count_and_goes(tmp_path, monkeypatch):
+def test_an_incomplete_state_is_ignored_and_deleted(tmp_path, monkeypatch):
     saved(tmp_path, 3).close()
 
     def killed(*_):
@@ -160,7 +160,7 @@ def test_a_state_that_was_not_finished_does_not_count_and_goes(tmp_path, monkeyp
     assert latest is not None and latest.step == 3
 
 
-def test_half_deleted_states_do_not_count(tmp_path, monkeypatch):
+def test_half_deleted_states_are_ignored(tmp_path, monkeypatch):
     found, rmtree = saved(tmp_path, 1, 2), shutil.rmtree
 
     def killed(folder, *_):
@@ -185,7 +185,7 @@ def test_the_same_step_can_be_saved_again(tmp_path):
     assert snapshot is not None and snapshot.fill(live) == 2 and numbers(live) == {9.0}
 
 
-def test_an_error_of_the_disk_is_raised_at_the_next_save(tmp_path, monkeypatch):
+def test_a_disk_error_is_raised_at_the_next_save(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -208,7 +208,7 @@ def test_a_state_of_another_kind_is_refused(tmp_path):
         snapshot.fill(state(0, discriminator={"w": torch.zeros(1)}))
 
 
-def test_a_generator_that_the_saving_machine_lacked_is_left_alone(tmp_path):
+def test_a_generator_that_was_not_saved_is_not_changed(tmp_path):
     """Saved on a CPU, read on a GPU."""
     snapshot, there = saved(tmp_path, 2).latest(), torch.arange(4, dtype=torch.uint8)
     live = state(0, rng={"cpu": torch.get_rng_state(), "cuda": there.clone()})

@@ -15,13 +15,13 @@ def guard_after(losses, grad_norms=None, **settings) -> SpikeGuard:
 
 
 def varying(n: int, seed: int = 0) -> list[float]:
-    """Numbers around 10 with a standard deviation of a tenth."""
+    """Numbers around 10 with a standard deviation of 0.1."""
     return (
         10 * torch.exp(0.1 * torch.randn(n, generator=torch.Generator().manual_seed(seed)))
     ).tolist()
 
 
-def test_usual_steps_pass_and_a_spike_is_named_with_its_numbers():
+def test_usual_steps_pass_and_a_spike_is_described():
     guard = guard_after(varying(200))
     assert all(guard({"total": x}, x) is None for x in varying(500, seed=1))
     why = guard({"total": 60.0}, 10.0)
@@ -35,7 +35,7 @@ def test_usual_steps_pass_and_a_spike_is_named_with_its_numbers():
     assert z == pytest.approx(math.log(6) / 0.1, rel=0.3)
 
 
-def test_a_spike_is_not_learned_as_usual():
+def test_a_spike_does_not_count_for_later_steps():
     guard = guard_after(varying(200))
     assert all(guard({"total": 100.0}, 10.0) for _ in range(300))
 
@@ -46,7 +46,7 @@ def test_falling_losses_and_those_far_below_are_no_spikes():
     assert guard({"total": 1e-6}, 1e-9) is None
 
 
-def test_without_enough_steps_before_there_is_no_verdict():
+def test_few_steps_are_not_compared():
     assert guard_after(varying(19))({"total": 1e6}, 1e6) is None
     assert guard_after(varying(20))({"total": 1e6}, 1e6) is not None
 
@@ -56,11 +56,11 @@ def test_a_loss_that_hardly_varies_may_rise_a_little():
     assert guard_after([5.0] * 50)({"total": 6.0}, 5.0) is not None
 
 
-def test_a_few_high_steps_do_not_blind_it():
+def test_a_few_high_steps_do_not_hide_a_spike():
     assert guard_after(varying(150) + [500.0] * 30)({"total": 100.0}, 10.0) is not None
 
 
-def test_the_training_stops_before_the_step_and_names_the_clips():
+def test_a_spike_stops_before_the_step_and_names_the_clips():
     class Batch:
         def __init__(self, i: int):
             self.x, self.clip_ids = (1e4 if i == 25 else 1.0), [f"clip-{i}-a", f"clip-{i}-b"]

@@ -48,7 +48,7 @@ def batch_at(i: int) -> Points:
 
 
 def make_net(seed: int = 0) -> nn.Module:
-    """With dropout, which draws from torch's global generator, and a norm with running statistics."""
+    """A network with dropout, which draws from torch's global generator, and running statistics."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1)
@@ -127,7 +127,7 @@ def test_a_stopped_run_resumes_bitwise(tmp_path, stop_after, grad_accum_steps):
 
 
 def test_a_killed_process_resumes_bitwise(tmp_path):
-    """SIGKILL within a step, a new process from the last saved state; the world model's masking."""
+    """SIGKILL within a step, then a new process from the last saved state; with masking noise."""
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent("""
@@ -144,7 +144,8 @@ def test_a_killed_process_resumes_bitwise(tmp_path):
         folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        model = DualBranchWorldModel(tiny(n_layers=1, d_model=16, n_heads=2, grid=(2, 2), n_frames=4, action_dim=2))
+        sizes = {"n_layers": 1, "d_model": 16, "n_heads": 2, "grid": (2, 2), "n_frames": 4}
+        model = DualBranchWorldModel(tiny(**sizes, action_dim=2))
 
         def batch_at(i):
             g = torch.Generator().manual_seed(i)
@@ -152,8 +153,11 @@ def test_a_killed_process_resumes_bitwise(tmp_path):
             if i == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return WorldBatch(
-                rgb_tokens=tokens[0], depth_tokens=tokens[1], actions=torch.randn(2, 4, 2, generator=g),
-                tracks=torch.rand(2, 4, 3, 2, generator=g), visible=torch.ones(2, 4, 3, dtype=torch.bool),
+                rgb_tokens=tokens[0],
+                depth_tokens=tokens[1],
+                actions=torch.randn(2, 4, 2, generator=g),
+                tracks=torch.rand(2, 4, 3, 2, generator=g),
+                visible=torch.ones(2, 4, 3, dtype=torch.bool),
                 clip_ids=["a", "b"],
             )
 
@@ -165,8 +169,9 @@ def test_a_killed_process_resumes_bitwise(tmp_path):
                 snapshots.wait()
 
         snapshots = Snapshots(folder / "states")
-        train(model, world_loss_fn(LossConfig(), MaskingConfig()), batch_at, TrainConfig(steps=8, warmup_steps=2),
-              state=snapshots.latest(), on_step=on_step)
+        loss_fn = world_loss_fn(LossConfig(), MaskingConfig())
+        config = TrainConfig(steps=8, warmup_steps=2)
+        train(model, loss_fn, batch_at, config, state=snapshots.latest(), on_step=on_step)
         """)
     )
     root = ROOT
@@ -230,7 +235,7 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine():
 
 
 def test_weights_decay_on_matrices_only():
-    """Zero gradients: what moves is decay alone."""
+    """With zero gradients, only decay changes weights."""
     net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     for weight in net.parameters():
         nn.init.ones_(weight)
@@ -332,7 +337,8 @@ def test_a_nan_loss_of_the_discriminator_says_whose_weights_are_of_which_step():
 
     message = (
         r"step 3: the discriminator's loss .*nan.*; clips clip-3-0, .* Its weights are those of "
-        r"the step before; the first network has taken this step already, .* lower the discriminator's learning_rate\."
+        r"the step before; the first network has taken this step already, .* "
+        r"lower the discriminator's learning_rate\."
     )
     with pytest.raises(NonFiniteLoss, match=message):
         run(net=first, discriminator=replace(discriminator, loss_fn=broken))

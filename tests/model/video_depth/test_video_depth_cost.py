@@ -1,6 +1,4 @@
-"""Predicted memory against the bytes of tensors alive during a forward; operations against a count
-layer by layer.
-"""
+"""Predicted memory against that of tensors alive in a forward pass; operations against a count."""
 
 from dataclasses import replace
 from unittest.mock import patch
@@ -20,9 +18,7 @@ from model.video_depth.model import VideoDepth
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes of tensors that were alive after any operation, those given at the start
-    included.
-    """
+    """The peak bytes of tensors that were alive after an operation, the given ones included."""
 
     def __init__(self, *given: Tensor):
         super().__init__()
@@ -87,19 +83,16 @@ def test_memory_of_real_runs(config: VideoDepthConfig, clips, frames_per_step: i
         (vitb(), (1, 1, 518, 518), 4),
         (vitl(), (1, 32, 518, 518), 4),
         (replace(SMALL, width=1024, n_heads=16), (1, 8, 280, 280), 1),  # the encoder is the largest
+        # The motion module on the third tap
         (
             replace(SMALL, tap_widths=(32, 32, 512, 32)),
             (1, 8, 140, 140),
             1,
-        ),  # the motion module on the third tap
+        ),
     ],
 )
-def test_memory_of_runs_that_are_only_imagined(
-    config: VideoDepthConfig, clips, frames_per_step: int
-):
-    """Fake tensors have shapes and lifetimes, but no contents: published sizes at full resolution,
-    in a second.
-    """
+def test_memory_of_runs_on_fake_tensors(config: VideoDepthConfig, clips, frames_per_step: int):
+    """Fake tensors have no contents: published sizes at full resolution take a second."""
     with FakeTensorMode():
         found = measured(config, clips, frames_per_step)
     assert predicted(config, clips, frames_per_step) == pytest.approx(found, rel=0.02)
@@ -115,9 +108,7 @@ def test_fewer_frames_per_step_and_mixed_precision_need_less():
 
 
 def slow_flops(config: VideoDepthConfig, t: int, size: tuple[int, int]) -> float:
-    """Twice the multiplications of every convolution and linear layer, from the shapes it sees, and
-    of attention.
-    """
+    """Twice the multiplications of all convolutions, linear layers and attention, by shapes."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:

@@ -1,6 +1,4 @@
-"""The published vits against reference outputs of its authors' implementation, with the same
-weights.
-"""
+"""The published vits against its authors' implementation, with the same weights."""
 
 import copy
 from collections.abc import Iterator
@@ -31,9 +29,9 @@ def as_input(frames: np.ndarray) -> Tensor:
 
 @contextmanager
 def watched(network: VideoDepth, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """A dict that a forward fills with the outputs of these modules, as the references have them.
+    """A dict that a forward pass fills with the outputs of these modules, like the references'.
 
-    Not copied: where a ReLU follows in place, as after `output_conv2.0`, both hold what it left.
+    Outputs are not copied: an in-place ReLU, as after `output_conv2.0`, changes both alike.
     """
     seen: dict[str, Tensor] = {}
 
@@ -74,7 +72,7 @@ def test_weights_are_the_references():
     assert total == pytest.approx(golden["weight_check_total_sum"].item(), rel=1e-6)
 
 
-def test_a_clip_and_all_that_is_on_the_way():
+def test_a_clip_and_intermediate_outputs():
     golden, network = references(), reference_network()
     names = golden["act_names"].tolist()
     with torch.no_grad(), watched(network, names) as seen:
@@ -139,7 +137,7 @@ def test_sizes():
     [("float32", 2e-4, 2e-5), ("float16", 4e-2, 6e-3), ("bfloat16", 3e-1, 5e-2)],
 )
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch, precision, highest: float, mean: float):
-    """Bars of mixed precision are twice what the published network has under the CPU's."""
+    """Mixed precision may differ twice as much as the published network's on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     golden, network = references(), reference_network()
     frames = golden["frames_a"][None]

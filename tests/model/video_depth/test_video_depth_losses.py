@@ -1,4 +1,4 @@
-"""The depth losses against slow versions, their laws, and a batch that is overfitted."""
+"""The depth losses against slow versions, their laws, and overfitting of a batch."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ CONFIG = DepthLossConfig()
 
 
 def some_depth(seed: int, b: int = 2, t: int = 3, h: int = 7, w: int = 6) -> Tensor:
-    """Between 0.5 and 2, changing little from frame to frame, by more or less than the threshold."""
+    """Depth in 0.5 .. 2 whose changes between frames are around the threshold."""
     generator = torch.Generator().manual_seed(seed)
     first = 0.5 + 1.4 * torch.rand(b, 1, h, w, generator=generator)
     return first + 0.1 * torch.rand(b, t, h, w, generator=generator)
@@ -48,7 +48,7 @@ def slow_normalised(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def slow_fitted(x: Tensor, y: Tensor, valid: Tensor) -> Tensor:
-    """By a library's least squares, clip by clip."""
+    """Each clip by a library's least squares."""
     out = x.clone()
     for clip, target, mask, made in zip(x, y, valid, out, strict=True):
         columns = torch.stack([clip[mask], torch.ones(int(mask.sum()))], dim=1).double()
@@ -111,13 +111,12 @@ def test_normalisation_agrees_with_the_slow_version():
 
 def test_fit_agrees_with_the_slow_version():
     y, valid = some_depth(0), some_mask()
-    x = y + 0.5 * some_depth(
-        1
-    )  # correlated, as any scale that least squares finds must be positive
+    # Correlated, as any scale that least squares finds must be positive
+    x = y + 0.5 * some_depth(1)
     assert_close(fitted(x, y, valid), slow_fitted(x, y, valid), atol=1e-5, rtol=0)
 
 
-def test_fit_does_not_turn_a_prediction_upside_down():
+def test_fit_does_not_invert_a_prediction():
     y, valid = some_depth(0), some_mask()
     made = fitted(-y, y, valid)
     assert_close(
@@ -143,7 +142,7 @@ def test_temporal_term_agrees_with_the_slow_version():
 
 
 @pytest.mark.parametrize("metric", [False, True])
-def test_parts_and_total_are_what_their_names_say(metric: bool):
+def test_parts_and_total(metric: bool):
     y, valid = some_depth(1), some_mask()
     x = y + 0.3 * some_depth(0) - 0.9  # some of it below 0
     config = DepthLossConfig(
@@ -172,7 +171,7 @@ def test_parts_and_total_are_what_their_names_say(metric: bool):
     )
 
 
-def test_relative_loss_knows_no_scale_or_shift_of_a_clip_but_one_of_a_frame():
+def test_relative_loss_ignores_scale_and_shift_of_a_clip_not_of_a_frame():
     y, valid = some_depth(1), some_mask()
     scale, shift = (
         torch.tensor([0.3, 7.0]).view(2, 1, 1, 1),
@@ -219,9 +218,7 @@ def test_flicker_costs_only_where_the_true_depth_is_still():
 
 
 def scene(side: int = 42) -> tuple[Tensor, Tensor]:
-    """Two clips of a disc, 1 m away, that moves over a floor from 3 to 1.5 m: normalised frames and
-    depth.
-    """
+    """Frames and depth of two clips: a disc at 1 m moves over a floor from 3 to 1.5 m."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     floor = 3 - 1.5 * y / side
     frames, depth = torch.full((2, 3, 3, side, side), -0.5), floor.expand(2, 3, side, side).clone()

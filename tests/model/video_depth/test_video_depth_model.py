@@ -1,4 +1,4 @@
-"""Laws of the network, what it is before training, and what it refuses."""
+"""Laws of the network, its initial state, and what it refuses."""
 
 import math
 import subprocess
@@ -19,10 +19,11 @@ from model.video_depth.config import MAX_FRAMES, VideoDepthConfig, tiny
 from model.video_depth.encoder import Encoder
 from model.video_depth.model import VideoDepth
 
+# Laws are checked in float64, where rounding cannot hide a leak
 EXACT = {
     "atol": 1e-10,
     "rtol": 0.0,
-}  # laws are checked in float64, where rounding cannot hide a leak
+}
 
 
 def clips(b: int = 2, t: int = 5, height: int = 28, width: int = 42) -> Tensor:
@@ -38,7 +39,7 @@ def exact_clips(b: int = 2, t: int = 5) -> Tensor:
 
 
 @torch.no_grad()
-def test_a_batch_of_clips_is_its_clips_one_by_one():
+def test_clips_in_a_batch_are_independent():
     network, frames = exact_network(), exact_clips(b=3)
     together = network(frames)
     assert together.shape == (3, 5, 28, 42) and (together >= 0).all()
@@ -60,17 +61,14 @@ def test_frames_of_a_clip_see_each_other_and_their_order():
     depth = network(frames)
     changed = frames.clone()
     changed[:, 4] = 0
-    assert (
-        network(changed)[:, 0] - depth[:, 0]
-    ).abs().max() > 1e-2  # the first frame feels the last one
+    # The first frame depends on the last one
+    assert (network(changed)[:, 0] - depth[:, 0]).abs().max() > 1e-2
     assert (network(frames.flip(1)).flip(1) - depth).abs().max() > 1e-2
 
 
 @torch.no_grad()
-def test_before_training_frames_are_alone_so_that_still_video_is_still():
-    """The motion modules' last layers are zero at the start; with random ones the position table
-    moves still video.
-    """
+def test_before_training_frames_are_independent():
+    """Motion modules start as identities; with random weights, frame numbers matter."""
     torch.manual_seed(0)
     network, frames = VideoDepth(SMALL).eval(), clips(b=1)
     depth = network(frames)
@@ -82,10 +80,8 @@ def test_before_training_frames_are_alone_so_that_still_video_is_still():
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_frames", [2, 5, 32])
-def test_still_video_is_still_once_frames_have_no_number(n_frames: int):
-    """Attention among equal frames gives what one of them has: the motion modules work, and mix no
-    clips or places.
-    """
+def test_still_video_is_still_without_frame_numbers(n_frames: int):
+    """Attention among equal frames returns their value, if it mixes no clips or places."""
     stills = exact_clips(t=1).expand(-1, n_frames, -1, -1, -1)
     numbered = exact_network()(stills)
     assert (numbered - numbered[:, :1]).abs().max() > 1e-2
@@ -93,17 +89,15 @@ def test_still_video_is_still_once_frames_have_no_number(n_frames: int):
     depth = network(stills)
     assert_close(depth, network(stills[:, :1]).expand_as(depth), **EXACT)
     moving = network(exact_clips(t=2))
-    assert (
-        moving - network(exact_clips(t=2)[:, :1])
-    ).abs().max() > 1e-2  # frames that differ do matter
+    # Different frames matter
+    assert (moving - network(exact_clips(t=2)[:, :1])).abs().max() > 1e-2
 
 
-def test_a_new_network_answers_about_one_and_every_used_weight_gets_a_gradient():
+def test_a_new_network_predicts_about_one_and_every_used_weight_gets_a_gradient():
     torch.manual_seed(0)
     network = VideoDepth(SMALL)
-    for (
-        module
-    ) in network.head.motion_modules:  # zero at first, which stops the gradient of what lies before
+    # Zero at first, which stops the gradient of what lies before
+    for module in network.head.motion_modules:
         torch.nn.init.normal_(module.temporal_transformer.proj_out.weight, std=0.02)
     depth = network(clips())
     assert 0.5 < depth.mean() < 1.5 and (depth > 0).all()
@@ -148,7 +142,7 @@ def slow_resample(row: list[float], n: int, scale: float) -> list[float]:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 5), (7, 4), (2, 2), (5, 5), (4, 5)])
-def test_position_table_scales_with_a_tenth_of_a_patch_added(rows: int, columns: int):
+def test_position_table_is_scaled_with_a_tenth_of_a_patch_added(rows: int, columns: int):
     encoder = Encoder(SMALL)
     table = encoder.pos_embed.detach()[0, 1:, 7].reshape(4, 4).double()
     across = [slow_resample(line, columns, (columns + 0.1) / 4) for line in table.tolist()]
@@ -179,15 +173,15 @@ assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 """
 
 
-def test_compiled_blocks_share_one_graph_and_do_the_same():
-    """Through TorchDynamo only; that kernels are made of the graph is PyTorch's affair. In a
-    process of its own, since annotations are checked in this one, which breaks graphs.
+def test_compiled_blocks_share_one_graph_and_change_nothing():
+    """Through TorchDynamo only, without code generation. In a process of its own, since annotation
+    checks break graphs.
     """
     run = subprocess.run([sys.executable, "-c", COMPILE], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
-def test_saved_and_loaded_again(tmp_path):
+def test_save_and_load(tmp_path):
     torch.manual_seed(0)
     config = replace(SMALL, metric=True)
     network = VideoDepth(config).eval()
@@ -198,7 +192,7 @@ def test_saved_and_loaded_again(tmp_path):
         assert torch.equal(loaded(clips()), network(clips()))
 
 
-def test_tiny_is_of_the_same_kind_and_small():
+def test_tiny_is_small():
     with torch.device("meta"):
         network = VideoDepth(tiny())
         assert sum(p.numel() for p in network.parameters()) == 3_520_177

@@ -1,4 +1,4 @@
-"""Published checkpoints: the specification's key lists, loading, licences, and what is refused."""
+"""Published checkpoints: listed keys, loading, licences, and what is refused."""
 
 import pickle
 import warnings
@@ -10,7 +10,7 @@ import torch
 from repository import SHARED
 from vda_small import SMALL, lively
 
-from model.published import differences
+from model.published_files import differences
 from model.video_depth import published
 from model.video_depth.config import VideoDepthConfig, tiny, vitb, vitl, vits
 from model.video_depth.model import VideoDepth
@@ -58,9 +58,7 @@ def test_names_and_shapes_are_the_published_ones(size: str):
 
 
 def saved(folder: Path, changes: dict | None = None, name: str = "x.pth") -> Path:
-    """A file of the published kind; entries in `changes` are replaced, or removed where they are
-    None.
-    """
+    """A file like the published ones; entries in `changes` are replaced, or removed if None."""
     state = {**lively().state_dict(), **(changes or {})}
     torch.save({name: value for name, value in state.items() if value is not None}, folder / name)
     return folder / name
@@ -89,10 +87,11 @@ def test_half_precision_files_become_float32(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        # Unused, but strict is strict
         (
             {"pretrained.mask_token": None},
             r"missing: pretrained\.mask_token\. Layouts",
-        ),  # unused, but strict is strict
+        ),
         (
             {"head.scratch.refinenet4.resConfUnit1.conv1.bias": None},
             r"missing: head\.scratch\.refinenet4",
@@ -140,7 +139,7 @@ def test_other_files_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("metric", [True, False])
-def test_a_published_name_says_what_the_numbers_mean(tmp_path: Path, metric: bool):
+def test_a_published_name_says_whether_depth_is_metric(tmp_path: Path, metric: bool):
     path = saved(tmp_path, name=f"{'metric_' if metric else ''}video_depth_anything_vits.pth")
     assert load_published(path, replace(SMALL, metric=metric)).config.metric == metric
     with pytest.raises(
@@ -157,9 +156,8 @@ def test_licences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_published(path, SMALL)
-    monkeypatch.setitem(
-        published.LICENCES, SMALL, NON_COMMERCIAL
-    )  # as if it were vitb, without 460 MB
+    # As if it were vitb, without 460 MB
+    monkeypatch.setitem(published.LICENCES, SMALL, NON_COMMERCIAL)
     with pytest.warns(
         UserWarning, match=r"x\.pth: weights under CC-BY-NC-4\.0: not for commercial use"
     ):

@@ -1,6 +1,4 @@
-"""Windows over long videos against a slow version in plain loops, alignment's laws, and what is
-refused.
-"""
+"""Windows over long videos against plain loops, laws of alignment, and what is refused."""
 
 import itertools
 import warnings
@@ -27,8 +25,8 @@ METRIC = VideoDepthConfig(**{**vars(SMALL), "metric": True})
 LENGTHS = [1, 5, 16, 22, 23, 32, 33, 44, 45, 70]
 
 
-class Pretender(VideoDepth):
-    """Answers by a rule in place of the network, and keeps what it was shown."""
+class FakeNetwork(VideoDepth):
+    """Computes depth by a rule in place of a network, and records its inputs."""
 
     def __init__(self, config: VideoDepthConfig, rule):
         super().__init__(config)
@@ -44,9 +42,7 @@ def brightness(frames: Tensor) -> Tensor:
 
 
 def restless(call: int, frames: Tensor) -> Tensor:
-    """Follows the frames, but no two calls alike, so that fits leave residues and values fall below
-    zero.
-    """
+    """Depth that differs between calls, so that fits leave residues, some of it below 0."""
     noise = torch.rand(brightness(frames).shape, generator=torch.Generator().manual_seed(call))
     return (brightness(frames) * (0.5 + call % 3) - 2 + noise).clamp(min=0)
 
@@ -56,9 +52,7 @@ def videos(n: int, b: int = 1, side: int = 14) -> np.ndarray:
 
 
 def slow_estimate(rule, frames: np.ndarray, *, align: bool) -> np.ndarray:
-    """The published procedure as its description has it, for one video whose size the network
-    takes: plain loops.
-    """
+    """The published procedure in plain loops, for a video of the network's input size."""
     frames_in = [
         normalised(torch.from_numpy(frame[None, None]), frame.shape[:2])[0, 0] for frame in frames
     ]
@@ -104,14 +98,14 @@ def slow_fit(predicted, reference) -> tuple[float, float]:
 @pytest.mark.parametrize("config", [SMALL, METRIC], ids=["relative", "metric"])
 def test_windows_agree_with_the_slow_version(n: int, config: VideoDepthConfig):
     frames = videos(n)
-    made = estimate_depth(Pretender(config, restless), frames, input_size=14)
+    made = estimate_depth(FakeNetwork(config, restless), frames, input_size=14)
     expected = slow_estimate(restless, frames[0], align=not config.metric)
     assert made.shape == (1, n, 14, 14) and made.dtype == np.float32
     assert np.abs(made[0] - expected).max() < 2e-5 * max(1.0, expected.max())
 
 
 @pytest.mark.parametrize(("n", "n_windows"), [(1, 1), (22, 1), (23, 2), (32, 2), (44, 2), (45, 3)])
-def test_windows_start_every_22_frames_and_see_key_frames_again(n: int, n_windows: int):
+def test_windows_start_every_22_frames_with_key_frames(n: int, n_windows: int):
     windows = window_frames(n)
     assert len(windows) == n_windows and all(len(window) == 32 for window in windows)
     assert all(window[0] == 0 for window in windows)
@@ -127,15 +121,15 @@ def test_alignment_undoes_any_scale_and_shift_of_a_window(n: int):
         return brightness(frames) * (1.0, 0.3, 4.0, 2.0)[call] + (0.0, 2.0, 0.5, 1.0)[call]
 
     frames = videos(n)
-    aligned = estimate_depth(Pretender(SMALL, rule), frames, input_size=14)
+    aligned = estimate_depth(FakeNetwork(SMALL, rule), frames, input_size=14)
     plain = brightness(normalised(torch.from_numpy(frames), (14, 14)))
     assert_close(torch.from_numpy(aligned), plain, atol=1e-4, rtol=0)
-    unaligned = torch.from_numpy(estimate_depth(Pretender(METRIC, rule), frames, input_size=14))
+    unaligned = torch.from_numpy(estimate_depth(FakeNetwork(METRIC, rule), frames, input_size=14))
     assert (unaligned[:, 22:] - plain[:, 22:]).abs().max() > 1
 
 
-def test_windows_fade_into_each_other_over_eight_frames():
-    network = Pretender(METRIC, lambda call, x: torch.full_like(x[:, :, 0], call))
+def test_windows_are_blended_over_eight_frames():
+    network = FakeNetwork(METRIC, lambda call, x: torch.full_like(x[:, :, 0], call))
     depth = estimate_depth(network, videos(54), input_size=14)
     fade = [i / 7 for i in range(8)]
     expected = [0] * 24 + fade + [1] * 14 + [1 + w for w in fade]
@@ -143,7 +137,7 @@ def test_windows_fade_into_each_other_over_eight_frames():
 
 
 def test_a_constant_prediction_is_not_rescaled():
-    network = Pretender(SMALL, lambda call, x: torch.full_like(x[:, :, 0], call + 0.1))
+    network = FakeNetwork(SMALL, lambda call, x: torch.full_like(x[:, :, 0], call + 0.1))
     depth = estimate_depth(network, videos(33), input_size=14)
     assert depth[0, -1, 0, 0] == pytest.approx(1.1)
 
@@ -158,7 +152,7 @@ def test_fit_agrees_with_the_normal_equations():
 
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
-def test_videos_together_are_the_videos_one_by_one(windows):
+def test_videos_in_a_batch_are_independent(windows):
     network, frames = lively(), videos(27, b=2, side=30)
     together = estimate_depth(network, frames, input_size=28, windows=windows)
     for video, depth in zip(frames, together, strict=True):
@@ -167,7 +161,7 @@ def test_videos_together_are_the_videos_one_by_one(windows):
 
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
-def test_still_video_gives_still_depth_where_frames_are_alone(windows):
+def test_still_video_gives_still_depth_if_frames_are_independent(windows):
     torch.manual_seed(0)
     frames = np.repeat(videos(1, side=20), 30, axis=1)
     depth = estimate_depth(VideoDepth(SMALL).eval(), frames, input_size=28, windows=windows)
@@ -175,10 +169,8 @@ def test_still_video_gives_still_depth_where_frames_are_alone(windows):
 
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
-def test_still_video_gives_still_depth_where_frames_have_no_number(windows):
-    """The same with motion modules that work: an error in them, in padding or in alignment would
-    move something.
-    """
+def test_still_video_gives_still_depth_without_frame_numbers(windows):
+    """Also with active motion modules: errors in them, padding or alignment would show."""
     frames = np.repeat(videos(1, b=2, side=20), 30, axis=1)
     depth = estimate_depth(timeless(lively()), frames, input_size=28, windows=windows)
     assert np.abs(depth - depth[:, :1]).max() < 1e-5
@@ -188,8 +180,8 @@ def test_still_video_gives_still_depth_where_frames_have_no_number(windows):
     )
 
 
-def test_direct_is_one_forward_of_just_these_frames():
-    network, frames = Pretender(SMALL, restless), videos(16, side=28)
+def test_direct_is_one_forward_pass_without_padding():
+    network, frames = FakeNetwork(SMALL, restless), videos(16, side=28)
     depth = estimate_depth(network, frames, input_size=28, windows="direct")
     (shown,) = network.shown
     assert shown.shape == (1, 16, 3, 28, 28)
@@ -204,12 +196,11 @@ def test_depth_has_the_size_of_the_frames():
         return torch.linspace(1, 2, frames.shape[-1]).expand(frames[:, :, 0].shape)
 
     frames = np.zeros((1, 2, 30, 50, 3), np.uint8)
-    depth = estimate_depth(Pretender(SMALL, ramp), frames, input_size=28, windows="direct")
+    depth = estimate_depth(FakeNetwork(SMALL, ramp), frames, input_size=28, windows="direct")
     assert shown == [network_size(30, 50, 28)] == [(28, 42)]
     assert depth.shape == (1, 2, 30, 50)
-    assert depth[0, 1, 7].tolist() == pytest.approx(
-        np.linspace(1, 2, 50).tolist(), abs=1e-5
-    )  # corners onto corners
+    # Corners onto corners
+    assert depth[0, 1, 7].tolist() == pytest.approx(np.linspace(1, 2, 50).tolist(), abs=1e-5)
 
 
 def test_frames_are_scaled_by_their_channels_statistics():
@@ -221,13 +212,13 @@ def test_frames_are_scaled_by_their_channels_statistics():
 
 
 @pytest.mark.parametrize("windows", ["official", "direct"])
-def test_nan_is_not_hidden(windows):
+def test_nan_is_kept(windows):
     def spoiled(call: int, frames: Tensor) -> Tensor:
         depth = brightness(frames)
         depth[:, 13, 2, 3] = torch.nan
         return depth
 
-    depth = estimate_depth(Pretender(SMALL, spoiled), videos(30), input_size=14, windows=windows)
+    depth = estimate_depth(FakeNetwork(SMALL, spoiled), videos(30), input_size=14, windows=windows)
     assert np.isnan(depth[0, 13, 2, 3]) and not np.isnan(depth[0, 0]).any()
 
 
@@ -250,18 +241,18 @@ def test_nan_in_a_reference_spreads_to_all_that_is_aligned_by_it():
         ),
     ],
 )
-def test_what_cannot_be_done_is_refused(frames, settings, message):
+def test_impossible_requests_are_refused(frames, settings, message):
     with pytest.raises(ValueError, match=message):
         estimate_depth(lively(), frames, **settings)
 
 
-def test_a_size_of_nothing_is_refused():
+def test_an_input_below_one_pixel_is_refused():
     assert network_size(10, 100, 98) == (14, 140)
     with pytest.raises(ValueError, match="frames of 10 x 1000 px leave an input size of 0"):
         network_size(10, 1000, 98)
 
 
-def test_estimating_warns_of_nothing():
+def test_no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimate_depth(lively(), videos(2), input_size=14)

@@ -23,7 +23,7 @@ def small_config(**changes) -> WorldModelConfig:
 
 @pytest.fixture
 def make_model() -> Callable[..., DualBranchWorldModel]:
-    """A small model whose every weight is random, also those that training starts from zero."""
+    """A small model with random weights, also those that are initially zero."""
 
     def make(seed: int = 0, **changes) -> DualBranchWorldModel:
         torch.manual_seed(seed)

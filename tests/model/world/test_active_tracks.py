@@ -19,9 +19,7 @@ def lattice(n: int = 12) -> torch.Tensor:
 
 
 def scene(camera, n_moving: int = 0, t: int = 8, noise: float = 0.0):
-    """Tracks of a lattice of points seen by a moving camera; the first `n_moving` also move by
-    themselves.
-    """
+    """Tracks of a lattice seen by a moving camera; the first `n_moving` points also move."""
     generator = torch.Generator().manual_seed(0)
     points = lattice()[torch.randperm(144, generator=generator)]
     frames = []
@@ -42,7 +40,7 @@ def panning(points, i):
 
 
 def turning(points, i):
-    """Roll, zoom and a little perspective about the frame's centre."""
+    """A homography: roll, zoom and a little perspective about the frame's centre."""
     angle, zoom = 0.03 * i, 1 + 0.02 * i
     rotation = torch.tensor(
         [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
@@ -53,7 +51,7 @@ def turning(points, i):
 
 @pytest.mark.parametrize("camera", [panning, turning])
 @pytest.mark.parametrize("noise", [0.0, 0.0005])
-def test_a_moving_camera_over_a_still_scene_selects_nothing_when_compensated(camera, noise):
+def test_compensation_selects_nothing_in_a_still_scene(camera, noise):
     tracks, visible = scene(camera, noise=noise)
     plain = select_active_tracks(tracks, visible, 32)
     assert (plain.index >= 0).all(), "without compensation the background looks active"
@@ -69,12 +67,11 @@ def test_a_moving_camera_over_a_still_scene_selects_nothing_when_compensated(cam
 
 @pytest.mark.parametrize("camera", [still, panning, turning])
 @pytest.mark.parametrize("n_moving", [5, 50])
-def test_what_moves_by_itself_is_found_under_any_camera(camera, n_moving):
+def test_moving_points_are_found_under_any_camera(camera, n_moving):
     tracks, visible = scene(camera, n_moving=n_moving, noise=0.0005)
     found = select_active_tracks(tracks, visible, 64, compensate_camera=True)
-    expected = (visible & ((tracks >= 0) & (tracks < 1)).all(-1)).float()[0].mean(0)[
-        :n_moving
-    ] > 0.5  # long enough seen
+    seen = (visible & ((tracks >= 0) & (tracks < 1)).all(-1)).float()[0].mean(0)
+    expected = seen[:n_moving] > 0.5  # visible for long enough
     chosen = set(found.index[0].tolist()) - {-1}
     assert set(range(n_moving)) >= chosen >= set(expected.nonzero()[:, 0].tolist())
 
@@ -85,13 +82,12 @@ FX, FY = 322 / 640, 429 / 480  # AGIBOT's head camera, as shares of the frame
 def head_turns(
     pan: float, n_moving: int = 0, noise: float = 0.0, stuck: float = 0.0, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tracks of a grid of points, 0.5 to 2 m away, seen by a head that turns by `pan` rad a frame
-    and nods a little.
+    """Tracks of points, 0.5 to 2 m away, seen by a head that turns by `pan` rad a frame and nods.
 
-    As a tracker gives them: with noise (of each coordinate, independent), 5 % of the points lost at
-    any time, points that leave the frame hidden. The first `n_moving` points move through the scene
-    by themselves; a share `stuck` of the others (dirt on the lens, a part of the head, mistaken
-    points) stays where it is in the picture.
+    As from a tracker: with independent noise of each coordinate, 5 % of the points lost at any
+    time, points outside the frame not visible. The first `n_moving` points move through the scene;
+    a share `stuck` of the others (dirt on the lens, a part of the head, tracking errors) keeps its
+    place in the picture.
     """
     generator = torch.Generator().manual_seed(seed)
     points = lattice(32)[torch.randperm(1024, generator=generator)]
@@ -135,7 +131,7 @@ def test_a_turning_head_before_a_still_scene_selects_nothing(pan, leaving, noise
 
 
 @pytest.mark.parametrize("pan", [0.0, 0.02, 0.06])
-def test_only_what_moves_by_itself_is_selected_before_a_turning_head(pan):
+def test_only_moving_points_are_selected_before_a_turning_head(pan):
     tracks, visible = head_turns(pan, n_moving=100, noise=0.002, stuck=0.1)
     found = select_active_tracks(tracks, visible, 64, compensate_camera=True)
     chosen = found.index[0][found.index[0] >= 0]
@@ -143,7 +139,7 @@ def test_only_what_moves_by_itself_is_selected_before_a_turning_head(pan):
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.002])
-def test_a_trackers_noise_adds_up_along_a_clip_but_is_no_motion(noise):
+def test_a_trackers_noise_is_no_motion(noise):
     tracks, visible = scene(still, n_moving=5, t=16, noise=noise)
     as_in_the_paper = select_active_tracks(tracks, visible, 64, min_motion=0.0)
     assert (as_in_the_paper.motion[0] >= 0.03).sum() > 20, "paths of still points are long"
@@ -151,7 +147,7 @@ def test_a_trackers_noise_adds_up_along_a_clip_but_is_no_motion(noise):
     assert set(found.index[0].tolist()) == {0, 1, 2, 3, 4, -1}
 
 
-def test_what_goes_out_and_comes_back_is_active():
+def test_points_that_return_are_active():
     swing = 0.1 * torch.sin(torch.linspace(0, math.pi, 9))
     tracks = torch.full((1, 9, 1, 2), 0.5)
     tracks[0, :, 0, 0] += swing
@@ -172,7 +168,7 @@ def test_homography_is_recovered_from_a_majority():
     torch.testing.assert_close(camera_homographies(before, after, seen), h, atol=1e-4, rtol=0)
 
 
-def test_a_handful_of_points_says_nothing_about_the_camera():
+def test_few_points_leave_the_camera_still():
     before = lattice()[:5]
     h = camera_homographies(before, before + 0.1, torch.ones(5, dtype=torch.bool))
     assert torch.equal(h, torch.eye(3))

@@ -127,7 +127,7 @@ def test_rotary_time_is_relative_and_learned_time_is_not(make_model, make_batch)
         run(make_model(time_positions="learned"), make_batch(t=6))
 
 
-def test_rotation_keeps_length_and_turns_by_distance():
+def test_rotation_keeps_length_and_depends_on_distance():
     x, y = torch.randn(2, 1, 1, 1, 8)
     turned = rotate(x.expand(1, 9, 1, 8), rotary_angles(torch.arange(9), 8))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1).expand(1, 9, 1))
@@ -137,9 +137,7 @@ def test_rotation_keeps_length_and_turns_by_distance():
 
 
 def test_order_matters_in_time(make_model, make_batch):
-    """Attention without positions would give the last frame the same whatever the order of the ones
-    before.
-    """
+    """Without positions the last frame would not depend on the order of earlier ones."""
     batch = make_batch()
     order = torch.tensor([1, 0, 2, 3, 4])
     shuffled = replace(
@@ -189,10 +187,8 @@ def test_token_ids_round_trip_through_their_factors():
     assert torch.equal(join_factors(split_factors(ids)), ids)
 
 
-def test_modulation_starts_as_nothing(make_batch):
-    """AdaLN-zero: an untrained model does not react to actions, and its blocks pass their input
-    through.
-    """
+def test_modulation_starts_at_zero(make_batch):
+    """AdaLN-zero: in an untrained model actions have no effect and blocks are identities."""
     torch.manual_seed(0)
     model = DualBranchWorldModel(
         tiny(n_layers=2, d_model=16, n_heads=2, grid=(3, 4), n_frames=5, action_dim=3)
@@ -204,9 +200,7 @@ def test_modulation_starts_as_nothing(make_batch):
 
 
 def branch_millions(config: WorldModelConfig) -> float:
-    """Parameters of one branch, from what a first and a second layer add (the widest has 544 M, too
-    many to make).
-    """
+    """Parameters of one branch, extrapolated from two layers (the widest has 544 M)."""
     counts = []
     for n_layers in (1, 2):
         with torch.device("meta"):
@@ -218,10 +212,8 @@ def branch_millions(config: WorldModelConfig) -> float:
     return (counts[0] + (config.n_layers - 1) * (counts[1] - counts[0])) / 1e6
 
 
-def test_sizes_are_those_of_the_paper_for_one_branch():
-    """35, 137 and 544 M a branch with the paper's conditioning; AdaLN costs about a seventh more at
-    width 512.
-    """
+def test_one_branch_has_the_papers_sizes():
+    """35, 137 and 544 M with the paper's conditioning; AdaLN has a seventh more at width 512."""
     assert branch_millions(small(action_conditioning="add")) == pytest.approx(35.2, rel=0.03)
     assert branch_millions(medium(action_conditioning="add")) == pytest.approx(137.5, rel=0.03)
     assert branch_millions(large(action_conditioning="add")) == pytest.approx(543.5, rel=0.03)

@@ -33,10 +33,8 @@ def test_share_of_masked_cells(context, n_prompt_frames):
     ids=["modulate", "add", "rgb-only", "narrow-mlp"],
 )
 @pytest.mark.parametrize("context", ["masked", "clean"])
-def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
-    """Forward and backward, attention written out; scores of masked tokens corrected for the ones
-    that were drawn.
-    """
+def test_they_equal_torchs_count_of_a_step(make_batch, changes, context):
+    """Forward and backward, unfused attention; corrected for the drawn number of masked tokens."""
     config = tiny(
         n_layers=2,
         d_model=32,
@@ -57,8 +55,7 @@ def test_they_are_what_torch_counts_in_a_step(make_batch, changes, context):
     per_masked = 3 * len(config.branches) * 2 * config.d_model * 1024
     expected_masked = masked_share(masking, t) * b * t * config.n_cells
     expected = b * training_flops(config, masking, t) + per_masked * (n_masked - expected_masked)
-    # What nobody needs is not computed: gradients of the actions themselves, and of frames that no
-    # loss looks at.
+    # Unused gradients are not computed: of the actions, and of frames without a loss
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
@@ -67,10 +64,8 @@ def drawn_masked(batch, masking: MaskingConfig) -> int:
 
 
 @pytest.mark.parametrize(("size", "d"), [(small, 256), (medium, 512), (large, 1024)])
-def test_for_the_published_sizes_they_are_about_six_a_parameter_and_attention(size, d):
-    """The usual estimate: 6N + 3 L branches (4 cells d + 4 frames d) a token; N without tables and
-    modulation.
-    """
+def test_published_sizes_cost_about_six_a_parameter_and_attention(size, d):
+    """6N + 3 L branches (4 cells d + 4 frames d) a token, N without tables and modulation."""
     config = size(action_conditioning="add")
     model_n = 2 * config.n_layers * (8 + 2 * config.mlp_ratio) * d**2 + config.n_layers * d**2
     attention = 3 * config.n_layers * 2 * (4 * 256 * d + 4 * 16 * d)

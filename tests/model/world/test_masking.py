@@ -26,15 +26,13 @@ def test_prompt_frames_are_never_masked(seed, t, prompt):
 
 
 def test_masked_shares_follow_the_recipe():
-    """Frame f is open to hiding with chance f / (t-1), and then hides cos(πu/2) of its cells: 2/π
-    on average.
-    """
+    """Frame f has masked cells with probability f / (t-1): a share cos(πu/2), on average 2/π."""
     b, t = 4000, 6
     share = choose_masked((b, t, 6, 6), MaskingConfig(), generator()).float().mean((2, 3))  # (b, t)
     expected = torch.arange(t) / (t - 1) * 2 / math.pi
     torch.testing.assert_close(share.mean(0), expected, atol=0.02, rtol=0)
     assert share[:, -1].min() < 0.1 and share[:, -1].max() == 1.0
-    opened = share > 0  # from the first masked frame on, frames hide independently
+    opened = share > 0  # from the first masked frame on, frames are independent
     second = share[:, 2][opened[:, 1]], share[:, 1][opened[:, 1]]
     assert abs(torch.corrcoef(torch.stack(second))[0, 1]) < 0.06
 
@@ -74,7 +72,7 @@ def test_replacement_hits_each_factor_at_the_clips_rate():
     assert wrong.min() >= 0 and wrong.max() < TOKEN_VOCAB
 
 
-def test_corruption_is_a_function_of_the_seed_and_leaves_its_input_alone(make_batch):
+def test_corruption_depends_on_the_seed_and_does_not_change_its_input(make_batch):
     batch = make_batch(b=4)
     rgb, depth = batch.rgb_tokens.clone(), batch.depth_tokens.clone()
     first = corrupt(rgb, depth, MaskingConfig(), generator(3))
@@ -87,10 +85,8 @@ def test_corruption_is_a_function_of_the_seed_and_leaves_its_input_alone(make_ba
     assert torch.equal(clean.rgb, rgb) and torch.equal(clean.depth, depth)
 
 
-def test_rates_are_spread_over_clips():
-    """Rates are U(0, 0.2) per clip: mean 0.1, and clips differ far more than chance within a clip
-    explains.
-    """
+def test_rates_differ_between_clips():
+    """Rates are U(0, 0.2) per clip: their mean is 0.1, and their deviation is between clips."""
     ids = torch.zeros(400, 4, 16, 16, dtype=torch.long)
     share = (corrupt(ids, ids, MaskingConfig(), generator()).rgb % 512 != 0).float().mean((1, 2, 3))
     assert share.mean() == pytest.approx(0.1, abs=0.01)

@@ -63,7 +63,7 @@ CONFIDENCE, DRAWN = {"order": "confidence"}, {"temperature": 1.0, "top_k": 50}
     ],
 )
 def test_cached_generation_equals_full_recomputation(make_model, make_batch, n_steps, settings):
-    """Past the window too: 7 frames with a window of 5."""
+    """Also beyond the window: 7 frames with a window of 5."""
     model, batch = make_model(), make_batch(t=7)
     config, prompt = SamplingConfig(n_steps=n_steps, **settings), prompt_of(batch, 1 + n_steps % 2)
     cached = rollout(model, prompt, batch.actions, config, generator(1))
@@ -74,9 +74,7 @@ def test_cached_generation_equals_full_recomputation(make_model, make_batch, n_s
 
 
 def test_cached_generation_past_the_published_window(make_model, make_batch):
-    """16 frames, slid through by 18; deeper blocks still feel frames that have left it, in both
-    ways alike.
-    """
+    """18 frames with a window of 16; in both ways deeper blocks still depend on earlier frames."""
     model, batch = make_model(n_frames=16), make_batch(t=18, b=1)
     config = SamplingConfig(n_steps=2)
     cached, plain = (
@@ -87,17 +85,20 @@ def test_cached_generation_past_the_published_window(make_model, make_batch):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_the_cache_takes_the_memory_it_says(make_model, make_batch, precision):
-    """Keys and values of one frame more than the window, in the precision that they are made in."""
+def test_memory_of_the_cache(make_model, make_batch, precision):
+    """Keys and values of a window and one frame, in the precision of their computation."""
     model, batch = make_model(), make_batch()
     with (
         torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16),
         torch.no_grad(),
     ):
-        past = KVCache(model, batch.actions)
-        past.commit(prompt_of(batch, 5))
+        kv_cache = KVCache(model, batch.actions)
+        kv_cache.commit(prompt_of(batch, 5))
     tensors = [
-        x for block in past.cache for cache in block.values() for x in (cache.keys, cache.values)
+        x
+        for block in kv_cache.cache
+        for cache in block.values()
+        for x in (cache.keys, cache.values)
     ]
     assert {x.dtype for x in tensors} == {precision} and all(x[:, :5].any() for x in tensors)
     n_layers, n_branches, b, n_slots, n_cells, d = 2, 2, 2, 5 + 1, 12, 16
@@ -128,18 +129,16 @@ def test_a_cuda_graph_generates_the_same(make_model, make_batch, settings):
 )
 @pytest.mark.parametrize("n_prompt", [1, 2, 5, 6, 8])
 def test_cached_states_equal_recomputed_states(make_model, make_batch, changes, n_prompt):
-    """To float tolerance, for a second step over the same frame and for prompts longer than the
-    window.
-    """
+    """To float tolerance, also for a frame's second step and prompts longer than the window."""
     model, batch = make_model(**changes), make_batch(t=12)
     clip = prompt_of(batch, 12)
     cached, plain = KVCache(model, batch.actions), FullRecompute(model, batch.actions)
     cached.commit(clip[: n_prompt - 1])
     for t in range(n_prompt, 12):
-        looks = [past.predict_at(clip, torch.tensor([t])) for past in (cached, plain)]
+        predictors = [way.predict_at(clip, torch.tensor([t])) for way in (cached, plain)]
         for seed in range(2):
             masked = torch.rand((2, 1, 3, 4), generator=generator(seed)) < 0.5
-            a, b = (look(clip[t : t + 1], masked) for look in looks)
+            a, b = (predict(clip[t : t + 1], masked) for predict in predictors)
             torch.testing.assert_close(a.rgb, b.rgb, atol=2e-5, rtol=1e-4)
             assert a.rgb.shape == (2, 1, 12, 16)
             if model.depth is not None:
@@ -148,9 +147,7 @@ def test_cached_states_equal_recomputed_states(make_model, make_batch, changes, 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_teacher_forcing_predicts_each_frame_from_the_true_ones(make_model, make_batch, n_steps):
-    """Frame by frame through the slow way; random order draws all frames at once, so confidence
-    order is compared.
-    """
+    """Against single frames without a cache; in confidence order, since random draws differ."""
     model, batch = make_model(), make_batch(t=7)
     config = SamplingConfig(n_steps=n_steps, order="confidence")
     clip = prompt_of(batch, 7)
@@ -184,23 +181,21 @@ def test_seeds_reproduce_and_prompts_are_kept(make_model, make_batch):
     assert same(first[:2], prompt_of(make_batch(), 2)) and same(prompt, prompt_of(make_batch(), 2))
 
 
-def test_frames_are_told_as_they_are_made(make_model, make_batch):
-    model, batch, told = make_model(), make_batch(), []
+def test_on_frame_is_called_for_each_new_frame(make_model, make_batch):
+    model, batch, called = make_model(), make_batch(), []
     rollout(
         model,
         prompt_of(batch, 2),
         batch.actions,
         SamplingConfig(),
         generator(),
-        on_frame=told.append,
+        on_frame=called.append,
     )
-    assert told == [2, 3, 4]
+    assert called == [2, 3, 4]
 
 
-def test_random_orders_are_drawn_one_step_after_the_other():
-    """As one draw per step from the same generator would give them: what a peer that draws in its
-    loop sees.
-    """
+def test_random_orders_are_drawn_step_by_step():
+    """They equal one draw per step from the same generator, as in the peer's loop."""
     config, noise = SamplingConfig(n_steps=4), generator(3)
     orders = torch.stack([draw_orders(config, (2, 1, 256), generator(3), torch.device("cpu"))])
     assert torch.equal(
@@ -228,7 +223,7 @@ def test_changing_an_action_changes_only_that_and_later_frames(make_model, make_
         assert not torch.equal(before.rgb[:, t], after.rgb[:, t])
 
 
-def test_temperature_changes_the_distribution_as_it_says():
+def test_temperature_scales_the_logits():
     logits = torch.log(torch.tensor([0.6, 0.3, 0.1])).repeat(20_000, 2, 1)
     for temperature in (0.5, 1.0, 2.0):
         ids = draw(logits, SamplingConfig(temperature=temperature), generator())
@@ -244,9 +239,7 @@ def test_temperature_changes_the_distribution_as_it_says():
     ("temperature", "top_k"), [(0.5, None), (1.0, None), (2.0, None), (1.0, 20)]
 )
 def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, temperature, top_k):
-    """The mean log-probability of what 1500 equal clips draw in one step is what that distribution
-    expects.
-    """
+    """The mean log-probability of 1500 draws in one step is that distribution's expectation."""
     model, one, n = make_model(), make_batch(b=1, t=2), 1500
     prompt = FrameTokens(
         one.rgb_tokens[:, :1].repeat(n, 1, 1, 1), one.depth_tokens[:, :1].repeat(n, 1, 1, 1)
@@ -261,15 +254,12 @@ def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, te
         (model.depth, made.depth, states.depth),
     ):
         logits = branch.logits(of_branch[0, 1]).detach() / temperature  # (s, 2, v)
-        kept = (
-            logits
-            if top_k is None
-            else logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
-        )
+        kept = logits
+        if top_k is not None:
+            kept = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
         log_p, p = kept.log_softmax(-1), kept.softmax(-1)
-        drawn = torch.stack(
-            [tokens[:, 1].flatten(1) % 512, tokens[:, 1].flatten(1) // 512], -1
-        )  # (n, s, 2)
+        # (n, s, 2)
+        drawn = torch.stack([tokens[:, 1].flatten(1) % 512, tokens[:, 1].flatten(1) // 512], -1)
         found = log_p.expand(n, -1, -1, -1).gather(-1, drawn[..., None])
         expected = torch.where(p > 0, p * log_p, 0.0).sum(-1)
         variance = torch.where(p > 0, p * log_p.square(), 0.0).sum(-1) - expected.square()
@@ -278,18 +268,14 @@ def test_a_rollout_draws_from_the_models_distribution(make_model, make_batch, te
 
 
 def test_random_order_favours_no_cell(make_model):
-    """After the first of two steps each cell is masked again in 9 of 12 cases, whatever the model
-    thinks of it.
-    """
+    """After the first of two steps each cell is masked again in 9 of 12 cases."""
     model, n = make_model(depth_branch=False), 4000
     states = HiddenStates(
         torch.randn(1, 1, 12, 16, generator=generator(1)).expand(n, 1, 12, 16), None
     )
     watch = Watch(lambda tokens, masked: states)
-    blank, config = (
-        FrameTokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None),
-        SamplingConfig(n_steps=2),
-    )
+    blank = FrameTokens(torch.zeros(n, 1, 3, 4, dtype=torch.long), None)
+    config = SamplingConfig(n_steps=2)
     orders = draw_orders(config, (n, 1, 12), generator(), blank.rgb.device)
     fill(model, watch, blank, config, orders, generator())
     again = watch.masked[1].float().flatten(1)
@@ -308,7 +294,7 @@ def test_the_two_factors_are_drawn_independently():
     torch.testing.assert_close(pairs, torch.full((4,), 0.25), atol=0.01, rtol=0)
 
 
-def test_top_k_leaves_the_likeliest():
+def test_top_k_keeps_the_likeliest():
     logits = torch.randn(5000, 2, 512)
     ids = draw(logits, SamplingConfig(temperature=3.0, top_k=4), generator())
     allowed = logits.topk(4, dim=-1).indices
@@ -341,9 +327,7 @@ class Watch:
 
 
 def exact_cosine(angle: Fraction) -> Decimal:
-    """Of so many right angles, to 50 digits: 60 degrees are a half (no other angle but 0 and 90 has
-    a rational one).
-    """
+    """Cosine of a multiple of 90°, to 50 digits; cos 60° is the only rational one in between."""
     if angle == Fraction(2, 3):
         return Decimal(1) / 2
     pi = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
@@ -370,12 +354,8 @@ def test_cells_are_revealed_on_schedule_and_stay(make_model, make_batch, order):
         FullRecompute(model, batch.actions).predict_at(prompt_of(batch, 1), torch.tensor([1]))
     )
     final = fill_one(model, watch, SamplingConfig(n_steps=4, order=order, temperature=1.0))
-    expected = [
-        12,
-        12,
-        9,
-        5,
-    ]  # 12 cos(0), 12 cos(22.5°) = 11.1, 12 cos(45°) = 8.5, 12 cos(67.5°) = 4.6, rounded up
+    # 12 cos(0), 12 cos(22.5°) = 11.1, 12 cos(45°) = 8.5, 12 cos(67.5°) = 4.6, rounded up
+    expected = [12, 12, 9, 5]
     for i, masked in enumerate(watch.masked):
         assert masked.sum((1, 2, 3)).tolist() == [expected[i]] * 2
         if i:
@@ -406,11 +386,10 @@ def flops_of(work) -> int:
 
 
 def test_a_frame_costs_at_most_a_tenth_with_the_cache():
-    """Counted, not timed, at the published width, window and grid, against the whole window in each
-    of 2 steps.
+    """FLOPs at the published width, window and grid, against the whole window in each of 2 steps.
 
-    The ratio is 32 / 3 in the blocks and 1 in the heads; both ways make logits for the new frame
-    alone. Every frame costs the same.
+    The ratio is 32 / 3 in the blocks and 1 in the heads: both ways have logits of the new frame
+    only. Every frame costs the same.
     """
     with torch.device("meta"):
         model = DualBranchWorldModel(small(n_layers=4))

@@ -95,7 +95,7 @@ def test_every_part_agrees_with_plain_loops(make_model, make_batch):
     assert total_loss(parts, config.weights).item() == pytest.approx(total, rel=1e-4)
 
 
-def test_entries_say_where_the_loss_comes_from():
+def test_entries_are_contributions_of_frames():
     values, counted = torch.rand(3, 4, 5), torch.rand(3, 4, 5) < 0.5
     part = per_frame_mean(values, counted)
     assert part.mean().item() == pytest.approx(values[counted].mean().item(), rel=1e-5)
@@ -119,16 +119,15 @@ def test_gamma_one_makes_the_two_rgb_terms_equal(make_model, make_batch):
 
 
 def test_a_track_cell_weighs_six_and_the_rest_two():
-    tracks = torch.tensor([[[0.1, 0.1], [0.1, 0.15], [0.9, 0.5]]])[
-        None
-    ]  # (1, 1, 3, 2), two in one cell
+    # (1, 1, 3, 2), two in one cell
+    tracks = torch.tensor([[[0.1, 0.1], [0.1, 0.15], [0.9, 0.5]]])[None]
     seen = torch.tensor([[[True, False, False]]])
     a = attention_map(tracks, seen, (2, 2), 5.0)
     assert (1 + a).tolist() == [[[6.0, 2.0, 2.0, 2.0]]]
     assert attention_map(tracks[:, :, :0], seen[:, :, :0], (2, 2), 5.0).eq(1).all()
 
 
-def test_weights_of_zero_leave_parts_out(make_model, make_batch):
+def test_parts_with_weight_zero_are_omitted(make_model, make_batch):
     config = LossConfig(keypoint=0.0, attention=0.0)
     assert world_losses(
         make_model(), make_batch(), config, MaskingConfig(), generator()
@@ -139,7 +138,7 @@ def test_weights_of_zero_leave_parts_out(make_model, make_batch):
     assert total_loss(parts, LossConfig().weights).isfinite()
 
 
-def test_the_loss_looks_at_masked_cells_only(make_model, make_batch):
+def test_the_loss_depends_on_masked_cells_only(make_model, make_batch):
     model, batch = make_model(), make_batch()
     mask = torch.rand(2, 5, 12) < 0.4
     states = torch.randn(2, 5, 12, 16)
@@ -173,10 +172,8 @@ def test_keypoint_loss_keeps_features_along_a_track_and_trains_later_frames_only
 
 
 @pytest.mark.parametrize("n_frames", [3, 5])
-def test_beside_a_clean_copy_each_frame_sees_what_generation_sees(make_model, make_batch, n_frames):
-    """Frame by frame: a clip cut after frame t, masked cells in t only. Also with a window shorter
-    than the clip.
-    """
+def test_with_a_clean_copy_each_frame_sees_what_generation_sees(make_model, make_batch, n_frames):
+    """Against clips that end with frame t, masked in t only; also with a shorter window."""
     model, batch = make_model(n_frames=n_frames), make_batch()
     noisy = corrupt(
         batch.rgb_tokens, batch.depth_tokens, MaskingConfig(context="clean"), generator()
@@ -230,14 +227,14 @@ def test_action_statistics_normalise():
     torch.testing.assert_close(normal * stats.std + stats.mean, actions)
 
 
-def test_a_batch_moves_whole(make_batch):
+def test_a_batch_moves_to_a_device(make_batch):
     batch = make_batch().to("cpu")
     assert batch.clip_ids == ["clip-0", "clip-1"]
     assert replace(batch, clip_ids=[]).rgb_tokens is batch.rgb_tokens
 
 
 def test_bfloat16_training_follows_float32(make_batch):
-    """Autocast through every operation, with master weights and losses in float32."""
+    """Autocast through all operations, with weights and losses in float32."""
     curves = []
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)

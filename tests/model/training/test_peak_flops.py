@@ -3,10 +3,8 @@ import torch
 from model.training.peak_flops import SIZES, device_name, measure_peak
 
 
-def test_the_rate_of_products_is_measured_and_named(monkeypatch):
-    """A clock by which each product takes a millisecond, but for the best of them, which takes a
-    half.
-    """
+def test_the_rate_of_products_is_measured(monkeypatch):
+    """By a fake clock: each product takes 1 ms, the best one 0.5 ms."""
     now, lengths = 0.0, iter([1e-3, 1e-3, 5e-4] + [1e-3] * 100)
     calls = 0
 
@@ -30,7 +28,7 @@ def test_a_real_machine_has_a_rate_and_a_name():
     )
 
 
-def test_a_data_sheet_is_for_the_precision_and_the_card_that_it_names(monkeypatch):
+def test_a_data_sheet_is_for_its_precision_and_gpu(monkeypatch):
     cpu = torch.device("cpu")
     assert measure_peak(cpu, torch.bfloat16).data_sheet is None
     monkeypatch.setattr("model.training.peak_flops.device_name", lambda device: "NVIDIA H200")
