@@ -75,7 +75,7 @@ def test_it_is_found_by_any_file_and_its_text_is_that_of_the_command_line(ws, wo
     assert lineage.tree().split() == text.getvalue().split()
     assert repr(lineage).startswith(lineage.tree()) and "made from it: evaluation/" in repr(lineage)
     assert "nothing yet" in repr(ws.lineage("evaluation"))
-    with pytest.raises(LookupError, match="no store 'nonsense' below"):
+    with pytest.raises(LookupError, match="no store 'nonsense' in"):
         ws.lineage("nonsense")
 
 
