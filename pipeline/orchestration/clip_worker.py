@@ -98,7 +98,7 @@ class Worker:
         return row
 
     def make_rows(self, rows: Sequence[int]) -> list[tuple[int, Arrays | Reject]]:
-        """Makes the rows in one call of the stage's function or, if that raises, in one call each."""
+        """Makes the rows in one call of the stage's function; if it raises, in one call each."""
         clips = [self.read(row) for row in rows]
         try:
             made = self.function(clips)

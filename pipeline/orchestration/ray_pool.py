@@ -160,7 +160,7 @@ class ActorPool:
         return 1
 
     def remove_dead(self, actor: Any, error: Exception) -> None:
-        """Removes a dead worker. Only the shard that it was making is blamed; others are queued again."""
+        """Removes a dead worker, blames the shard that it was making, queues its others again."""
         stage = self.job.stage
         raise_if_not_started(stage, error)
         self.crashes_in_row += 1
@@ -168,7 +168,7 @@ class ActorPool:
             raise StageFailed(
                 f"stage '{stage.name}': {self.crashes_in_row} workers died one after the other, "
                 "with no shard finished in between. Too little memory (each has "
-                f"{stage.resources}), or a broken library or driver? The last error: {error}"
+                f"{stage.resources}), or a broken library or driver? Last error: {error}"
             )
         self.actors.remove(actor)
         refs = [ref for ref, (a, _) in self.pending.items() if a is actor]
@@ -181,7 +181,7 @@ class ActorPool:
             self.queue.append(blamed)
 
     def make_without_deadly(self, shard: int) -> PartRecord:
-        """Makes a shard that crashes workers: tries its clips one by one, then leaves out the deadly.
+        """Makes a shard that crashes workers: finds the deadly clips, then makes the rest.
 
         A clip is deadly if it crashes two workers; a single crash may be a lost node. Raises
         RayError if the shard fails in another way.
@@ -212,7 +212,7 @@ class ActorPool:
         return (
             f"stage '{self.job.stage.name}': no shard finished in {self.stall_s:.0f} s ({done} of "
             f"{total} done, {len(self.pending)} in progress). Is the Ray cluster alive, with room "
-            f"for {self.job.stage.resources}? Raise ROBOSCAPE_STALL_S if a shard really takes longer."
+            f"for {self.job.stage.resources}? Raise ROBOSCAPE_STALL_S if a shard needs longer."
         )
 
     def close(self) -> None:

@@ -89,8 +89,8 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
     if settings.external_prefect:
         if not prefect_answers(settings, 10.0):
             raise ServiceError(
-                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer: start "
-                "it, or unset PREFECT_API_URL to use one of this workspace"
+                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer: "
+                "start it, or unset PREFECT_API_URL to use one of this workspace"
             )
         say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
     elif "prefect" in running:  # perhaps still starting, or busy
@@ -156,7 +156,7 @@ def start_deployment(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def spawn(settings: Settings, name: str, command: list[str], address: str) -> Service:
-    """Starts a process with a log, in a session of its own so that Ctrl-C does not end it."""
+    """Starts a process with a log, in a session of its own: Ctrl-C does not end it."""
     log = settings.services / f"{name}.log"
     environment = os.environ | {
         "ROBOSCAPE_HOME": str(settings.home),

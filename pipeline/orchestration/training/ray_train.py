@@ -37,8 +37,8 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     if fit < stage.workers:
         raise StageFailed(
             f"stage '{stage.name}': the Ray cluster has room for {fit} workers of "
-            f"{stage.resources}, {stage.workers} are asked for: fewer workers (--set {stage.name}.workers={fit}) train "
-            "the same, only slower"
+            f"{stage.resources}, {stage.workers} are asked for: fewer workers "
+            f"(--set {stage.name}.workers={fit}) train the same, only slower"
         )
     folder = working_folder(spec.out).parent / RUNS
     folder.mkdir(parents=True, exist_ok=True)

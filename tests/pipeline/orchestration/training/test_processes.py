@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.training import ray_train
 from pipeline.orchestration.training.errors import WorkerDied
 from pipeline.orchestration.training.local_processes import FAILURES, raise_cause
 from stages.world_model.torchrun import record_failure
@@ -18,7 +19,7 @@ LOST_PEER = RuntimeError(
 
 
 def ended(folder: Path, codes: tuple[int, ...], errors: dict[int, Exception]) -> None:
-    """Raises the cause for processes with these exit codes, which recorded these errors in order."""
+    """Raises the cause for these exit codes, and these errors recorded in this order."""
     for rank, error in errors.items():
         record_failure(folder / FAILURES / f"{rank}.json", error)
     processes: list[Any] = [SimpleNamespace(poll=lambda code=code: code) for code in codes]
@@ -65,3 +66,26 @@ def test_a_death_is_distinguished_from_what_it_did_to_the_others(tmp_path, codes
 
 def test_all_succeeded(tmp_path):
     ended(tmp_path, (0, 0), {})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "lost", "raised", "said"),
+    [
+        ({0: BROKEN, 1: LOST_PEER}, (), StageFailed, "worker 0: ValueError: clip 7 is broken"),
+        ({0: LOST_PEER}, (1,), WorkerDied, "health check failed"),
+        ({}, (0, 1), WorkerDied, "health check failed"),
+    ],
+)
+def test_a_lost_ray_worker_is_the_cause_whatever_the_others_recorded(
+    tmp_path, recorded, lost, raised, said
+):
+    from ray.train import WorkerGroupError
+
+    failures: dict[int, Exception] = {
+        rank: RuntimeError("A worker health check failed.") for rank in lost
+    }
+    for rank, error in recorded.items():
+        record_failure(tmp_path / f"{rank}.json", error)
+        failures[rank] = ray_train.ErrorRecorded(str(error))
+    with pytest.raises(raised, match=said):
+        ray_train.raise_cause(WorkerGroupError("", failures), tmp_path)

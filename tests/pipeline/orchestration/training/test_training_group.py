@@ -1,4 +1,4 @@
-"""Several workers as the pipeline starts them: killed ones resume, recorded errors end the stage."""
+"""Several workers as the pipeline starts them: killed ones resume, their errors end the stage."""
 
 import os
 import random
@@ -83,7 +83,7 @@ def random_step() -> int:
 
 
 def killing(name: str, after: int) -> tuple[Callable[..., None], list[int]]:
-    """A progress callback that kills one of two workers after this step; and the step where it did."""
+    """Progress that kills one of two workers after this step; and the step where it did."""
     kills: list[int] = []
 
     def progress(done: int, total: int, note: str = "") -> None:
@@ -172,7 +172,10 @@ def test_too_many_workers_for_the_cluster_fail_at_once(root, stores, ray_cluster
 
 
 @pytest.mark.slow
-def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(root, stores, monkeypatch):
+@pytest.mark.parametrize(("backend", "seed"), [("serial", 0), ("ray", 1)])
+def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(
+    root, stores, ray_cluster, monkeypatch, backend, seed
+):
     """A learning rate that gives NaN. The error names the step and all clips of its batch."""
     launches, started = [], training_group.launcher
 
@@ -181,11 +184,11 @@ def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(root, stores
         return lambda *arguments: (launches.append(1), launch(*arguments))
 
     monkeypatch.setattr(training_group, "launcher", counted)
-    stage = two_workers(training=replace(FEW, learning_rate=1e30))
+    stage = two_workers(training=replace(FEW, learning_rate=1e30, seed=seed))
     with pytest.raises(
         StageFailed, match=r"NonFiniteLoss: step \d: loss .*nan.*; clips clip00\d, clip00\d\."
     ):
-        run_group(stage, *created(stage, stores, root), lambda *_: None, "serial")
+        run_group(stage, *created(stage, stores, root), lambda *_: None, backend)
     assert len(launches) == 1 and children("stages.world_model.torchrun") == []
 
 
