@@ -10,43 +10,32 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from stages.clip_format import ClipFormat
 from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
-Config = TypeVar("Config")
-
-
-def override(config: Config, changes: Mapping[str, Any], weights: Path) -> Config:
-    """A copy with the fields at these dotted paths replaced, all fields of one part at once.
-
-    weights: the folder of published weights. Raises ValueError naming the path, what was found and
-    what is expected; WeightsError if a weights file is missing.
-    """
-    return Overrides(weights).changed(config, changes, "")
-
-
-def changed_fields(config: Any, changes: Mapping[str, Any], weights: Path) -> dict[str, Any]:
-    """The new values of the fields that change, without a copy of the whole."""
-    return Overrides(weights).changed_fields(config, changes, "")
-
 
 @dataclass(frozen=True)
 class Overrides:
-    """weights: the folder of published weights."""
+    """Changes fields of dataclasses by dotted path, all fields of one part at once.
+
+    weights: the folder of published weights. Its methods raise ValueError naming the path, what was
+    found and what is expected; WeightsError if a weights file is missing.
+    """
 
     weights: Path
 
-    def changed(self, config: Any, changes: Mapping[str, Any], prefix: str) -> Any:
+    def changed(self, config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
         """A copy of `config`, whose own path is `prefix`."""
         new = self.changed_fields(config, changes, prefix)
         return dataclasses.replace(config, **new) if new else config
 
     def changed_fields(
-        self, config: Any, changes: Mapping[str, Any], prefix: str
+        self, config: Any, changes: Mapping[str, Any], prefix: str = ""
     ) -> dict[str, Any]:
+        """Field of `config` -> new value, for those that change."""
         # By first name of the path; a field given whole has the rest ""
         of_field: dict[str, dict[str, Any]] = {}
         for path, value in changes.items():

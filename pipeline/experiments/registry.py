@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pipeline.experiments import annotator_training
 from pipeline.experiments.annotators import ROLES, choose
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
-from pipeline.experiments.overrides import changed_fields
+from pipeline.experiments.overrides import Overrides
 from pipeline.experiments.world_model import (
     DEPTH_WEIGHTS,
     TOKENIZER_WEIGHTS,
@@ -99,7 +99,7 @@ def named(
         for role, annotator in chosen.items():
             e = choose(e, role, annotator, weights)
         overrides = {path: value for path, value in overrides.items() if path not in chosen}
-    return e.vary(changed_fields(e, overrides, weights), given=overrides)
+    return e.vary(Overrides(weights).changed_fields(e, overrides), given=overrides)
 
 
 def require_weights(name: str, weights: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.experiments.overrides import override
+from pipeline.experiments.overrides import Overrides
 from storage.errors import WeightsError
 from storage.weights.ref import WeightsRef
 
@@ -34,7 +34,7 @@ class Outer:
 
 
 def changed_by(config: Any, changes: Mapping[str, Any], weights: Path = Path("none")) -> Any:
-    return override(config, changes, weights)
+    return Overrides(weights).changed(config, changes)
 
 
 def test_paths_reach_nested_fields_and_leave_the_rest():

@@ -13,7 +13,7 @@ from toys import Frames
 from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training.loop import TrainConfig
 from model.video_depth.config import tiny as tiny_depth
-from pipeline.experiments.overrides import override
+from pipeline.experiments.overrides import Overrides
 from pipeline.orchestration.placement import device_of_stage, resource_hint, scarce_resources
 from stages.annotator_training.video_depth import TrainVideoDepth
 from stages.base import ClipFunction, Resources
@@ -114,7 +114,7 @@ def test_hints_name_settings_that_can_be_set(name: str, scarce: list[str], hint:
     assert said == (f"To ask for less: --set {hint}" if hint else "")
     for setting in said.split("--set ")[1:]:
         path, _, value = setting.strip().partition("=")
-        override(e, {path: 1 if value == "..." else int(value)}, Path("none"))
+        Overrides(Path("none")).changed(e, {path: 1 if value == "..." else int(value)})
 
 
 def test_an_annotator_that_has_no_such_setting_gets_no_hint():
