@@ -30,6 +30,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright -p tests/support/pyright_strict.json
 	$(BIN)/lint-imports
 
 bench: setup

@@ -214,7 +214,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
 
     from pipeline.orchestration import dataset_stage, ray_pool
     from pipeline.orchestration.clip_worker import Job
-    from pipeline.orchestration.recipe import describe, output_ref, taken
+    from pipeline.orchestration.recipe import declared_inputs, describe, output_ref
     from storage.stores import store
     from storage.stores.records import StoreRef
 
@@ -225,7 +225,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         made: dict[str, StoreRef] = {}
         for stage in tiny_stages(Path(folder), n_clips, n_gpus):
-            inputs = taken(stage, made)
+            inputs = declared_inputs(stage, made)
             out = made[stage.name] = output_ref(stage, inputs, folder)
             store.create(out, describe(stage, inputs, out))
             if not hasattr(stage, "outputs"):

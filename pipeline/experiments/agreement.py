@@ -1,7 +1,7 @@
-"""What parts of an experiment must agree on: said once, by its owner, and followed by all others.
+"""What the stages of an experiment must agree on: each fact has one owner, the others follow it.
 
-`follow` brings the others in line with the owner, and refuses a value that a user gave to a follower and
-that contradicts it. `check` refuses an experiment that was put together by hand and disagrees.
+`follow` sets the followers to the owner's value, and refuses a contradicting value that a user set.
+`check` refuses an experiment built by hand whose stages disagree.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Parts = Mapping[str, Any]  # the fields of an experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """A fact, the setting that decides it, and every place that repeats it (dotted path -> value)."""
+    """A fact, the setting that decides it, and the fields that repeat it (dotted path -> value)."""
 
     what: str
     owner: str
@@ -38,7 +38,7 @@ class Shared:
 
 
 def shared(parts: Parts) -> Iterator[Shared]:
-    """Every fact that two parts share. Raises ValueError where the owners themselves make no sense."""
+    """Every fact that two parts share. Raises ValueError if an owner's own value is invalid."""
     formats = dict(found(parts, "clip_format"))
     yield Shared(
         what="the clips' format",
@@ -85,7 +85,7 @@ def shared_by_world_model(parts: Parts) -> Iterator[Shared]:
         followers={} if reads_depth is None else {"keypoints.annotator.depth_units": reads_depth},
     )
     yield Shared(
-        what="the numbers of an action",
+        what="the dimension of an action",
         owner="stage clip",
         value=len(ARM_VECTOR),
         followers={"world_model.model.action_dim": parts["world_model"].model.action_dim},
@@ -93,7 +93,7 @@ def shared_by_world_model(parts: Parts) -> Iterator[Shared]:
 
 
 def limits(parts: Parts) -> Iterator[tuple[bool, str]]:
-    """What need not be equal, but must fit: (whether it does, what to say if not)."""
+    """What need not be equal, but must fit: (whether it does, the complaint if not)."""
     n_frames = parts["clip_format"].n_frames
     for name, part in parts.items():
         if isinstance(part, TrainTokenizer | TrainVideoDepth):
@@ -107,20 +107,23 @@ def limits(parts: Parts) -> Iterator[tuple[bool, str]]:
         yield from limits_of_tokens(parts["rgb_tokenizer"], parts["depth_tokenizer"], parts)
         yield from limits_of_world_model(parts["world_model"], parts)
     if isinstance(trained := parts.get("annotator"), TrainSpatialTracker):
-        there = parts["truth"].points
+        tracked = parts["truth"].points
         for name, n in (("points", trained.points), ("val_points", trained.val_points)):
-            yield n <= there, f"annotator.{name}={n}, but stage truth tracks truth.points={there}"
+            yield (
+                n <= tracked,
+                f"annotator.{name}={n}, but stage truth tracks {tracked} (truth.points)",
+            )
 
 
 def limits_of_labels(
     depth: PseudoDepth, keypoints: Keypoints, parts: Parts
 ) -> Iterator[tuple[bool, str]]:
-    cameras, seen = parts["discover"].cameras, depth.annotator.cameras
-    others = sorted(set(cameras) - set(cameras if seen is None else seen))
+    cameras, supported = parts["discover"].cameras, depth.annotator.cameras
+    others = sorted(set(cameras) - set(cameras if supported is None else supported))
     yield (
         not others,
-        f"depth.annotator {depth.annotator.name} has depth for {seen} only, but discover.cameras "
-        f"names {others}: choose an annotator that estimates it, such as vda-vits",
+        f"depth.annotator {depth.annotator.name} has depth for {supported} only, but "
+        f"discover.cameras names {others}: choose an annotator that estimates it, such as vda-vits",
     )
     n_active, n_points = parts["world_model"].tracks.n_active, keypoints.n_points
     yield (
@@ -139,14 +142,14 @@ def limits_of_tokens(
     yield (
         cells[0] == cells[1],
         f"rgb_tokenizer makes a token of {cells[0]} px, depth_tokenizer one of {cells[1]} px: the "
-        "world model reads both on one grid, so give both tokenizers cells of one size",
+        "world model reads both on one grid, so give both tokenizers the same downscale",
     )
     for name, tokenizer in (("rgb_tokenizer", rgb), ("depth_tokenizer", depth)):
-        there = 2**tokenizer.model.n_bits
+        vocab = 2**tokenizer.model.n_bits
         yield (
-            there == TOKEN_VOCAB,
-            f"{name}.model.n_bits={tokenizer.model.n_bits} gives {there} different tokens, the "
-            f"world model reads {TOKEN_VOCAB} (18 bits)",
+            vocab == TOKEN_VOCAB,
+            f"{name}.model.n_bits={tokenizer.model.n_bits} gives {vocab} different tokens, but the "
+            f"world model reads {TOKEN_VOCAB} (n_bits=18)",
         )
 
 
@@ -156,7 +159,7 @@ def limits_of_world_model(stage: TrainWorldModel, parts: Parts) -> Iterator[tupl
     yield (
         reads <= stored,
         f"world_model.model.action_substeps={reads}, but clip.action_substeps={stored} are stored "
-        "between two frames",
+        "between two frames: lower the first or raise the second",
     )
     yield (
         model.time_positions == "rotary" or model.n_frames >= n_frames,
@@ -166,8 +169,8 @@ def limits_of_world_model(stage: TrainWorldModel, parts: Parts) -> Iterator[tupl
     prompt = stage.masking.n_prompt_frames
     yield (
         prompt < n_frames,
-        f"world_model.masking.n_prompt_frames={prompt} leaves nothing to predict of "
-        f"{n_frames} frames (clip_format.n_frames)",
+        f"world_model.masking.n_prompt_frames={prompt} leaves no frame to predict: clips have "
+        f"{n_frames} (clip_format.n_frames)",
     )
 
 
@@ -182,22 +185,24 @@ def check(parts: Parts) -> None:
 
 
 def follow(parts: Parts, given: Collection[str] = ()) -> dict[str, Any]:
-    """The parts with every follower brought in line. given: the paths that a user set.
+    """The parts with every follower set to its owner's value. given: the paths that a user set.
 
-    Raises ValueError where a user set a follower to something else than its owner says.
+    Raises ValueError if a user set a follower to another value.
     """
     changes: dict[str, Any] = {}
     for fact in shared(parts):
         for path, value in fact.disagreeing.items():
-            if any(
-                path == name or path.startswith(f"{name}.") or name.startswith(f"{path}.")
-                for name in given
-            ):
+            if any(overlap(path, name) for name in given):
                 raise ValueError(contradiction(path, value, fact))
             changes[path] = fact.value
     if "world_model" in parts and "world_model.model.n_frames" not in given:
         changes["world_model.model.n_frames"] = parts["clip_format"].n_frames  # the whole clip
     return {name: replaced(part, under(changes, name)) for name, part in parts.items()}
+
+
+def overlap(path: str, other: str) -> bool:
+    """Whether one of two dotted paths is, or contains, the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
 def contradiction(path: str, value: Any, fact: Shared) -> str:
@@ -208,23 +213,17 @@ def contradiction(path: str, value: Any, fact: Shared) -> str:
 
 
 def found(value: Any, name: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of every field of this name that holds something, at any depth."""
-    fields = value.items() if isinstance(value, Mapping) else vars_of(value).items()
-    for field, inner in fields:
+    """(dotted path, value) of every field of this name that is not None, at any depth."""
+    fields = value if isinstance(value, Mapping) else vars(value)
+    for field, inner in fields.items():
         if field == name and inner is not None:
             yield prefix + field, inner
-        elif not isinstance(inner, ClipFormat):
-            yield from (
-                found(inner, name, f"{prefix}{field}.") if dataclasses.is_dataclass(inner) else ()
-            )
-
-
-def vars_of(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        elif dataclasses.is_dataclass(inner) and not isinstance(inner, ClipFormat):
+            yield from found(inner, name, f"{prefix}{field}.")
 
 
 def under(changes: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Of dotted paths, those that begin with this name, without it."""
+    """The changes below this name, by the rest of their dotted path."""
     inner = {}
     for path, value in changes.items():
         first, _, rest = path.partition(".")
@@ -234,7 +233,7 @@ def under(changes: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def replaced(value: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy with the fields at these dotted paths replaced, those of one part at once."""
+    """A copy with the fields at these dotted paths replaced, all fields of one part at once."""
     if not changes:
         return value
     if "" in changes:

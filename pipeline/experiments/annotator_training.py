@@ -1,9 +1,8 @@
-"""The paper's annotators in small: their training on simulated episodes with exact labels, and
-their use as annotators.
+"""The paper's annotators in small: their training on simulated episodes, and their use.
 
 `roboscape train-annotator NAME` trains one, `roboscape run demo --set depth.annotator=vda-tiny`
-uses one. What they learn holds for the simulated scene only; real videos want the published weights
-(`roboscape weights list`).
+uses one. They work in the simulated scene only; real videos need the published weights (`roboscape
+weights list`).
 """
 
 from dataclasses import replace
@@ -28,13 +27,10 @@ from stages.training.run import RunConfig
 from storage.weights.ref import WeightsRef
 
 CLIP_FORMAT = ClipFormat(size=128)  # as in the demo
-# Other seeds than the demo's and the world model's, so that nobody is measured on what an annotator
-# has learned from.
+# Other seeds than the demo's and the world model's: nothing is evaluated on these training episodes
 SAMPLE = replace(demo_sample(), n_episodes=200, seed=2000, rate_hz=4.0)
-NAMES = (
-    "vda-tiny",
-    "spatracker-tiny",
-)  # experiments of `pipeline.experiments.world_model`, and files of `model/weights`
+# Of the experiments, and of the files in `model/weights`
+NAMES = ("vda-tiny", "spatracker-tiny")
 DEPTH_MODEL, DEPTH_INPUT = tiny_depth(metric=True), 140  # px
 TRACK_MODEL = replace(tiny_tracker(), window=16)  # the whole clip in one window
 WATCH = RunConfig(save_every=50, validate_every=250)
@@ -47,9 +43,7 @@ def vda_tiny(source: Path, weights: Path) -> AnnotatorTraining:
         TrainVideoDepth(
             model=DEPTH_MODEL,
             input_size=DEPTH_INPUT,
-            loss=DepthLossConfig(
-                temporal=1.0
-            ),  # the paper's 10 is for a network that knows pictures already
+            loss=DepthLossConfig(temporal=1.0),  # the paper's 10 is for a pretrained encoder
             training=TrainConfig(
                 steps=3000, learning_rate=5e-4, warmup_steps=100, min_lr_ratio=0.02
             ),
@@ -87,7 +81,7 @@ def training(source: Path, annotator: TrainVideoDepth | TrainSpatialTracker) -> 
 
 
 def small_depth(weights: WeightsRef, clip_format: ClipFormat) -> VideoDepthAnything:
-    """Uses what `vda_tiny` has trained, as it was trained."""
+    """The annotator that `vda_tiny` trains, with the settings of its training."""
     return VideoDepthAnything(
         weights=weights,
         model=DEPTH_MODEL,
@@ -100,7 +94,7 @@ def small_depth(weights: WeightsRef, clip_format: ClipFormat) -> VideoDepthAnyth
 def small_tracks(
     weights: WeightsRef, depth_units: DepthUnits, clip_format: ClipFormat
 ) -> SpatialTracking:
-    """Uses what `spatracker_tiny` has trained; it has seen metric depth only."""
+    """The annotator that `spatracker_tiny` trains, on metric depth only."""
     return SpatialTracking(
         weights=weights, model=TRACK_MODEL, depth_units=depth_units, clip_format=clip_format
     )

@@ -1,6 +1,6 @@
-"""Annotators and tokenizers by name: `--set depth.annotator=vda-vitl`, `--set rgb_tokenizer=magvit2-1x`.
+"""Annotators and tokenizers by name: `--set depth.annotator=vda-vitl`.
 
-Third-party weights are looked for in the weights folder (`roboscape weights list`); the small ones ship
+Third-party weights are read from the weights folder (`roboscape weights list`); the small ones ship
 with the package.
 """
 
@@ -41,7 +41,7 @@ TOKENIZERS = tuple(f"{MAGVIT}{layout}" for layout in LAYOUTS)
 def depth_annotator(
     name: str, root: str, clip_format: ClipFormat, gpus: float, weights: Path
 ) -> DepthAnnotator:
-    """root: of the episodes, whose depth camera `sensor` reads. gpus: of a worker."""
+    """root: of the episodes, for the depth camera that `sensor` reads. gpus: of one worker."""
     if name == "sensor":
         return SensorDepth(root=root, clip_format=clip_format)
     if name == "vda-tiny":
@@ -58,7 +58,7 @@ def depth_annotator(
 def keypoint_annotator(
     name: str, depth_units: DepthUnits, clip_format: ClipFormat, gpus: float, weights: Path
 ) -> KeypointAnnotator:
-    """depth_units: of the depth annotator, whose depth the tracker reads."""
+    """depth_units: of the depth that the tracker reads."""
     if name == "lucas-kanade":
         return LucasKanade()
     if name == "spatracker-tiny":
@@ -86,15 +86,15 @@ def shipped_weights(name: str) -> WeightsRef:
     return WeightsRef.of(path, name=path.name, licence="Apache-2.0")
 
 
-def check(name: str, there: tuple[str, ...], what: str) -> None:
-    if name not in there:
-        raise ValueError(f"no {what} '{name}'; there is: {', '.join(there)}")
+def check(name: str, known: tuple[str, ...], what: str) -> None:
+    if name not in known:
+        raise ValueError(f"no {what} '{name}'; there is: {', '.join(known)}")
 
 
 def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
     """The experiment with another annotator or tokenizer in this role, one of ROLES.
 
-    Raises ValueError naming what there is, WeightsError if the weights are missing.
+    Raises ValueError naming the known ones, WeightsError if the weights are missing.
     """
     gpus = e.depth.annotator.resources.gpus or e.world_model.resources.gpus / 2
     if role == "depth.annotator":

@@ -1,4 +1,4 @@
-"""What a run is made of: one stage of each kind, named as the flow names them."""
+"""The complete configuration of a run: one stage of each kind, by the names in pipeline/flow.py."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from stages.world_model.train import TrainWorldModel
 
 
 class Parts:
-    """A run's stages and what they share, as the fields of a dataclass."""
+    """Base of the dataclasses whose fields are a run's stages and what these share."""
 
     def __post_init__(self) -> None:
         agreement.check(vars(self))
@@ -34,19 +34,19 @@ class Parts:
         return [part for part in vars(self).values() if isinstance(part, Stage)]
 
     def vary(self, parts: Mapping[str, Any], given: Collection[str] = ()) -> Self:
-        """The same with other parts; what the others share with them follows.
+        """A copy with other parts; what the remaining parts share with them follows.
 
-        given: dotted paths that a user set, which must not be overruled. Raises ValueError where
-        they contradict each other.
+        given: dotted paths that a user set, which must not change. Raises ValueError if they
+        contradict each other.
         """
         return type(self)(**agreement.follow({**vars(self), **parts}, given))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Parts):
-    """One stage of each kind; the fields are named as the stages are, in the order in which they run.
+    """One stage of each kind; fields have the stages' names and the order in which they run.
 
-    Raises ValueError where two stages disagree on something that they share.
+    Raises ValueError if two stages disagree on something that they share.
     """
 
     clip_format: ClipFormat

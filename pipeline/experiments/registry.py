@@ -1,6 +1,4 @@
-"""Named configurations: which there are, which sample and weights each needs, and how one is built
-from its name.
-"""
+"""Experiments by name: the sample and weights that each needs, and how it is built."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +8,7 @@ from typing import Any, Literal, get_args
 from pipeline.experiments import annotator_training
 from pipeline.experiments.annotators import ROLES, choose
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
-from pipeline.experiments.overrides import changed_fields
+from pipeline.experiments.overrides import Overrides
 from pipeline.experiments.world_model import (
     DEPTH_WEIGHTS,
     TOKENIZER_WEIGHTS,
@@ -54,8 +52,8 @@ SAMPLES: dict[str, SampleConfig] = {
     "smoke": replace(
         demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96
     ),
-    # Other seeds than the demo's, so that nothing the demo evaluates on was seen in pretraining. At
-    # 4 Hz every frame that a clip at 2 Hz can start on is there, and rendering is the cost.
+    # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. At 4
+    # Hz there is every frame that a clip at 2 Hz can start on; rendering more would cost time.
     "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
     "annotators": annotator_training.SAMPLE,
 }
@@ -65,8 +63,7 @@ SAMPLES: dict[str, SampleConfig] = {
 SHARED_SAMPLES: dict[str, str] = dict.fromkeys(annotator_training.NAMES, "annotators")
 
 
-# Published weights (`roboscape weights list`) that an experiment is built with: looked for before
-# anything is made.
+# Published weights (`roboscape weights list`) that an experiment needs, checked before it runs
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),
     "paper": (DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS),
@@ -77,9 +74,7 @@ assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMEN
 
 
 def sample_name(experiment: str) -> str:
-    """Of the simulated episodes that it runs on when no others are given; experiments may share
-    some.
-    """
+    """The name of its simulated episodes, which experiments may share."""
     return SHARED_SAMPLES.get(experiment, experiment)
 
 
@@ -89,35 +84,33 @@ def named(
     """The experiment on these episodes, with single parameters changed: {"keypoints.grid": 16}.
 
     weights: the folder of published weights. Raises ValueError for an unknown name or parameter and
-    for parameters that contradict each other, FileNotFoundError if there are no episodes,
-    WeightsError if published weights are missing.
+    for contradicting parameters, FileNotFoundError if there are no episodes, WeightsError if
+    published weights are missing.
     """
     require_weights(name, weights)
     if not Path(source).exists():
         raise FileNotFoundError(
-            f"no episodes at {source}: give --source with an AGIBOT-World root; `roboscape sample` "
+            f"no episodes at {source}: set --source to an AGIBOT-World root; `roboscape sample` "
             "makes simulated ones"
         )
     e = EXPERIMENTS[name](Path(source).absolute(), weights)
     if isinstance(e, Experiment):
         chosen = {role: overrides[role] for role in ROLES if isinstance(overrides.get(role), str)}
-        for role, maker in chosen.items():
-            e = choose(e, role, maker, weights)
+        for role, annotator in chosen.items():
+            e = choose(e, role, annotator, weights)
         overrides = {path: value for path, value in overrides.items() if path not in chosen}
-    return e.vary(changed_fields(e, overrides, weights), given=overrides)
+    return e.vary(Overrides(weights).changed_fields(e, overrides), given=overrides)
 
 
 def require_weights(name: str, weights: Path) -> None:
-    """Raises WeightsError, saying how to get them, if published weights that the experiment needs
-    are missing.
-    """
+    """Raises WeightsError, saying how to get them, if weights that it needs are missing."""
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment '{name}'; there is: {', '.join(EXPERIMENTS)}")
     require_files(WEIGHTS.get(name, ()), weights)
 
 
 def descriptions() -> dict[str, str]:
-    """The first paragraph of each one's docstring."""
+    """Name -> first paragraph of the experiment's docstring."""
     paragraphs = {
         name: (function.__doc__ or "").partition("\n\n")[0]
         for name, function in EXPERIMENTS.items()

@@ -1,6 +1,6 @@
 """Named configurations of the whole data path, as functions; a variant replaces fields of another.
 
-Every default is settled here, before anything runs: a stage's fields are its cache key.
+Every default is set here, before anything runs: a stage's fields are part of its key.
 """
 
 from dataclasses import replace
@@ -31,13 +31,10 @@ from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
 from stages.training.run import RunConfig
 from stages.world_model.train import TrainWorldModel
 
-# By their published weights; see `pipeline.experiments.annotators`.
+# Names of published weights, see `pipeline.experiments.annotators`
 DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS = "vda-vits", "spatracker", "magvit2-1x"
-
-
 WATCH = RunConfig(save_every=25, tensorboard=True)
-# Of days on GPUs. A step far outside of all before it is worth a look; in batches of a few clips it
-# would be chance.
+# For days on GPUs. Loss spikes stop the training; in batches of a few clips they would be chance.
 WATCH_LONG = RunConfig(
     save_every=500, validate_every=2000, rollout_every=2000, tensorboard=True, spike_deviations=20.0
 )  # fmt: skip
@@ -58,11 +55,10 @@ def from_scratch(
     cpus: float = 2.0,
     gpus: float = 0.0,
 ) -> Experiment:
-    """All networks from random weights; labels by the stand-ins `sensor` and `lucas-kanade`.
+    """All networks from random weights; labels by `sensor` and `lucas-kanade`.
 
-    cpus: threads of the trainings and the evaluation. Networks as small as the tiny ones gain
-    nothing from a second one, and lose much where another process wants that core. gpus: of a
-    training, and half of it for tokens.
+    cpus: threads of the trainings and the evaluation. Tiny networks gain nothing from a second one,
+    and lose much if another process needs that core. gpus: of a training; half of it for tokens.
     """
     source = source.absolute()
     resources = Resources(cpus=cpus, gpus=gpus, memory_gb=16.0 if gpus else 2.0)
@@ -72,8 +68,9 @@ def from_scratch(
     clip_format = ClipFormat(size=size)
     grid = tokenizer.grid(size, size)
     tokenizers = {
-        "model": tokenizer, "training": tokenizer_training, "clips_per_batch": 2, "frames_per_clip": 4,
-        "n_val_clips": 16, "watch": RunConfig(save_every=100), "resources": resources,
+        "model": tokenizer, "training": tokenizer_training,
+        "clips_per_batch": 2, "frames_per_clip": 4, "n_val_clips": 16,
+        "watch": RunConfig(save_every=100), "resources": resources,
     }  # fmt: skip
     return Experiment(
         clip_format=clip_format,
@@ -106,9 +103,7 @@ def from_scratch(
 
 
 def pretrain(source: Path, weights: Path) -> Experiment:
-    """Makes the shipped weights, from random ones, on simulated episodes of its own. Hours on 2
-    cores.
-    """
+    """Trains the shipped weights from random ones, on its own episodes. Hours on 2 cores."""
     return from_scratch(
         source,
         size=annotator_training.CLIP_FORMAT.size,
@@ -127,12 +122,10 @@ def pretrain(source: Path, weights: Path) -> Experiment:
 
 
 def demo(source: Path, weights: Path) -> Experiment:
-    """The sample at 128 px on a laptop; tiny networks that go on from the shipped weights. A few
-    minutes.
-    """
+    """The sample at 128 px on a laptop: tiny networks, from the shipped weights. A few minutes."""
     e = pretrain(source, weights)
     polish = TrainConfig(steps=60, learning_rate=1e-4, warmup_steps=10)
-    # The encoders stay as they are: the world model that training goes on from knows their tokens.
+    # The encoders stay as they are: the shipped world model was trained on their tokens
     tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
     return replace(
         e,
@@ -150,9 +143,7 @@ def demo(source: Path, weights: Path) -> Experiment:
 
 
 def smoke(source: Path, weights: Path) -> Experiment:
-    """Every stage for a few seconds at 64 px, from random weights: whether all of it works, not how
-    well.
-    """
+    """Every stage for a few seconds at 64 px, from random weights: a test that all of it works."""
     few = TrainConfig(steps=4, warmup_steps=1)
     return from_scratch(
         source,
@@ -180,9 +171,7 @@ def sensor_labels(source: Path, weights: Path) -> Experiment:
         cpus=4.0,
         gpus=1.0,
     )
-    discriminator = (
-        DiscriminatorConfig()
-    )  # MAGVIT-2's patch discriminator, from `adversarial_start` on
+    discriminator = DiscriminatorConfig()  # MAGVIT-2's patch discriminator
     return replace(
         e,
         rgb_tokenizer=replace(e.rgb_tokenizer, discriminator=discriminator),
@@ -193,17 +182,13 @@ def sensor_labels(source: Path, weights: Path) -> Experiment:
 
 
 def pseudo_labels(source: Path, weights: Path) -> Experiment:
-    """The same with the paper's annotators, Video Depth Anything and SpatialTracker, by published
-    weights.
-    """
+    """sensor-labels with the paper's annotators: Video Depth Anything and SpatialTracker."""
     e = choose(sensor_labels(source, weights), "depth.annotator", DEPTH_WEIGHTS, weights)
     return choose(e, "keypoints.annotator", TRACK_WEIGHTS, weights)
 
 
 def paper(source: Path, weights: Path) -> Experiment:
-    """The paper's own path: its annotators and 1X's MAGVIT-2 by published weights, actions added to
-    the tokens.
-    """
+    """The paper's setup: its annotators, 1X's MAGVIT-2, and actions added to the tokens."""
     e = pseudo_labels(source, weights)
     for tokenizer in ("rgb_tokenizer", "depth_tokenizer"):
         e = choose(e, tokenizer, TOKENIZER_WEIGHTS, weights)

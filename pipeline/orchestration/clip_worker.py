@@ -1,9 +1,8 @@
-"""What one worker process does: keep a stage's function loaded and make whole shards with it.
+"""A worker of a ClipStage: keeps the stage's function loaded and makes whole shards with it.
 
-The same class runs in the driver (serial) and as a Ray actor, so both give the same arrays.
+The same class runs in the driver (serial) and as a Ray actor, so both write the same arrays.
 """
 
-import os
 import sys
 import time
 import traceback
@@ -19,13 +18,13 @@ from storage.stores.records import PartRecord, Reject, StoreRef
 from storage.stores.results import Result, open_result
 from storage.stores.rows import Rows, open_rows
 
-WORKER_DIED = "worker_died"  # reason of a clip that ends its worker process
-RETRIES = 1  # a clip that raises is tried once more, alone, before it counts as an error
+WORKER_DIED = "worker_died"  # reason of a clip that crashes its worker process
+RETRIES = 1  # of a clip that raises, alone, before it counts as an error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One stage on its inputs: all that a worker must be told."""
+    """One stage on its inputs: all that a worker needs to know."""
 
     stage: ClipStage
     inputs: dict[str, StoreRef]  # role -> upstream store
@@ -45,10 +44,10 @@ class Job:
 
 
 def limit_threads(cpus: float) -> None:
-    """Gives torch and OpenCV, where the stage has loaded them, as many threads as it asked for.
+    """Limits torch and OpenCV, where they are loaded, to the stage's number of CPUs.
 
-    Also in a serial run: sums over another number of threads differ in the last bit, and a token
-    can flip on that.
+    Also in serial runs: sums over another number of threads differ in the last bit, which can
+    change a token.
     """
     n_threads = max(1, int(cpus))
     if torch := sys.modules.get("torch"):
@@ -66,21 +65,19 @@ class Worker:
         self.function = self.stage.start(device_of_stage(self.stage), job.open_results())
         limit_threads(self.stage.resources.cpus)
 
-    def process_id(self) -> int:
-        return os.getpid()
-
-    def make_shard(self, shard: int, poisoned: Sequence[int] = ()) -> PartRecord:
-        """Makes and writes one shard. `poisoned` rows have killed a worker before and are not tried
-        again.
-        """
+    def make_shard(self, shard: int, deadly: Sequence[int] = ()) -> PartRecord:
+        """Makes and writes one shard, without the `deadly` rows, which have crashed workers."""
         started = time.monotonic()
+        # Reject what an input rejected, and what crashes workers
         rows = store.shard_rows(self.manifest, shard)
         rejects = [r for row in rows if (r := self.upstream_reject(row)) is not None]
         rejects += [
-            self.reject(row, "error", WORKER_DIED, "the clip ended its worker process")
-            for row in poisoned
+            self.reject(row, "error", WORKER_DIED, "the clip crashed its worker process")
+            for row in deadly
         ]
         skip = {r.row for r in rejects}
+
+        # Make the others, a few clips per call
         todo = [row for row in rows if row not in skip]
         blocks = self.empty_blocks(len(rows))
         step = self.stage.resources.clips_per_call
@@ -95,15 +92,13 @@ class Worker:
         return store.write_part(self.job.out, shard, blocks, rejects, time.monotonic() - started)
 
     def probe(self, row: int) -> int:
-        """Makes one clip and forgets it: finds the clip of a shard that ends its worker."""
+        """Makes one clip without writing it, to find those that crash their worker."""
         if self.upstream_reject(row) is None:
             self.make_rows([row])
         return row
 
     def make_rows(self, rows: Sequence[int]) -> list[tuple[int, Arrays | Reject]]:
-        """One call of the stage's function; if it raises, each clip alone, so that one clip spoils
-        no other.
-        """
+        """Makes the rows in one call of the stage's function; if it raises, in one call each."""
         clips = [self.read(row) for row in rows]
         try:
             made = self.function(clips)
@@ -113,7 +108,8 @@ class Worker:
             return [(rows[0], self.retry(clips[0], error))]
         if len(made) != len(clips):
             raise ValueError(
-                f"stage '{self.stage.name}' returned {len(made)} clips for {len(clips)}"
+                f"stage '{self.stage.name}' returned {len(made)} clips for {len(clips)}: its "
+                "function must return one entry per clip, arrays or Rejected"
             )
         return [(clip.row, self.checked(clip, one)) for clip, one in zip(clips, made, strict=True)]
 
@@ -128,7 +124,7 @@ class Worker:
             clip.row, "error", type(error).__name__, f"{error}\n{''.join(last[-6:])}"
         )
 
-    def checked(self, clip: ClipInputs, made: "Arrays | Rejected") -> Arrays | Reject:
+    def checked(self, clip: ClipInputs, made: Arrays | Rejected) -> Arrays | Reject:
         if isinstance(made, Rejected):
             return self.reject(clip.row, "rejected", made.reason, made.detail)
         try:

@@ -1,4 +1,4 @@
-"""Leftovers of killed runs: Prefect shows them as running for ever unless somebody says otherwise."""
+"""Marks killed runs as crashed; otherwise Prefect would show them as running for ever."""
 
 import sys
 
@@ -12,12 +12,9 @@ def close_leftovers(settings: Settings) -> None:
         if journal.prefect_run:
             try:
                 mark_crashed(journal.prefect_run)
-            except (
-                Exception
-            ) as error:  # the record on the server is a courtesy; the new run must not fail for it
+            except Exception as error:  # a stale record on the server must not stop the new run
                 print(
-                    f"run {journal.id}: could not be marked as crashed in Prefect: {error}",
-                    file=sys.stderr,
+                    f"run {journal.id}: not marked as crashed in Prefect: {error}", file=sys.stderr
                 )
 
 
@@ -34,7 +31,7 @@ def mark_crashed(flow_run_id: str) -> None:
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
             task_run_filter=TaskRunFilter(),
         )
-        message = "the process that drove this run is gone"
+        message = "the process that drove this run has ended"
         for task_run in tasks:
             if task_run.state and not task_run.state.is_final():
                 client.set_task_run_state(task_run.id, Crashed(message=message), force=True)

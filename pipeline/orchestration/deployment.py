@@ -1,5 +1,4 @@
-"""Serves the flow as a deployment, so that runs can be started, retried and cut down to one stage
-from the UI.
+"""Serves the flow as a deployment, so that runs can be started and retried from the UI.
 
 `roboscape up` keeps this running: `python -m pipeline.orchestration.deployment`.
 """

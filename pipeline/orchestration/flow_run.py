@@ -1,27 +1,35 @@
-"""The data path as a Prefect flow: what a run is asked for, and how each stage becomes a task."""
+"""The data path as a Prefect flow: the run form, and how each stage becomes a task."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
 from pipeline.experiments import registry
-from pipeline.flow import STAGES, StageName, data_path
+from pipeline.flow import data_path
 from pipeline.lineage.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration.crashed_runs import close_leftovers
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.journal import start_journal
 from pipeline.orchestration.ray_session import connect_ray
-from pipeline.orchestration.recipe import taken
+from pipeline.orchestration.recipe import declared_inputs
 from pipeline.orchestration.stage_task import RunContext, run_stage
 from pipeline.settings import Settings
 from stages.base import Stage
 from storage.stores.records import StoreRef
+
+# The stages to choose from in the run form
+StageName = Literal[
+    "discover", "clip", "depth", "keypoints", "label_quality", "label_scores",
+    "rgb_tokenizer", "depth_tokenizer", "rgb_tokens", "depth_tokens", "world_model", "evaluation",
+    "truth", "depth_annotator", "keypoint_annotator",
+]  # fmt: skip
+STAGES: list[StageName] = list(get_args(StageName))
 
 
 @flow(
@@ -30,7 +38,7 @@ from storage.stores.records import StoreRef
 def roboscape(
     experiment: registry.Name = "demo",
     source: str = "",
-    stages: list[StageName] = list(STAGES),  # type: ignore[arg-type]  # noqa: B006  (the run form shows them)
+    stages: list[StageName] = STAGES,
     force: bool = False,
     overrides: dict[str, Any] = {},  # noqa: B006
     backend: Literal["ray", "serial"] | None = None,
@@ -39,13 +47,13 @@ def roboscape(
     """Runs an experiment's stages; what is complete is reused.
 
     Args:
-        experiment: which named configuration.
+        experiment: name of the configuration.
         source: root of the AGIBOT-World episodes; empty means the experiment's own.
-        stages: make these; the others are reused where they are complete, and skipped where not.
-        force: make the chosen stages again even where they are complete.
+        stages: make these; the others are reused if they are complete, and skipped if not.
+        force: make the chosen stages again even if they are complete.
         overrides: single parameters, such as {"keypoints.grid": 16}.
         backend: `ray` (workers on the cluster) or `serial` (in this process).
-        max_error_share: share of a stage's clips that may raise an error and be set aside as rejected.
+        max_error_share: share of a stage's clips that may raise an error and be rejected for it.
     """
     settings = Settings()
     close_leftovers(settings)
@@ -54,8 +62,8 @@ def roboscape(
     if text := non_commercial_text(non_commercial(weights_of(e))):
         get_run_logger().warning("Non-commercial: %s", text)
     request = dict(
-        experiment=experiment, source=source, stages=stages, force=force, overrides=overrides, backend=backend,
-        max_error_share=max_error_share,
+        experiment=experiment, source=source, stages=stages, force=force, overrides=overrides,
+        backend=backend, max_error_share=max_error_share,
     )  # fmt: skip
     context = RunContext(
         root=settings.stores,
@@ -72,30 +80,30 @@ def roboscape(
 
 @dataclass
 class TaskRunner:
-    """Runs each stage as a Prefect task; the first one that fails ends the run."""
+    """Runs each stage as a Prefect task; the first failure ends the run."""
 
     context: RunContext
 
     def __call__(self, stage: Stage, **offered: StoreRef) -> StoreRef:
-        state = run_stage(stage, taken(stage, offered), quote(self.context), return_state=True)
+        inputs = declared_inputs(stage, offered)
+        state = run_stage(stage, inputs, quote(self.context), return_state=True)
         if not state.is_completed():
             failure = state.result(raise_on_failure=False)
             if isinstance(failure, BaseException) and not isinstance(failure, Exception):
-                raise failure  # Ctrl-C goes on as such
-            raise StageFailed(str(failure)) from (
-                failure if isinstance(failure, BaseException) else None
-            )
+                raise failure  # Ctrl-C stays a KeyboardInterrupt
+            cause = failure if isinstance(failure, BaseException) else None
+            raise StageFailed(str(failure)) from cause
         return state.result()  # type: ignore[return-value]
 
 
 @contextmanager
 def journaled(context: RunContext) -> Iterator[None]:
-    """Keeps the run's journal true to the end, also when the run fails or is interrupted."""
+    """Records in the journal how the run ends, also if it fails or is interrupted."""
     journal = context.journal
     journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
     journal.save()
     try:
-        with journal.beating():
+        with journal.heartbeat():
             yield
     except KeyboardInterrupt:
         journal.close("crashed")

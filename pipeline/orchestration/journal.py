@@ -1,9 +1,8 @@
 """A run's journal: one small JSON file per run, rewritten whole at every step.
 
-It lets `roboscape status`, `rerun` and the next start know what a run did without asking a server,
-also when the process that drove it was killed. While the driver lives, it touches the file now and
-then: that is how another machine, which shares the folder and cannot see the process, tells a run
-from the leftover of one.
+`roboscape status`, `rerun` and the next run read from it what a run did, without a server, even if
+its driver (the process that ran it) was killed. The driver touches the file at intervals, so that
+another machine that shares the folder can tell a live run from a dead one.
 """
 
 import json
@@ -17,16 +16,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-BEAT_S = 30.0  # between two touches of a running journal
-# Without one, a run of another machine counts as dead; long, for clocks and file systems differ
-SILENCE_S = 600.0
+from storage.atomic import write_file
+
+HEARTBEAT_S = 30.0
+# A run of another machine without a heartbeat counts as dead; long, since clocks differ
+HEARTBEAT_TIMEOUT_S = 600.0
 
 StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
 
 
 @dataclass(kw_only=True)
 class StageEntry:
-    """One stage of one run. `uri` is where its output lies, `note` what a person should read."""
+    """One stage of one run. `uri` is the address of its output, `note` a line for users."""
 
     name: str
     state: StageState = "waiting"
@@ -51,14 +52,11 @@ class Journal:
     stages: list[StageEntry] = field(default_factory=list)
 
     def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         plain = {k: v for k, v in asdict(self).items() if k != "path"}
-        temp = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temp.write_text(json.dumps(plain, indent=1))
-        os.replace(temp, self.path)
+        write_file(self.path, json.dumps(plain, indent=1).encode(), flush=False)
 
     def entry(self, stage: str) -> StageEntry:
-        """The stage's entry, added at the end if the run has not met the stage yet."""
+        """The stage's entry, added at the end if it is new."""
         found = next((e for e in self.stages if e.name == stage), None)
         if found is None:
             found = StageEntry(name=stage)
@@ -74,33 +72,33 @@ class Journal:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this process drives it, or has."""
+        """Whether this process is, or was, its driver."""
         return (self.pid, self.host) == (os.getpid(), os.uname().nodename)
 
     @property
     def alive(self) -> bool:
-        """Whether the process that drives it still runs; for another machine's, whether it was
-        heard of lately.
-        """
+        """Whether its driver still runs; on another machine, whether it has a recent heartbeat."""
         if self.state != "running":
             return False
         if self.host != os.uname().nodename:
-            return time.time() - self.path.stat().st_mtime < SILENCE_S
-        return Path(f"/proc/{self.pid}").exists() if Path("/proc").exists() else _answers(self.pid)
+            return time.time() - self.path.stat().st_mtime < HEARTBEAT_TIMEOUT_S
+        if Path("/proc").exists():
+            return Path(f"/proc/{self.pid}").exists()
+        return process_exists(self.pid)
 
     @property
     def true_state(self) -> str:
-        """A run whose driver was killed could not write so itself."""
+        """The state, or "crashed" if the driver ended without writing one."""
         return "crashed" if self.state == "running" and not self.alive else self.state
 
     @contextmanager
-    def beating(self, every_s: float = BEAT_S) -> Iterator[None]:
+    def heartbeat(self, every_s: float = HEARTBEAT_S) -> Iterator[None]:
         """Touches the file from a thread for as long as the block lasts."""
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(every_s):
-                with suppress(OSError):  # a folder that is away for a while must not end the run
+                with suppress(OSError):  # a share that fails for a while must not end the run
                     os.utime(self.path)
 
         thread = threading.Thread(target=beat, daemon=True, name=f"journal-{self.id}")
@@ -112,7 +110,7 @@ class Journal:
             thread.join()
 
 
-def _answers(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -137,9 +135,7 @@ def read_journal(path: Path) -> Journal:
 
 
 def journals(folder: Path) -> list[Journal]:
-    """All runs, oldest first. A journal that cannot be read is passed over: it is a record, not
-    data.
-    """
+    """All runs, oldest first. Journals that cannot be read are skipped: they hold no data."""
     found = []
     for path in folder.glob("*.json"):
         try:
@@ -152,7 +148,7 @@ def journals(folder: Path) -> list[Journal]:
 def find_journal(folder: Path, run_id: str | None) -> Journal:
     """The run of this id (a unique prefix will do), or the latest one.
 
-    Raises LookupError naming what there is.
+    Raises LookupError naming the latest runs.
     """
     known = journals(folder)
     matching = [j for j in known if run_id is None or j.id.startswith(run_id)]
@@ -160,12 +156,13 @@ def find_journal(folder: Path, run_id: str | None) -> Journal:
         ids = ", ".join(j.id for j in known[-5:]) or "none yet; `roboscape run` makes one"
         raise LookupError(f"no run {run_id or ''} in {folder}; the latest runs are: {ids}")
     if run_id is not None and len(matching) > 1 and all(j.id != run_id for j in matching):
-        raise LookupError(f"run '{run_id}' is ambiguous: {', '.join(j.id for j in matching)}")
+        ids = ", ".join(j.id for j in matching)
+        raise LookupError(f"run '{run_id}' is ambiguous, give more of its id: {ids}")
     return matching[-1]
 
 
 def close_dead(folder: Path) -> list[Journal]:
-    """Marks runs whose driver is gone as crashed, and returns them."""
+    """Marks runs whose driver has ended as crashed, and returns them."""
     dead = [j for j in journals(folder) if j.state == "running" and not j.alive]
     for journal in dead:
         journal.close("crashed")

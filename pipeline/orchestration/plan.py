@@ -1,4 +1,4 @@
-"""What a run would make, before it runs: every stage with its inputs and the key of its output."""
+"""The stages of a run with their inputs and outputs, before it runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.experiments import registry
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
 from pipeline.flow import data_path
-from pipeline.orchestration.recipe import output_ref, taken
+from pipeline.orchestration.recipe import declared_inputs, output_ref
 from pipeline.settings import Settings
 from stages.base import Stage
 from storage.stores.records import StoreRef
@@ -14,19 +14,19 @@ from storage.stores.records import StoreRef
 
 @dataclass
 class Planner:
-    """Instead of running a stage, notes it, its inputs and where its output lies or would lie."""
+    """Records each stage, its inputs and its output's address instead of running it."""
 
     root: str
     planned: dict[str, tuple[Stage, dict[str, StoreRef], StoreRef]]
 
     def __call__(self, stage: Stage, **offered: StoreRef) -> StoreRef:
-        inputs = taken(stage, offered)
+        inputs = declared_inputs(stage, offered)
         out = output_ref(stage, inputs, self.root)
         self.planned[stage.name] = (stage, inputs, out)
         return out
 
     def after(self, name: str) -> list[str]:
-        """The stage and all that is made from it, in order."""
+        """The stage and those that depend on it, in order."""
         chosen = {name}
         for stage, (_, inputs, _) in self.planned.items():
             if any(ref.stage in chosen for ref in inputs.values()):
@@ -41,7 +41,7 @@ def plan(e: Experiment | AnnotatorTraining, root: str) -> Planner:
 
 
 def experiment_of(request: dict[str, Any], settings: Settings) -> Experiment | AnnotatorTraining:
-    """The experiment that a run is asked for; without a source, on its own simulated episodes."""
+    """The experiment of a run's request; without a source, on its own simulated episodes."""
     name = request["experiment"]
     source = request.get("source") or str(settings.sample(registry.sample_name(name)))
     return registry.named(name, source, request.get("overrides") or {}, settings.weights)
@@ -54,14 +54,14 @@ def planned(request: dict[str, Any], settings: Settings) -> Planner:
 def stages_after(
     request: dict[str, Any], settings: Settings, stage: str, and_after: bool
 ) -> list[str]:
-    """The stage, and with `and_after` all that is made from it.
+    """The stage and, with `and_after`, those that depend on it.
 
     Raises LookupError if there is no such stage.
     """
-    there = planned(request, settings)
-    if stage not in there.planned:
+    planner = planned(request, settings)
+    if stage not in planner.planned:
         raise LookupError(
             f"no stage '{stage}' in experiment '{request['experiment']}'; the stages are: "
-            f"{', '.join(there.planned)}. --run chooses a run of another experiment"
+            f"{', '.join(planner.planned)}. --run chooses a run of another experiment"
         )
-    return there.after(stage) if and_after else [stage]
+    return planner.after(stage) if and_after else [stage]

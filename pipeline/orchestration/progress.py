@@ -1,6 +1,4 @@
-"""How far a stage is: a bar on the terminal and a progress artifact in Prefect, at most once a
-second.
-"""
+"""A stage's progress: a bar on the terminal and an artifact in Prefect."""
 
 import sys
 import time
@@ -18,21 +16,23 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+PRINT_EVERY_S = 15.0  # where there is no terminal for the bar
 ARTIFACT_AFTER_S = 5.0  # a stage that ends sooner needs no artifact
 ARTIFACT_EVERY_S = 2.0
 
 
 class StageProgress:
-    """Given to a stage as its `progress`; a context manager around the stage's work.
+    """A stage's `progress` callback; a context manager around the stage's work.
 
-    follow: called with every report, for what else shall be kept up to date.
+    follow: called after every report, for example to update the stage's live page.
     """
 
     def __init__(self, name: str, follow: Callable[[], None] | None = None):
         self.name, self.follow = name, follow
         self.bar = Progress(
-            TextColumn("[bold]{task.description:<17}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("[bold]{task.description:<17}"), BarColumn(40), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=Console(file=sys.stderr), disable=not sys.stderr.isatty(), transient=False,
         )  # fmt: skip
         self.task = self.bar.add_task(name, total=None, note="")
@@ -54,38 +54,30 @@ class StageProgress:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         self.bar.update(self.task, completed=done, total=total, note=note)
         now = time.monotonic()
-        if self.bar.disable and (now - self.printed > 15.0):
+        if self.bar.disable and now - self.printed > PRINT_EVERY_S:
             print(f"{self.name}: {done}/{total} {note}", file=sys.stderr, flush=True)
             self.printed = now
-        if now - self.started > ARTIFACT_AFTER_S and (
-            now - self.sent > ARTIFACT_EVERY_S or done == total
-        ):
+        due = now - self.sent > ARTIFACT_EVERY_S or done == total
+        if due and now - self.started > ARTIFACT_AFTER_S:
             self.sent = now
             self.send(100.0 * done / max(total, 1), note)
         if self.follow is not None:
             self.follow()
 
     def send(self, percent: float, note: str) -> None:
-        """Reports to Prefect where there is a task run; a server that does not answer must not stop
-        the work.
-        """
+        """Updates the artifact, in a task run; a failing server must not stop the work."""
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import TaskRunContext
 
         if TaskRunContext.get() is None:
             return
+        text = note or self.name
         try:
             if self.artifact is None:
                 key = f"progress-{self.name.replace('_', '-')}"
-                self.artifact = create_progress_artifact(
-                    percent, key=key, description=note or self.name
-                )
+                self.artifact = create_progress_artifact(percent, key=key, description=text)
             else:
-                update_progress_artifact(
-                    self.artifact, progress=percent, description=note or self.name
-                )  # type: ignore[arg-type]
+                update_progress_artifact(self.artifact, progress=percent, description=text)
         except Exception as error:
-            print(
-                f"{self.name}: progress could not be reported to Prefect: {error}", file=sys.stderr
-            )
+            print(f"{self.name}: no more progress in Prefect: {error}", file=sys.stderr)
             self.sent = float("inf")

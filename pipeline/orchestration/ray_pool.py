@@ -1,6 +1,4 @@
-"""Makes a ClipStage's missing shards on a pool of Ray actors. This is the only file that knows
-Ray's actors.
-"""
+"""Makes a ClipStage's missing shards on a pool of Ray actors."""
 
 import time
 from collections import deque
@@ -9,24 +7,17 @@ from typing import Any
 
 from pipeline.orchestration.clip_worker import Job, Worker
 from pipeline.orchestration.errors import StageFailed
-from pipeline.orchestration.placement import amounts_of, lacking, less
+from pipeline.orchestration.placement import amounts_of, resource_hint, scarce_resources
 from pipeline.orchestration.shards import Outcome
 from stages.base import Progress, Resources, Stage
 from storage.errors import DiskFull, StoreError
 from storage.stores import store
 from storage.stores.records import PartRecord
 
-MAX_DEATHS = 2  # workers that a shard may end before its clips are tried one by one
-
-
-MAX_DEATHS_IN_ROW = 10  # with no shard finished in between: then it is not the clips
-
-
+MAX_CRASHES = 2  # workers that a shard may crash before its clips are tried one by one
+MAX_CRASHES_IN_ROW = 10  # with no shard finished in between; more are not the clips' fault
 POLL_S = 1.0
-
-
-# Per worker: one being made, one waiting, so that memory stays flat and no worker idles
-SHARDS_IN_FLIGHT = 2
+SHARDS_IN_FLIGHT = 2  # per worker: one being made, one queued, so that no worker idles
 
 
 def run_ray(
@@ -37,14 +28,14 @@ def run_ray(
     stall_s: float = 3600.0,
     allowed_errors: float = float("inf"),
 ) -> Outcome:
-    """A pool of actors, each loading its network once; a shard is retried when its worker dies.
+    """Makes the shards on actors that load their network once; replaces workers that die.
 
-    Raises StageFailed if no shard finishes within `stall_s`: with a lost node Ray can wait for
-    ever.
+    Raises StageFailed if no shard finishes within `stall_s`: after the loss of a node Ray can wait
+    for ever.
     """
     outcome = Outcome()
     if shards:
-        fit = room_for(job.stage)
+        fit = worker_capacity(job.stage)
         pool = ActorPool(job, min(n_workers or fit, fit, len(shards)), stall_s, allowed_errors)
         try:
             pool.run(shards, outcome, progress)
@@ -53,10 +44,10 @@ def run_ray(
     return outcome
 
 
-def room_for(stage: Stage) -> int:
-    """How many workers of a stage the cluster's nodes hold, each for itself.
+def worker_capacity(stage: Stage) -> int:
+    """How many workers of the stage the cluster's nodes have room for.
 
-    Raises StageFailed if no node holds even one: Ray would wait for ever for such a node to appear.
+    Raises StageFailed if no node has room for one: Ray would wait for ever.
     """
     import ray
 
@@ -68,11 +59,18 @@ def room_for(stage: Stage) -> int:
     )
     if not fit:
         have = [{name: round(node.get(name, 0.0), 1) for name in needed} for node in nodes]
+        hint = resource_hint(stage, scarce_resources(stage.resources, nodes))
         raise StageFailed(
-            f"stage '{stage.name}': no Ray node has room for one worker. It needs {needed}; the nodes have {have}. "
-            f"Add such a node. {less(stage, lacking(stage.resources, nodes))}".rstrip()
+            f"stage '{stage.name}': no Ray node has room for one worker. It needs {needed}; the "
+            f"nodes have {have}. Add such a node. {hint}".rstrip()
         )
     return fit
+
+
+def raise_if_not_started(stage: Stage, error: Exception) -> None:
+    """Raises StageFailed if the error is that of a worker's constructor."""
+    if "creation task" in str(error):
+        raise StageFailed(f"stage '{stage.name}': its worker could not start.\n{error}") from error
 
 
 def actor_options(resources: Resources) -> dict[str, Any]:
@@ -80,15 +78,13 @@ def actor_options(resources: Resources) -> dict[str, Any]:
         "num_cpus": resources.cpus,
         "num_gpus": resources.gpus,
         "memory": int(resources.memory_gb * 1e9),
-        "max_restarts": 0,  # we replace dead workers ourselves, to know which shard ended them
+        "max_restarts": 0,  # dead workers are replaced here, to know which shard crashed them
         "max_concurrency": 1,
     }
 
 
 class ActorPool:
-    """Workers of one stage and the shards they hold. `deaths` counts the workers that each shard
-    has ended.
-    """
+    """Workers of one stage and the shards they hold."""
 
     def __init__(self, job: Job, n_workers: int, stall_s: float, allowed_errors: float):
         import ray
@@ -97,15 +93,15 @@ class ActorPool:
         self.stall_s, self.allowed_errors = stall_s, allowed_errors
         self.remote = ray.remote(**actor_options(job.stage.resources))(Worker)
         self.actors: list[Any] = []
-        self.pending: dict[
-            Any, tuple[Any, int]
-        ] = {}  # object ref -> (actor, shard), in order of submission
-        self.deaths: dict[int, int] = {}
-        self.deaths_in_row = 0
+        # Object ref -> (actor, shard), in order of submission
+        self.pending: dict[Any, tuple[Any, int]] = {}
+        self.crashes: dict[int, int] = {}  # shard -> workers that it crashed
+        self.crashes_in_row = 0
         self.queue: deque[int] = deque()
-        self.suspects: list[int] = []  # shards that have ended MAX_DEATHS workers
+        self.suspects: list[int] = []  # shards that crashed MAX_CRASHES workers
 
     def run(self, shards: Sequence[int], outcome: Outcome, progress: Progress) -> None:
+        # First all shards, on all workers
         self.queue.extend(shards)
         done, last = 0, time.monotonic()
         while self.queue or self.pending:
@@ -115,21 +111,23 @@ class ActorPool:
                 raise StageFailed(self.stalled(done, len(shards)))
             for ref in ready:
                 last = time.monotonic()
-                if ref in self.pending:  # a worker's death takes all its shards out at once
+                if ref in self.pending:  # else removed with another shard of its dead worker
                     done += self.collect(ref, outcome)
                     progress(done, len(shards))
-            if outcome.hopeless(self.allowed_errors):
+            if outcome.too_many_errors(self.allowed_errors):
                 return
+
+        # Then those that crashed workers, clip by clip
         for shard in self.suspects:
             try:
-                outcome.take(self.job.out, self.make_carefully(shard))
+                outcome.take(self.job.out, self.make_without_deadly(shard))
             except (self.ray.exceptions.RayError, StoreError) as error:
                 outcome.broken[shard] = f"{type(error).__name__}: {error}"
             done += 1
             progress(done, len(shards))
 
     def feed(self) -> None:
-        """Keeps each worker supplied, with few shards in flight."""
+        """Starts missing workers and gives each up to SHARDS_IN_FLIGHT shards."""
         busy = len({id(actor) for actor, _ in self.pending.values()})
         while len(self.actors) < min(self.n_workers, len(self.queue) + busy):
             self.actors.append(self.remote.remote(self.job))
@@ -141,16 +139,14 @@ class ActorPool:
                     self.pending[actor.make_shard.remote(shard)] = (actor, shard)
 
     def collect(self, ref: Any, outcome: Outcome) -> int:
-        """Takes one finished call in; returns how many shards are done by it (0 if its worker
-        died).
-        """
+        """Handles a finished call; returns how many shards it completed (0 if its worker died)."""
         from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
         actor, shard = self.pending[ref]
         try:
             record = self.ray.get(ref)
         except (RayActorError, OutOfMemoryError) as error:
-            self.bury(actor, error)
+            self.remove_dead(actor, error)
             return 0
         except RayTaskError as error:
             del self.pending[ref]
@@ -159,48 +155,42 @@ class ActorPool:
             outcome.broken[shard] = f"{type(error.cause).__name__}: {error.cause}"
             return 1
         del self.pending[ref]
-        self.deaths_in_row = 0
+        self.crashes_in_row = 0
         outcome.take(self.job.out, record)
         return 1
 
-    def bury(self, actor: Any, error: Exception) -> None:
-        """Takes a dead worker out. Only the shard that it was making is blamed; those that waited
-        go back.
-        """
-        if "creation task" in str(error):
+    def remove_dead(self, actor: Any, error: Exception) -> None:
+        """Removes a dead worker, blames the shard that it was making, queues its others again."""
+        stage = self.job.stage
+        raise_if_not_started(stage, error)
+        self.crashes_in_row += 1
+        if self.crashes_in_row > MAX_CRASHES_IN_ROW:
             raise StageFailed(
-                f"stage '{self.job.stage.name}': its worker could not start.\n{error}"
-            ) from error
-        self.deaths_in_row += 1
-        if self.deaths_in_row > MAX_DEATHS_IN_ROW:
-            raise StageFailed(
-                f"stage '{self.job.stage.name}': {self.deaths_in_row} workers died one after the other, with no shard "
-                f"finished in between. Too little memory (it asks for {self.job.stage.resources}), or a broken library "
-                f"or driver? The last death: {error}"
+                f"stage '{stage.name}': {self.crashes_in_row} workers died one after the other, "
+                "with no shard finished in between. Too little memory (each has "
+                f"{stage.resources}), or a broken library or driver? Last error: {error}"
             )
         self.actors.remove(actor)
         refs = [ref for ref, (a, _) in self.pending.items() if a is actor]
         blamed, *waiting = [self.pending.pop(ref)[1] for ref in refs]
         self.queue.extendleft(reversed(waiting))
-        self.deaths[blamed] = self.deaths.get(blamed, 0) + 1
-        if self.deaths[blamed] >= MAX_DEATHS:
+        self.crashes[blamed] = self.crashes.get(blamed, 0) + 1
+        if self.crashes[blamed] >= MAX_CRASHES:
             self.suspects.append(blamed)
         else:
             self.queue.append(blamed)
 
-    def make_carefully(self, shard: int) -> PartRecord:
-        """A shard that ends its workers: each clip alone in its own call, then the shard without
-        the deadly ones.
+    def make_without_deadly(self, shard: int) -> PartRecord:
+        """Makes a shard that crashes workers: finds the deadly clips, then makes the rest.
 
-        A clip is deadly if it ends two workers: one may be a lost node. Raises RayError if it fails
-        otherwise.
+        A clip is deadly if it crashes two workers; a single crash may be a lost node. Raises
+        RayError if the shard fails in another way.
         """
         self.close()
         rows = store.shard_rows(store.read_manifest(self.job.out), shard)
-        poisoned = [row for row in rows if not self.survives(row) and not self.survives(row)]
-        return self.ray.get(
-            self.one_actor().make_shard.remote(shard, poisoned), timeout=self.stall_s
-        )
+        deadly = [row for row in rows if not self.survives(row) and not self.survives(row)]
+        made = self.one_actor().make_shard.remote(shard, deadly)
+        return self.ray.get(made, timeout=self.stall_s)
 
     def one_actor(self) -> Any:
         if not self.actors:
@@ -208,7 +198,7 @@ class ActorPool:
         return self.actors[0]
 
     def survives(self, row: int) -> bool:
-        """Whether a worker outlives making this clip."""
+        """Whether a worker can make this clip without dying."""
         from ray.exceptions import OutOfMemoryError, RayActorError
 
         try:
@@ -220,9 +210,9 @@ class ActorPool:
 
     def stalled(self, done: int, total: int) -> str:
         return (
-            f"stage '{self.job.stage.name}': no shard finished in {self.stall_s:.0f} s ({done} of {total} done, "
-            f"{len(self.pending)} in work). Is the Ray cluster alive, and has it room for {self.job.stage.resources}? "
-            "Raise ROBOSCAPE_STALL_S if a shard really takes longer."
+            f"stage '{self.job.stage.name}': no shard finished in {self.stall_s:.0f} s ({done} of "
+            f"{total} done, {len(self.pending)} in progress). Is the Ray cluster alive, with room "
+            f"for {self.job.stage.resources}? Raise ROBOSCAPE_STALL_S if a shard needs longer."
         )
 
     def close(self) -> None:

@@ -13,10 +13,9 @@ from pipeline.settings import Settings
 
 @contextmanager
 def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
-    """Attaches to the cluster that the environment names, else to this workspace's head, else
-    starts Ray here.
+    """Connects to the environment's cluster, else to this workspace's head, else starts Ray here.
 
-    A connection that the caller already has is used and left open.
+    An open connection is used, and left open.
     """
     if not wanted:
         yield
@@ -29,13 +28,12 @@ def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
     address = ray_address(settings)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if settings.external_ray:
-        # Another machine's workers need this code; on this one they import the same files.
+        # Workers on other machines need this code; on this one they import the same files
         options["runtime_env"] = {"py_modules": code_modules()}
-    # Without an address Ray would attach to whatever cluster runs on this machine, somebody else's
-    # too.
-    ray.init(address=address, **options) if address else ray.init(
-        "local", include_dashboard=False, **options
-    )
+    if address:
+        ray.init(address=address, **options)
+    else:  # without "local" Ray would attach to any cluster on this machine, even another user's
+        ray.init("local", include_dashboard=False, **options)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a stage's output is made from: its recipe, its key, and the manifest that is written first."""
+"""A stage output's recipe, its key, and the manifest that is written before any work."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from storage.stores.rows import open_rows
 
 
 def recipe(stage: Stage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
-    """What the key of the stage's output names."""
+    """What the key of the stage's output is computed from."""
     return {
         "stage": stage.name,
         "version": stage.version,
@@ -30,36 +30,37 @@ def recipe(stage: Stage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
 
 
 def output_ref(stage: Stage, inputs: Mapping[str, StoreRef], root: str) -> StoreRef:
+    """Where the stage's output is stored, made or not."""
     return StoreRef.at(root, stage.name, content_key(recipe(stage, inputs)))
 
 
-def taken(stage: Stage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRef]:
-    """Of what the flow offers, the inputs that the stage declares: an annotator may need fewer than
-    its stage's others.
+def declared_inputs(stage: Stage, offered: Mapping[str, StoreRef]) -> dict[str, StoreRef]:
+    """The inputs that the stage declares, from all that the flow offers.
 
-    Raises ValueError if a declared input is not offered.
+    (Two annotators of one stage may need different inputs.) Raises ValueError if one is missing.
     """
     missing = sorted(set(stage.inputs) - set(offered))
     if missing:
         raise ValueError(
-            f"stage '{stage.name}' declares inputs {missing}; the flow offers only {sorted(offered)}"
+            f"stage '{stage.name}' declares inputs {missing}, but the flow offers only "
+            f"{sorted(offered)}: pass them in pipeline/flow.py"
         )
     return {role: offered[role] for role in stage.inputs}
 
 
 def describe(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef) -> Manifest:
-    """The manifest: parameters, inputs, code and weights, written before any work."""
+    """The manifest: the output's parameters, inputs, code and weights."""
     upstream = {role: store.read_manifest(ref) for role, ref in inputs.items()}
-    index_uri = next(
-        (
-            m.index_uri or inputs[r].uri
-            for r, m in upstream.items()
-            if m.index_uri or m.kind == "index"
-        ),
-        None,
-    )
+    # The index that numbers the clips: the upstream one, or that of an upstream store
+    indices = [
+        manifest.index_uri or inputs[role].uri
+        for role, manifest in upstream.items()
+        if manifest.index_uri or manifest.kind == "index"
+    ]
+    index_uri = indices[0] if indices else None
     specs = stage.outputs if isinstance(stage, ClipStage) else ()
     n_clips = open_rows(StoreRef(index_uri)).n if specs and index_uri else None
+    # Third-party weights, and the licence limits that they and those upstream pass on
     weights = weights_of(stage)
     forbidden = non_commercial(weights) | non_commercial_behind(upstream.values())
     limits = {NON_COMMERCIAL: forbidden} if forbidden else {}

@@ -1,8 +1,8 @@
 """`up` and `down`: a Prefect server, a Ray head and the served deployment on this machine.
 
-Each is started once and kept, since both need many seconds to start. What runs already is used;
-what the environment names (PREFECT_API_URL, RAY_ADDRESS) is never started or stopped here. `down`
-stops what `up` started and nothing else: never `ray stop`, which would end other people's Ray too.
+Each is started once and kept, since both need many seconds to start. Services that run already, or
+that the environment names (PREFECT_API_URL, RAY_ADDRESS), are used as they are. `down` stops what
+`up` started and nothing else: `ray stop` would end other users' Ray too.
 """
 
 import json
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from pipeline.settings import Settings, apply_environment
 
-START_LIMIT_S = 240.0  # a busy laptop has been seen to need two minutes for the server
+START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
 STOP_LIMIT_S = 10.0
-OBJECT_STORE_BYTES = 256 << 20  # only records of finished shards pass through it
+OBJECT_STORE_BYTES = 256 << 20  # it only holds records of finished shards
 NAMES = ("prefect", "ray", "deployment")
 
 
@@ -33,9 +33,7 @@ class ServiceError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A process that `up` started. `start` is the kernel's start time: a reused process id is not
-    ours.
-    """
+    """A process that `up` started. `start` is its start time, to recognize a reused process id."""
 
     name: str
     pid: int
@@ -48,9 +46,7 @@ class Service:
 
 
 def process_start(pid: int) -> str:
-    """The process's start time in clock ticks since boot, or "" if there is none (or it is a
-    zombie).
-    """
+    """The process's start time in clock ticks since boot; "" if it has ended (or is a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -59,7 +55,7 @@ def process_start(pid: int) -> str:
 
 
 def read_services(settings: Settings) -> dict[str, Service]:
-    """What `up` started here and still runs."""
+    """The services that `up` started in this workspace and that still run."""
     found = {}
     for name in NAMES:
         path = settings.services / f"{name}.json"
@@ -81,9 +77,9 @@ def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
 
 
 def up(settings: Settings, say: Callable[[str], None] = print) -> None:
-    """Starts what is missing, all at once, and waits until it answers.
+    """Starts the missing services, all at once, and waits until they answer.
 
-    Raises ServiceError naming a port that is taken, or the log of what did not start.
+    Raises ServiceError naming a port that is taken, or the log of a service that did not start.
     """
     settings.services.mkdir(parents=True, exist_ok=True)
     ensure_token(settings)
@@ -93,15 +89,13 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
     if settings.external_prefect:
         if not prefect_answers(settings, 10.0):
             raise ServiceError(
-                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer"
+                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer: "
+                "start it, or unset PREFECT_API_URL to use one of this workspace"
             )
         say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
     elif "prefect" in running:  # perhaps still starting, or busy
-        waits.append(
-            lambda: wait_until(
-                lambda: prefect_answers(settings, 10.0), running["prefect"], settings
-            )
-        )
+        service = running["prefect"]
+        waits.append(lambda: wait_until(lambda: prefect_answers(settings, 10.0), service, settings))
     else:
         waits.append(start_prefect(settings, say))
     if settings.external_ray:
@@ -110,9 +104,8 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         waits.append(start_ray(settings, say))
     for wait in waits:
         wait()
-    if (
-        "deployment" not in running and not settings.external_prefect
-    ):  # a team's server has its own runner
+    # An external server has a runner of its own
+    if "deployment" not in running and not settings.external_prefect:
         start_deployment(settings, say)
 
 
@@ -140,13 +133,8 @@ def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[]
 def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
     say("Ray: starting a local head (about 10 s)")
     port = free_port()
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--block",
-        "--disable-usage-stats",
-    ]
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [ray, "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     log = settings.services / "ray.log"
@@ -161,18 +149,14 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
 
 
 def start_deployment(settings: Settings, say: Callable[[str], None]) -> None:
-    """The runner that starts a run when somebody presses the button in the UI."""
-    spawn(
-        settings,
-        "deployment",
-        [sys.executable, "-m", "pipeline.orchestration.deployment"],
-        settings.ui_url,
-    )
-    say("Deployment 'roboscape/local': served, so that runs can be started and retried from the UI")
+    """The process that executes runs started from the UI."""
+    command = [sys.executable, "-m", "pipeline.orchestration.deployment"]
+    spawn(settings, "deployment", command, settings.ui_url)
+    say("Deployment 'roboscape/local': runs can be started and retried from the UI")
 
 
 def spawn(settings: Settings, name: str, command: list[str], address: str) -> Service:
-    """A process of its own session, so that Ctrl-C here does not end it, with its output in a log."""
+    """Starts a process with a log, in a session of its own: Ctrl-C does not end it."""
     log = settings.services / f"{name}.log"
     environment = os.environ | {
         "ROBOSCAPE_HOME": str(settings.home),
@@ -210,8 +194,9 @@ def refuse_taken_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServiceError(
-                f"port {port} on 127.0.0.1 is taken by another program, so the Prefect server cannot start there. "
-                "Choose another with ROBOSCAPE_PREFECT_PORT, or name a running server with PREFECT_API_URL."
+                f"port {port} on 127.0.0.1 is taken by another program, so the Prefect "
+                "server cannot start there. Choose another with ROBOSCAPE_PREFECT_PORT, or name a "
+                "running server with PREFECT_API_URL."
             ) from error
 
 
@@ -222,7 +207,7 @@ def free_port() -> int:
 
 
 def ray_address(settings: Settings) -> str | None:
-    """Where a driver of this workspace finds Ray: the environment's cluster or our own head."""
+    """The address of the environment's cluster, else of this workspace's head, else None."""
     if settings.external_ray:
         return settings.external_ray
     service = read_services(settings).get("ray")
@@ -230,10 +215,10 @@ def ray_address(settings: Settings) -> str | None:
 
 
 def down(settings: Settings, say: Callable[[str], None] = print) -> None:
-    """Stops what `up` started in this workspace, the youngest first."""
+    """Stops what `up` started in this workspace, the newest first."""
     running = read_services(settings)
     if not running:
-        say("nothing of this workspace runs")
+        say("no service of this workspace is running")
     for name in reversed(NAMES):
         if name in running:
             stop(running[name])
@@ -242,7 +227,7 @@ def down(settings: Settings, say: Callable[[str], None] = print) -> None:
 
 
 def stop(service: Service) -> None:
-    """Asks the whole process group to end, then insists."""
+    """Ends the whole process group: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(service.pid, number)

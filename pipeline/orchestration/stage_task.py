@@ -30,16 +30,16 @@ from storage.stores import cleanup, store
 from storage.stores.records import StoreRef
 from storage.stores.rows import open_rows
 
-NOTE_NUMBERS = 4  # of a result, in the line that says what a stage did
+NOTE_NUMBERS = 4  # of a result, shown in the stage's note
 
 
 @dataclass(kw_only=True)
 class RunContext:
-    """How a run works. Nothing here changes what is made, so nothing here is part of a key.
+    """How a run works. Nothing here changes the output, so nothing here is part of a key.
 
     stages: names of the stages to make; None means all. The others are reused if they are complete.
-    force: make the chosen stages again even where they are complete. max_error_share: share of a
-    stage's clips that may raise an error and be set aside, see `Outcome.settle`.
+    force: make the chosen stages again even if they are complete. max_error_share: share of a
+    stage's clips that may raise an error and be rejected, see `Outcome.accept_errors`.
     """
 
     root: str
@@ -59,10 +59,10 @@ class RunContext:
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) -> State[Any]:
-    """Makes the stage's output, or finds it made; either way its lineage page belongs to this run.
+    """Makes the stage's output unless it is complete; publishes its lineage page for this run.
 
-    Call it with `quote(context)`: the context names earlier results, and Prefect, which otherwise
-    looks inside its dataclass, would draw an edge for each one that it finds there.
+    Call it with `quote(context)`: else Prefect would look inside the context, and draw an edge for
+    each earlier result that it finds there.
 
     The state's name says what happened: Completed (made now), Cached (chosen, and already
     complete), Reused (not chosen, complete), Skipped (not chosen and not complete).
@@ -83,9 +83,7 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
     if name != "Skipped":
         try:
             entry.artifact = page.publish(out, name, context.artifacts)
-        except (
-            Exception
-        ) as error:  # the data are made; a server that does not answer must not undo that
+        except Exception as error:  # a failing server must not fail a stage that is complete
             entry.note += f"; no lineage page: {error}"
             print(f"{stage.name}: no lineage page: {error}", file=sys.stderr)
     context.journal.save()
@@ -95,23 +93,19 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
 def decide(
     stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext
 ) -> tuple[str, str]:
-    """Runs the stage if it is chosen and not complete. Returns the state's name and a line for
-    people.
-    """
+    """Runs the stage if it is chosen and not complete; returns the state's name and a note."""
     complete = store.is_complete(out)
     if not context.chosen(stage.name):
-        return (
-            ("Reused", f"{out.key} is complete")
-            if complete
-            else ("Skipped", "not chosen and not complete")
-        )
+        if complete:
+            return "Reused", f"{out.key} is complete"
+        return "Skipped", "not chosen and not complete"
     if complete and not context.force:
         return "Cached", f"{out.key} is complete; nothing to do"
     for role, ref in inputs.items():
         if not store.is_complete(ref):
             raise StageFailed(
-                f"stage '{stage.name}' needs '{role}' ({ref.stage} {ref.key}), which is not complete. "
-                f"Run it too: `roboscape rerun {ref.stage} --and-after`."
+                f"stage '{stage.name}' needs '{role}' ({ref.stage} {ref.key}), which is not "
+                f"complete. Run it too: `roboscape rerun {ref.stage} --and-after`."
             )
     if context.force:
         cleanup.delete(out)
@@ -120,7 +114,7 @@ def decide(
 
 
 def make(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
-    """Runs what is missing on the chosen backend and seals the output. Returns a line for people."""
+    """Makes what is missing on the chosen backend and seals the output; returns a note."""
     if isinstance(stage, DatasetStage):
         folder = working_folder(out)
         with StageProgress(stage.name, LivePage(stage, folder)) as progress:
@@ -144,7 +138,7 @@ def make_result(
     context: RunContext,
     progress: StageProgress,
 ) -> dict[str, float]:
-    """By one worker or by several; returns the numbers of the stage's report."""
+    """Runs the stage with one worker or several; returns the numbers of its report."""
     if isinstance(stage, ParallelStage) and stage.workers > 1:
         return run_group(stage, inputs, out, progress, context.backend)
     if context.backend == "ray":
@@ -169,15 +163,12 @@ def make_clips(
         )
     else:
         outcome = shards.run_serial(job, missing, progress, allowed_errors=allowed)
-    outcome.settle(job, n_clips, context.max_error_share)
+    outcome.accept_errors(job, n_clips, context.max_error_share)
     return outcome
 
 
 def write_preview(stage: ClipStage, inputs: Mapping[str, StoreRef], out: StoreRef) -> None:
-    """A picture of a few clips for the lineage page.
-
-    It decides nothing, so it must not fail a stage that is done.
-    """
+    """Writes the lineage page's picture of a few clips; an error here must not fail the stage."""
     try:
         own = open_rows(out)
         rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}

@@ -20,7 +20,7 @@ from model.training.checkpoint import save_model
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
-from pipeline.experiments.overrides import override
+from pipeline.experiments.overrides import Overrides
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
@@ -86,7 +86,9 @@ def keypoint_stage(weights: WeightsRef, **changes: Any) -> Keypoints:
 
 def changed(stage: PseudoDepth | Keypoints, settings: dict[str, Any]) -> None:
     """The annotator's settings, changed as the command line changes them."""
-    override(stage, {f"annotator.{name}": value for name, value in settings.items()}, NO_WEIGHTS)
+    Overrides(NO_WEIGHTS).changed(
+        stage, {f"annotator.{name}": value for name, value in settings.items()}
+    )
 
 
 def clip(row: int, rgb: np.ndarray) -> ClipInputs:
@@ -378,7 +380,7 @@ def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
     with pytest.raises(ValueError, match=message):
         changed(stage, settings)
     changed(stage, {"gpus": 0.5, "precision": "bfloat16", "visible_above": 1})
-    override(stage.annotator, {"clip_format.n_frames": 9, "model.window": 8}, NO_WEIGHTS)
+    Overrides(NO_WEIGHTS).changed(stage.annotator, {"clip_format.n_frames": 9, "model.window": 8})
 
 
 @pytest.mark.parametrize("backward_points", [0, 4, 64])

@@ -1,4 +1,4 @@
-"""Runs toy stages without Prefect, and reads back what they made."""
+"""Runs toy stages without Prefect, and reads what they wrote."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +47,14 @@ class Machinery:
         share: float = 0.01,
         on_progress: Progress = say_nothing,
     ) -> Outcome:
-        """The stage's missing shards; seals if all are there."""
+        """Makes the stage's missing shards and seals its store."""
         out = output_ref(stage, inputs, self.root)
         store.create(out, describe(stage, inputs, out))
         job = Job(stage=stage, inputs=inputs, out=out)  # type: ignore[arg-type]
         n_clips = store.read_manifest(out).n_clips or 0
         run = shards.run_serial if backend == "serial" else ray_pool.run_ray
         outcome = run(job, store.missing_shards(out), on_progress, allowed_errors=share * n_clips)
-        outcome.settle(job, n_clips, share)
+        outcome.accept_errors(job, n_clips, share)
         store.seal(out)
         return outcome
 

@@ -1,6 +1,4 @@
-"""The toy stages as a Prefect flow. As a script, a driver that tests can kill: toy_flow.py HOME
-BACKEND FAULTS.
-"""
+"""The toy stages as a Prefect flow, and a driver to kill: `toy_flow.py HOME BACKEND FAULTS`."""
 
 import sys
 from pathlib import Path

@@ -1,8 +1,6 @@
-"""Small real stages for tests of the machinery: an index of numbered clips, and stages that can be
-told to fail.
+"""Small real stages for tests of orchestration: an index of numbered clips, stages that can fail.
 
-A fault is armed by a file in a folder, so that it also reaches worker processes and can be taken
-away for the re-run.
+A file in a folder arms a fault, in worker processes too; deleting the file disarms it.
 """
 
 import os
@@ -87,9 +85,7 @@ class Frames(ClipStage):
 
 @dataclass(frozen=True, kw_only=True)
 class Brightness(ClipStage):
-    """Mean brightness per frame; `faults` is a folder in which tests arm faults by the clip's
-    number.
-    """
+    """Mean brightness per frame; tests arm faults by clip number in the folder `faults`."""
 
     gain: float = 2.0
     faults: str = field(default="", metadata={"key": False})

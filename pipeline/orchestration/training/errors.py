@@ -1,4 +1,4 @@
-"""How a training with several workers fails: a worker that died, or an error that one recorded."""
+"""How a training with several workers fails: a worker died, or recorded an error."""
 
 import json
 import re
@@ -9,36 +9,33 @@ from pathlib import Path
 from pipeline.orchestration.errors import StageFailed
 
 POLL_S = 1.0
-
-
-# Named by the errors of those who wait for a worker that is gone
-ABSENCE = re.compile(r"gloo|nccl", re.IGNORECASE)
+# In the messages of workers that wait for one that has ended
+LOST_PEER = re.compile(r"gloo|nccl", re.IGNORECASE)
 
 
 class WorkerDied(RuntimeError):
-    """A worker ended without an error of its own: killed, out of memory, its machine lost."""
+    """A worker ended without recording an error: killed, out of memory, or its machine lost."""
 
 
 def raise_recorded(failures: Path, own_of: Container[int] | None = None) -> None:
-    """Raises the first error that a worker noted there, if one did. (Later ones come from its
-    absence.)
+    """Raises StageFailed with the first recorded error, if any; later ones follow from it.
 
-    With `own_of`, only one of these workers', and none that tells of another worker's absence.
+    With `own_of`, only errors of these ranks count, and none that is about a lost peer.
     """
-    notes = [(json.loads(path.read_text()), path.stem) for path in failures.glob("*.json")]
+    records = [(json.loads(path.read_text()), int(path.stem)) for path in failures.glob("*.json")]
     if own_of is not None:
-        notes = [
-            (note, rank)
-            for note, rank in notes
-            if int(rank) in own_of and not ABSENCE.search(note["message"])
+        records = [
+            (record, rank)
+            for record, rank in records
+            if rank in own_of and not LOST_PEER.search(record["message"])
         ]
-    if notes:
-        note, rank = min(notes, key=lambda pair: pair[0]["at"])
-        raise StageFailed(f"worker {rank}: {note['type']}: {note['message']}\n{note['trace']}")
+    if records:
+        first, rank = min(records, key=lambda pair: pair[0]["at"])
+        raise StageFailed(f"worker {rank}: {first['type']}: {first['message']}\n{first['trace']}")
 
 
 def every(seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-    """`call`, but at most once in so many seconds."""
+    """`call`, limited to once in so many seconds."""
     last = 0.0
 
     def maybe() -> None:

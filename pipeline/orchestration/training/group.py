@@ -1,10 +1,9 @@
-"""A training with several workers: on Ray Train, or as processes of this machine; begun again when
-one of them dies.
+"""A training with several workers, on Ray Train or as processes of this machine.
 
 The workers open the stores, save the training's state and seal the result by themselves (see
-`stages.world_model.torchrun`). What is done here is to start them, to pass on how far they are, and
-to tell a process that was killed, after which the training goes on from its last saved state, from
-an error of its own, which would only come again.
+`stages.world_model.torchrun`). This module starts them and reports their progress. If one is
+killed, it starts them again, and the training resumes from its last saved state; an error that a
+worker recorded would only occur again, so it ends the stage.
 """
 
 import json
@@ -13,7 +12,7 @@ from typing import Literal
 
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.training.errors import WorkerDied
-from pipeline.orchestration.training.retries import Deaths, working_folder
+from pipeline.orchestration.training.retries import RestartBudget, working_folder
 from stages.base import ParallelStage, Progress
 from stages.training.working_files import PROGRESS_FILE
 from stages.world_model.torchrun import TrainingSpec
@@ -21,7 +20,7 @@ from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 
-# (spec, called again and again while the workers run) -> returns when all are done
+# (spec, a function to call at intervals while the workers run) -> returns when all are done
 Launch = Callable[[TrainingSpec, Callable[[], None]], None]
 
 
@@ -34,25 +33,24 @@ def run_group(
 ) -> dict[str, float]:
     """Trains until the result is sealed; returns its numbers.
 
-    Raises StageFailed with the error of a worker, or when workers keep dying before a newer state
-    is saved.
+    Raises StageFailed with the error that a worker recorded, or if the restart budget is spent.
     """
     stage.check_workers(stage.workers)
     launch, spec = launcher(backend), TrainingSpec.of(stage, inputs, out)
-    deaths = Deaths(out)
+    budget = RestartBudget(out)
     while not store.is_complete(out):
         try:
-            launch(spec, lambda: pass_on(out, progress))
+            launch(spec, lambda: report_progress(out, progress))
         except WorkerDied as death:
-            if not deaths.one_more():
+            if not budget.spend():
                 raise StageFailed(
-                    f"stage '{stage.name}': its workers were {deaths}. Too little memory (each has {stage.resources}), "
-                    f"or a broken library or driver? The last death: {death}"
+                    f"stage '{stage.name}': its workers were {budget}. Too little memory (each has "
+                    f"{stage.resources}), or a broken library or driver? The last error: {death}"
                 ) from death
         else:
             if not store.is_complete(out):
                 raise StageFailed(
-                    f"stage '{stage.name}': all workers ended well, but {out.uri} is not complete"
+                    f"stage '{stage.name}': all workers succeeded, but {out.uri} is not complete"
                 )
     return open_result(out).numbers
 
@@ -65,8 +63,8 @@ def launcher(backend: Literal["ray", "serial"]) -> Launch:
     return launch
 
 
-def pass_on(out: StoreRef, progress: Progress) -> None:
-    """Tells how far the workers are, if that can be seen from here."""
+def report_progress(out: StoreRef, progress: Progress) -> None:
+    """Reports the progress that the workers wrote, if this machine sees it."""
     try:
         done, total, note = json.loads((working_folder(out) / PROGRESS_FILE).read_text())
     except (OSError, ValueError):

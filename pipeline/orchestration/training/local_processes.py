@@ -1,8 +1,7 @@
-"""The workers of a training as processes of this machine, with the environment that torchrun would
-give them.
+"""The workers of a training as processes of this machine, with torchrun's environment variables.
 
-torchrun itself restarts its workers after any error. Here the exit codes are looked at, so that
-only a killed process is a reason to go on.
+torchrun itself restarts its workers after any error. Here exit codes decide: only a killed process
+leads to a restart.
 """
 
 import os
@@ -20,22 +19,22 @@ from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
 from pipeline.orchestration.training.errors import POLL_S, WorkerDied, every, raise_recorded
 from stages.world_model.torchrun import TrainingSpec
 
-FAILURES = "failures"  # folder of the notes of errors
-LOOK_S = 0.1  # between looks at the processes
-GRACE_S = 5.0  # for an error of the others to be noted after one process has ended
+FAILURES = "failures"  # folder of the recorded errors
+EXIT_POLL_S = 0.1
+GRACE_S = 5.0  # for the others to record their errors after one process has ended
 TAIL_LINES = 15
 
 
 def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     """Runs `spec.stage.workers` processes to their end.
 
-    Raises WorkerDied if one was killed, StageFailed with a worker's own error. None of them is left
-    running.
+    Raises WorkerDied if one was killed, StageFailed with the error that one recorded. No process is
+    left running.
     """
     with TemporaryDirectory(prefix="roboscape-training-") as name:
         folder = Path(name)
         (folder / "training.json").write_text(spec.to_json())
-        # The meeting point is here, on a port that the system chose: no race for a free one.
+        # The rendezvous is here, on a port that the system chose, so no other process takes it
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         logs = [(folder / f"worker-{rank}.log").open("w+") for rank in range(spec.stage.workers)]
         processes = [
@@ -44,7 +43,7 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
         ]
         try:
             wait_for(processes, every(POLL_S, watch))
-            judge(processes, logs, folder)
+            raise_cause(processes, logs, folder)
         finally:
             for process in processes:
                 end(process)
@@ -53,12 +52,12 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
 
 
 def start(rank: int, n: int, port: int, folder: Path, log: IO[str]) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C here is not a kill there; it ends with this process
-    anyway.
-    """
+    """Starts a worker in a session of its own, out of reach of Ctrl-C; it ends with its parent."""
     environment = os.environ | {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     command = [sys.executable, "-m", "stages.world_model.torchrun", str(folder / "training.json")]
     command += ["--failures", str(folder / FAILURES), "--parent", str(os.getpid())]
@@ -68,33 +67,32 @@ def start(rank: int, n: int, port: int, folder: Path, log: IO[str]) -> subproces
 
 
 def wait_for(processes: list[subprocess.Popen[bytes]], watch: Callable[[], None]) -> None:
-    """Until all have ended, or the first one that ended badly and, soon after, those that noticed
-    it.
-    """
+    """Waits until all have ended or one has failed; then a while for the others."""
     while any(process.poll() is None for process in processes):
         if any(process.poll() for process in processes):
             break
         watch()
-        time.sleep(LOOK_S)
+        time.sleep(EXIT_POLL_S)
     until = time.monotonic() + GRACE_S
     while any(process.poll() is None for process in processes) and time.monotonic() < until:
-        time.sleep(LOOK_S)
+        time.sleep(EXIT_POLL_S)
 
 
-def judge(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]], folder: Path) -> None:
-    """Tells a death from an error of the training's own. One worker's death makes the others fail,
-    with errors that they note; but an abort may also be torch's answer to another one's error.
+def raise_cause(
+    processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[str]], folder: Path
+) -> None:
+    """Raises WorkerDied or StageFailed, whichever ended the processes; nothing if all succeeded.
+
+    A killed worker makes the others fail, with errors that they record; but torch may also abort a
+    worker (SIGABRT) because another one failed.
     """
     codes = {rank: process.poll() for rank, process in enumerate(processes)}
-    killed = {
-        rank: signal.Signals(-code) for rank, code in codes.items() if code is not None and code < 0
-    }
+    killed = {rank: signal.Signals(-code) for rank, code in codes.items() if code and code < 0}
     if not killed:
         raise_recorded(folder / FAILURES)
     elif set(killed.values()) == {signal.SIGABRT}:
         raise_recorded(
-            folder / FAILURES,
-            own_of=[rank for rank, code in codes.items() if code is not None and code > 0],
+            folder / FAILURES, own_of=[r for r, code in codes.items() if code and code > 0]
         )
     for rank, number in killed.items():
         raise WorkerDied(f"worker {rank} was ended by {number.name}\n{tail(logs[rank])}")

@@ -1,4 +1,4 @@
-"""The workers of a training on Ray Train: on this machine's Ray, or spread over a cluster."""
+"""The workers of a training on Ray Train, on this machine or a cluster."""
 
 import shutil
 import threading
@@ -9,32 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.orchestration.errors import StageFailed
-from pipeline.orchestration.ray_pool import room_for
+from pipeline.orchestration.ray_pool import worker_capacity
 from pipeline.orchestration.training.errors import POLL_S, WorkerDied, raise_recorded
 from pipeline.orchestration.training.retries import working_folder
 from stages.training.working_files import STOP_FILE
 from stages.world_model.torchrun import TrainingSpec
 
-STOP_S = 60.0  # for workers to end their step and see that they are told to stop
-# Folder of Ray Train's own records, in the store; deleted when the workers have ended
-RUNS = "ray-train"
+STOP_S = 60.0  # for workers to end their step and see the stop file
+RUNS = "ray-train"  # folder of Ray Train's own files and of recorded errors; deleted at the end
+
+
+class ErrorRecorded(RuntimeError):
+    """A worker failed with an error and recorded it: Ray's own errors mean a lost worker."""
 
 
 def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     """Runs the training on `spec.stage.workers` Ray workers to its end.
 
-    Raises WorkerDied if one was lost, StageFailed with a worker's own error or if the cluster has
-    too little room.
+    Raises WorkerDied if one was lost, StageFailed with the error that one recorded or if the
+    cluster has too little room.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     stage = spec.stage
-    fit = room_for(stage)
+    fit = worker_capacity(stage)
     if fit < stage.workers:
         raise StageFailed(
-            f"stage '{stage.name}': the Ray cluster has room for {fit} workers of {stage.resources}, {stage.workers} "
-            f"are asked for: fewer workers (--set {stage.name}.workers={fit}) train the same, only slower"
+            f"stage '{stage.name}': the Ray cluster has room for {fit} workers of "
+            f"{stage.resources}, {stage.workers} are asked for: fewer workers "
+            f"(--set {stage.name}.workers={fit}) train the same, only slower"
         )
     folder = working_folder(spec.out).parent / RUNS
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +51,8 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
         scaling_config=ray.train.ScalingConfig(
             num_workers=stage.workers, use_gpu=bool(gpus), resources_per_worker=resources | gpus
         ),
-        # A run of a name that has finished before trains nothing, so each start has a name of its
-        # own; what goes on from start to start is the training's own saved state. Retries are ours,
-        # too: only after a death.
+        # Ray Train does not train under the name of a finished run, so each start has a new one.
+        # The training resumes from its own saved state, and group.py does the restarts.
         run_config=ray.train.RunConfig(
             name=f"{spec.out.key}-{uuid.uuid4().hex[:8]}", storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=0),
@@ -60,31 +63,33 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     try:
         fit_watched(trainer, watch, stop)
     except ray.train.WorkerGroupError as error:
-        judge(error, folder)
+        raise_cause(error, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """What Ray Train calls on each worker, with the process group made."""
+    """What Ray Train calls on each worker, after it has made the process group."""
+    from ray.train import get_context
+
     from model.training.parallel import join
     from stages.world_model.torchrun import record_failure, train_together
 
-    workers, spec = join(), TrainingSpec.from_json(config["spec"])
-    if not spec.stage.resources.gpus:  # Ray has reserved none, though the machine may have some
-        spec = replace(spec, stage=replace(spec.stage, device="cpu"))
+    rank = get_context().get_world_rank()
     try:
-        train_together(spec, workers)
+        spec = TrainingSpec.from_json(config["spec"])
+        if not spec.stage.resources.gpus:  # Ray has reserved none, though the machine may have some
+            spec = replace(spec, stage=replace(spec.stage, device="cpu"))
+        train_together(spec, join())
     except Exception as error:
-        record_failure(Path(config["failures"]) / f"{workers.rank}.json", error)
-        raise
+        record_failure(Path(config["failures"]) / f"{rank}.json", error)
+        raise ErrorRecorded(f"{type(error).__name__}: {error}") from error
 
 
 def fit_watched(trainer: Any, watch: Callable[[], None], stop: Path) -> None:
-    """`trainer.fit()`, in a thread, so that progress can be told meanwhile.
+    """Runs `trainer.fit()` in a thread and calls `watch` meanwhile.
 
-    Where that ends early (Ctrl-C), the file `stop` tells the workers to end, too: they would hold
-    the store and GPUs.
+    On Ctrl-C the file `stop` makes the workers end; otherwise they would hold the store and GPUs.
     """
     failure: list[BaseException] = []
 
@@ -109,22 +114,14 @@ def fit_watched(trainer: Any, watch: Callable[[], None], stop: Path) -> None:
         raise failure[0]
 
 
-def judge(error: Any, folder: Path) -> None:
-    """Tells a death from an error of the training's own. (One worker's death makes the others fail,
-    with errors that they note.)
-    """
-    from ray.exceptions import RayError, RayTaskError
-    from ray.train.v2._internal.exceptions import (
-        WorkerHealthCheckFailedError,
-        WorkerHealthCheckTimeoutError,
-    )
+def raise_cause(error: Any, folder: Path) -> None:
+    """Raises WorkerDied or StageFailed, whichever ended the training.
 
-    lost = (RayError, WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
-    died = [
-        e
-        for e in error.worker_failures.values()
-        if isinstance(e, lost) and not isinstance(e, RayTaskError)
-    ]
-    if not died:
+    A lost worker makes the others fail too, with errors that they record; so those are the cause
+    only if no worker was lost.
+    """
+    failures = error.worker_failures.values()
+    lost = [failure for failure in failures if not isinstance(failure, ErrorRecorded)]
+    if not lost:
         raise_recorded(folder)
-    raise WorkerDied(str(died[0] if died else error)) from error
+    raise WorkerDied(str(lost[0] if lost else error)) from error

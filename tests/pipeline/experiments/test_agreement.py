@@ -1,4 +1,4 @@
-"""Whatever two stages share is said once: a change to it is followed through, or refused."""
+"""A change to what two stages share is followed by all, or refused."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ KINDS = ("demo", "vda-tiny", "spatracker-tiny")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data set's folder, of which experiments need only the fingerprint and the sample's digest."""
+    """A data set's folder; experiments need only its fingerprint and the sample's digest."""
     folder = tmp_path_factory.mktemp("source")
     (folder / "sample.json").write_text('{"digest": "0"}')
     with pytest.MonkeyPatch.context() as patch:
@@ -74,7 +74,7 @@ def shapes(specs: tuple[ArraySpec, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def assert_fits(e: Experiment | AnnotatorTraining) -> None:
-    """What each stage will write is what the next one takes: from the arrays' own shapes."""
+    """What each stage writes has the shape that the next one reads."""
     t, side = e.clip_format.n_frames, e.clip_format.size
     assert set(dict(found(vars(e), "clip_format")).values()) == {e.clip_format}
     assert len(set(dict(found(vars(e), "root")).values())) == 1
@@ -100,12 +100,12 @@ def assert_fits(e: Experiment | AnnotatorTraining) -> None:
     assert world.action_substeps <= clip["actions"][1]
     assert world.time_positions == "rotary" or world.n_frames >= t
     assert e.world_model.tracks.n_active <= tracks["tracks"][1]
-    taken = e.keypoints.annotator.depth_units
-    assert taken in (None, e.depth.annotator.units)
+    read = e.keypoints.annotator.depth_units
+    assert read in (None, e.depth.annotator.units)
 
 
 @pytest.mark.parametrize("experiment", KINDS)
-def test_every_change_of_every_field_is_refused_or_followed_through(experiment: str, source: Path):
+def test_every_change_of_every_field_is_followed_or_refused(experiment: str, source: Path):
     e, followed, refused = named(experiment, source, {}), 0, 0
     assert_fits(e)
     for path, value, hint in leaves(e):
@@ -143,7 +143,7 @@ def test_every_change_of_every_field_is_refused_or_followed_through(experiment: 
         ({"keypoints.grid": 4}, r"n_active=64, but keypoints\.grid=4 tracks 16 points"),
         ({"discover.cameras": ["hand_left_color"]}, r"has depth for \('head_color',\) only"),
         ({"rgb_tokenizer.frames_per_clip": 17}, r"but clips have 16 frames"),
-        ({"world_model.masking.n_prompt_frames": 16}, r"leaves nothing to predict of 16 frames"),
+        ({"world_model.masking.n_prompt_frames": 16}, r"leaves no frame to predict: clips have 16"),
     ],
 )
 def test_what_contradicts_another_stage_is_refused_with_what_to_change(
@@ -168,7 +168,7 @@ def test_the_units_of_depth_follow_the_annotator(source: Path):
     assert e.depth.annotator.clip_format == e.clip_format
 
 
-def test_an_experiment_put_together_by_hand_is_checked(source: Path):
+def test_an_experiment_built_by_hand_is_checked(source: Path):
     e = named("demo", source, {})
     with pytest.raises(ValueError, match=r"clip\.clip_format=.*size=64"):
         replace(e, clip=replace(e.clip, clip_format=ClipFormat(size=64)))  # type: ignore[arg-type]

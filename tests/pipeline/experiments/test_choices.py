@@ -1,4 +1,4 @@
-"""Who makes labels and tokens, by name, on the command line and in experiments."""
+"""Annotators and tokenizers by name, on the command line and in experiments."""
 
 import io
 import re
@@ -25,7 +25,7 @@ from storage.weights import catalogue as published_weights
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder with files of the published names; what they should hold is not known here."""
+    """A weights folder with files of the published names, whose content is not checked."""
     folder = tmp_path / "weights"
     folder.mkdir()
     entries = tuple(replace(entry, sha256="") for entry in published_weights.PUBLISHED)
@@ -47,7 +47,7 @@ def differing(a: Experiment, b: Experiment) -> set[str]:
     return {f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)}
 
 
-def test_the_experiments_differ_in_who_makes_the_labels(weights: Path, tree: Path):
+def test_the_experiments_differ_in_their_annotators_only(weights: Path, tree: Path):
     sensor, pseudo = named("sensor-labels", tree), named("pseudo-labels", tree)
     assert differing(sensor, pseudo) == {"depth", "keypoints"}
     assert replace(pseudo.depth, annotator=sensor.depth.annotator) == sensor.depth
@@ -58,7 +58,7 @@ def test_the_experiments_differ_in_who_makes_the_labels(weights: Path, tree: Pat
     assert (tracks.name, tracks.model, tracks.depth_units) == ("spatracker", tracker(), "relative")
 
 
-def test_what_networks_need_is_told_before_a_run(weights: Path, tree: Path):
+def test_the_cost_of_networks_is_shown_before_a_run(weights: Path, tree: Path):
     text = io.StringIO()
     print_limits(named("pseudo-labels", tree).stages, Console(file=text, width=200))
     lines = text.getvalue().splitlines()
@@ -71,7 +71,7 @@ def test_what_networks_need_is_told_before_a_run(weights: Path, tree: Path):
     assert nothing.getvalue() == ""
 
 
-def test_the_papers_experiment_takes_its_tokenizer_and_its_network(weights: Path, tree: Path):
+def test_the_papers_experiment_has_its_tokenizer_and_its_network(weights: Path, tree: Path):
     e = named("paper", tree)
     assert differing(e, named("pseudo-labels", tree)) == {
         "rgb_tokenizer",
@@ -89,30 +89,24 @@ def test_the_papers_experiment_takes_its_tokenizer_and_its_network(weights: Path
     assert e.world_model.model == paper_small(grid=e.rgb_tokens.grid)
 
 
-def test_a_name_takes_the_place_of_an_annotator_and_the_tracker_keeps_step(
-    weights: Path, tree: Path
-):
+def test_a_name_replaces_an_annotator_and_the_tracker_follows(weights: Path, tree: Path):
     e = named(
         "pseudo-labels", tree, depth__annotator="vda-vitl-metric", depth__annotator__input_size=280
     )
     depth, tracks = e.depth.annotator, e.keypoints.annotator
     assert isinstance(depth, VideoDepthAnything) and isinstance(tracks, SpatialTracking)
-    assert (
-        depth.model == vitl(metric=True)
-        and depth.input_size == 280
-        and tracks.depth_units == depth.units == "1/m"
-    )
+    assert depth.model == vitl(metric=True) and depth.input_size == 280
+    assert tracks.depth_units == depth.units == "1/m"
     back = named(
         "pseudo-labels", tree, depth__annotator="sensor", keypoints__annotator="lucas-kanade"
     )
     assert differing(back, named("sensor-labels", tree)) == set()
 
 
-def test_a_name_takes_the_place_of_a_tokenizer(weights: Path, tree: Path):
+def test_a_name_replaces_a_tokenizer(weights: Path, tree: Path):
     e = named("sensor-labels", tree, depth_tokenizer="magvit2-tencent")
-    assert (
-        isinstance(e.depth_tokenizer, PublishedTokenizer) and e.depth_tokenizer.model == tencent()
-    )
+    assert isinstance(e.depth_tokenizer, PublishedTokenizer)
+    assert e.depth_tokenizer.model == tencent()
     assert differing(e, named("sensor-labels", tree)) == {"depth_tokenizer"}
 
 
@@ -132,7 +126,7 @@ def test_a_name_takes_the_place_of_a_tokenizer(weights: Path, tree: Path):
         ("rgb_tokenizer", "vqgan", r"no tokenizer 'vqgan'; there is: magvit2-1x, magvit2-tencent"),
     ],
 )
-def test_names_that_there_are_not_are_told_with_those_that_there_are(
+def test_unknown_names_are_refused_with_the_known_ones(
     tree: Path, role: str, name: str, message: str
 ):
     with pytest.raises(ValueError, match=message):
@@ -140,7 +134,7 @@ def test_names_that_there_are_not_are_told_with_those_that_there_are(
 
 
 @pytest.mark.parametrize("experiment", ["pseudo-labels", "paper"])
-def test_without_its_files_an_experiment_says_which_where_from_and_how(
+def test_without_its_weights_an_experiment_says_which_and_how_to_get_them(
     experiment: str, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("ROBOSCAPE_WEIGHTS", str(tmp_path))
@@ -153,7 +147,7 @@ def test_without_its_files_an_experiment_says_which_where_from_and_how(
         named(experiment, tree)
 
 
-def test_every_name_is_that_of_weights_or_of_something_of_ours():
+def test_every_name_is_that_of_published_weights_or_ours():
     ours = {"sensor", "lucas-kanade", "vda-tiny", "spatracker-tiny"}
-    theirs = {entry.name for entry in published_weights.PUBLISHED}
-    assert {*annotators.DEPTH, *annotators.KEYPOINTS, *annotators.TOKENIZERS} - ours <= theirs
+    published = {entry.name for entry in published_weights.PUBLISHED}
+    assert {*annotators.DEPTH, *annotators.KEYPOINTS, *annotators.TOKENIZERS} - ours <= published

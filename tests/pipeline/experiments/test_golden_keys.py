@@ -1,7 +1,7 @@
-"""Stores that users have already must stay valid: every stage of every experiment keeps its key.
+"""The stores that users have stay valid: every stage of every experiment keeps its key.
 
-A key that changes makes every store of that stage, and of those after it, be computed again. So a
-change here is meant, is explained in its commit, and is recorded with
+A changed key makes users compute the stage, and those after it, again. So explain it in the commit,
+and record it with
 
     PYTHONPATH=.:tests/support python tests/pipeline/experiments/test_golden_keys.py
 """

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.experiments.overrides import override
+from pipeline.experiments.overrides import Overrides
 from storage.errors import WeightsError
 from storage.weights.ref import WeightsRef
 
@@ -19,7 +19,7 @@ class Inner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class Extra:
     file: WeightsRef
     width: int = 4
     rate: float = 0.1
@@ -30,11 +30,11 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     seed: int = 0
     start_from: WeightsRef | None = None
-    judge: Judge | None = None
+    extra: Extra | None = None
 
 
 def changed_by(config: Any, changes: Mapping[str, Any], weights: Path = Path("none")) -> Any:
-    return override(config, changes, weights)
+    return Overrides(weights).changed(config, changes)
 
 
 def test_paths_reach_nested_fields_and_leave_the_rest():
@@ -91,38 +91,38 @@ def test_weights_are_given_by_the_name_of_published_ones(tmp_path: Path):
         changed_by(Outer(), {"start_from": "vda-vitx"}, tmp_path)
 
 
-def test_a_part_that_is_off_is_switched_on_by_its_fields(tmp_path: Path):
+def test_a_part_that_is_off_is_enabled_by_its_fields(tmp_path: Path):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     file = str(tmp_path / "mine.safetensors")
-    changed = changed_by(Outer(), {"judge": {"file": file, "rate": 1}, "judge.width": 8})
-    assert changed.judge == Judge(file=WeightsRef.of(file), width=8, rate=1.0)
+    changed = changed_by(Outer(), {"extra": {"file": file, "rate": 1}, "extra.width": 8})
+    assert changed.extra == Extra(file=WeightsRef.of(file), width=8, rate=1.0)
     for value, message in (
-        ({}, r"judge: Judge needs \['file'\] too"),
+        ({}, r"extra: Extra needs \['file'\] too"),
         (
             {"file": file, "size": 3},
-            r"judge: Judge has no field \['size'\]; there is: \['file', 'width', 'rate'\]",
+            r"extra: Extra has no field \['size'\]; there is: \['file', 'width', 'rate'\]",
         ),
         (
             {"file": file, "width": "wide"},
-            r"judge\.width='wide' is a str; expected a int such as 4",
+            r"extra\.width='wide' has type str; expected int, such as 4",
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            changed_by(Outer(), {"judge": value})
+            changed_by(Outer(), {"extra": value})
     with pytest.raises(
         ValueError,
-        match=r"judge\.width: judge is off; enable it by setting its fields, as in judge=\{\}",
+        match=r"extra\.width: extra is off; enable it by setting its fields, as in extra=\{\}",
     ):
-        changed_by(Outer(), {"judge.width": 8})
+        changed_by(Outer(), {"extra.width": 8})
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
         ("inner.step", 3, "no field 'step'; there is: steps, rate"),
-        ("inner.steps", "many", "is a str; expected a int such as 3"),
-        ("inner.steps", True, "is a bool"),
-        ("inner", {}, "expected a Inner"),
+        ("inner.steps", "many", "has type str; expected int, such as 3"),
+        ("inner.steps", True, "has type bool"),
+        ("inner", {}, "expected Inner, such as"),
         ("seed.x", 1, "no fields"),
     ],
 )

@@ -10,7 +10,7 @@ from toys import Total
 
 from pipeline.cli.lineage import print_lineage
 from pipeline.lineage.graph import ancestry, find
-from pipeline.orchestration.recipe import describe, output_ref, taken
+from pipeline.orchestration.recipe import declared_inputs, describe, output_ref
 from storage.stores import store
 from storage.stores.records import StoreRef
 
@@ -55,12 +55,12 @@ def test_the_tree_names_every_key_and_the_parameters(depth: StoreRef, machinery:
 
 def test_a_stage_takes_only_what_it_declares(depth: StoreRef, machinery: Machinery):
     offered = {"depth": depth, **machinery.upstream()}
-    assert taken(Total(), offered) == {"depth": depth}
+    assert declared_inputs(Total(), offered) == {"depth": depth}
     with pytest.raises(
         ValueError,
-        match=r"declares inputs \['depth'\]; the flow offers only \['clip', 'discover'\]",
+        match=r"declares inputs \['depth'\], but the flow offers only \['clip', 'discover'\]",
     ):
-        taken(Total(), machinery.upstream())
+        declared_inputs(Total(), machinery.upstream())
 
 
 def test_fields_that_are_no_part_of_the_key_do_not_change_it(machinery: Machinery):

@@ -1,6 +1,4 @@
-"""What the executors promise: equal arrays everywhere, nothing finished is lost, no clip can stop a
-stage for ever.
-"""
+"""Both backends: equal arrays, no finished shard is lost, no clip can block a stage for ever."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +64,7 @@ def test_an_error_in_one_clip_fails_the_stage_and_keeps_the_rest(
     assert_equal_stores(machinery.arrays(out), undisturbed(tmp_path))
 
 
-def test_a_few_errors_are_set_aside_as_rejected_with_their_trace(machinery: Machinery):
+def test_a_few_errors_become_rejects_with_their_trace(machinery: Machinery):
     upstream = machinery.upstream()
     machinery.arm("raise", 8)
     machinery.run(machinery.brightness(), upstream, share=0.05)
@@ -106,9 +104,8 @@ def test_a_damaged_input_shard_is_named_and_the_other_shards_are_made(machinery:
     with pytest.raises(StageFailed, match="00000001"):
         machinery.run(machinery.brightness(), upstream)
     out = output_ref(machinery.brightness(), upstream, machinery.root)
-    assert store.missing_shards(out) == [
-        1
-    ]  # byte 100 lies in row 4, and each clip has its own checksum
+    # Byte 100 belongs to row 4, and each clip has its own checksum
+    assert store.missing_shards(out) == [1]
 
 
 @pytest.mark.slow
@@ -135,15 +132,15 @@ def test_a_killed_ray_worker_is_replaced_and_nothing_is_lost(
 
 
 @pytest.mark.slow
-def test_a_clip_that_always_ends_its_worker_is_rejected(
+def test_a_clip_that_always_crashes_its_worker_is_rejected(
     ray_cluster: None, machinery: Machinery, tmp_path: Path
 ):
     upstream = machinery.upstream()
     machinery.arm("kill", 8)
     machinery.run(machinery.brightness(), upstream, "ray")
     out = output_ref(machinery.brightness(), upstream, machinery.root)
-    (poisoned,) = [r for r in open_rows(out).rejected if r.kind == "error"]
-    assert (poisoned.row, poisoned.reason) == (8, "worker_died")
+    (deadly,) = [r for r in open_rows(out).rejected if r.kind == "error"]
+    assert (deadly.row, deadly.reason) == (8, "worker_died")
     clean = undisturbed(tmp_path)
     kept = np.flatnonzero(clean["ok"]) != 8
     np.testing.assert_array_equal(machinery.arrays(out)["brightness"], clean["brightness"][kept])
@@ -161,7 +158,7 @@ def test_errors_in_ray_workers_fail_the_stage_like_serial_ones(
 
 
 @pytest.mark.slow
-def test_when_most_clips_end_their_worker_the_stage_fails_and_rejects_nobody(
+def test_when_most_clips_crash_their_worker_the_stage_fails_and_rejects_none(
     ray_cluster: None, machinery: Machinery
 ):
     upstream = machinery.upstream()
@@ -178,14 +175,14 @@ def test_when_most_clips_end_their_worker_the_stage_fails_and_rejects_nobody(
 
 @pytest.mark.slow
 def test_a_stage_that_fits_no_node_says_so_at_once(ray_cluster: None):
-    from pipeline.orchestration.ray_pool import room_for
+    from pipeline.orchestration.ray_pool import worker_capacity
 
-    assert room_for(SimpleNamespace(name="clip", resources=Resources(cpus=0.5))) == 4
+    assert worker_capacity(SimpleNamespace(name="clip", resources=Resources(cpus=0.5))) == 4
     tokens = Tokens(source="rgb", grid=(8, 8), resources=Resources(cpus=1.0, gpus=1.0))
     with pytest.raises(
         StageFailed, match=r"'rgb_tokens': no Ray node has room.*'GPU': 1.0.*rgb_tokens.*gpus=0$"
     ):
-        room_for(tokens)
+        worker_capacity(tokens)
 
 
 def test_a_stage_whose_every_clip_raises_stops_early(
@@ -193,7 +190,7 @@ def test_a_stage_whose_every_clip_raises_stops_early(
 ):
     from pipeline.orchestration import shards
 
-    monkeypatch.setattr(shards, "HOPELESS", 3)
+    monkeypatch.setattr(shards, "EARLY_STOP_ERRORS", 3)
     upstream = machinery.upstream()
     for number in range(N):
         machinery.arm("raise", number)

@@ -1,6 +1,4 @@
-"""The toy stages through real Prefect: states, edges, artifacts, re-runs, and a driver that is
-killed.
-"""
+"""The toy stages through real Prefect: states, edges, artifacts, re-runs, a killed driver."""
 
 import os
 import signal
@@ -49,9 +47,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield settings
         from prefect.logging.handlers import APILogWorker
 
-        APILogWorker.drain_all(
-            timeout=30
-        )  # else pytest waits at its end, over a minute, for a server that is gone
+        # Else pytest waits at its end, over a minute, for a server that has ended
+        APILogWorker.drain_all(timeout=30)
     services.down(settings, print)
 
 
@@ -83,9 +80,12 @@ def drawn(journal: Journal) -> tuple[dict[str, str], set[tuple[str, str]]]:
         )
     names = {task.id: task.name for task in tasks}
     edges = {
-        (names[source.id], task.name) for task in tasks for sources in task.task_inputs.values() for source in sources
+        (names[source.id], task.name)
+        for task in tasks
+        for sources in task.task_inputs.values()
+        for source in sources
         if hasattr(source, "id")
-    }  # fmt: skip
+    }
     return {task.name: task.state.name for task in tasks}, edges
 
 

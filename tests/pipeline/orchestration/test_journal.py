@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.orchestration.journal import (
-    SILENCE_S,
+    HEARTBEAT_TIMEOUT_S,
     close_dead,
     find_journal,
     journals,
@@ -40,10 +40,8 @@ def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
     assert close_dead(tmp_path) == []
 
 
-def test_a_run_knows_the_process_that_drives_it(tmp_path: Path):
-    """Another run of the same workspace, or of another machine that shares it, is not shown in the
-    place of ours.
-    """
+def test_a_run_recognizes_its_driver(tmp_path: Path):
+    """A run of another process or machine that shares the workspace is not shown as ours."""
     journal = start_journal(tmp_path, {})
     assert read_journal(journal.path).is_ours
     journal.pid += 1
@@ -70,21 +68,21 @@ def test_runs_are_found_by_prefix_and_the_latest_by_default(tmp_path: Path):
         find_journal(tmp_path, "nothing")
 
 
-def test_a_damaged_journal_is_passed_over(tmp_path: Path):
+def test_a_damaged_journal_is_skipped(tmp_path: Path):
     journal = start_journal(tmp_path, {})
     (tmp_path / "00000000-000000-dead.json").write_text("{half")
     assert [j.id for j in journals(tmp_path)] == [journal.id]
 
 
-def test_a_run_of_another_machine_lives_as_long_as_it_is_heard_of(tmp_path: Path):
+def test_a_run_of_another_machine_is_alive_while_it_has_heartbeats(tmp_path: Path):
     journal = start_journal(tmp_path, {})
     journal.host = "another-machine"
     journal.save()
     assert read_journal(journal.path).alive
-    long_ago = time.time() - 2 * SILENCE_S
+    long_ago = time.time() - 2 * HEARTBEAT_TIMEOUT_S
     os.utime(journal.path, (long_ago, long_ago))
     assert not read_journal(journal.path).alive
-    with journal.beating(every_s=0.01):
+    with journal.heartbeat(every_s=0.01):
         until = time.monotonic() + 30
         while not read_journal(journal.path).alive:
             assert time.monotonic() < until, "the journal was not touched"

@@ -1,4 +1,4 @@
-"""Devices and room: one rule for both backends, and hints that name what `--set` takes."""
+"""Devices and resources: one rule for both backends, and hints that `--set` accepts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from toys import Frames
 from model.spatial_tracker.config import tiny as tiny_tracker
 from model.training.loop import TrainConfig
 from model.video_depth.config import tiny as tiny_depth
-from pipeline.experiments.overrides import override
-from pipeline.orchestration.placement import device_of_stage, lacking, less
+from pipeline.experiments.overrides import Overrides
+from pipeline.orchestration.placement import device_of_stage, resource_hint, scarce_resources
 from stages.annotator_training.video_depth import TrainVideoDepth
 from stages.base import ClipFunction, Resources
 from stages.clips.clip import Clip
@@ -33,7 +33,7 @@ DEVICES: list[str] = []
 
 @dataclass(frozen=True, kw_only=True)
 class OnGpu(Frames):
-    """Frames made on half a GPU, it says, and notes where it was started."""
+    """Frames that request half a GPU; records the device of each start."""
 
     resources: ClassVar[Resources] = Resources(cpus=0.5, gpus=0.5, clips_per_shard=4)
 
@@ -69,16 +69,15 @@ def some(**changes: Any) -> Some:
 @pytest.mark.parametrize(
     ("gpus", "there", "device"), [(0.0, False, "cpu"), (0.0, True, "cpu"), (0.5, True, "cuda")]
 )
-def test_a_gpu_is_taken_by_those_that_ask_for_one(
+def test_only_stages_that_request_a_gpu_use_one(
     monkeypatch: pytest.MonkeyPatch, gpus: float, there: bool, device: str
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert (
-        device_of_stage(Tokens(source="rgb", grid=(8, 8), resources=Resources(gpus=gpus))) == device
-    )
+    stage = Tokens(source="rgb", grid=(8, 8), resources=Resources(gpus=gpus))
+    assert device_of_stage(stage) == device
 
 
-def test_the_serial_backend_takes_the_gpu_that_its_stage_asks_for(
+def test_the_serial_backend_uses_the_gpu_that_its_stage_requests(
     machinery: Machinery, monkeypatch: pytest.MonkeyPatch
 ):
     DEVICES.clear()
@@ -111,20 +110,22 @@ def test_the_serial_backend_takes_the_gpu_that_its_stage_asks_for(
 )
 def test_hints_name_settings_that_can_be_set(name: str, scarce: list[str], hint: str):
     e = some()
-    told = less(getattr(e, name), scarce)
-    assert told == (f"To ask for less: --set {hint}" if hint else "")
-    for setting in told.split("--set ")[1:]:
+    said = resource_hint(getattr(e, name), scarce)
+    assert said == (f"To ask for less: --set {hint}" if hint else "")
+    for setting in said.split("--set ")[1:]:
         path, _, value = setting.strip().partition("=")
-        override(e, {path: 1 if value == "..." else int(value)}, Path("none"))
+        Overrides(Path("none")).changed(e, {path: 1 if value == "..." else int(value)})
 
 
 def test_an_annotator_that_has_no_such_setting_gets_no_hint():
-    assert less(Keypoints(annotator=LucasKanade()), ["GPU", "memory"]) == ""
+    assert resource_hint(Keypoints(annotator=LucasKanade()), ["GPU", "memory"]) == ""
 
 
-def test_only_what_no_node_has_is_lacking():
+def test_only_resources_that_no_node_has_are_scarce():
     needed = Resources(cpus=2.0, gpus=1.0, memory_gb=4.0)
-    assert lacking(needed, [{"CPU": 4, "memory": 8e9}, {"CPU": 1, "memory": 8e9}]) == ["GPU"]
-    assert lacking(needed, []) == ["CPU", "GPU", "memory"]
+    assert scarce_resources(needed, [{"CPU": 4, "memory": 8e9}, {"CPU": 1, "memory": 8e9}]) == [
+        "GPU"
+    ]
+    assert scarce_resources(needed, []) == ["CPU", "GPU", "memory"]
     apart = [{"CPU": 4, "memory": 8e9}, {"GPU": 1, "CPU": 1, "memory": 1e9}]
-    assert lacking(needed, apart) == ["CPU", "GPU", "memory"]
+    assert scarce_resources(needed, apart) == ["CPU", "GPU", "memory"]

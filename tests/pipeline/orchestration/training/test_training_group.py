@@ -1,6 +1,4 @@
-"""Several workers as the pipeline starts them: killed ones go on, errors of their own end the stage
-at once.
-"""
+"""Several workers as the pipeline starts them: killed ones resume, their errors end the stage."""
 
 import os
 import random
@@ -27,7 +25,7 @@ from pipeline.orchestration.training import group as training_group
 from pipeline.orchestration.training import local_processes as processes
 from pipeline.orchestration.training import ray_train as ray_training
 from pipeline.orchestration.training.errors import WorkerDied
-from pipeline.orchestration.training.group import pass_on, run_group
+from pipeline.orchestration.training.group import report_progress, run_group
 from pipeline.orchestration.training.retries import last_saved, working_folder
 from pipeline.settings import Settings
 from stages.base import Resources
@@ -74,7 +72,7 @@ def children(name: str) -> list[int]:
         for pid, parent, args in (line.split(None, 2) for line in lines)
     ]
     ours, more = {os.getpid()}, True
-    while more:  # process ids begin anew at some time, so a child's may be the smaller one
+    while more:  # process ids wrap around, so a child's may be the smaller one
         more = {pid for pid, parent, _ in table if parent in ours} - ours
         ours |= more
     return [pid for pid, _, args in table if pid in ours and name in args]
@@ -85,9 +83,7 @@ def random_step() -> int:
 
 
 def killing(name: str, after: int) -> tuple[Callable[..., None], list[int]]:
-    """Progress that kills one of two workers, either, when this step is done; and the step where it
-    did.
-    """
+    """Progress that kills one of two workers after this step; and the step where it did."""
     kills: list[int] = []
 
     def progress(done: int, total: int, note: str = "") -> None:
@@ -109,12 +105,8 @@ def assert_same_training(result: Result, other: Result) -> None:
 
 
 @pytest.mark.slow
-def test_killed_processes_go_on_by_themselves_and_end_as_one_that_was_not(
-    root, stores, monkeypatch
-):
-    """One of two workers is killed after a random step; the undisturbed training is a single
-    process's.
-    """
+def test_killed_processes_resume_and_end_as_if_undisturbed(root, stores, monkeypatch):
+    """One of two workers is killed after a random step; one process trains undisturbed."""
     monkeypatch.setattr(processes, "POLL_S", 0.05)
     stage = two_workers()
     progress, kills = killing("stages.world_model.torchrun", random_step())
@@ -128,7 +120,7 @@ def test_killed_processes_go_on_by_themselves_and_end_as_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_killed_ray_workers_go_on_by_themselves(root, stores, ray_cluster, monkeypatch):
+def test_killed_ray_workers_resume(root, stores, ray_cluster, monkeypatch):
     monkeypatch.setattr(ray_training, "POLL_S", 0.05)
     stage = two_workers(n_val_clips=1)  # another result than the processes'
     progress, kills = killing("RayTrainWorker", random_step())
@@ -143,12 +135,10 @@ def test_killed_ray_workers_go_on_by_themselves(root, stores, ray_cluster, monke
 @pytest.mark.parametrize(
     ("backend", "name"), [("serial", "stages.world_model.torchrun"), ("ray", "RayTrainWorker")]
 )
-def test_interrupted_the_workers_end_and_the_next_run_goes_on(
+def test_on_ctrl_c_the_workers_end_and_the_next_run_resumes(
     root, stores, ray_cluster, monkeypatch, backend, name
 ):
-    """Ctrl-C, as the main thread gets it: nobody trains on, or holds the store, behind the user's
-    back.
-    """
+    """No worker trains on, or holds the store."""
     monkeypatch.setattr(ray_training, "POLL_S", 0.05)
     monkeypatch.setattr(processes, "POLL_S", 0.05)
     seed = {"serial": 5, "ray": 6}[backend]  # results of their own
@@ -175,17 +165,18 @@ def test_interrupted_the_workers_end_and_the_next_run_goes_on(
 
 
 @pytest.mark.slow
-def test_too_many_workers_for_the_cluster_are_told_at_once(root, stores, ray_cluster):
+def test_too_many_workers_for_the_cluster_fail_at_once(root, stores, ray_cluster):
     stage = two_workers(clips_per_batch=8, workers=8, n_val_clips=2)
     with pytest.raises(StageFailed, match=r"has room for \d workers of .*, 8 are asked for"):
         run_group(stage, *created(stage, stores, root), lambda *_: None, "ray")
 
 
 @pytest.mark.slow
-def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(root, stores, monkeypatch):
-    """A learning rate that no network survives. The error names the step and all clips of its
-    batch.
-    """
+@pytest.mark.parametrize(("backend", "seed"), [("serial", 0), ("ray", 1)])
+def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(
+    root, stores, ray_cluster, monkeypatch, backend, seed
+):
+    """A learning rate that gives NaN. The error names the step and all clips of its batch."""
     launches, started = [], training_group.launcher
 
     def counted(backend: Literal["ray", "serial"]):
@@ -193,16 +184,16 @@ def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(root, stores
         return lambda *arguments: (launches.append(1), launch(*arguments))
 
     monkeypatch.setattr(training_group, "launcher", counted)
-    stage = two_workers(training=replace(FEW, learning_rate=1e30))
+    stage = two_workers(training=replace(FEW, learning_rate=1e30, seed=seed))
     with pytest.raises(
         StageFailed, match=r"NonFiniteLoss: step \d: loss .*nan.*; clips clip00\d, clip00\d\."
     ):
-        run_group(stage, *created(stage, stores, root), lambda *_: None, "serial")
+        run_group(stage, *created(stage, stores, root), lambda *_: None, backend)
     assert len(launches) == 1 and children("stages.world_model.torchrun") == []
 
 
-def deadly(deaths: int, saved_steps: list[int], out: StoreRef):
-    """A launch whose workers die so often, each time having saved the next of these steps."""
+def dying(deaths: int, saved_steps: list[int], out: StoreRef):
+    """A launch whose workers die so many times, after saving the next of these steps."""
     calls = []
 
     def launch(spec, watch):
@@ -221,10 +212,10 @@ def store_result(out: StoreRef) -> None:
         writer.finish({"steps": 3.0})
 
 
-def test_workers_that_die_without_getting_on_end_the_stage(root, stores, monkeypatch):
+def test_workers_that_die_without_progress_end_the_stage(root, stores, monkeypatch):
     stage = two_workers(n_val_clips=3)
     inputs, out = created(stage, stores, root)
-    launch, calls = deadly(99, [], out)
+    launch, calls = dying(99, [], out)
     monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
     with pytest.raises(
         StageFailed,
@@ -234,17 +225,17 @@ def test_workers_that_die_without_getting_on_end_the_stage(root, stores, monkeyp
     assert len(calls) == 3
 
 
-def test_workers_that_die_but_get_on_are_started_again_and_again(root, stores, monkeypatch):
+def test_workers_that_die_but_make_progress_are_restarted_without_limit(root, stores, monkeypatch):
     stage = two_workers(n_val_clips=4)
     inputs, out = created(stage, stores, root)
-    launch, calls = deadly(9, list(range(1, 10)), out)
+    launch, calls = dying(9, list(range(1, 10)), out)
     monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
     assert run_group(stage, inputs, out, lambda *_: None, "serial") == {"steps": 3.0}
     assert len(calls) == 10
 
 
 @pytest.mark.parametrize(("saved_steps", "starts"), [([], 3), ([5, 10, 15, 20], 6)])
-def test_a_ray_training_of_one_worker_is_started_again_while_it_gets_on(
+def test_a_ray_training_of_one_worker_is_restarted_while_it_makes_progress(
     tmp_path, monkeypatch, saved_steps, starts
 ):
     """Its third death with no newer state in between is the last."""
@@ -262,7 +253,7 @@ def test_a_ray_training_of_one_worker_is_started_again_while_it_gets_on(
     actor = SimpleNamespace(remote=lambda *arguments: started.append(arguments))
     monkeypatch.setattr(ray, "remote", lambda **options: lambda kind: actor)
     monkeypatch.setattr(ray, "kill", lambda worker: None)
-    monkeypatch.setattr(dataset_stage, "room_for", lambda *_: 1)
+    monkeypatch.setattr(dataset_stage, "worker_capacity", lambda *_: 1)
     monkeypatch.setattr(dataset_stage, "watched", dies)
     since = "any state" if last is None else f"a newer state than that of step {last}"
     with pytest.raises(
@@ -281,20 +272,20 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(
         run_group(stage, *created(stage, stores, root), lambda *_: None, "serial")
 
 
-def test_progress_is_passed_on_where_it_can_be_seen(tmp_path):
-    out, heard = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef"), []
+def test_progress_is_reported_where_its_file_is_seen(tmp_path):
+    out, reports = StoreRef.at(str(tmp_path), "world_model", "0123456789abcdef"), []
 
     def progress(done: int, total: int, note: str = "") -> None:
-        heard.append((done, total, note))
+        reports.append((done, total, note))
 
-    pass_on(out, progress)
+    report_progress(out, progress)
     folder = working_folder(out)
     folder.mkdir(parents=True)
-    (folder / "progress.json").write_text("[3, ")  # on a shared disk, perhaps half there
-    pass_on(out, progress)
+    (folder / "progress.json").write_text("[3, ")  # on a shared disk, perhaps half written
+    report_progress(out, progress)
     (folder / "progress.json").write_text('[3, 10, "loss 2.5"]')
-    pass_on(out, progress)
-    assert heard == [(3, 10, "loss 2.5")]
+    report_progress(out, progress)
+    assert reports == [(3, 10, "loss 2.5")]
 
 
 def test_the_newest_saved_state_is_found(tmp_path):
