@@ -25,7 +25,7 @@ import torch
 from model.training.checkpoint import from_plain
 from model.training.parallel import Workers, join, leave
 from stages.base import Stage
-from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
+from stages.training.working_files import FOLDER_CHECK_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
 from storage.atomic import write_file
 from storage.stores.records import StoreRef
@@ -82,7 +82,7 @@ def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = F
     try:
         if writer and clear_stop:
             (writer.path / STOP_FILE).unlink(missing_ok=True)
-        folder = meet_at(writer.path if writer else None, workers)
+        folder = agree_on_folder(writer.path if writer else None, workers)
         rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
         progress = ProgressFile(folder, workers)
         numbers = spec.stage.work(rows, folder, progress, workers)
@@ -94,17 +94,17 @@ def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = F
             writer.close()
 
 
-def meet_at(folder: Path | None, workers: Workers) -> Path:
+def agree_on_folder(folder: Path | None, workers: Workers) -> Path:
     """The first worker's working folder. Raises OSError on all of them if one does not see it."""
     token = uuid.uuid4().hex
     if folder is not None:
-        write_file(folder / MEETING_FILE, token.encode())
+        write_file(folder / FOLDER_CHECK_FILE, token.encode())
     place, token = workers.broadcast((folder, token))
     assert place is not None
-    seen = (place / MEETING_FILE).exists() and (place / MEETING_FILE).read_text() == token
+    seen = (place / FOLDER_CHECK_FILE).exists() and (place / FOLDER_CHECK_FILE).read_text() == token
     found = workers.gather((socket.gethostname(), seen))
     if folder is not None:
-        (folder / MEETING_FILE).unlink()
+        (folder / FOLDER_CHECK_FILE).unlink()
     blind = [(rank, host) for rank, (host, sees) in enumerate(found) if not sees]
     if blind:
         raise OSError(

@@ -38,11 +38,13 @@ from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
 from stages.training.live import live_page
+from stages.training.log import summary
 from stages.training.mfu import Meter
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import start_card, write_training
-from stages.training.run import RunConfig, TrainingRun, finished, summary
-from stages.training.working_files import leave_card, remove_working_files
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import finished
+from stages.training.working_files import remove_working_files, write_card
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -184,7 +186,7 @@ class TrainWorldModel(ParallelStage):
         stats = self.action_stats(rows["clip"], used)
         if workers.is_first:
             card = {**start_card(self.start_from), **self.card(rows, stats), "numbers": {}}
-            leave_card(folder, self.model, card)
+            write_card(folder, self.model, card)
 
         def report(done: int, total: int) -> None:
             progress(0, self.training.steps, f"preparing clips: {done} of {total}")
@@ -194,7 +196,7 @@ class TrainWorldModel(ParallelStage):
             used,
             folder=folder / PREPARED,
             workers=workers,
-            told=report,
+            on_progress=report,
         )
         return WorldData(
             used=used, stats=stats, prepared=prepared, held_out=self.held_out(rows, stats)

@@ -99,7 +99,7 @@ def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
     """Of ten runs of rows three are done and noted; only the others are prepared by the next
     attempt.
     """
-    monkeypatch.setattr(prepared_rows, "NOTE_S", 0.0)
+    monkeypatch.setattr(prepared_rows, "SAVE_S", 0.0)
     rows, calls, told = np.arange(10 * READ_ROWS), [], []
 
     def prepare(chosen):
@@ -116,7 +116,7 @@ def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
         rows,
         cache_bytes=0,
         folder=tmp_path,
-        told=lambda *at: told.append(at),
+        on_progress=lambda *at: told.append(at),
     )
     assert calls == [0, *range(3 * READ_ROWS, len(rows), READ_ROWS)], (
         "the first row is read to know the sizes"

@@ -19,9 +19,11 @@ from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
 from model.training.loop import Discriminator, LossSpike, TrainConfig, train
 from model.training.snapshots import Snapshots
+from stages.training.log import LOG_FILE, read_log, summary
 from stages.training.result import start_card, training_note
-from stages.training.run import LOG_FILE, STATES, RunConfig, TrainingRun, read_log, summary
-from stages.training.run import finished as ended_before
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import STATES
+from stages.training.states import finished as finished_before
 from storage.weights.ref import WeightsRef
 
 CONFIG = TrainConfig(steps=7, learning_rate=0.05, warmup_steps=2, ema=0.9)
@@ -399,20 +401,20 @@ def test_impossible_watching_is_refused(wrong):
         RunConfig(**wrong)
 
 
-def test_a_training_killed_while_its_states_were_deleted_is_ended_before(tmp_path):
+def test_a_training_killed_while_its_states_were_deleted_is_finished_before(tmp_path):
     save_model(
         tmp_path / "net.safetensors", nn.Linear(2, 2), Layout(), card={"numbers": {"steps": 3.0}}
     )
     (tmp_path / STATES / "step-00000003").mkdir(parents=True)
-    assert ended_before(tmp_path, "net.safetensors") is None, (
+    assert finished_before(tmp_path, "net.safetensors") is None, (
         "states are there: it may have more to write"
     )
     (tmp_path / STATES).rename(tmp_path / f"{STATES}.gone")
-    assert ended_before(tmp_path, "net.safetensors") == {"steps": 3.0}
+    assert finished_before(tmp_path, "net.safetensors") == {"steps": 3.0}
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"], (
         "what was half deleted is gone"
     )
-    assert ended_before(tmp_path, "other.safetensors") is None
+    assert finished_before(tmp_path, "other.safetensors") is None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from stages.world_model.torchrun import (
     ProgressFile,
     Stopped,
     TrainingSpec,
+    agree_on_folder,
     leave_with,
-    meet_at,
     record_failure,
     train_together,
 )
@@ -148,11 +148,11 @@ class Pretended(Workers):
 
 
 def test_workers_that_do_not_see_one_folder_are_told(tmp_path):
-    assert meet_at(tmp_path, Pretended(0, 2, ("node7", True))) == tmp_path
+    assert agree_on_folder(tmp_path, Pretended(0, 2, ("node7", True))) == tmp_path
     with pytest.raises(
         OSError, match=r"worker 1 on node7 does not see .* several machines need ROBOSCAPE_STORES"
     ):
-        meet_at(tmp_path, Pretended(0, 2, ("node7", False)))
+        agree_on_folder(tmp_path, Pretended(0, 2, ("node7", False)))
     assert not list(tmp_path.iterdir())
 
 

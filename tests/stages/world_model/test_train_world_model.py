@@ -39,7 +39,8 @@ from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
 from stages.clips.clip_times import substep_rows
 from stages.training.prepared_rows import PreparedRows
-from stages.training.run import NOTE_FILE, PLOT_FILE, STATES
+from stages.training.result import NOTE_FILE, PLOT_FILE
+from stages.training.states import STATES
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
