@@ -16,9 +16,14 @@ from model.training.checkpoint import load_model, read_header
 from model.training.device import seeded
 from stages.tokenizer import published as published_tokenizer
 from stages.tokenizer.decode import load_tokenizer
-from stages.tokenizer.measure import PICTURE_FILE, TOKENIZER_FILE, held_out_frames, scores
+from stages.tokenizer.measure import (
+    PICTURE_FILE,
+    TOKENIZER_FILE,
+    held_out_frames,
+    reconstruction_scores,
+)
 from stages.tokenizer.published import PublishedTokenizer
-from stages.training.run import NOTE_FILE
+from stages.training.result import NOTE_FILE
 from storage.weights.ref import WeightsRef
 
 
@@ -75,7 +80,7 @@ def test_each_layout_takes_the_weights_that_its_tokens_come_from(
         assert torch.equal(found.state_dict()[name], value), name
     held_out = held_out_frames(source, opened(rows_of(stage, stores)), 2)
     assert result.numbers == {
-        f"val/{name}": value for name, value in scores(expected, held_out).items()
+        f"val/{name}": value for name, value in reconstruction_scores(expected, held_out).items()
     }
     card = read_header(result.file(TOKENIZER_FILE))["card"]
     assert card["published"]["sha256"] == file.sha256 and card["weights"] == (

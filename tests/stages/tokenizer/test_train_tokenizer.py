@@ -29,9 +29,14 @@ from model.training.device import seeded
 from model.training.loop import NonFiniteLoss, TrainConfig
 from stages.lpips_weights import LpipsWeights
 from stages.tokenizer.images import images_of, moving_mask
-from stages.tokenizer.measure import TOKENIZER_FILE, TokenizerBatch, held_out_frames, scores
+from stages.tokenizer.measure import (
+    TOKENIZER_FILE,
+    TokenizerBatch,
+    held_out_frames,
+    reconstruction_scores,
+)
 from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
-from stages.training.run import NOTE_FILE, PLOT_FILE
+from stages.training.result import NOTE_FILE, PLOT_FILE
 from storage.stores.results import Result
 from storage.weights.ref import WeightsRef
 
@@ -89,11 +94,12 @@ def test_its_numbers_are_those_of_its_checkpoint(trained, stores):
     stage = tokenizer_stage()
     held_out = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips)
     after = {
-        f"val/{name}, after": value for name, value in scores(network(trained), held_out).items()
+        f"val/{name}, after": value
+        for name, value in reconstruction_scores(network(trained), held_out).items()
     }
     with seeded(0):
         fresh = MagvitTokenizer(TOKENIZER).eval().to(memory_format=torch.channels_last)
-    before = scores(fresh, held_out)
+    before = reconstruction_scores(fresh, held_out)
     assert after.items() <= trained.numbers.items()
     assert {
         f"val/{name}, before": value for name, value in before.items()
