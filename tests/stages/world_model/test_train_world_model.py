@@ -301,7 +301,8 @@ def test_frame_t_reads_the_normalised_commands_that_lead_into_it(root, stores, n
 
 def test_more_actions_than_the_clips_hold_are_refused(root, stores):
     with pytest.raises(
-        ValueError, match="action_substeps=16: the clips hold 1 to 15 actions between two frames"
+        ValueError,
+        match="action_substeps=16: the clips hold 15 actions between two frames, expected 1 to 15",
     ):
         train_stage(root, world_stage(model=replace(WORLD, action_substeps=16)), stores)
 
