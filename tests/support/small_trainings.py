@@ -94,7 +94,7 @@ def kill_at(step: int) -> Callable[..., None]:
 
 
 def attempt(stage, ref: StoreRef, stores: Stores, progress: Callable[..., None] = quiet) -> Result:
-    """Runs a stage into its result, going on from what an attempt before left there."""
+    """Runs a stage into its result, resuming what an earlier attempt left there."""
     writer = open_writer(ref)
     try:
         writer.finish(stage.run(opened(rows_of(stage, stores)), {}, writer, progress))

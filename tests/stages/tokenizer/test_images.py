@@ -81,7 +81,7 @@ def test_every_source_reads_what_its_images_need():
         )
 
 
-# -- what moves --------------------------------------------------------------------------------------------------------
+# -- what moves ------------------------------------------------------------------------------------
 
 
 def grown(changed: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_motion_relative_to_a_given_still_picture():
     assert torch.equal(mask[5:], moving_mask(images[5:], still=images[:1])), "frame by frame"
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def test_rgb_is_shown_as_it_is_and_depth_in_colours():

@@ -118,7 +118,10 @@ def test_clips_are_decoded_one_by_one_to_the_same_images(tmp_path):
 def test_a_grid_that_is_not_the_frames_own_is_refused(tmp_path):
     result = tokenizer_result(tmp_path, SMALLEST, "rgb")
     stage = Tokens(source="rgb", grid=(8, 8))
-    message = r"rgb_tokens: frames of \(32, 32\) px give a \(4, 4\) grid of tokens, the stage says \(8, 8\).*over 8 px"
+    message = (
+        r"rgb_tokens: frames of \(32, 32\) px give a \(4, 4\) grid of tokens, "
+        r"the stage says \(8, 8\).*over 8 px"
+    )
     with pytest.raises(ValueError, match=message):
         tokenize(stage, result, *arrays_of("rgb", 1))
 
@@ -126,7 +129,7 @@ def test_a_grid_that_is_not_the_frames_own_is_refused(tmp_path):
 def test_a_tokenizer_of_the_other_kind_of_image_is_refused(tmp_path):
     result = tokenizer_result(tmp_path, SMALLEST, "rgb")
     with pytest.raises(
-        ValueError, match=f"{result.ref} is a tokenizer of rgb images, depth was asked for"
+        ValueError, match=f"{result.ref} is a tokenizer of rgb images, expected one of depth images"
     ):
         Tokens(source="depth", grid=GRID).start("cpu", {"tokenizer": result})
     assert not any(p.requires_grad for p in load_tokenizer(result, "rgb").parameters())
@@ -178,7 +181,7 @@ def test_the_stage_says_what_it_reads_and_writes():
     ]
 
 
-# -- golden ------------------------------------------------------------------------------------------------------------
+# -- golden ----------------------------------------------------------------------------------------
 
 
 def golden_tokenizer() -> MagvitTokenizer:
@@ -245,7 +248,7 @@ GOLDEN_IDS = {  # frame -> its tokens
 }
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["rgb", "depth"])

@@ -70,8 +70,9 @@ def new_run(folder: Path, progress: Callable[..., None] = quiet, **changes) -> T
             return {"error": error(model, batch_at(10**6).x).item()}
 
     settings = {
-        "model": model, "loss_fn": loss_fn, "batch_at": batch_at, "config": CONFIG, "watch": RunConfig(save_every=2),
-        "folder": folder, "progress": progress, "validate": validate,
+        "model": model, "loss_fn": loss_fn, "batch_at": batch_at, "config": CONFIG,
+        "watch": RunConfig(save_every=2), "folder": folder, "progress": progress,
+        "validate": validate,
     }  # fmt: skip
     return TrainingRun(**(settings | changes))
 
@@ -115,7 +116,7 @@ def assert_same_run(run: TrainingRun, other: TrainingRun) -> None:
     ],
     ids=["average", "accumulated", "discriminator"],
 )
-def test_a_killed_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, kills, changes):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, kills, changes):
     whole, again = (
         finished(tmp_path / "whole", **changes),
         finished(tmp_path / "killed", kills, **changes),
@@ -145,7 +146,7 @@ def test_killed_between_table_and_state_the_table_loses_the_steps_that_come_agai
     assert_same_run(finished(tmp_path / "killed"), finished(tmp_path / "whole"))
 
 
-def test_a_run_goes_on_from_its_last_saved_step(tmp_path):
+def test_a_run_resumes_from_its_last_saved_step(tmp_path):
     asked: list[int] = []
 
     def watched(i: int) -> Points:
@@ -280,11 +281,11 @@ def test_a_batch_that_cannot_be_made_ends_the_run_and_its_thread(tmp_path):
     assert_same_run(finished(tmp_path), finished(tmp_path / "whole"))  # the shard is whole again
 
 
-def test_progress_hears_of_every_step(tmp_path):
-    heard: list[tuple[int, int, str]] = []
-    run = new_run(tmp_path, lambda done, total, note="": heard.append((done, total, note)))
+def test_every_step_is_reported(tmp_path):
+    reported: list[tuple[int, int, str]] = []
+    run = new_run(tmp_path, lambda done, total, note="": reported.append((done, total, note)))
     log = run.finish()
-    assert heard == [(row["step"], 7, f"loss {row['total']:.3f}") for row in log[1:]]
+    assert reported == [(row["step"], 7, f"loss {row['total']:.3f}") for row in log[1:]]
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -366,7 +367,7 @@ def test_the_device_is_the_one_asked_for():
     assert pick_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_a_spike_stops_before_the_step_and_is_judged_alike_after_a_resumption(tmp_path):
+def test_a_spike_stops_before_the_step_also_after_a_resumption(tmp_path):
     """Step 64's batch is broken. The limit is the same whether the steps before it ran in this
     process or another.
     """

@@ -60,8 +60,9 @@ def assert_same_training(result: Result, other: Result) -> None:
 def test_a_spec_is_read_as_it_was_written(root, stores, tmp_path):
     (tmp_path / "weights").write_bytes(b"...")
     stage = world_stage(
-        training=replace(FEW, ema=0.9, betas=(0.8, 0.9)), masking=MaskingConfig(context="clean"), workers=2,
-        start_from=WeightsRef.of(tmp_path / "weights"), parallel=ParallelConfig(strategy="fsdp", compile=True),
+        training=replace(FEW, ema=0.9, betas=(0.8, 0.9)), masking=MaskingConfig(context="clean"),
+        workers=2, start_from=WeightsRef.of(tmp_path / "weights"),
+        parallel=ParallelConfig(strategy="fsdp", compile=True),
         watch=RunConfig(save_every=7, tensorboard=True), device=None,
     )  # fmt: skip
     spec = new_spec(root, stores, stage, "written")
@@ -122,7 +123,7 @@ def test_torchrun_makes_what_one_process_makes(
 
 
 def test_a_stop_file_of_an_earlier_start_is_ignored(root, stores, tmp_path, monkeypatch):
-    """Ctrl-C of a training on Ray leaves a stop file; torchrun ignores it, Ray's workers obey it."""
+    """Ctrl-C of a training on Ray leaves a stop file, which torchrun ignores."""
     spec = new_spec(root, stores, world_stage(), "stopped")
     work = Path(spec.out.uri.removeprefix("file://")) / WORK
     work.mkdir()
