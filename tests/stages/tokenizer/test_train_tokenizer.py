@@ -66,12 +66,13 @@ def start(trained) -> WeightsRef:
 
 
 def network(result: Result) -> MagvitTokenizer:
-    """In the memory layout of training: in another one, sums differ in the last bit on some CPUs."""
+    """In the memory layout of training: in another one, sums differ in the last bit on some CPUs.
+    """
     saved = load_model(result.file(TOKENIZER_FILE), MagvitTokenizer, MagvitConfig)[0]
     return saved.to(memory_format=torch.channels_last)
 
 
-def test_it_leaves_a_checkpoint_tables_and_pictures(trained, stores):
+def test_it_writes_a_checkpoint_tables_and_pictures(trained, stores):
     assert set(trained.files) == FILES
     for name in (PLOT_FILE, "reconstruction.png"):
         with Image.open(trained.file(name)) as picture:
