@@ -84,7 +84,7 @@ class TrackConfig:
     """Which tracks enter the losses; the paper leaves K and the camera open."""
 
     n_active: int = 64  # K
-    # Least length of a track, as a share of the frame's side; 0 is the paper's rule
+    # Least distance of a track from its start, as a share of the frame; 0 is the paper's rule
     min_motion: float = 0.03
     # For moving cameras: ranks tracks by their motion relative to the background
     compensate_camera: bool = False
