@@ -75,7 +75,7 @@ def means(result: Result) -> dict[Cell, float]:
     return {Cell(**{k: row[k] for k in Cell._fields}): float(row["value"]) for row in table(result)}
 
 
-def test_it_leaves_tables_and_pictures(evaluated):
+def test_it_writes_tables_and_pictures(evaluated):
     assert set(evaluated.files) == FILES
     assert {
         "psnr_free",
@@ -284,7 +284,7 @@ def depth_of(predicted: torch.Tensor, target: torch.Tensor) -> ClipDepth:
 
 
 @given(scale=st.floats(0.5, 1.5), shift=st.floats(0.1, 0.5), seed=st.integers(0, 99))
-def test_aligned_depth_scores_do_not_see_scale_and_shift(scale, shift, seed):
+def test_aligned_depth_scores_ignore_scale_and_shift(scale, shift, seed):
     target = 0.5 + 1.5 * torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(seed))
     scores = score_depth(depth_of(scale * target + shift, target))
     assert scores[Cell(TEACHER, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")] == 0
@@ -311,7 +311,7 @@ def always_right(model, true, actions, other_actions, *rest) -> predict.Predicte
     return predict.PredictedTokens(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
 
 
-def test_a_perfect_model_beats_copying(world, monkeypatch, without_pictures):
+def test_a_perfect_model_beats_the_copy_baseline(world, monkeypatch, without_pictures):
     monkeypatch.setattr(predict, "predict_tokens", always_right)
     result = world.evaluate(seed=1)
     numbers, found = result.numbers, means(result)
@@ -345,7 +345,7 @@ def always_frame_0(model, true, actions, other_actions, *rest) -> predict.Predic
     )
 
 
-def test_a_model_that_copies_does_not_beat_copying(world, monkeypatch, without_pictures):
+def test_a_model_that_copies_does_not_beat_the_copy_baseline(world, monkeypatch, without_pictures):
     monkeypatch.setattr(predict, "predict_tokens", always_frame_0)
     result = world.evaluate(seed=2)
     numbers = result.numbers
@@ -501,7 +501,7 @@ def test_tokenizers_must_be_those_of_the_world_model(world):
     }
     other = add_world_model(world.root, world.results, depth_branch=True, tokenizers=made_by)
     with pytest.raises(
-        ValueError, match=r"the world model learned those of rgb_tokenizer/0123456789abcdef"
+        ValueError, match=r"the world model was trained on those of rgb_tokenizer/0123456789abcdef"
     ):
         replace(world, results={**world.results, "world_model": other}).evaluate(seed=6)
 

@@ -1,6 +1,4 @@
-"""Videos under actions of one's own: what leads into a frame decides it and the later ones, and
-nothing else does.
-"""
+"""Videos under given actions: an action decides its frame and later ones, and nothing else does."""
 
 import numpy as np
 import pytest
@@ -51,7 +49,7 @@ def same_frames(a: GeneratedVideo, b: GeneratedVideo) -> list[bool]:
     return [torch.equal(x, y) for x, y in zip(a.predicted["rgb"], b.predicted["rgb"], strict=False)]
 
 
-def test_the_clips_own_frames_stand_beside_the_predicted(networks, rows):
+def test_the_video_holds_true_and_predicted_frames(networks, rows):
     reported = []
     made = video(
         networks,

@@ -1,6 +1,4 @@
-"""A published tokenizer in the place of a trained one. The file has the published layout of
-entries, in small.
-"""
+"""A published tokenizer in place of a trained one, from a small file in the published layout."""
 
 from pathlib import Path
 
@@ -48,9 +46,7 @@ def averaged() -> MagvitTokenizer:
 def file(
     tmp_path: Path, raw: MagvitTokenizer, averaged: MagvitTokenizer, monkeypatch
 ) -> WeightsRef:
-    """Both kinds of weights under their published names, and the discriminator that such files also
-    hold.
-    """
+    """A file with both kinds of weights under their published names, and a discriminator."""
     small = {"1x": (TOKENIZER, "raw"), "tencent": (TOKENIZER, "ema")}
     monkeypatch.setattr(published_tokenizer, "LAYOUTS", small)
     entries = dict(raw.state_dict()) | {

@@ -25,7 +25,7 @@ from storage.stores.results import Result, open_result, open_writer
 
 
 def tokenizer_result(root: Path, network: MagvitTokenizer, source: str) -> Result:
-    """As `train_tokenizer` leaves it."""
+    """A result as `TrainTokenizer` writes it."""
     ref = new_result(root, f"{source}_tokenizer", [repr(network.config), source])
     writer = open_writer(ref)
     save_model(writer.path / TOKENIZER_FILE, network, network.config, card={"source": source})
@@ -136,7 +136,7 @@ def test_a_tokenizer_of_the_other_kind_of_image_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**18])
-def test_a_token_that_is_none_is_an_error_that_names_its_clip(wrong):
+def test_an_invalid_token_is_an_error_that_names_its_clip(wrong):
     ids = torch.zeros(3, 2, *GRID, dtype=torch.int32)
     check_ids(ids, 2**18, ["a", "b", "c"])
     ids[1, 1, 0, 0] = wrong

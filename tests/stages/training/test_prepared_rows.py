@@ -37,9 +37,7 @@ def squares(chosen):
 
 
 def test_prepared_rows_in_a_file_are_the_same_and_are_found_again(tmp_path):
-    """Above the size that memory is taken for. Entries of odd sizes lie at addresses that torch can
-    read.
-    """
+    """Above the limit for memory. Entries of odd sizes are aligned, so that torch can read them."""
     rows, calls = np.arange(0, 300, 3), []
 
     def prepare(chosen):
@@ -84,7 +82,7 @@ def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, mon
     np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
 
 
-def test_a_file_that_was_only_begun_is_no_room(tmp_path, monkeypatch):
+def test_a_file_that_was_only_begun_does_not_count_as_room(tmp_path, monkeypatch):
     n_bytes = 1 << 20
     (tmp_path / "clips").write_bytes(b"")
     os.truncate(tmp_path / "clips", 2 * n_bytes)

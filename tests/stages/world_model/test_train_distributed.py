@@ -82,7 +82,7 @@ def test_alone_it_makes_what_the_stage_makes(root, stores):
     result, expected = open_result(spec.out), train_stage(root, world_stage(), stores)
     assert log_of(result) == log_of(expected)
     assert result.files[WORLD_MODEL_FILE] == expected.files[WORLD_MODEL_FILE]
-    assert set(result.files) == set(expected.files), "no working file is left"
+    assert set(result.files) == set(expected.files), "no working file remains"
     with pytest.raises(StoreConflict, match="complete already"):
         train_together(spec, ALONE)
 

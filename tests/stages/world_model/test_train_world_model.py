@@ -133,7 +133,7 @@ def test_the_card_says_what_the_weights_need_and_come_from(trained, stores):
     assert found["numbers"] == trained.numbers
 
 
-def test_flagged_clips_are_left_out_unless_they_are_wanted(tmp_path, stores):
+def test_flagged_clips_are_dropped_unless_drop_flagged_is_off(tmp_path, stores):
     def flagged(*rows: int) -> dict[str, Rows]:
         flags = np.where(np.isin(np.arange(len(SPLITS)), rows), np.arange(1, 9), 0).astype(np.uint8)
         quality = write_clips(
@@ -255,7 +255,7 @@ def test_a_batch_holds_the_arrays_of_the_clips_that_it_names(stores):
 
 @given(st.integers(1, 20), st.data())
 @settings(deadline=None)
-def test_substeps_are_evenly_apart_and_end_at_the_frame(n_substeps, data):
+def test_substeps_are_evenly_spaced_and_end_at_the_frame(n_substeps, data):
     count = data.draw(st.integers(1, n_substeps))
     actions = np.broadcast_to(
         np.arange(n_substeps, dtype=np.float32)[None, None, :, None], (2, 3, n_substeps, 4)
@@ -461,8 +461,8 @@ def test_a_loss_that_is_nan_names_the_clip(root, stores, start):
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**18])
-def test_a_token_that_is_none_names_the_clip_before_any_step(root, stores, wrong):
-    """An embedding would read some other row for -1, and a GPU would only say that it fell over."""
+def test_an_invalid_token_names_the_clip_before_any_step(root, stores, wrong):
+    """An embedding would read another row for -1; on a GPU the error names nothing."""
     ids = np.random.default_rng(0).integers(0, 2**18, (len(SPLITS), 16, *GRID)).astype(np.int32)
     ids[5, 7, 0, 0] = wrong
     damaged = with_store(root, stores, "depth_tokens", {"depth_tokens": ids})
