@@ -17,8 +17,8 @@ from roboscape.errors import RejectedClip
 from roboscape.joined import ROLES, JoinedStores
 from roboscape.video import DepthRange, Video
 from stages.evaluation.checkpoint import Checkpoint, require_usable
-from stages.evaluation.generate import encode_clip, generate_video, plan_course
 from stages.evaluation.predict import read_tokens
+from stages.evaluation.video_generation import encode_clip, generate_video, plan_course
 from storage.sources.action_file import as_actions
 from storage.stores import store
 from storage.stores.records import StoreRef

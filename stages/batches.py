@@ -41,6 +41,10 @@ def gather(
     return {name: store.gather(name, rows) for name in names}
 
 
+def clip_ids_at(store: Rows, rows: Int[np.ndarray, " b"]) -> list[str]:
+    return [store.clip_ids[int(row)] for row in rows]
+
+
 def spread_rows(rows: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " i"]:
     """At most `count` of the rows, evenly apart: neighbours often come from one episode."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)

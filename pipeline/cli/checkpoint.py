@@ -8,7 +8,7 @@ from model.world.config import WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
 from pipeline.lineage.graph import find
 from pipeline.orchestration.training.retries import working_folder
-from stages.training.run import STATES
+from stages.training.states import STATES
 from stages.training.working_files import read_card
 from storage.stores import store
 

@@ -19,10 +19,10 @@ from pipeline.lineage.checkpoint import find_checkpoint
 from pipeline.settings import Settings
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.checkpoint import Checkpoint, require_usable
-from stages.evaluation.generate import generate_video, plan_course
 from stages.evaluation.generated_video import GeneratedVideo
 from stages.evaluation.pictures import SPEED, animate_generated, draw_generated
 from stages.evaluation.predict import read_tokens
+from stages.evaluation.video_generation import generate_video, plan_course
 from storage.atomic import write_file
 from storage.files import sha256_file
 from storage.sources.action_file import read_actions

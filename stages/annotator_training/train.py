@@ -17,8 +17,10 @@ from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import DatasetStage, Progress
 from stages.batches import fingerprint, gather, spread_rows, usable_rows
+from stages.training.log import summary
 from stages.training.result import write_training
-from stages.training.run import RunConfig, TrainingRun, finished, summary
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import finished
 from storage.atomic import write_file
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows

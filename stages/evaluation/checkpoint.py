@@ -1,6 +1,4 @@
-"""A world model's checkpoint, and what belongs to it by its card: clips, their tokens, and the
-tokenizers that made them.
-"""
+"""A world model's checkpoint, and what its card names: clips, tokens and tokenizers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from storage.stores.rows import Rows, open_rows
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """`root` holds the stores that the card names."""
+    """A world model's checkpoint; the stores that its card names are stored under `root`."""
 
     path: Path
     root: str
@@ -28,7 +26,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path, root: str) -> "Checkpoint":
-        """Raises ValueError if the file is not the checkpoint of a world model."""
+        """The checkpoint of a file; raises ValueError if it is not a world model's."""
         card = read_header(path)["card"]
         if "data" not in card or "tokenizers" not in card:
             raise ValueError(
@@ -38,11 +36,11 @@ class Checkpoint:
         return cls(path=path, root=root, card=card)
 
     def store(self, name: str) -> StoreRef:
-        """The store `stage/key` of the card. Raises LookupError if it is not below `root`."""
+        """The store `stage/key` of the card; raises LookupError if it is not under `root`."""
         ref = StoreRef.at(self.root, *name.split("/", 1))
         if not store.exists(ref):
             raise LookupError(
-                f"{self.path} belongs with the store {name}, which is not below {self.root}: set "
+                f"{self.path} belongs with the store {name}, which is not under {self.root}: set "
                 "ROBOSCAPE_HOME or ROBOSCAPE_STORES to where its run wrote it, or make it again "
                 "with the same experiment"
             )
@@ -54,7 +52,7 @@ class Checkpoint:
         return {role: open_rows(self.store(self.card["data"][role])) for role in roles}
 
     def networks(self, rows: Mapping[str, Rows], device: torch.device) -> Networks:
-        """Raises ValueError where world model, tokens and tokenizers do not belong together."""
+        """The networks; raises ValueError if they and the tokens do not belong together."""
         made_by = self.card["tokenizers"]
         tokenizers = {
             f"{source}_tokenizer": open_result(self.store(made_by[f"{source}_tokens"]))
@@ -66,11 +64,11 @@ class Checkpoint:
 
 def require_usable(rows: Mapping[str, Rows], row: int) -> None:
     """Raises ValueError, with the reason, if one of the stores holds no data in this row."""
-    part = next((part for part in rows.values() if not part.ok[row]), None)
-    if part is None:
+    lacking = next((store for store in rows.values() if not store.ok[row]), None)
+    if lacking is None:
         return
-    found = f"clip {row} has no data in {part.ref} ({part.why_rejected(row)})"
-    usable = np.flatnonzero(np.logical_and.reduce([each.ok for each in rows.values()]))
+    found = f"clip {row} has no data in {lacking.ref} ({lacking.why_rejected(row)})"
+    usable = np.flatnonzero(np.logical_and.reduce([store.ok for store in rows.values()]))
     if len(usable) == 0:
         raise ValueError(f"{found}, and neither has any other")
     raise ValueError(f"{found}; choose another one, such as row {usable[0]}")

@@ -1,4 +1,4 @@
-"""A generated video beside its clip: the frames, the actions that led to them, and their PSNR."""
+"""A generated video and its clip: frames, the actions that led to them, and PSNR."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,22 +13,16 @@ from stages.tokenizer.images import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """The actions that lead into each frame, in the data set's units; those into frame 0 say where
-    it starts.
-    """
+    """The actions that lead into each frame, in the data set's units; frame 0's are its start."""
 
     actions: Float32[np.ndarray, "t i a"]
-    n_given: (
-        int  # the actions of this many frames were given; in those after, the last pose is held
-    )
-    own: bool  # they are the clip's
+    n_given: int  # frames with given actions; in later frames the last pose is held
+    own: bool  # whether the actions are the clip's
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedVideo:
-    """Images in [-1, 1] by source, `rgb` and perhaps `depth`; frame 0 of `predicted` is the given
-    one.
-    """
+    """Images in [-1, 1] by source, `rgb` and perhaps `depth`; frame 0 of `predicted` is given."""
 
     clip_id: str
     course: Course
@@ -38,15 +32,12 @@ class GeneratedVideo:
 
     @property
     def psnr(self) -> float | None:
-        """Mean over the predicted frames that have a true one, in dB; None under actions that are
-        not the clip's.
-        """
-        n = min(len(self.true["rgb"]), len(self.predicted["rgb"]))
+        """Mean in dB over the predicted frames with a true one; None under other actions."""
         if not self.course.own:
             return None
-        return (
-            frame_psnr(self.predicted["rgb"][None, 1:n], self.true["rgb"][None, 1:n]).mean().item()
-        )
+        true, predicted = self.true["rgb"], self.predicted["rgb"]
+        n = min(len(true), len(predicted))
+        return frame_psnr(predicted[None, 1:n], true[None, 1:n]).mean().item()
 
     @property
     def held(self) -> bool:
@@ -55,11 +46,11 @@ class GeneratedVideo:
 
     @property
     def notes(self) -> list[str]:
-        """How it was made, in a few words each."""
+        """How the video was made, a few words each."""
         own = self.course.own
-        said = ["under its own actions" if own else "under other actions than its own"]
+        notes = ["under its own actions" if own else "under other actions than its own"]
         if self.held:
-            said.append(f"from frame {self.course.n_given} on the last action is held")
+            notes.append(f"from frame {self.course.n_given} on the last action is held")
         if self.psnr is not None:
-            said.append(f"PSNR {self.psnr:.1f} dB against its decoded frames")
-        return said
+            notes.append(f"PSNR {self.psnr:.1f} dB against its decoded frames")
+        return notes

@@ -1,4 +1,4 @@
-"""Clips beside their free-running predictions, as a picture of strips and as an animation."""
+"""Clips and their free-running predictions, as strips of frames and as an animation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,16 +22,14 @@ from stages.evaluation.scores import (
 from stages.tokenizer.images import Source, images_to_rgb, picture_frames
 
 FRAMES_SHOWN = 8
-DIFFERENCE_GAIN = 3  # differences are drawn this much stronger
+DIFFERENCE_GAIN = 3  # differences are amplified this much
 CELL_PX = 224  # side of a frame in the animation
-SPEED = 2.0  # animations run this many times as fast as life
-HOLD_FRAMES = 3  # the last frame of a clip stands this much longer
+SPEED = 2.0  # of animations, times real time
+HOLD_FRAMES = 3  # by which the last frame of a clip stays longer
 
 
 def draw_strip(clip: ClipVideos, scores: Scores, rate_hz: float) -> UInt8[np.ndarray, "h w 3"]:
-    """True frames (decoded), predicted ones, how they differ, and predicted depth; frame 0 is
-    given.
-    """
+    """True (decoded) and predicted frames, their difference, and depth; frame 0 is given."""
     predicted, shown = clip.predicted[FREE], spread(len(clip.decoded), FRAMES_SHOWN)
     difference = (predicted - clip.decoded).abs() * DIFFERENCE_GAIN - 1
     rows: list[Row] = [
@@ -57,19 +55,18 @@ def depth_colours(
 
 
 def caption(scores: Scores) -> str:
-    """PSNR of the prediction beside that of copying frame 0."""
+    """PSNR of the prediction, and of the copy of frame 0."""
     parts = []
     for label, region in (("", FRAME), ("moving region ", MOVING)):
-        ours, copied = (
-            scores.get(Cell(FREE, DECODED, region, method, "psnr")) for method in (MODEL, COPY)
-        )
+        ours = scores.get(Cell(FREE, DECODED, region, MODEL, "psnr"))
+        copied = scores.get(Cell(FREE, DECODED, region, COPY, "psnr"))
         if ours is not None and copied is not None:
             parts.append(f"{label}{ours:.1f} dB (copying frame 0: {copied:.1f})")
     return "held out, free-running: " + ", ".join(parts)
 
 
 def animate(clips: Sequence[ClipVideos], rate_hz: float) -> UInt8[np.ndarray, "t h w 3"]:
-    """True, predicted and predicted depth side by side, one clip after the other."""
+    """True, predicted and predicted depth side by side, clip after clip."""
     return pad_alike([frame for clip in clips for frame in animate_clip(clip, rate_hz)])
 
 
@@ -94,7 +91,7 @@ def animate_clip(clip: ClipVideos, rate_hz: float) -> list[Image8]:
 def side_by_side(
     videos: Mapping[str, UInt8[np.ndarray, "t h w 3"]], rate_hz: float, notes: Sequence[str]
 ) -> list[Image8]:
-    """One picture for each frame, with its time and its note; the last one stands for a while."""
+    """One picture per frame, with its time and note; the last one is repeated."""
     drawn = []
     for t, note in enumerate(notes):
         when = f"{t / rate_hz:4.1f} s" + (" (given)" if t == 0 else "")
@@ -104,28 +101,21 @@ def side_by_side(
 
 
 def draw_generated(made: GeneratedVideo, rate_hz: float, note: str) -> UInt8[np.ndarray, "h w 3"]:
-    """True frames (decoded) over predicted ones, and depth likewise; white where there is no true
-    frame.
-    """
+    """True (decoded) frames above predicted ones, for RGB and depth; white without a true one."""
     n = len(made.predicted["rgb"])
     shown, rows = spread(n, FRAMES_SHOWN), list[Row]()
     for source, predicted in made.predicted.items():
-        word = "" if source == "rgb" else " depth"
-        rows.append((f"true{word}\n(decoded)", true_frames(made, source)[shown]))
-        rows.append(
-            (
-                f"predicted{word}" if source == "rgb" else "predicted\ndepth",
-                picture_frames(source, predicted[shown]),
-            )
-        )
+        true, ours = "true\n(decoded)", "predicted"
+        if source == "depth":
+            true, ours = "true depth\n(decoded)", "predicted\ndepth"
+        rows.append((true, true_frames(made, source)[shown]))
+        rows.append((ours, picture_frames(source, predicted[shown])))
     columns = [f"{t / rate_hz:.1f} s" if t else "0 s (given)" for t in shown]
     return strip(rows, columns=columns, title=f"clip {made.clip_id}", note=note, cell_px=128)
 
 
 def animate_generated(made: GeneratedVideo, rate_hz: float) -> UInt8[np.ndarray, "t h w 3"]:
-    """True, predicted and predicted depth side by side; the note says from when on the last action
-    is held.
-    """
+    """True, predicted and predicted depth side by side, noting where the last action is held."""
     videos = {
         "true (decoded)": true_frames(made, "rgb"),
         "predicted": picture_frames("rgb", made.predicted["rgb"]),
@@ -133,18 +123,16 @@ def animate_generated(made: GeneratedVideo, rate_hz: float) -> UInt8[np.ndarray,
     if "depth" in made.predicted:
         videos["predicted depth"] = picture_frames("depth", made.predicted["depth"])
     n = len(made.predicted["rgb"])
-    notes = [
-        made.clip_id + (", last action held" if t >= made.course.n_given else "") for t in range(n)
-    ]
+    n_given = min(n, made.course.n_given)
+    notes = [made.clip_id] * n_given + [f"{made.clip_id}, last action held"] * (n - n_given)
     return pad_alike(side_by_side(videos, rate_hz, notes))
 
 
 def true_frames(made: GeneratedVideo, source: Source) -> UInt8[np.ndarray, "t h w 3"]:
-    """As many as were predicted, white after the clip's own last one."""
+    """As many true frames as predicted ones; white after the clip's last one."""
     n, true = len(made.predicted[source]), picture_frames(source, made.true[source])
-    return np.pad(
-        true[:n], ((0, max(0, n - len(true))), (0, 0), (0, 0), (0, 0)), constant_values=255
-    )
+    lacking = max(0, n - len(true))
+    return np.pad(true[:n], ((0, lacking), (0, 0), (0, 0), (0, 0)), constant_values=255)
 
 
 def picture_page(

@@ -1,11 +1,10 @@
-"""Held-out clips and a trained world model -> predicted tokens, under both protocols and under
-another clip's actions.
+"""Held-out clips and a trained world model -> predicted videos, by protocol.
 
 Teacher-forced: every frame from the true frames before it. Free-running: all frames from frame 0
-alone, which is what a world model is for.
+alone, which is what a world model is for; also under another clip's actions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +23,11 @@ from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
 from model.world.sampling import rollout, teacher_forced
-from stages.batches import raw_draws
+from stages.batches import clip_ids_at, raw_draws
 from stages.depth.scaling import image_to_depth
 from stages.evaluation.scores import FREE, TEACHER, ClipDepth, ClipVideos
 from stages.tokenizer.decode import decode_clips, load_tokenizer, read_ids
-from stages.tokenizer.images import rgb_to_images
+from stages.tokenizer.images import Source, rgb_to_images
 from stages.world_model.data import WORLD_MODEL_FILE, card_stats, tokenizer_keys, world_actions
 from storage.stores.results import Result
 from storage.stores.rows import Rows
@@ -38,9 +37,7 @@ SAMPLING_ROLE = 3  # keeps the noise of generation apart from that of training a
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What generation needs, loaded. `depth_tokenizer` is None for a world model without a depth
-    branch.
-    """
+    """The networks that generation needs; no `depth_tokenizer` without a depth branch."""
 
     world: DualBranchWorldModel
     stats: ActionStats
@@ -56,6 +53,11 @@ class Networks:
     def has_depth(self) -> bool:
         return self.depth_tokenizer is not None
 
+    def tokenizer(self, source: Source) -> MagvitTokenizer:
+        found = self.rgb_tokenizer if source == "rgb" else self.depth_tokenizer
+        assert found is not None, source
+        return found
+
 
 def load_networks(
     rows: Mapping[str, Rows],
@@ -63,9 +65,7 @@ def load_networks(
     device: torch.device,
     precision: Precision = "float32",
 ) -> Networks:
-    """Raises ValueError where the world model, the tokens and the tokenizers do not belong
-    together.
-    """
+    """The networks; raises ValueError if model, tokens and tokenizers do not belong together."""
     networks = networks_of(results["world_model"].file(WORLD_MODEL_FILE), rows, results, device)
     return replace(networks, precision=precision)
 
@@ -73,17 +73,14 @@ def load_networks(
 def networks_of(
     path: Path, rows: Mapping[str, Rows], results: Mapping[str, Result], device: torch.device
 ) -> Networks:
-    """The same with the world model of a file, wherever it lies."""
+    """As `load_networks`, with the world model of any file."""
     world, config = load_model(path, DualBranchWorldModel, WorldModelConfig)
     card = read_header(path)["card"]
     roles = ("rgb", "depth") if config.depth_branch else ("rgb",)
     check_belong_together(config, card, rows, results, roles)
-    rgb = load_tokenizer(results["rgb_tokenizer"], "rgb").to(device)
-    depth = (
-        load_tokenizer(results["depth_tokenizer"], "depth").to(device)
-        if config.depth_branch
-        else None
-    )
+    rgb, depth = load_tokenizer(results["rgb_tokenizer"], "rgb").to(device), None
+    if config.depth_branch:
+        depth = load_tokenizer(results["depth_tokenizer"], "depth").to(device)
     world = world.requires_grad_(False).to(device)
     return Networks(world=world, stats=card_stats(card), rgb_tokenizer=rgb, depth_tokenizer=depth)
 
@@ -97,48 +94,48 @@ def check_belong_together(
 ) -> None:
     made_by = tokenizer_keys(rows)
     for role in roles:
-        store, trained_on, given = (
-            f"{role}_tokens",
-            card["tokenizers"][f"{role}_tokens"],
-            results[f"{role}_tokenizer"],
-        )
+        store = f"{role}_tokens"
+        trained_on, given = card["tokenizers"][store], results[f"{role}_tokenizer"]
         if not made_by[store] == trained_on == str(given.ref):
             raise ValueError(
-                f"the {role} tokens were made by tokenizer {made_by[store]}, the world model learned those of "
-                f"{trained_on}, and {given.ref} is given for decoding: all three must be one. Run the stages from "
-                f"'{store}' on again"
+                f"the {role} tokens were made by tokenizer {made_by[store]}, the world model was "
+                f"trained on those of {trained_on}, and {given.ref} is given for decoding: all "
+                f"three must be one. Run the stages from '{store}' on again"
             )
-        if tuple(rows[store].spec(store).shape[1:]) != tuple(config.grid):
+        grid = tuple(rows[store].spec(store).shape[1:])
+        if grid != tuple(config.grid):
             raise ValueError(
-                f"store {rows[store].ref} has frames of {rows[store].spec(store).shape[1:]} tokens, the world model "
-                f"reads {config.grid}: evaluate it on tokens of the size that it was trained on"
+                f"store {rows[store].ref} has frames of {grid} tokens, the world model reads "
+                f"{config.grid}: evaluate it on tokens of the size that it was trained on"
             )
 
 
 def draw_others(
     usable: Int[np.ndarray, " n"], chosen: Int[np.ndarray, " b"], seed: int
 ) -> Int[np.ndarray, " b"]:
-    """For each chosen row another usable one, drawn at random, to take its actions. At least two
-    must be usable.
+    """For each chosen row another usable one, drawn at random, whose actions to use.
+
+    Raises ValueError if fewer than two are usable.
     """
     if len(usable) < 2:
-        raise ValueError(f"{len(usable)} usable clip: the actions of another one need a second")
+        raise ValueError(
+            f"{len(usable)} usable clips: expected 2 or more, for another one's actions"
+        )
     places = np.searchsorted(usable, chosen)
     steps = 1 + raw_draws(len(usable), "other actions", seed)[places] % np.uint64(len(usable) - 1)
     return usable[(places + steps.astype(np.int64)) % len(usable)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
+class PredictedTokens:
     """Predicted tokens of whole clips; frame 0 is the given one."""
 
     by_protocol: Mapping[str, FrameTokens]
-    other_actions: (
-        FrameTokens | None
-    )  # free-running under the actions of other clips, with the same noise
+    # Free-running under the actions of other clips, with the same noise
+    other_actions: FrameTokens | None
 
 
-def generate(
+def predict_tokens(
     model: DualBranchWorldModel,
     true: FrameTokens,
     actions: Float[Tensor, "b t i a"],
@@ -146,19 +143,19 @@ def generate(
     sampling: SamplingConfig,
     seed: int,
     number: int,
-) -> Generated:
-    """All predictions of one batch; `number` is the batch's, so that batches draw unlike noise."""
+) -> PredictedTokens:
+    """All predictions of one batch; `number` is the batch's, which decides its noise."""
 
     def noise() -> torch.Generator:
         return step_generator(seed, number, SAMPLING_ROLE)
 
     given = true[:1]
     free = rollout(model, given, actions, sampling, noise())
-    taught = given.then(teacher_forced(model, true, actions, sampling, noise()))
-    other = (
-        None if other_actions is None else rollout(model, given, other_actions, sampling, noise())
-    )
-    return Generated(by_protocol={FREE: free, TEACHER: taught}, other_actions=other)
+    teacher = given.then(teacher_forced(model, true, actions, sampling, noise()))
+    other = None
+    if other_actions is not None:
+        other = rollout(model, given, other_actions, sampling, noise())
+    return PredictedTokens(by_protocol={FREE: free, TEACHER: teacher}, other_actions=other)
 
 
 def predicted_videos(
@@ -176,48 +173,44 @@ def predicted_videos(
         n_substeps = networks.world.config.action_substeps
         return world_actions(rows["clip"], which, n_substeps, networks.stats).to(networks.device)
 
+    # Predict tokens
     true = read_tokens(rows, chosen, networks)
     other_actions = None if others is None else actions_of(others)
     with torch.autocast(
         networks.device.type, torch.bfloat16, enabled=networks.precision == "bfloat16"
     ):
-        made = generate(
+        made = predict_tokens(
             networks.world, true, actions_of(chosen), other_actions, sampling, seed, number
         )
-    camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
 
     def decode(tokens: FrameTokens) -> Float[Tensor, "b t c h w"]:
         return decode_clips(networks.rgb_tokenizer, tokens.rgb, networks.precision)
 
-    decoded, predicted = (
-        decode(true),
-        {name: decode(tokens) for name, tokens in made.by_protocol.items()},
-    )
+    # Decode them, then take the batch apart into clips
+    decoded = decode(true)
+    predicted = {name: decode(tokens) for name, tokens in made.by_protocol.items()}
     other = None if made.other_actions is None else decode(made.other_actions)
-    depths = (
-        decoded_depths(networks, rows, chosen, true, made)
-        if networks.has_depth
-        else [None] * len(chosen)
-    )
+    depths: Sequence[ClipDepth | None] = [None] * len(chosen)
+    if networks.has_depth:
+        depths = decoded_depths(networks, rows, chosen, true, made)
+    camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
     return [
         ClipVideos(
-            clip_id=rows["clip"].clip_ids[int(row)],
+            clip_id=clip_id,
             camera=camera[i],
             decoded=decoded[i],
             predicted={name: video[i] for name, video in predicted.items()},
             other_actions=None if other is None else other[i],
             depth=depths[i],
         )
-        for i, row in enumerate(chosen)
+        for i, clip_id in enumerate(clip_ids_at(rows["clip"], chosen))
     ]
 
 
 def read_tokens(
     rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"], networks: Networks
 ) -> FrameTokens:
-    """The true tokens of these rows; raises ValueError, naming the clip, where one is none of the
-    model's.
-    """
+    """The true tokens of these rows; raises ValueError, naming the clip, for an invalid token."""
 
     def read(name: str) -> Int[Tensor, "b t gh gw"]:
         return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
@@ -230,23 +223,19 @@ def decoded_depths(
     rows: Mapping[str, Rows],
     chosen: Int[np.ndarray, " b"],
     true: FrameTokens,
-    made: Generated,
+    made: PredictedTokens,
 ) -> list[ClipDepth]:
-    """Inverse depth in the annotator's units: the depth branch's images, undone by each clip's
-    stored range.
-    """
+    """Inverse depth in the annotator's units, by each clip's stored range."""
     limits = rows["depth"].gather("inverse_depth_range", chosen)
 
-    def undo(tokens: FrameTokens) -> Float[Tensor, "b t h w"]:
+    def inverse_depth(tokens: FrameTokens) -> Float[Tensor, "b t h w"]:
         assert networks.depth_tokenizer is not None and tokens.depth is not None
         images = decode_clips(networks.depth_tokenizer, tokens.depth, networks.precision)
         gray = rearrange(images, "b t c h w -> c b t h w").mean(0)
         return torch.from_numpy(image_to_depth(gray.numpy(), limits))
 
-    decoded, predicted = (
-        undo(true),
-        {name: undo(tokens) for name, tokens in made.by_protocol.items()},
-    )
+    decoded = inverse_depth(true)
+    predicted = {name: inverse_depth(tokens) for name, tokens in made.by_protocol.items()}
     target = torch.from_numpy(rows["depth"].gather("inverse_depth", chosen).astype(np.float32))
     valid = torch.from_numpy(rows["depth"].gather("valid", chosen))
     return [

@@ -1,6 +1,4 @@
-"""Scores of clips -> what people read: means, tables that never mix protocols or references, and
-plain sentences.
-"""
+"""Scores of clips -> means, tables that never mix protocols or references, and a summary."""
 
 import csv
 import io
@@ -53,8 +51,7 @@ def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cel
     return Cell(FREE, reference, region, method, metric)
 
 
-# The numbers of the result, by name: where each stands in the tables. What was not measured is left
-# out.
+# Name of each number of the result -> its place in the tables
 NUMBERS: dict[str, Cell] = {
     "psnr_free": free(FRAME, MODEL, "psnr"),
     "psnr_copy": free(FRAME, COPY, "psnr"),
@@ -75,8 +72,7 @@ NUMBERS: dict[str, Cell] = {
     "abs_rel_copy": free(FRAME, COPY, "abs_rel", PSEUDO_DEPTH),
     "abs_rel_tokenizer": free(FRAME, CEILING, "abs_rel", PSEUDO_DEPTH),
 }
-# flag -> the model's number, the copy's, what a sentence calls it, format; for all of them larger
-# is better
+# flag -> the model's number, the baseline's, its name in a sentence, format; larger is better
 CONTESTS: dict[str, tuple[str, str, str, str]] = {
     "beats_copy_psnr": ("psnr_free", "psnr_copy", "PSNR", ".2f"),
     "beats_copy_ssim": ("ssim_free", "ssim_copy", "SSIM", ".4f"),
@@ -105,7 +101,7 @@ class Setting:
 
 
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:
-    """Means over the clips in which a number was measured."""
+    """Means over the clips in which each number was measured."""
     cells = sorted(dict.fromkeys(cell for scores in per_clip for cell in scores), key=table_order)
     return {
         cell: float(np.mean([scores[cell] for scores in per_clip if cell in scores]))
@@ -126,40 +122,37 @@ def report_numbers(means: Scores, n_clips: int) -> dict[str, float]:
     return {"clips": float(n_clips), **numbers}
 
 
-def markdown(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
+def metrics_page(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
     numbers = report_numbers(means, setting.n_clips)
-    sections = ["# Evaluation", verdict(numbers, per_clip, setting), actions_verdict(numbers)]
+    sections = ["# Evaluation", copy_verdict(numbers, per_clip, setting), actions_verdict(numbers)]
     for protocol in PROTOCOLS:
         for reference in REFERENCES:
             sections += table(means, protocol, reference, setting)
-    return (
-        "\n\n".join([*sections, "\n".join(f"- {line}" for line in notes(means, per_clip, setting))])
-        + "\n"
-    )
+    sections.append("\n".join(f"- {line}" for line in notes(means, per_clip, setting)))
+    return "\n\n".join(sections) + "\n"
 
 
-def verdict(numbers: Mapping[str, float], per_clip: Sequence[Scores], setting: Setting) -> str:
-    """Whether the model beats copying its first frame, in each way that was measured."""
+def copy_verdict(numbers: Mapping[str, float], per_clip: Sequence[Scores], setting: Setting) -> str:
+    """Whether the model beats the copy of its first frame, by each metric that was measured."""
     won: list[str] = []
     lost: list[str] = []
     for flag, (ours, copied, label, style) in CONTESTS.items():
         if flag not in numbers:
             continue
         share = better_in(per_clip, NUMBERS[ours], NUMBERS[copied])
-        text = f"{label} ({numbers[ours]:{style}} against {numbers[copied]:{style}}, better in {share})"
+        values = f"{numbers[ours]:{style}} against {numbers[copied]:{style}}"
+        text = f"{label} ({values}, better in {share})"
         (won if numbers[flag] else lost).append(text)
     start = (
-        f"Free-running from one frame, on {setting.n_clips} held-out clips and against the decoded true tokens, "
-        "the world model "
+        f"Free-running from one frame, on {setting.n_clips} held-out clips and against the "
+        "decoded true tokens, the world model "
     )
     if not lost:
         return start + f"**beats copying that frame** in {listed(won)}."
     if not won:
         return start + f"**does not beat copying that frame** in {listed(lost, 'or')}."
-    return (
-        start
-        + f"**beats copying that frame** in {listed(won)}, but **not** in {listed(lost, 'or')}."
-    )
+    start += f"**beats copying that frame** in {listed(won)}, "
+    return start + f"but **not** in {listed(lost, 'or')}."
 
 
 def actions_verdict(numbers: Mapping[str, float]) -> str:
@@ -189,9 +182,9 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
     if not here:
         return []
     found = {cell.metric for cell in here}
-    columns = [
-        name for name in COLUMNS if name in found or (name == "lpips" and reference != PSEUDO_DEPTH)
-    ]
+    if reference != PSEUDO_DEPTH:
+        found.add("lpips")  # the column shows that weights are missing
+    columns = [name for name in COLUMNS if name in found]
     rows = dict.fromkeys((cell.region, cell.method) for cell in sorted(here, key=table_order))
     lines = []
     for region, method in rows:
@@ -210,23 +203,24 @@ def shown(metric: str, value: float | None, setting: Setting) -> str:
 
 
 def in_words(reference: str, setting: Setting) -> str:
-    return f"the {reference}" + (
-        f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
-    )
+    by = f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
+    return f"the {reference}{by}"
 
 
 def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[str]:
-    """What a number means, and what is not here."""
+    """What the numbers mean, and what was not measured."""
     n_moving = sum(NUMBERS["psnr_free_moving"] in scores for scores in per_clip)
     lines = [
-        f"{setting.n_clips} clips, spread evenly over the {setting.n_usable} usable ones of split '{setting.split}'; "
-        f"values are means over clips. Sampling: {setting.sampling}, seed {setting.seed}.",
-        "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames before it. Frame 0 is "
-        "given and never scored.",
-        f"The moving region, the same against both references, is where decoded true frames differ from frame 0, and "
-        f"a little around; {n_moving} of {setting.n_clips} clips have one.",
+        f"{setting.n_clips} clips, spread evenly over the {setting.n_usable} usable ones of split "
+        f"'{setting.split}'; values are means over clips. Sampling: {setting.sampling}, seed "
+        f"{setting.seed}.",
+        "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames "
+        "before it. Frame 0 is given and never scored.",
+        "The moving region, the same against both references, is where decoded true frames differ "
+        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
-        "ΔPSNR: PSNR with the true actions minus PSNR with those of another held-out clip, same noise.",
+        "ΔPSNR: PSNR with the true actions minus PSNR with those of another held-out clip, with "
+        "the same noise.",
     ]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
@@ -234,10 +228,11 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         return [*lines, "The world model has no depth branch: there are no depth scores."]
     if NUMBERS["abs_rel"] in means:
         lines.append(
-            "Depth is 1 / the depth branch's inverse depth, in the units that the clip's stored range gives "
-            f"({setting.depth_units or 'not said'}), where the pseudo depth is valid; aligned: after one scale and "
-            "shift of inverse depth a clip. What is farther than "
-            f"{FARTHEST_RATIO:g} times the clip's near end counts as that far. Copied: the decoded first frame."
+            "Depth is 1 / the depth branch's inverse depth, in the units that the clip's stored "
+            f"range gives ({setting.depth_units or 'unknown'}), where the pseudo depth is valid; "
+            "aligned: after one scale and shift of inverse depth a clip. Depth beyond "
+            f"{FARTHEST_RATIO:g} times the clip's near end is clipped to that. The baseline copies "
+            "the decoded first frame."
         )
     return lines
 
@@ -247,7 +242,7 @@ def metrics_csv(means: Scores) -> bytes:
 
 
 def clips_csv(clip_ids: Sequence[str], others: Sequence[str], per_clip: Sequence[Scores]) -> bytes:
-    """Long form too; `other_clip` is the one whose actions ΔPSNR was measured with."""
+    """Long form; `other_clip` is the clip whose actions ΔPSNR was measured with."""
     lines = (
         [clip_id, other, *cell, f"{scores[cell]:.6f}"]
         for clip_id, other, scores in zip(clip_ids, others, per_clip, strict=True)

@@ -1,9 +1,7 @@
-"""One held-out clip, true and predicted -> scores, each named by the place in the tables where it
-stands.
+"""One held-out clip, true and predicted -> scores, each named by its cell of the tables.
 
-Frame 0 is given to every method and is never scored. What is compared with what is kept apart: two
-protocols, and three references (decoded true tokens and camera frames for pictures, the pseudo
-labels for depth).
+Frame 0 is given to every method and never scored. Protocols (two) and references (decoded true
+tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,7 +33,7 @@ FARTHEST_RATIO = 100.0
 
 
 class Cell(NamedTuple):
-    """Where a number stands."""
+    """The place of a number in the tables."""
 
     protocol: str
     reference: str
@@ -44,16 +42,13 @@ class Cell(NamedTuple):
     metric: str
 
 
-Scores = dict[
-    Cell, float
-]  # of one clip; what cannot be measured (the moving region of a still clip) is not there
+# Of one clip, without what cannot be measured, such as the moving region of a still clip
+Scores = dict[Cell, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipDepth:
-    """Inverse depth in the annotator's units; `limits` are the clip's stored range, `predicted` is
-    by protocol.
-    """
+    """Inverse depth in the annotator's units; `limits`: stored range, `predicted`: by protocol."""
 
     target: Float[Tensor, "t h w"]
     valid: Bool[Tensor, "t h w"]
@@ -64,7 +59,7 @@ class ClipDepth:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipVideos:
-    """Images in [-1, 1] of all frames; `predicted` is by protocol, its frame 0 the given one."""
+    """Images in [-1, 1] of all frames; `predicted` is by protocol, with frame 0 given."""
 
     clip_id: str
     camera: Float[Tensor, "t c h w"]
@@ -95,18 +90,13 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
 def candidates(
     clip: ClipVideos, reference: str
 ) -> Iterator[tuple[tuple[str, ...], str, Float[Tensor, "t c h w"]]]:
-    """(protocols, method, video): what is compared with a reference. Copies are copies of the
-    reference's frames.
-    """
+    """(protocols, method, video) to compare with a reference, whose frames the baselines copy."""
     for protocol in PROTOCOLS:
         yield (protocol,), MODEL, clip.predicted[protocol]
     source = clip.decoded if reference == DECODED else clip.camera
     yield PROTOCOLS, COPY, copy_first(source)
-    yield (
-        (TEACHER,),
-        PREVIOUS,
-        torch.cat([source[:1], source[:-1]]),
-    )  # the true frame before is known there
+    # Only teacher forcing knows the true frame before
+    yield (TEACHER,), PREVIOUS, torch.cat([source[:1], source[:-1]])
     if reference == CAMERA:
         yield PROTOCOLS, CEILING, clip.decoded
 
@@ -140,17 +130,18 @@ def compare(
 def compare_psnr(
     video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
 ) -> dict[str, float]:
-    """By region, in dB; equal frames count as `metrics.MAX_PSNR`."""
+    """PSNR by region, in dB; equal frames count as `metrics.MAX_PSNR`."""
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
     found = {FRAME: metrics.psnr(ours, true).item()}
-    return found | ({MOVING: metrics.psnr(ours, true, mask).item()} if mask.any() else {})
+    if mask.any():
+        found[MOVING] = metrics.psnr(ours, true, mask).item()
+    return found
 
 
 def score_depth(depth: ClipDepth) -> Scores:
-    """AbsRel, δ1 and δ2 against the pseudo depth where it is valid, raw and after one scale and
-    shift a clip.
+    """AbsRel, δ1 and δ2 against the valid pseudo depth, raw and after one scale and shift a clip.
 
-    The copied frame is frame 0 of the decoded true tokens, which knows a depth for every pixel.
+    The baseline copies frame 0 of the decoded true tokens, which has a depth for every pixel.
     """
     if not depth.valid[1:].any():
         return {}
@@ -167,17 +158,12 @@ def score_depth(depth: ClipDepth) -> Scores:
 
 def compare_depth(inverse_depth: Float[Tensor, "t h w"], depth: ClipDepth) -> dict[str, float]:
     farthest = FARTHEST_RATIO / depth.limits[1]
-    ours, inverse_target, valid = (
-        inverse_depth[None, 1:],
-        depth.target[None, 1:],
-        depth.valid[None, 1:],
-    )
-    target = metrics.depth_from_inverse(inverse_target, farthest=farthest)
+    ours, true = inverse_depth[None, 1:], depth.target[None, 1:]
+    valid = depth.valid[None, 1:]
+    target = metrics.depth_from_inverse(true, farthest=farthest)
+    aligned = metrics.align_scale_shift(ours, true, valid)
     found = {}
-    for suffix, inverse in (
-        ("", ours),
-        ("_aligned", metrics.align_scale_shift(ours, inverse_target, valid)),
-    ):
+    for suffix, inverse in (("", ours), ("_aligned", aligned)):
         guess = metrics.depth_from_inverse(inverse, farthest=farthest)
         found[f"abs_rel{suffix}"] = metrics.abs_rel(guess, target, valid).item()
         for n in (1, 2):

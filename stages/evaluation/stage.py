@@ -1,8 +1,8 @@
 """A trained world model on held-out clips -> metric tables and pictures.
 
 Files of the result: `metrics.md` (to read), `metrics.csv` and `metrics.json` (means),
-`tables/clips.csv` (every clip), `rollout.png`, `rollout.gif` and `rollout.mp4` (free-running
-predictions beside the truth).
+`tables/clips.csv` (every clip), `rollout.png`, `rollout.gif` and `rollout.mp4` (true frames and
+free-running predictions).
 """
 
 import json
@@ -17,7 +17,7 @@ from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, Inputs, Progress, Resources
-from stages.batches import spread_rows, usable_rows
+from stages.batches import clip_ids_at, spread_rows, usable_rows
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.pictures import animate, picture_page
@@ -25,9 +25,9 @@ from stages.evaluation.predict import Networks, draw_others, load_networks, pred
 from stages.evaluation.report import (
     Setting,
     clips_csv,
-    markdown,
     mean_scores,
     metrics_csv,
+    metrics_page,
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
@@ -38,17 +38,17 @@ from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 
-# Generated at once; part of the numbers, since a batch draws its noise together
+# Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
 SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(DatasetStage):
-    """Scores predictions teacher-forced and free-running, beside copying and beside the tokenizer's
-    own ceiling.
+    """Scores teacher-forced and free-running predictions, with two baselines and a ceiling.
 
-    Nothing of the chosen clips was trained on if `split` is not `train`.
+    The baselines copy a frame; the ceiling is what the tokenizer alone loses. The clips are held
+    out unless `split` is `train`.
     """
 
     n_clips: int = 16  # at most, spread evenly over the usable ones
@@ -56,10 +56,10 @@ class Evaluate(DatasetStage):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = 0
     n_pictures: int = 3
-    # For the times beside the pictures
+    # For the times in the pictures
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("rate_hz",)})
     lpips: LpipsWeights | None = None
-    # Of world model and tokenizers; bfloat16 is for GPUs, and rounds what is scored
+    # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
     device: str | None = field(default=None, metadata={"key": False})
@@ -68,7 +68,7 @@ class Evaluate(DatasetStage):
     )
 
     name: ClassVar[str] = "evaluation"
-    # 2: cells masked again after a step are rounded up; 3: without float's noise
+    # 2: the number of cells masked again is rounded up; 3: free of float rounding
     version: ClassVar[int] = 3
     inputs: ClassVar[Inputs] = {
         "discover": ("split",),
@@ -96,17 +96,19 @@ class Evaluate(DatasetStage):
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
+        # Generate and score
         usable = usable_rows(rows, self.split)
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
         per_clip, shown = self.score(networks, rows, chosen, others, progress)
+        # Write the tables, then the pictures
         means = mean_scores(per_clip)
         numbers = report_numbers(means, len(chosen))
         setting = self.setting(rows, networks, len(chosen), len(usable))
-        clip_ids = names(rows, chosen)
-        other_ids = [""] * len(chosen) if others is None else names(rows, others)
-        write_file(out.path / "metrics.md", markdown(means, per_clip, setting).encode())
+        clip_ids = clip_ids_at(rows["clip"], chosen)
+        other_ids = [""] * len(chosen) if others is None else clip_ids_at(rows["clip"], others)
+        write_file(out.path / "metrics.md", metrics_page(means, per_clip, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
         write_file(out.path / "metrics.json", self.document(setting, numbers, means))
         write_file(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
@@ -121,9 +123,7 @@ class Evaluate(DatasetStage):
         others: Int[np.ndarray, " n"] | None,
         progress: Progress,
     ) -> tuple[list[Scores], list[tuple[int, ClipVideos]]]:
-        """Scores of all chosen clips, and (place, videos) of those to show; other videos are not
-        kept.
-        """
+        """Scores of all chosen clips, and (index, videos) of those to show."""
         perceptual = self.lpips.load(networks.device) if self.lpips else None
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         per_clip: list[Scores] = []
@@ -144,11 +144,10 @@ class Evaluate(DatasetStage):
     def setting(
         self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
     ) -> Setting:
-        annotator = Annotator.of(rows["depth"])
-        by = annotator.name + (
-            f", a stand-in for {annotator.stand_in_for}" if annotator.stand_in_for else ""
-        )
-        how = self.sampling
+        annotator, how = Annotator.of(rows["depth"]), self.sampling
+        by = annotator.name
+        if annotator.stand_in_for:
+            by += f", a stand-in for {annotator.stand_in_for}"
         return Setting(
             split=self.split,
             n_clips=n_clips,
@@ -158,8 +157,8 @@ class Evaluate(DatasetStage):
             depth_annotator=by,
             depth_units=annotator.units,
             sampling=(
-                f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, {how.order} "
-                f"order, {self.precision}"
+                f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, "
+                f"{how.order} order, {self.precision}"
             ),
             seed=self.seed,
         )
@@ -175,14 +174,8 @@ class Evaluate(DatasetStage):
         return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
     def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:
-        write_file(
-            out.path / "rollout.png",
-            png_bytes(picture_page(clips, scores, self.clip_format.rate_hz)),
-        )
+        page = picture_page(clips, scores, self.clip_format.rate_hz)
+        write_file(out.path / "rollout.png", png_bytes(page))
         frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
-
-
-def names(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " n"]) -> list[str]:
-    return [rows["clip"].clip_ids[int(row)] for row in chosen]

@@ -1,6 +1,4 @@
-"""Between the stores' arrays and the tokenizer's images: RGB frames and inverse depth as (b c h w)
-in [-1, 1].
-"""
+"""Stored RGB frames and inverse depth -> the tokenizer's images, (b c h w) in [-1, 1], and back."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,15 +15,15 @@ from stages.drawing.pictures import colour_depth
 
 Source = Literal["rgb", "depth"]
 
-# source -> the upstream role and the arrays of it that make an image
+# source -> the upstream role, and those of its arrays that make an image
 READS: dict[Source, tuple[str, tuple[str, ...]]] = {
     "rgb": ("clip", ("rgb",)),
     "depth": ("depth", ("inverse_depth", "inverse_depth_range")),
 }
 
-# Difference from the still picture, of a range of 2, that counts as motion (15 of 255 grey levels)
+# Difference from the background that counts as motion, of a range of 2 (15 of 255 grey levels)
 MOVED = 0.12
-MARGIN_PX = 2  # the moving region is grown by this much: edges and shadows belong to what moves
+MARGIN_PX = 2  # the moving region is dilated by this much, to include edges and shadows
 
 
 def images_of(source: Source, arrays: Mapping[str, np.ndarray]) -> Float[Tensor, "b t c h w"]:
@@ -49,7 +47,10 @@ def images_to_rgb(images: Float[Tensor, "*any c h w"]) -> UInt8[np.ndarray, "*an
 def moving_mask(
     images: Float[Tensor, "t c h w"], still: Float[Tensor, "1 c h w"] | None = None
 ) -> Bool[Tensor, "t h w"]:
-    """Where a frame differs from the clip's median frame (or from `still`), and `MARGIN_PX` around."""
+    """Where a frame differs from the background, dilated by `MARGIN_PX`.
+
+    The background is `still`, or else the clip's median frame.
+    """
     background = images.median(dim=0, keepdim=True).values if still is None else still
     changed = ((images - background).abs().amax(dim=1) > MOVED).float()
     return F.max_pool2d(changed[:, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)[:, 0] > 0
@@ -58,7 +59,7 @@ def moving_mask(
 def picture_frames(
     source: Source, images: Float[Tensor, "t c h w"]
 ) -> UInt8[np.ndarray, "t h w c"]:
-    """Images as a reader wants to see them: RGB as it is, inverse depth in colours."""
+    """Images for display: RGB as it is, inverse depth in colours."""
     if source == "rgb":
         return images_to_rgb(images)
     near = images.mean(dim=1).cpu().numpy()

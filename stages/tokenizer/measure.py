@@ -1,4 +1,4 @@
-"""How well a tokenizer reconstructs held-out clips: numbers, and a picture."""
+"""How well a tokenizer reconstructs held-out clips: metrics and a picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,21 +12,15 @@ from torch import Tensor
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.losses import code_perplexity
 from model.metrics import frame_psnr
-from stages.batches import gather, spread_rows, usable_rows
+from stages.batches import clip_ids_at, gather, spread_rows, usable_rows
 from stages.drawing.pictures import contact_sheet, png_bytes, strip
 from stages.tokenizer.images import READS, Source, images_of, moving_mask, picture_frames
 from storage.stores.rows import Rows
 
 TOKENIZER_FILE = "tokenizer.safetensors"
-
-
 PICTURE_FILE = "reconstruction.png"
-
-
 PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
-
-
-DIFFERENCE_GAIN = 3  # differences are drawn this much stronger
+DIFFERENCE_GAIN = 3  # differences are amplified this much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +38,7 @@ class TokenizerBatch:
 
 
 def read_clips(source: Source, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    """Arrays of whole clips and where they move."""
+    """The arrays of whole clips, and `moving`: where they move."""
     arrays = gather(store, READS[source][1], rows)
     moving = torch.stack([moving_mask(clip) for clip in images_of(source, arrays)])
     return arrays | {"moving": moving.numpy()}
@@ -64,53 +58,43 @@ def frames_of(
 def held_out_frames(source: Source, rows: Mapping[str, Rows], n_clips: int) -> TokenizerBatch:
     """All frames of some clips of the `val` split."""
     store, chosen = rows[READS[source][0]], spread_rows(usable_rows(rows, "val"), n_clips)
-    return frames_of(
-        source, read_clips(source, store, chosen), [store.clip_ids[int(row)] for row in chosen]
-    )
+    return frames_of(source, read_clips(source, store, chosen), clip_ids_at(store, chosen))
 
 
 @torch.no_grad()
-def scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
-    """Reconstruction PSNR in dB, of whole frames and of their moving region, and how much of the
-    codebook is used.
+def reconstruction_scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
+    """PSNR in dB of whole frames and of the moving region, and how much of the codebook is used.
 
-    Where nothing moves in any frame there is no "psnr moving".
+    "psnr moving" is missing if nothing moves in any frame.
     """
     psnr, moving_psnr, ids = [], [], []
     for start in range(0, len(batch.images), 16):
         images, moving = batch.images[start : start + 16], batch.moving[start : start + 16]
         ids.append(model.to_ids(images))
-        again = model.decode_ids(ids[-1])
-        psnr.append(frame_psnr(again[:, None], images[:, None])[:, 0])
-        moving_psnr.append(frame_psnr(again[:, None], images[:, None], moving[:, None])[:, 0])
+        decoded = model.decode_ids(ids[-1])
+        psnr.append(frame_psnr(decoded[:, None], images[:, None])[:, 0])
+        moving_psnr.append(frame_psnr(decoded[:, None], images[:, None], moving[:, None])[:, 0])
     low, high = code_perplexity(torch.cat(ids))
-    in_motion = (
-        {"psnr moving": torch.cat(moving_psnr).nanmean().item()} if batch.moving.any() else {}
-    )
-    return {
-        "psnr": torch.cat(psnr).mean().item(),
-        **in_motion,
-        "codes used (bits 0-8)": low,
-        "codes used (bits 9-17)": high,
-    }
+    found = {"psnr": torch.cat(psnr).mean().item()}
+    if batch.moving.any():
+        found["psnr moving"] = torch.cat(moving_psnr).nanmean().item()
+    return found | {"codes used (bits 0-8)": low, "codes used (bits 9-17)": high}
 
 
 @torch.no_grad()
 def reconstruction_picture(
     source: Source, model: MagvitTokenizer, batch: TokenizerBatch, title: str
 ) -> bytes:
-    """A PNG of a few held-out clips: frames, what is left of them after the tokens, and the
-    difference.
-    """
+    """A PNG of a few held-out clips: frames, their reconstructions, and the difference."""
     n_frames = len(batch.images) // len(batch.clip_ids)
-    psnr = scores(model, batch)["psnr"]
+    psnr = reconstruction_scores(model, batch)["psnr"]
     shown = np.linspace(0, n_frames - 1, min(n_frames, PICTURE_FRAMES)).round().astype(int)
     strips = []
     for clip, clip_id in enumerate(batch.clip_ids[:PICTURE_CLIPS]):
         images = batch.images[clip * n_frames + torch.from_numpy(shown)]
-        again = model.decode_ids(model.to_ids(images))
-        difference = (again - images).abs() * DIFFERENCE_GAIN - 1
-        rows = [("frames", images), ("from tokens", again)]
+        decoded = model.decode_ids(model.to_ids(images))
+        difference = (decoded - images).abs() * DIFFERENCE_GAIN - 1
+        rows = [("frames", images), ("from tokens", decoded)]
         drawn = [(label, picture_frames(source, row)) for label, row in rows]
         drawn.append((f"|difference|\nx {DIFFERENCE_GAIN}", picture_frames("rgb", difference)))
         note = f"{clip_id} (held out); mean over held-out clips {psnr:.1f} dB"

@@ -1,30 +1,29 @@
-"""A published MAGVIT-2 checkpoint -> the tokenizer of one kind of image, measured on the clips that
-it is for.
+"""A published MAGVIT-2 checkpoint -> a tokenizer, measured on this data set's clips.
 
-It stands where `TrainTokenizer` stands and leaves the same `tokenizer.safetensors`, with a picture
+It takes the place of `TrainTokenizer` and writes the same `tokenizer.safetensors`, with a picture
 and a page of what is lost: published tokenizers have not seen these cameras, nor depth.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from model.magvit2.config import MagvitConfig, one_x, tencent
 from model.magvit2.published import Weights, load_published
 from model.training.checkpoint import save_model
 from model.training.device import pick_device
-from stages.base import DatasetStage, Inputs, Progress, Resources
+from stages.base import Progress
 from stages.batches import fingerprint
 from stages.drawing.markdown import markdown_table
-from stages.tokenizer.images import READS, Source
 from stages.tokenizer.measure import (
     PICTURE_FILE,
     TOKENIZER_FILE,
     held_out_frames,
     reconstruction_picture,
-    scores,
+    reconstruction_scores,
 )
-from stages.training.run import NOTE_FILE
+from stages.tokenizer.stage import TokenizerStage
+from stages.training.result import NOTE_FILE
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import Result, ResultWriter
@@ -32,8 +31,8 @@ from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
 Layout = Literal["1x", "tencent"]
-# Both files hold raw and averaged weights of the same shapes, so that a wrong choice would show in
-# the pictures alone: 1X's tokens come from the raw ones, TencentARC's own code runs the average.
+# Both files hold raw and averaged weights of the same shapes, so a wrong choice would only show in
+# the pictures. 1X's tokens come from the raw weights, TencentARC's own code runs the average.
 LAYOUTS: dict[Layout, tuple[MagvitConfig, Weights]] = {
     "1x": (one_x(), "raw"),
     "tencent": (tencent(), "ema"),
@@ -41,20 +40,11 @@ LAYOUTS: dict[Layout, tuple[MagvitConfig, Weights]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedTokenizer(DatasetStage):
-    """Takes a published tokenizer as it is, for RGB or for inverse depth (the paper uses one for
-    both).
-    """
+class PublishedTokenizer(TokenizerStage):
+    """A published tokenizer, unchanged, for RGB or inverse depth (the paper uses one for both)."""
 
-    source: Source
     weights: WeightsRef
     layout: Layout
-    n_val_clips: int = 8  # of the `val` split: those that it is measured on
-    # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
-    resources: Resources = field(
-        default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
-    )
 
     version: ClassVar[int] = 1
 
@@ -63,17 +53,8 @@ class PublishedTokenizer(DatasetStage):
             raise ValueError(f"layout={self.layout!r}: expected one of {list(LAYOUTS)}")
 
     @property
-    def name(self) -> str:
-        return f"{self.source}_tokenizer"
-
-    @property
     def model(self) -> MagvitConfig:
         return LAYOUTS[self.layout][0]
-
-    @property
-    def inputs(self) -> Inputs:
-        role, arrays = READS[self.source]
-        return {"discover": ("split",), role: arrays}
 
     def run(
         self,
@@ -83,26 +64,32 @@ class PublishedTokenizer(DatasetStage):
         progress: Progress,
     ) -> dict[str, float]:
         config, which = LAYOUTS[self.layout]
-        model = load_published(self.weights.resolve(), config, which).to(pick_device(self.device))
+        device = pick_device(self.device)
+        model = load_published(self.weights.resolve(), config, which).to(device)
         progress(1, 3, "loaded")
-        held_out = held_out_frames(self.source, rows, self.n_val_clips).to(pick_device(self.device))
-        numbers = {f"val/{name}": value for name, value in scores(model, held_out).items()}
+        held_out = held_out_frames(self.source, rows, self.n_val_clips).to(device)
+        scores = reconstruction_scores(model, held_out)
+        numbers = {f"val/{name}": value for name, value in scores.items()}
         progress(2, 3, "measured")
         title = f"{self.weights.name} on {self.source} frames"
-        write_file(
-            out.path / PICTURE_FILE, reconstruction_picture(self.source, model, held_out, title)
-        )
+        picture = reconstruction_picture(self.source, model, held_out, title)
+        write_file(out.path / PICTURE_FILE, picture)
         write_file(out.path / NOTE_FILE, self.note(numbers).encode())
         card = {
-            "source": self.source, "image_size": list(held_out.images.shape[-2:]), "data": fingerprint(rows),
-            "published": self.weights, "layout": self.layout, "weights": which, "numbers": numbers,
-        }  # fmt: skip
+            "source": self.source,
+            "image_size": list(held_out.images.shape[-2:]),
+            "data": fingerprint(rows),
+            "published": self.weights,
+            "layout": self.layout,
+            "weights": which,
+            "numbers": numbers,
+        }
         save_model(out.path / TOKENIZER_FILE, model, config, card=parameters(card))
         progress(3, 3)
         return numbers
 
     def note(self, numbers: Mapping[str, float]) -> str:
-        """A page in Markdown: what it is, and what it loses on these frames."""
+        """A Markdown page: what it is, and its metrics on these frames."""
         which = {"raw": "the raw weights", "ema": "the averaged weights"}[LAYOUTS[self.layout][1]]
         rows = [(name, f"{value:.4g}") for name, value in numbers.items()]
         table = markdown_table(("held-out clips", ""), rows)

@@ -1,4 +1,4 @@
-"""Clips -> a trained tokenizer: of RGB frames, or of inverse depth made into images.
+"""Clips -> a trained tokenizer of RGB frames, or of inverse depth as images.
 
 Files of the result: `tokenizer.safetensors` (weights, config, card), `losses.csv`, `losses.png`,
 `reconstruction.png`.
@@ -20,11 +20,11 @@ from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
 from model.training.device import pick_device, seeded
 from model.training.loop import Discriminator, LossFn, TrainConfig
-from stages.base import DatasetStage, Inputs, LivePage, Progress, Resources
-from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
+from stages.base import LivePage, Progress
+from stages.batches import BatchOrder, clip_ids_at, fingerprint, raw_draws, usable_rows
 from stages.lpips_weights import LpipsWeights
 from stages.networks import new_or_started
-from stages.tokenizer.images import READS, Source
+from stages.tokenizer.images import READS
 from stages.tokenizer.measure import (
     PICTURE_FILE,
     TOKENIZER_FILE,
@@ -33,12 +33,15 @@ from stages.tokenizer.measure import (
     held_out_frames,
     read_clips,
     reconstruction_picture,
-    scores,
+    reconstruction_scores,
 )
+from stages.tokenizer.stage import TokenizerStage
 from stages.training.live import live_page
+from stages.training.log import summary
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import write_training
-from stages.training.run import RunConfig, TrainingRun, finished, summary
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import finished
 from storage.atomic import write_file
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
@@ -47,7 +50,7 @@ from storage.weights.ref import WeightsRef
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """The patch discriminator. When it starts and how much it weighs are in `TokenizerLossConfig`."""
+    """The patch discriminator; its start and its weight are in `TokenizerLossConfig`."""
 
     base_channels: int = 64
     n_layers: int = 3
@@ -55,32 +58,23 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTokenizer(DatasetStage):
-    """Trains the tokenizer of one kind of image on the frames of the `train` split; measures it on
-    the `val` split.
-    """
+class TrainTokenizer(TokenizerStage):
+    """Trains the tokenizer of one kind of image on frames of the `train` split."""
 
-    source: Source
     model: MagvitConfig
     training: TrainConfig
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     clips_per_batch: int = 8
-    frames_per_clip: int = 4  # drawn anew for every batch
-    # Pixels of the moving region count this much more in L1 and L2; ours, 0 is plain
+    frames_per_clip: int = 4  # drawn again for every batch
+    # Extra weight of the moving region in L1 and L2; ours, 0: none
     moving_weight: float = 4.0
     discriminator: DiscriminatorConfig | None = field(default=None, metadata={"key": "adversary"})
-    lpips: LpipsWeights | None = None  # for the perceptual term, which is left out without them
+    lpips: LpipsWeights | None = None  # None: no perceptual term
     start_from: WeightsRef | None = None
-    # "decoder" leaves the encoder as it started: tokens stay those of `start_from`, so that a world
-    # model trained on them still understands them.
+    # "decoder" keeps the encoder of `start_from` and so its tokens: a world model trained on them
+    # stays valid
     part: Literal["all", "decoder"] = "all"
-    n_val_clips: int = 8
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
-    # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
-    resources: Resources = field(
-        default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
-    )
 
     version: ClassVar[int] = 1
 
@@ -89,23 +83,13 @@ class TrainTokenizer(DatasetStage):
             raise ValueError(
                 "part='decoder' keeps the encoder of `start_from`: name its weights, or train 'all'"
             )
-        if (
-            min(self.clips_per_batch, self.frames_per_clip, self.n_val_clips) < 1
-            or self.moving_weight < 0
-        ):
+        least = min(self.clips_per_batch, self.frames_per_clip, self.n_val_clips)
+        if least < 1 or self.moving_weight < 0:
             raise ValueError(
                 f"clips_per_batch={self.clips_per_batch}, frames_per_clip={self.frames_per_clip}, "
-                f"n_val_clips={self.n_val_clips}: expected 1 or more; moving_weight={self.moving_weight}: 0 or more"
+                f"n_val_clips={self.n_val_clips}: expected 1 or more; "
+                f"moving_weight={self.moving_weight}: expected 0 or more"
             )
-
-    @property
-    def name(self) -> str:
-        return f"{self.source}_tokenizer"
-
-    @property
-    def inputs(self) -> Inputs:
-        role, arrays = READS[self.source]
-        return {"discover": ("split",), role: arrays}
 
     def run(
         self,
@@ -116,31 +100,32 @@ class TrainTokenizer(DatasetStage):
     ) -> dict[str, float]:
         if numbers := finished(out.path, TOKENIZER_FILE):
             return numbers
+        # Load what training and measuring need
         device = pick_device(self.device)
         model = self.build().to(device)
+        discriminator = self.new_discriminator(model, device)
         perceptual = self.lpips.load(device) if self.lpips else None
         held_out = held_out_frames(self.source, rows, self.n_val_clips).to(device)
+        # Train, from a saved state if an earlier attempt left one
         run = TrainingRun(
             model=model,
-            loss_fn=self.loss_fn(
-                perceptual, discriminator := self.new_discriminator(model, device)
-            ),
+            loss_fn=self.loss_fn(perceptual, discriminator),
             batch_at=self.batches(rows),
             config=self.training,
             watch=self.watch,
             folder=out.path,
             progress=progress,
-            validate=lambda: scores(model, held_out),
+            validate=lambda: reconstruction_scores(model, held_out),
             discriminator=discriminator,
         )
         log = run.finish()
+        # Write the result's files; the saved states go last
         numbers = summary(log)
-        title = f"{self.source} tokenizer"
         write_training(
             out.path / TOKENIZER_FILE,
             model,
             self.model,
-            title=title,
+            title=self.title,
             log=log,
             numbers=numbers,
             start_from=self.start_from,
@@ -151,18 +136,22 @@ class TrainTokenizer(DatasetStage):
                 "training": self.training,
             },
         )
-        picture = reconstruction_picture(self.source, model, held_out, title)
+        picture = reconstruction_picture(self.source, model, held_out, self.title)
         write_file(out.path / PICTURE_FILE, picture)
         run.clean_up()
         return numbers
 
     def live_page(self, folder: Path) -> LivePage | None:
-        return live_page(folder, f"{self.source} tokenizer")
+        return live_page(folder, self.title)
+
+    @property
+    def title(self) -> str:
+        return f"{self.source} tokenizer"
 
     # Data
 
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TokenizerBatch]:
-        """Batch i: some clips in the data set's order, and of each some frames drawn at random."""
+        """Batch i: the next clips in the data set's order, with frames of each drawn at random."""
         store, usable = rows[READS[self.source][0]], usable_rows(rows, "train")
         data = PreparedRows(lambda chosen: read_clips(self.source, store, chosen), usable)
         seed = self.training.seed
@@ -172,9 +161,8 @@ class TrainTokenizer(DatasetStage):
 
         def batch_at(i: int) -> TokenizerBatch:
             chosen = order.at(i)
-            return self.batch(
-                data(chosen), i, [store.clip_ids[int(row)] for row in chosen], self.frames_per_clip
-            )
+            clip_ids = clip_ids_at(store, chosen)
+            return self.batch(data(chosen), i, clip_ids, self.frames_per_clip)
 
         return batch_at
 
@@ -193,9 +181,9 @@ class TrainTokenizer(DatasetStage):
     # Networks and losses
 
     def build(self) -> MagvitTokenizer:
-        """A new network, or that of `start_from`; raises ValueError if that one has another layout.
+        """A new network, or that of `start_from`; channels last, the fast layout for GPUs.
 
-        Its weights lie in memory as convolutions on GPUs like them.
+        Raises ValueError if `start_from` has another config.
         """
         model = new_or_started(
             MagvitTokenizer, self.model, self.start_from, self.training.seed, self.name
@@ -229,20 +217,21 @@ class TrainTokenizer(DatasetStage):
         )
 
     def loss_fn(self, perceptual: Lpips | None, discriminator: Discriminator | None) -> LossFn:
+        n_accum = self.training.grad_accum_steps
+
         def loss(
             model: MagvitTokenizer, batch: TokenizerBatch, noise: torch.Generator
         ) -> dict[str, Tensor]:
-            adversarial = (
-                discriminator is not None
-                and batch.number >= discriminator.start * self.training.grad_accum_steps
-            )
+            network = None
+            if discriminator and batch.number >= discriminator.start * n_accum:
+                network = discriminator.module
             found = tokenizer_loss(
                 batch.images,
                 model(batch.images),
                 self.loss,
                 pixel_weight=1 + self.moving_weight * batch.moving.float(),
                 perceptual=perceptual,
-                discriminator=discriminator.module if discriminator and adversarial else None,
+                discriminator=network,
                 last_layer=model.decoder.conv_out.weight,
             )
             return {"total": found.total, **found.parts}

@@ -1,16 +1,17 @@
-"""What a training has written so far, as a page to look at while it runs."""
+"""The page of a running training: curves, newest numbers, newest sample rollout."""
 
 from pathlib import Path
 
 from stages.base import LivePage
 from stages.drawing.loss_plot import plot_losses
 from stages.drawing.markdown import markdown_table
+from stages.training.log import LOG_FILE, LogRow, read_log
 from stages.training.mfu import THROUGHPUT_FILE
-from stages.training.run import LOG_FILE, ROLLOUTS, read_log
+from stages.training.run import ROLLOUTS
 
 
 def live_page(folder: Path, title: str) -> LivePage | None:
-    """The page of a training's working folder; None before its first steps are there."""
+    """The page of a training's working folder; None before its first step is logged."""
     if not (folder / LOG_FILE).exists():
         return None
     log = read_log(folder / LOG_FILE)
@@ -27,7 +28,7 @@ def live_page(folder: Path, title: str) -> LivePage | None:
     return LivePage(text=text, pictures=pictures)
 
 
-def latest(log: list[dict[str, float | int]]) -> dict[str, float]:
+def latest(log: list[LogRow]) -> dict[str, float]:
     """The newest value of every column."""
     found: dict[str, float] = {}
     for row in log:

@@ -1,4 +1,4 @@
-"""Batches by number, the next one made while the last one is used."""
+"""Batches made one step ahead."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,11 +8,10 @@ Batch = TypeVar("Batch")
 
 
 class Prefetched(Generic[Batch]):
-    """Batches by number, the next one made by a thread while the last one is used.
+    """Batches by number; a thread makes the next one while the current one is used.
 
-    A thread and not a process: gathering arrays lets other threads run, and a batch needs no trip
-    between processes. pin: in memory from which a GPU copies by itself, for batches that have a
-    `pinned()`.
+    A thread, not a process: gathering arrays releases the GIL, and nothing is copied between
+    processes. pin: in page-locked memory, for batches that have a `pinned()`.
     """
 
     def __init__(self, batch_at: Callable[[int], Batch], *, pin: bool = False):

@@ -1,4 +1,4 @@
-"""What every finished training writes: the checkpoint with its card, the losses, and a page to read."""
+"""What every finished training writes: the checkpoint with its card, the loss plot and a page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,12 @@ from torch import nn
 from model.training.checkpoint import read_header, save_model
 from stages.drawing.loss_plot import plot_losses
 from stages.drawing.markdown import markdown_table
-from stages.training.run import NOTE_FILE, PLOT_FILE, LogRow
+from stages.training.log import LogRow
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.weights.ref import WeightsRef
+
+PLOT_FILE, NOTE_FILE = "losses.png", "training.md"
 
 
 def write_training(
@@ -26,10 +28,9 @@ def write_training(
     start_from: WeightsRef | None,
     card: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes the checkpoint, and beside it the plot of the losses and the page.
+    """The checkpoint's card, after writing the checkpoint, the loss plot and the page.
 
-    card: what the stage itself has to say; where the training began and its numbers are added.
-    Returns the whole card.
+    card: the stage's own entries; the starting point and the numbers are added.
     """
     whole = parameters({**start_card(start_from), **card, "numbers": dict(numbers)})
     save_model(checkpoint, model, config, card=whole)
@@ -40,7 +41,7 @@ def write_training(
 
 
 def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
-    """What a checkpoint's card says about where its training began."""
+    """The card's entries about where the training started."""
     if start_from is None:
         return {"started_from": "random weights", "steps_before": 0}
     before = read_header(start_from.resolve())["card"]
@@ -53,9 +54,7 @@ def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
 
 
 def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[str, float]) -> str:
-    """Markdown for the report: what this training started from, and what it changed on held-out
-    clips.
-    """
+    """Markdown: what the training started from, and what it changed on held-out clips."""
     card = start_card(start_from)
     before = f", after {card['steps_before']} steps elsewhere" if card["steps_before"] else ""
     sections = [
@@ -69,20 +68,20 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
         if name.startswith("parameters")
     }
     if counts:
-        whole, *of_parts = counts.items()
-        sections.append(markdown_table(whole, of_parts))
-    if parts := named(numbers, ", first steps"):
+        total, *parts_of_it = counts.items()
+        sections.append(markdown_table(total, parts_of_it))
+    if parts := names_with(numbers, ", first steps"):
         rows = [(p, *pair(numbers, f"{p}, first steps", f"{p}, last steps")) for p in parts]
         sections.append(markdown_table(("in training", "first steps", "last steps"), rows))
     rows = [
         (name.removeprefix("val/"), *pair(numbers, f"{name}, before", f"{name}, after"))
-        for name in named(numbers, ", before")
+        for name in names_with(numbers, ", before")
     ]
     sections.append(markdown_table(("on held-out clips", "before", "after"), rows))
     return "\n\n".join(sections) + "\n"
 
 
-def named(numbers: Mapping[str, float], suffix: str) -> list[str]:
+def names_with(numbers: Mapping[str, float], suffix: str) -> list[str]:
     return [name.removesuffix(suffix) for name in numbers if name.endswith(suffix)]
 
 

@@ -1,6 +1,4 @@
-"""A training's numbers and pictures as TensorBoard event files: `tensorboard --logdir <folder>`
-shows them.
-"""
+"""A training's numbers and pictures as TensorBoard event files."""
 
 import io
 import time
@@ -16,13 +14,10 @@ FLUSH_S = 10
 
 
 class EventFile:
-    """One attempt's events. A run that goes on from step n hides what an attempt before wrote of
-    later steps.
-    """
+    """One attempt's events. A run resumed at step n hides what an earlier attempt wrote after n."""
 
     def __init__(self, folder: Path, after_step: int):
-        # Files are read in the order of their names, which by themselves tell seconds apart, not
-        # attempts.
+        # TensorBoard reads files by name, whose own time stamp has whole seconds only
         suffix = f".{time.time_ns()}"
         self.writer = SummaryWriter(
             str(folder / EVENTS),
@@ -33,7 +28,7 @@ class EventFile:
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(name.replace(" ", "_"), value, step)  # it allows no spaces
+            self.writer.add_scalar(name.replace(" ", "_"), value, step)  # no spaces allowed
 
     def picture(self, step: int, name: str, png: bytes) -> None:
         image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

@@ -1,6 +1,4 @@
-"""Files that the processes of one training leave for each other in its working folder; none is part
-of the result.
-"""
+"""Files by which the processes of a training communicate; none is part of the result."""
 
 import json
 from dataclasses import asdict
@@ -11,26 +9,24 @@ from storage.atomic import write_file
 
 PROGRESS_FILE = "progress.json"  # steps done, of how many, a note
 PARTIAL_FILE = "progress.partial"
-MEETING_FILE = ".meeting"
-STOP_FILE = ".stop"  # put there by whoever started the processes, to end them
-# Config and card of the checkpoint to be: what a saved state needs to become one
+FOLDER_CHECK_FILE = ".folder_check"
+STOP_FILE = ".stop"  # written by the launcher to end the processes
+# Config and card of the checkpoint, with which a saved state can be exported as one
 CARD_FILE = ".card.json"
 
 
 def remove_working_files(folder: Path) -> None:
-    """Also those of an attempt that was killed."""
-    for name in (PROGRESS_FILE, PARTIAL_FILE, MEETING_FILE, STOP_FILE, CARD_FILE):
+    """Deletes them, also those of a killed attempt."""
+    for name in (PROGRESS_FILE, PARTIAL_FILE, FOLDER_CHECK_FILE, STOP_FILE, CARD_FILE):
         (folder / name).unlink(missing_ok=True)
 
 
-def leave_card(folder: Path, config: Any, card: dict[str, Any]) -> None:
-    """For `read_card`, before the first step."""
+def write_card(folder: Path, config: Any, card: dict[str, Any]) -> None:
+    """Writes what `read_card` reads, before the first step."""
     write_file(folder / CARD_FILE, json.dumps({"config": asdict(config), "card": card}).encode())
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and card of a training that is not finished. Raises FileNotFoundError if there is
-    none.
-    """
+    """Config and card of an unfinished training. Raises FileNotFoundError if there is none."""
     found = json.loads((folder / CARD_FILE).read_text())
     return found["config"], found["card"]

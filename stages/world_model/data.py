@@ -1,4 +1,4 @@
-"""Rows of the stores to batches of the world model: tokens, actions, active tracks."""
+"""Rows of the stores -> batches of the world model: tokens, actions, active tracks."""
 
 from collections.abc import Mapping
 
@@ -32,22 +32,23 @@ def world_batch(
 def world_actions(
     clip: Rows, chosen: Int[np.ndarray, " b"], n_substeps: int, stats: ActionStats
 ) -> Float[Tensor, "b t i a"]:
-    """The normalised actions that the world model reads."""
-    return stats.normalise(
-        torch.from_numpy(pick_substeps(clip.gather("actions", chosen), n_substeps))
-    )
+    """The actions that the world model reads, normalised."""
+    actions = pick_substeps(clip.gather("actions", chosen), n_substeps)
+    return stats.normalise(torch.from_numpy(actions))
 
 
 def pick_substeps(
     actions: Float[np.ndarray, "b t s a"], count: int
 ) -> Float[np.ndarray, "b t i a"]:
-    """`count` of the sub-steps that lead into each frame, evenly apart, the last (nearest to the
-    frame) included.
+    """`count` evenly spaced sub-steps of those that lead into each frame, always with the last one.
+
+    Raises ValueError if there are fewer.
     """
     n_substeps = actions.shape[2]
     if not 1 <= count <= n_substeps:
         raise ValueError(
-            f"action_substeps={count}: the clips hold 1 to {n_substeps} actions between two frames"
+            f"action_substeps={count}: the clips hold {n_substeps} actions between two frames, "
+            f"expected 1 to {n_substeps}"
         )
     ends = np.arange(1, count + 1) * n_substeps // count
     return actions[:, :, ends - 1]
@@ -56,7 +57,7 @@ def pick_substeps(
 def track_shares(
     tracks: Float[np.ndarray, "b t p 2"], height: int, width: int
 ) -> Float[Tensor, "b t p 2"]:
-    """Pixels (the centre of the top-left one is 0, 0) as shares of the frame's width and height."""
+    """Pixel coordinates as shares of the frame's width and height."""
     return (torch.from_numpy(tracks) + 0.5) / torch.tensor([width, height])
 
 
@@ -66,7 +67,7 @@ def card_stats(card: Mapping) -> ActionStats:
 
 
 def tokenizer_keys(rows: Mapping[str, Rows]) -> dict[str, str]:
-    """Which tokenizer made the tokens: role -> stage and key of its result."""
+    """Role -> `stage/key` of the tokenizer that made its tokens."""
     keys = {}
     for role in ("rgb_tokens", "depth_tokens"):
         store = rows[role]

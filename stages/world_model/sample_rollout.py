@@ -1,8 +1,7 @@
-"""What a world model makes of a few held-out clips while it is trained: numbers on its tokens, and
-a picture.
+"""Rollouts of a few held-out clips during a training: token accuracy, PSNR and a picture.
 
-From frame 0 and the true actions all other frames are generated, as in evaluation. Shares of right
-tokens need nothing but the tokens; pictures and PSNR need the tokenizers that made them.
+All frames are generated from frame 0 and the true actions, as in evaluation. Token accuracy needs
+the tokens only; PSNR and pictures need the tokenizers that made them.
 """
 
 from collections.abc import Mapping
@@ -35,9 +34,7 @@ CLIPS, PICTURE_FRAMES = 2, 8  # of a picture
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRollout:
-    """A `training_run.Sample`: the same clips and the same noise every time, so that pictures can
-    be compared.
-    """
+    """A `stages.training.run.Sample`; always the same clips and noise, so pictures compare."""
 
     batch: WorldBatch
     decoders: Mapping[Source, MagvitTokenizer]  # of the branches that have one
@@ -49,29 +46,20 @@ class SampleRollout:
         self, model: DualBranchWorldModel, step: int
     ) -> tuple[dict[str, float], bytes | None]:
         batch = self.batch
-        true = FrameTokens(
-            batch.rgb_tokens, batch.depth_tokens if model.depth is not None else None
-        )
+        depth_tokens = batch.depth_tokens if model.depth is not None else None
+        true = FrameTokens(batch.rgb_tokens, depth_tokens)
         noise = step_generator(self.seed, 0, ROLLOUT_ROLE)
         made = rollout(model, true[:1], batch.actions, self.sampling, noise)
-        numbers = {
-            f"{source} tokens right": right_share(predicted, expected)
-            for source, predicted, expected in branches(made, true)
-        }
-        strips = []
+        numbers, strips, n_clips = {}, [], len(batch.clip_ids)
         for source, predicted, expected in branches(made, true):
+            numbers[f"{source} tokens right"] = token_accuracy(predicted, expected)
             if source in self.decoders:
-                found, wanted = (
-                    decode_clips(self.decoders[source], ids) for ids in (predicted, expected)
-                )
+                decoder = self.decoders[source]
+                found, wanted = decode_clips(decoder, predicted), decode_clips(decoder, expected)
                 numbers[f"{source} psnr"] = frame_psnr(found, wanted)[:, 1:].mean().item()
-                strips += [
-                    self.draw(source, i, found[i], wanted[i], step)
-                    for i in range(len(batch.clip_ids))
-                ]
-        return numbers, png_bytes(
-            contact_sheet(strips, columns=len(batch.clip_ids))
-        ) if strips else None
+                strips += [self.draw(source, i, found[i], wanted[i], step) for i in range(n_clips)]
+        picture = png_bytes(contact_sheet(strips, columns=n_clips)) if strips else None
+        return numbers, picture
 
     def draw(
         self,
@@ -95,24 +83,24 @@ class SampleRollout:
 def branches(
     made: FrameTokens, true: FrameTokens
 ) -> list[tuple[Source, Int[Tensor, "b t gh gw"], Int[Tensor, "b t gh gw"]]]:
-    """(source, predicted, true) of each branch that there is."""
+    """(source, predicted, true) of each branch of the model."""
     found: list[tuple[Source, Tensor, Tensor]] = [("rgb", made.rgb, true.rgb)]
     if made.depth is not None and true.depth is not None:
         found.append(("depth", made.depth, true.depth))
     return found
 
 
-def right_share(predicted: Int[Tensor, "b t gh gw"], true: Int[Tensor, "b t gh gw"]) -> float:
-    """Of the tokens of frames 1 and later."""
+def token_accuracy(predicted: Int[Tensor, "b t gh gw"], true: Int[Tensor, "b t gh gw"]) -> float:
+    """The share of tokens that are predicted right, in frames 1 and later."""
     right: Bool[Tensor, "b t gh gw"] = predicted[:, 1:] == true[:, 1:]
     return right.float().mean().item()
 
 
 def decoders_of(rows: Mapping[str, Rows], device: torch.device) -> dict[Source, MagvitTokenizer]:
-    """The tokenizers that made the tokens, by their stores' manifests; a tokenizer that is gone is
-    left out.
+    """The tokenizers that made the tokens, without those that no longer exist.
 
-    They are no inputs of the training: nothing that it learns depends on them.
+    Found by the manifests of the token stores. They are no inputs of the stage: the training does
+    not depend on them.
     """
     found: dict[Source, MagvitTokenizer] = {}
     sources: tuple[Source, ...] = ("rgb", "depth")
@@ -120,7 +108,7 @@ def decoders_of(rows: Mapping[str, Rows], device: torch.device) -> dict[Source, 
         tokens = rows[f"{source}_tokens"]
         assert isinstance(tokens, ClipRows), tokens
         made_by = StoreRef(tokens.manifest.inputs["tokenizer"])
-        here = StoreRef.at(tokens.ref.root, made_by.stage, made_by.key)  # a root can be moved
+        here = StoreRef.at(tokens.ref.root, made_by.stage, made_by.key)  # the root may have moved
         try:
             found[source] = load_tokenizer(open_result(here), source).to(device)
         except (StoreError, FileNotFoundError):

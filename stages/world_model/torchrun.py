@@ -1,11 +1,11 @@
-"""The world model trained by several processes, from complete stores: what each of them runs.
+"""The program of each process that trains a world model together with others.
 
     torchrun --nproc-per-node 8 -m stages.world_model.torchrun training.json
 
-`training.json` says which stage, which inputs and where the result goes; `roboscape train-spec`
-writes it. Neither Prefect nor Ray is needed. The pipeline starts the same program, or calls
-`train_together` on Ray Train's workers. A training whose processes were killed goes on from its
-last saved state when the same is started again, with any number of processes.
+`roboscape train-spec` writes `training.json`: the stage, its inputs (complete stores) and the place
+of the result. Neither Prefect nor Ray is needed. The pipeline starts the same program, or calls
+`train_together` on Ray Train's workers. After a kill, start the same again, with any number of
+processes: the training resumes from its last saved state.
 """
 
 import argparse
@@ -18,14 +18,13 @@ import traceback
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from model.training.checkpoint import from_plain
 from model.training.parallel import Workers, join, leave
 from stages.base import Stage
-from stages.training.working_files import MEETING_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
+from stages.training.working_files import FOLDER_CHECK_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
 from storage.atomic import write_file
 from storage.stores.records import StoreRef
@@ -38,7 +37,7 @@ PROGRESS_EVERY_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """One training: all that a process must be told. The store `out` has its manifest already."""
+    """One training, as each process gets it. The store `out` has its manifest already."""
 
     stage: TrainWorldModel
     inputs: dict[str, StoreRef]
@@ -46,19 +45,18 @@ class TrainingSpec:
 
     @classmethod
     def of(cls, stage: Stage, inputs: dict[str, StoreRef], out: StoreRef) -> "TrainingSpec":
-        """Raises TypeError for the training of anything but a world model."""
+        """The spec of this stage; raises TypeError if it does not train a world model."""
         if not isinstance(stage, TrainWorldModel):
             raise TypeError(
-                f"stage '{stage.name}' is a {type(stage).__name__}; several workers can train a "
-                "TrainWorldModel only"
+                f"stage '{stage.name}' is a {type(stage).__name__}, expected a TrainWorldModel: "
+                "no other training can have several workers"
             )
         return cls(stage=stage, inputs=inputs, out=out)
 
     def to_json(self) -> str:
         inputs = {role: ref.uri for role, ref in self.inputs.items()}
-        return json.dumps(
-            {"stage": asdict(self.stage), "inputs": inputs, "out": self.out.uri}, indent=1
-        )
+        plain = {"stage": asdict(self.stage), "inputs": inputs, "out": self.out.uri}
+        return json.dumps(plain, indent=1)
 
     @staticmethod
     def from_json(text: str) -> "TrainingSpec":
@@ -74,15 +72,15 @@ class TrainingSpec:
 def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = False) -> None:
     """One worker's part, from the stores to the sealed result, which the first worker writes.
 
-    clear_stop: a stop file that lies there is a former training's. (Ray's launcher removes that by
-    itself, and may have put a new one when its workers come here.)
+    clear_stop: deletes a stop file of an earlier start. (Ray's launcher does that itself, and may
+    already have written a new one.)
     """
     torch.set_num_threads(max(1, int(spec.stage.resources.cpus)))
     writer = open_writer(spec.out) if workers.is_first else None
     try:
         if writer and clear_stop:
             (writer.path / STOP_FILE).unlink(missing_ok=True)
-        folder = meet_at(writer.path if writer else None, workers)
+        folder = agree_on_folder(writer.path if writer else None, workers)
         rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
         progress = ProgressFile(folder, workers)
         numbers = spec.stage.work(rows, folder, progress, workers)
@@ -94,49 +92,50 @@ def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = F
             writer.close()
 
 
-def meet_at(folder: Path | None, workers: Workers) -> Path:
-    """The first worker's working folder. Raises OSError on all of them if one does not see it."""
+def agree_on_folder(folder: Path | None, workers: Workers) -> Path:
+    """The first worker's working folder. Raises OSError on every rank if one does not see it."""
     token = uuid.uuid4().hex
     if folder is not None:
-        write_file(folder / MEETING_FILE, token.encode())
+        write_file(folder / FOLDER_CHECK_FILE, token.encode())
     place, token = workers.broadcast((folder, token))
     assert place is not None
-    seen = (place / MEETING_FILE).exists() and (place / MEETING_FILE).read_text() == token
+    seen = (place / FOLDER_CHECK_FILE).exists() and (place / FOLDER_CHECK_FILE).read_text() == token
     found = workers.gather((socket.gethostname(), seen))
     if folder is not None:
-        (folder / MEETING_FILE).unlink()
+        (folder / FOLDER_CHECK_FILE).unlink()
     blind = [(rank, host) for rank, (host, sees) in enumerate(found) if not sees]
     if blind:
         raise OSError(
-            f"worker {blind[0][0]} on {blind[0][1]} does not see {place}, where the first worker (on {found[0][0]}) "
-            "saves the training: several machines need ROBOSCAPE_STORES in a folder that all of them share"
+            f"worker {blind[0][0]} on {blind[0][1]} does not see {place}, where the first worker "
+            f"(on {found[0][0]}) saves the training: several machines need ROBOSCAPE_STORES in a "
+            "folder that all of them share"
         )
     return place
 
 
 class Stopped(RuntimeError):
-    """The training ends because it was told to; the next start goes on from its last saved state."""
+    """The training was asked to stop; the next start resumes from its last saved state."""
 
 
 class ProgressFile:
-    """The stage's progress, for whoever started the processes."""
+    """The stage's progress as a file, for the launcher of the processes."""
 
     def __init__(self, folder: Path, workers: Workers):
         self.path, self.active, self.written = folder / PROGRESS_FILE, workers.is_first, 0.0
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         if self.active and self.path.with_name(STOP_FILE).exists():
-            raise Stopped("whoever started this training asked it to end")
+            raise Stopped("the launcher of this training asked it to stop")
         if self.active and (done == total or time.monotonic() - self.written > PROGRESS_EVERY_S):
             self.written = time.monotonic()
-            # Renamed, but not flushed: nobody needs it after a power cut
+            # Renamed, but not flushed: after a power cut nobody needs it
             partial = self.path.with_name(PARTIAL_FILE)
             partial.write_text(json.dumps([done, total, note]))
             os.replace(partial, self.path)
 
 
-def leave_with(parent: int) -> None:
-    """Ends this process when the one that started it is gone: nobody would watch it any more."""
+def exit_with(parent: int) -> None:
+    """Ends this process when its parent is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -147,10 +146,13 @@ def leave_with(parent: int) -> None:
 
 
 def record_failure(path: Path, error: BaseException) -> None:
-    what: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "at": time.time()}
-    write_file(
-        path, json.dumps(what | {"trace": "".join(traceback.format_exception(error))}).encode()
-    )
+    what = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "at": time.time(),
+        "trace": "".join(traceback.format_exception(error)),
+    }
+    write_file(path, json.dumps(what).encode())
 
 
 def main() -> None:
@@ -159,12 +161,12 @@ def main() -> None:
     )
     parser.add_argument("spec", type=Path, help="what `roboscape train-spec` wrote")
     parser.add_argument(
-        "--failures", type=Path, help="folder for a note of the error that ends this process"
+        "--failures", type=Path, help="folder for a record of the error that ends this process"
     )
-    parser.add_argument("--parent", type=int, help="process id; when it is gone, this process ends")
+    parser.add_argument("--parent", type=int, help="process id; this process ends with it")
     arguments = parser.parse_args()
     if arguments.parent:
-        leave_with(arguments.parent)
+        exit_with(arguments.parent)
     spec = TrainingSpec.from_json(arguments.spec.read_text())
     if is_complete(spec.out):
         print(f"{spec.out.uri} is complete; nothing to do")

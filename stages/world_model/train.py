@@ -1,12 +1,15 @@
-"""Tokens, point tracks and actions of clips -> a trained world model (RoboScape, arXiv:2506.23135,
-section 3).
+"""Tokens, point tracks and actions of clips -> a trained world model.
 
-Files of the result: `world_model.safetensors` (weights, config, and a card with the statistics that
-normalise actions and the keys of the data and of the tokenizers), `losses.csv` (every part of the
-loss at every step), `losses.png`, `training.md` (what it started from), `throughput.md`,
-`active_tracks.csv` (how many tracks of a clip were active, and how much of their motion was the
-camera's). Where `RunConfig` asks for them: `best_world_model.safetensors` (the weights with the
-least loss on held-out clips, if those are not the last), `rollouts/` and `tensorboard/`.
+RoboScape (arXiv:2506.23135), section 3. Files of the result:
+
+    world_model.safetensors         weights, config, and a card with the action statistics and the
+                                    keys of the data and of the tokenizers
+    losses.csv, losses.png          every part of the loss at every step
+    training.md, throughput.md      what it started from, what it learned, how fast
+    active_tracks.csv               active tracks of each clip, and the camera's share of the motion
+    best_world_model.safetensors    the weights with the least held-out loss, unless they are the
+                                    last; only with `RunConfig.validate_every`
+    rollouts/, tensorboard/         where `RunConfig` asks for them
 """
 
 import csv
@@ -33,16 +36,18 @@ from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import Inputs, LivePage, ParallelStage, Progress, Resources
-from stages.batches import BatchOrder, fingerprint, gather, spread_rows, usable_rows
+from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows, usable_rows
 from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
 from stages.training.live import live_page
+from stages.training.log import summary
 from stages.training.mfu import Meter
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import start_card, write_training
-from stages.training.run import RunConfig, TrainingRun, finished, summary
-from stages.training.working_files import leave_card, remove_working_files
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import finished
+from stages.training.working_files import remove_working_files, write_card
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -61,31 +66,33 @@ from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
 BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
-# Action statistics and the table of active tracks look at this many clips at most
+# Action statistics and the table of active tracks are taken from at most this many clips
 STATS_CLIPS = 4096
-# What a training that was stopped by its own numbers is to be told: its rate is part of its key.
-GO_ON = (
-    "Another learning_rate makes another result, whose training starts anew: to go on from a saved state of this one, "
-    "write it as a checkpoint with `roboscape checkpoint` and set world_model.start_from to that file."
+# Added to the error of a training that NaN or a loss spike stopped: the rate is part of its key
+RESUME_HINT = (
+    "Another learning_rate makes another result, whose training starts again: to continue from a "
+    "saved state of this one, write it as a checkpoint with `roboscape checkpoint` and set "
+    "world_model.start_from to that file."
 )
 TITLE = "World model"
-N_VAL_NOISE = 4  # held-out clips are measured under this many fixed draws of masks and replacements
+N_VAL_NOISE = 4  # held-out losses are means over this many fixed draws of masks and replacements
+VALIDATION_ROLE = 2  # keeps their noise apart from that of training
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
-    """Which tracks the losses look at; K and the camera option are open in the paper."""
+    """Which tracks enter the losses; the paper leaves K and the camera open."""
 
     n_active: int = 64  # K
-    # How far a track gets in the clip, of the frame's side; 0 is the paper's rule
+    # Least distance of a track from its start, as a share of the frame; 0 is the paper's rule
     min_motion: float = 0.03
-    # For cameras that move: ranks tracks by their motion relative to the background
+    # For moving cameras: ranks tracks by their motion relative to the background
     compensate_camera: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldData:
-    """A training's clips, as it reads them."""
+    """The clips of one training."""
 
     used: Int[np.ndarray, " n"]  # rows to train on
     stats: ActionStats
@@ -97,9 +104,9 @@ class WorldData:
 class TrainWorldModel(ParallelStage):
     """Trains on the `train` split and measures the same losses on clips of the `val` split.
 
-    One process or several, with the same outcome but for rounding: `resources` are those of one
-    worker, and `clips_per_batch` counts the clips of all. Several `workers` are launched by the
-    pipeline, or by torchrun, see `train_distributed`.
+    The outcome does not depend on the number of `workers`, but for rounding: `resources` are those
+    of one worker, `clips_per_batch` counts the clips of all. The pipeline or torchrun (see
+    `stages.world_model.torchrun`) starts several.
     """
 
     model: WorldModelConfig
@@ -109,8 +116,8 @@ class TrainWorldModel(ParallelStage):
     tracks: TrackConfig = TrackConfig()
     clips_per_batch: int = 8
     n_val_clips: int = 16
-    drop_flagged: bool = True  # leaves out clips that stage `label_quality` finds fault with
-    start_from: WeightsRef | None = None  # goes on from this checkpoint, with its action statistics
+    drop_flagged: bool = True  # leaves out clips that stage `label_quality` flags
+    start_from: WeightsRef | None = None  # a checkpoint, whose action statistics are kept
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     workers: int = field(default=1, metadata={"key": False})
     parallel: ParallelConfig = field(default=ParallelConfig(), metadata={"key": False})
@@ -141,38 +148,41 @@ class TrainWorldModel(ParallelStage):
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        """All of it in this process."""
+        """The result of training in this process alone."""
         return self.work(rows, out.path, progress, ALONE)
 
     def check_workers(self, n: int) -> None:
         """Raises ValueError if a batch cannot be shared evenly."""
         if n < 1 or self.clips_per_batch % n:
             raise ValueError(
-                f"{self.name}: {n} workers cannot share clips_per_batch={self.clips_per_batch} evenly; choose a "
-                "multiple of the number of workers, so that the batch stays the same for any number of them"
+                f"{self.name}: {n} workers cannot share clips_per_batch={self.clips_per_batch} "
+                "evenly; choose a multiple of the number of workers, so that the batch stays the "
+                "same for any number of them"
             )
 
     def work(
         self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
     ) -> dict[str, float]:
-        """Loads, trains, writes. All workers see `folder`; the first one writes the result's files."""
+        """The result's numbers, after loading, training and writing; see `ParallelStage.work`."""
         self.check_workers(workers.n)
+        # An attempt that was killed before its seal may have finished the training
         before = finished(folder, WORLD_MODEL_FILE) if workers.is_first else None
         if numbers := workers.broadcast(before):
             if workers.is_first:
                 remove_working_files(folder)
             return numbers
         device = pick_device(self.device)
-        model = self.build().to(device)  # first, so that a wrong `start_from` is reported at once
+        # The model first, so that a wrong `start_from` is reported at once
+        model = self.build().to(device)
         data = self.load(rows, folder, progress, workers)
         run = self.training_run(model, rows, data, folder, progress, workers)
         try:
             log = run.finish()
         except TrainingStopped as stopped:
-            raise type(stopped)(f"{stopped} {GO_ON}") from stopped
+            raise type(stopped)(f"{stopped} {RESUME_HINT}") from stopped
         numbers = summary(log) | parameter_numbers(model)
         if workers.is_first:
-            self.write(model, rows, data, run, numbers, folder)
+            self.write_result(model, rows, data, run, numbers, folder)
         workers.barrier()
         return numbers
 
@@ -184,7 +194,7 @@ class TrainWorldModel(ParallelStage):
         stats = self.action_stats(rows["clip"], used)
         if workers.is_first:
             card = {**start_card(self.start_from), **self.card(rows, stats), "numbers": {}}
-            leave_card(folder, self.model, card)
+            write_card(folder, self.model, card)
 
         def report(done: int, total: int) -> None:
             progress(0, self.training.steps, f"preparing clips: {done} of {total}")
@@ -194,11 +204,10 @@ class TrainWorldModel(ParallelStage):
             used,
             folder=folder / PREPARED,
             workers=workers,
-            told=report,
+            on_progress=report,
         )
-        return WorldData(
-            used=used, stats=stats, prepared=prepared, held_out=self.held_out(rows, stats)
-        )
+        held_out = self.held_out(rows, stats)
+        return WorldData(used=used, stats=stats, prepared=prepared, held_out=held_out)
 
     def training_run(
         self,
@@ -232,7 +241,7 @@ class TrainWorldModel(ParallelStage):
             sample=sample,
         )
 
-    def write(
+    def write_result(
         self,
         model: DualBranchWorldModel,
         rows: Mapping[str, Rows],
@@ -241,7 +250,7 @@ class TrainWorldModel(ParallelStage):
         numbers: dict[str, float],
         folder: Path,
     ) -> None:
-        """The result's files; what only the training needed is deleted last."""
+        """Writes the result's files, then deletes what only the training needed."""
         card = write_training(
             folder / WORLD_MODEL_FILE,
             model.cpu(),
@@ -288,20 +297,21 @@ class TrainWorldModel(ParallelStage):
     # Data
 
     def rows_of(self, rows: Mapping[str, Rows], split: str) -> Int[np.ndarray, " n"]:
-        """Those that may be used. Raises ValueError, with the counts, if there are none."""
+        """The usable rows of a split. Raises ValueError, with the counts, if there are none."""
         usable = usable_rows(rows, split)
         kept = usable[unflagged(rows["label_quality"], usable)] if self.drop_flagged else usable
         if len(kept) == 0:
             raise ValueError(
-                f"all {len(usable)} clips of split {split} are flagged: the page of label_scores says by what. Raise "
-                "that limit of stage label_quality, or set world_model.drop_flagged=false"
+                f"all {len(usable)} clips of split {split} are flagged: the page of label_scores "
+                "says by which limit. Raise that limit of stage label_quality, or set "
+                "world_model.drop_flagged=false"
             )
         return kept
 
     def prepare(
         self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
     ) -> dict[str, np.ndarray]:
-        """What a batch holds of these rows, and which of their tracks were active."""
+        """The arrays of these rows that batches need, and the motion of their active tracks."""
         found = gather(rows["keypoints"], ("tracks", "visible"), chosen)
         _, height, width, _ = rows["clip"].spec("rgb").shape
         active = select_active_tracks(
@@ -311,12 +321,11 @@ class TrainWorldModel(ParallelStage):
             compensate_camera=self.tracks.compensate_camera,
             min_motion=self.tracks.min_motion,
         )
+        actions = world_actions(rows["clip"], chosen, self.model.action_substeps, stats)
         return {
             "rgb_tokens": read_ids(rows["rgb_tokens"], "rgb_tokens", chosen),
             "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", chosen),
-            "actions": world_actions(
-                rows["clip"], chosen, self.model.action_substeps, stats
-            ).numpy(),
+            "actions": actions.numpy(),
             "tracks": active.tracks.numpy(),
             "visible": active.visible.numpy(),
             "motion": active.motion.numpy(),
@@ -330,45 +339,38 @@ class TrainWorldModel(ParallelStage):
         used: Int[np.ndarray, " n"],
         workers: Workers = ALONE,
     ) -> Callable[[int], WorldBatch]:
-        """This worker's part of each global batch."""
-        seed, clip_ids = self.training.seed, rows["rgb_tokens"].clip_ids
+        """Batch number -> this worker's shard of the global batch."""
+        seed, clips = self.training.seed, rows["rgb_tokens"]
         order = BatchOrder(
             rows=used, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
         )
 
         def batch_at(i: int) -> WorldBatch:
             chosen = order.at(i, workers.rank, workers.n)
-            return world_batch(data(chosen), [clip_ids[int(row)] for row in chosen], workers)
+            return world_batch(data(chosen), clip_ids_at(clips, chosen), workers)
 
         return batch_at
 
     def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
-        chosen, clip_ids = (
-            spread_rows(self.rows_of(rows, "val"), self.n_val_clips),
-            rows["rgb_tokens"].clip_ids,
-        )
-        parts = [
-            chosen[i : i + self.clips_per_batch]
-            for i in range(0, len(chosen), self.clips_per_batch)
-        ]
+        chosen = spread_rows(self.rows_of(rows, "val"), self.n_val_clips)
+        starts, clips = range(0, len(chosen), self.clips_per_batch), rows["rgb_tokens"]
+        parts = [chosen[start : start + self.clips_per_batch] for start in starts]
         return [
-            world_batch(self.prepare(rows, stats, part), [clip_ids[int(row)] for row in part])
-            for part in parts
+            world_batch(self.prepare(rows, stats, part), clip_ids_at(clips, part)) for part in parts
         ]
 
     def action_stats(self, clip: Rows, used: Int[np.ndarray, " n"]) -> ActionStats:
-        """Of the training clips; those of the checkpoint that training goes on from."""
+        """The action statistics of `start_from`'s checkpoint, else those of the training clips."""
         if self.start_from is not None:
             return card_stats(read_header(self.start_from.resolve())["card"])
-        actions = pick_substeps(
-            clip.gather("actions", spread_rows(used, STATS_CLIPS)), self.model.action_substeps
-        )
-        return ActionStats.measure(torch.from_numpy(actions))
+        actions = clip.gather("actions", spread_rows(used, STATS_CLIPS))
+        picked = pick_substeps(actions, self.model.action_substeps)
+        return ActionStats.measure(torch.from_numpy(picked))
 
     # Model
 
     def build(self) -> DualBranchWorldModel:
-        """A new network, or that of `start_from`; raises ValueError if that one has another layout."""
+        """A new network, or that of `start_from`; raises ValueError if its config differs."""
         return new_or_started(
             DualBranchWorldModel, self.model, self.start_from, self.training.seed, self.name
         )
@@ -381,14 +383,13 @@ class TrainWorldModel(ParallelStage):
             for draw in range(N_VAL_NOISE):
                 noise = step_generator(self.training.seed, i * N_VAL_NOISE + draw, VALIDATION_ROLE)
                 for name, value in loss(model, batch, noise).items():
-                    sums[name] = (
-                        sums.get(name, 0.0) + value.item() * len(batch.clip_ids) / N_VAL_NOISE
-                    )
+                    share = value.item() * len(batch.clip_ids) / N_VAL_NOISE
+                    sums[name] = sums.get(name, 0.0) + share
         n_clips = sum(len(batch.clip_ids) for batch in batches)
         return {name: value / n_clips for name, value in sums.items()}
 
     def card(self, rows: Mapping[str, Rows], stats: ActionStats) -> dict[str, Any]:
-        """What a checkpoint says of its data, so that it can be used with no other file."""
+        """What the checkpoint says about its data, so that it can be used without other files."""
         return parameters(
             {
                 "action_mean": stats.mean.tolist(),
@@ -404,18 +405,16 @@ class TrainWorldModel(ParallelStage):
 
 
 def parameter_numbers(model: DualBranchWorldModel) -> dict[str, float]:
-    """Of the whole network, of each branch and of the maps that fuse them."""
+    """Parameter counts of the network, of each branch and of the layers that fuse them."""
     counts = parameter_counts(model)
     parts = {f"parameters, {name}": float(counts[name]) for name in ("rgb", "depth", "fusion")}
     return {"parameters": float(counts["total"]), **parts}
 
 
-VALIDATION_ROLE = 2  # keeps its noise apart from that of training
-
-
 def active_table(data: PreparedRows, keypoints: Rows, chosen: Int[np.ndarray, " n"]) -> bytes:
-    """CSV, one line per clip: its active tracks, the mean path of these and of the camera (shares
-    of the frame).
+    """CSV, one line per clip: active tracks, and mean path of these and of the camera.
+
+    Paths are shares of the frame.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -424,7 +423,6 @@ def active_table(data: PreparedRows, keypoints: Rows, chosen: Int[np.ndarray, " 
     for row, motion, camera in zip(chosen, found["motion"], found["camera_motion"], strict=True):
         active = motion[motion > 0]
         mean = float(active.mean()) if len(active) else 0.0
-        writer.writerow(
-            [keypoints.clip_ids[row], len(active), f"{mean:.4f}", f"{float(camera):.4f}"]
-        )
+        clip_id = keypoints.clip_ids[row]
+        writer.writerow([clip_id, len(active), f"{mean:.4f}", f"{float(camera):.4f}"])
     return text.getvalue().encode()

@@ -26,9 +26,8 @@ def square_clips(n: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     background = rng.integers(40, 90, (SIDE, SIDE, 3)).astype(np.uint8)
     start, end = rng.uniform(5, SIDE - 6, (2, n, 1, 2))
-    place = (start + (end - start) * np.linspace(0, 1, T)[None, :, None]).astype(
-        np.float32
-    )  # (n, t, xy)
+    share = np.linspace(0, 1, T)[None, :, None]
+    place = (start + (end - start) * share).astype(np.float32)  # (n, t, xy)
     ys, xs = np.mgrid[:SIDE, :SIDE]
     inside = (abs(xs - place[..., 0, None, None]) < 5) & (abs(ys - place[..., 1, None, None]) < 5)
     rgb = np.where(inside[..., None], np.uint8([230, 120, 30]), background)

@@ -12,7 +12,8 @@ from model.magvit2.config import MagvitConfig
 from model.training.loop import TrainConfig
 from model.world.config import tiny as tiny_world
 from stages.tokenizer.train import TrainTokenizer
-from stages.training.run import LOG_FILE, LogRow, RunConfig, read_log
+from stages.training.log import LOG_FILE, LogRow, read_log
+from stages.training.run import RunConfig
 from stages.world_model.train import TrackConfig, TrainWorldModel
 from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result, open_writer
@@ -93,7 +94,7 @@ def kill_at(step: int) -> Callable[..., None]:
 
 
 def attempt(stage, ref: StoreRef, stores: Stores, progress: Callable[..., None] = quiet) -> Result:
-    """Runs a stage into its result, going on from what an attempt before left there."""
+    """Runs a stage into its result, resuming what an earlier attempt left there."""
     writer = open_writer(ref)
     try:
         writer.finish(stage.run(opened(rows_of(stage, stores)), {}, writer, progress))

@@ -30,7 +30,7 @@ USABLE = [1, 2, 5, 6]  # of split val; row REJECTED is rejected
 
 @dataclass
 class World:
-    """Stores and checkpoints with random weights, as the pipeline would leave them."""
+    """Stores and checkpoints with random weights, as the pipeline would write them."""
 
     root: Path
     rows: dict[str, StoreRef]
@@ -90,9 +90,7 @@ def add_world_model(
         f"{source}_tokens": str(results[f"{source}_tokenizer"]) for source in ("rgb", "depth")
     }
     network = DualBranchWorldModel(config)
-    for weight in (
-        network.parameters()
-    ):  # modulation starts as nothing at all; here actions must do something
+    for weight in network.parameters():  # fresh modulation is zero; here actions must matter
         torch.nn.init.normal_(weight, std=0.3)
     seal(ref, WORLD_MODEL_FILE, network, config, {**statistics, "tokenizers": made_by, **card})
     return ref

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.training.snapshots import saved_states
-from stages.training.run import STATES
+from stages.training.states import STATES
 from storage.files import open_files
 from storage.stores.records import StoreRef, cache_folder
 from storage.stores.results import WORK

@@ -169,7 +169,7 @@ def test_stores_that_are_gone_are_named(generate, world, tmp_path):
     code, said = generate(str(open_result(ref).file(WORLD_MODEL_FILE)), "1")
     assert (
         code == USAGE
-        and "belongs with the store discover/0123456789abcdef, which is not below" in said
+        and "belongs with the store discover/0123456789abcdef, which is not under" in said
     )
 
 

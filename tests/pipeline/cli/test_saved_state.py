@@ -14,7 +14,8 @@ from model.world.config import WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
 from pipeline.cli.checkpoint import write_checkpoint
 from pipeline.orchestration.training.retries import working_folder
-from stages.training.run import STATES, RunConfig
+from stages.training.run import RunConfig
+from stages.training.states import STATES
 from storage.stores.records import StoreRef
 from storage.weights.ref import WeightsRef
 

@@ -18,7 +18,7 @@ from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Resources
-from stages.evaluation import predict as generation
+from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
 from stages.evaluation.predict import draw_others
 from stages.evaluation.scores import (
@@ -75,7 +75,7 @@ def means(result: Result) -> dict[Cell, float]:
     return {Cell(**{k: row[k] for k in Cell._fields}): float(row["value"]) for row in table(result)}
 
 
-def test_it_leaves_tables_and_pictures(evaluated):
+def test_it_writes_tables_and_pictures(evaluated):
     assert set(evaluated.files) == FILES
     assert {
         "psnr_free",
@@ -284,7 +284,7 @@ def depth_of(predicted: torch.Tensor, target: torch.Tensor) -> ClipDepth:
 
 
 @given(scale=st.floats(0.5, 1.5), shift=st.floats(0.1, 0.5), seed=st.integers(0, 99))
-def test_aligned_depth_scores_do_not_see_scale_and_shift(scale, shift, seed):
+def test_aligned_depth_scores_ignore_scale_and_shift(scale, shift, seed):
     target = 0.5 + 1.5 * torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(seed))
     scores = score_depth(depth_of(scale * target + shift, target))
     assert scores[Cell(TEACHER, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")] == 0
@@ -306,13 +306,13 @@ def without_pictures(monkeypatch):
     monkeypatch.setattr(Evaluate, "draw", lambda *arguments: None)
 
 
-def always_right(model, true, actions, other_actions, *rest) -> generation.Generated:
+def always_right(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
     wrong = FrameTokens(true.rgb.flip(1), None)
-    return generation.Generated(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
+    return predict.PredictedTokens(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
 
 
-def test_a_perfect_model_beats_copying(world, monkeypatch, without_pictures):
-    monkeypatch.setattr(generation, "generate", always_right)
+def test_a_perfect_model_beats_the_copy_baseline(world, monkeypatch, without_pictures):
+    monkeypatch.setattr(predict, "predict_tokens", always_right)
     result = world.evaluate(seed=1)
     numbers, found = result.numbers, means(result)
     assert (
@@ -335,16 +335,18 @@ def test_a_perfect_model_beats_copying(world, monkeypatch, without_pictures):
     assert "The actions steer it" in text
 
 
-def always_frame_0(model, true, actions, other_actions, *rest) -> generation.Generated:
+def always_frame_0(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
     def copies(ids):
         return ids[:, :1].expand_as(ids)
 
     copied = FrameTokens(copies(true.rgb), copies(true.depth))
-    return generation.Generated(by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied)
+    return predict.PredictedTokens(
+        by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied
+    )
 
 
-def test_a_model_that_copies_does_not_beat_copying(world, monkeypatch, without_pictures):
-    monkeypatch.setattr(generation, "generate", always_frame_0)
+def test_a_model_that_copies_does_not_beat_the_copy_baseline(world, monkeypatch, without_pictures):
+    monkeypatch.setattr(predict, "predict_tokens", always_frame_0)
     result = world.evaluate(seed=2)
     numbers = result.numbers
     for ours, copied in (
@@ -366,7 +368,7 @@ def test_delta_psnr_swaps_the_actions_and_nothing_else(world, monkeypatch, witho
         calls.append((prompt.rgb, actions, generator.initial_seed()))
         return rollout(model, prompt, actions, config, generator)
 
-    monkeypatch.setattr(generation, "rollout", recorded)
+    monkeypatch.setattr(predict, "rollout", recorded)
     result = world.evaluate(seed=3)
     (prompt, true, noise), (other_prompt, other, other_noise) = calls
     assert (
@@ -426,21 +428,24 @@ def test_one_held_out_clip_has_no_other_actions(world, without_pictures):
     assert "was not measured: it takes two" in text and "| ΔPSNR" not in text
 
 
-def test_progress_is_told(world, without_pictures):
-    told = []
+def test_progress_is_reported(world, without_pictures):
+    reported = []
     writer = open_writer(new_result(world.root, "evaluation", "progress"))
     results = {role: open_result(ref) for role, ref in world.results.items()}
     Evaluate(n_clips=2).run(
-        opened(world.rows), results, writer, lambda done, total, note="": told.append((done, total))
+        opened(world.rows),
+        results,
+        writer,
+        lambda done, total, note="": reported.append((done, total)),
     )
     writer.close()
-    assert told[0] == (0, 2) and told[-1] == (2, 2)
+    assert reported[0] == (0, 2) and reported[-1] == (2, 2)
 
 
 def test_bfloat16_is_that_of_all_networks_and_of_no_score(
     world, evaluated, without_pictures, monkeypatch
 ):
-    casts: dict[str, set[bool]] = {"generate": set(), "score_clip": set()}
+    casts: dict[str, set[bool]] = {"predict_tokens": set(), "score_clip": set()}
 
     def watched(module, name: str):
         plain = getattr(module, name)
@@ -451,10 +456,10 @@ def test_bfloat16_is_that_of_all_networks_and_of_no_score(
 
         monkeypatch.setattr(module, name, call)
 
-    watched(generation, "generate")
+    watched(predict, "predict_tokens")
     watched(evaluation, "score_clip")
     result = world.evaluate(precision="bfloat16")
-    assert casts == {"generate": {True}, "score_clip": {False}}
+    assert casts == {"predict_tokens": {True}, "score_clip": {False}}
     for name in ("tokenizer_psnr", "abs_rel_tokenizer"):  # of the true tokens: decoding alone
         rounded, exact = result.numbers[name], evaluated.numbers[name]
         assert rounded != exact and rounded == pytest.approx(exact, rel=0.02)
@@ -496,7 +501,7 @@ def test_tokenizers_must_be_those_of_the_world_model(world):
     }
     other = add_world_model(world.root, world.results, depth_branch=True, tokenizers=made_by)
     with pytest.raises(
-        ValueError, match=r"the world model learned those of rgb_tokenizer/0123456789abcdef"
+        ValueError, match=r"the world model was trained on those of rgb_tokenizer/0123456789abcdef"
     ):
         replace(world, results={**world.results, "world_model": other}).evaluate(seed=6)
 

@@ -26,7 +26,7 @@ frames = arrays.arrays(
 
 @given(frames)
 @settings(deadline=None)
-def test_frames_survive_the_trip_to_images_and_back(rgb):
+def test_rgb_frames_round_trip_through_images(rgb):
     images = rgb_to_images(rgb)
     assert images.shape == (len(rgb), 3, *rgb.shape[1:3]) and images.dtype == torch.float32
     assert images.abs().max() <= 1
@@ -81,7 +81,7 @@ def test_every_source_reads_what_its_images_need():
         )
 
 
-# -- what moves --------------------------------------------------------------------------------------------------------
+# -- what moves ------------------------------------------------------------------------------------
 
 
 def grown(changed: np.ndarray) -> np.ndarray:
@@ -120,14 +120,14 @@ def test_a_still_clip_does_not_move_and_brightness_alone_does_not_matter():
     assert moving_mask(images).any()
 
 
-def test_motion_relative_to_a_given_still_picture():
+def test_motion_relative_to_a_given_background():
     images = rgb_to_images(square_clips(1)["clip"]["rgb"][0])
     mask = moving_mask(images, still=images[:1])
     assert not mask[0].any() and mask[-1].any()
     assert torch.equal(mask[5:], moving_mask(images[5:], still=images[:1])), "frame by frame"
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 def test_rgb_is_shown_as_it_is_and_depth_in_colours():

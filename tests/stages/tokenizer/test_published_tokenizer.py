@@ -1,6 +1,4 @@
-"""A published tokenizer in the place of a trained one. The file has the published layout of
-entries, in small.
-"""
+"""A published tokenizer in place of a trained one, from a small file in the published layout."""
 
 from pathlib import Path
 
@@ -16,9 +14,14 @@ from model.training.checkpoint import load_model, read_header
 from model.training.device import seeded
 from stages.tokenizer import published as published_tokenizer
 from stages.tokenizer.decode import load_tokenizer
-from stages.tokenizer.measure import PICTURE_FILE, TOKENIZER_FILE, held_out_frames, scores
+from stages.tokenizer.measure import (
+    PICTURE_FILE,
+    TOKENIZER_FILE,
+    held_out_frames,
+    reconstruction_scores,
+)
 from stages.tokenizer.published import PublishedTokenizer
-from stages.training.run import NOTE_FILE
+from stages.training.result import NOTE_FILE
 from storage.weights.ref import WeightsRef
 
 
@@ -43,9 +46,7 @@ def averaged() -> MagvitTokenizer:
 def file(
     tmp_path: Path, raw: MagvitTokenizer, averaged: MagvitTokenizer, monkeypatch
 ) -> WeightsRef:
-    """Both kinds of weights under their published names, and the discriminator that such files also
-    hold.
-    """
+    """A file with both kinds of weights under their published names, and a discriminator."""
     small = {"1x": (TOKENIZER, "raw"), "tencent": (TOKENIZER, "ema")}
     monkeypatch.setattr(published_tokenizer, "LAYOUTS", small)
     entries = dict(raw.state_dict()) | {
@@ -75,7 +76,7 @@ def test_each_layout_takes_the_weights_that_its_tokens_come_from(
         assert torch.equal(found.state_dict()[name], value), name
     held_out = held_out_frames(source, opened(rows_of(stage, stores)), 2)
     assert result.numbers == {
-        f"val/{name}": value for name, value in scores(expected, held_out).items()
+        f"val/{name}": value for name, value in reconstruction_scores(expected, held_out).items()
     }
     card = read_header(result.file(TOKENIZER_FILE))["card"]
     assert card["published"]["sha256"] == file.sha256 and card["weights"] == (

@@ -25,7 +25,7 @@ from storage.stores.results import Result, open_result, open_writer
 
 
 def tokenizer_result(root: Path, network: MagvitTokenizer, source: str) -> Result:
-    """As `train_tokenizer` leaves it."""
+    """A result as `TrainTokenizer` writes it."""
     ref = new_result(root, f"{source}_tokenizer", [repr(network.config), source])
     writer = open_writer(ref)
     save_model(writer.path / TOKENIZER_FILE, network, network.config, card={"source": source})
@@ -118,7 +118,10 @@ def test_clips_are_decoded_one_by_one_to_the_same_images(tmp_path):
 def test_a_grid_that_is_not_the_frames_own_is_refused(tmp_path):
     result = tokenizer_result(tmp_path, SMALLEST, "rgb")
     stage = Tokens(source="rgb", grid=(8, 8))
-    message = r"rgb_tokens: frames of \(32, 32\) px give a \(4, 4\) grid of tokens, the stage says \(8, 8\).*over 8 px"
+    message = (
+        r"rgb_tokens: frames of \(32, 32\) px give a \(4, 4\) grid of tokens, "
+        r"the stage says \(8, 8\).*over 8 px"
+    )
     with pytest.raises(ValueError, match=message):
         tokenize(stage, result, *arrays_of("rgb", 1))
 
@@ -126,14 +129,14 @@ def test_a_grid_that_is_not_the_frames_own_is_refused(tmp_path):
 def test_a_tokenizer_of_the_other_kind_of_image_is_refused(tmp_path):
     result = tokenizer_result(tmp_path, SMALLEST, "rgb")
     with pytest.raises(
-        ValueError, match=f"{result.ref} is a tokenizer of rgb images, depth was asked for"
+        ValueError, match=f"{result.ref} is a tokenizer of rgb images, expected one of depth images"
     ):
         Tokens(source="depth", grid=GRID).start("cpu", {"tokenizer": result})
     assert not any(p.requires_grad for p in load_tokenizer(result, "rgb").parameters())
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**18])
-def test_a_token_that_is_none_is_an_error_that_names_its_clip(wrong):
+def test_an_invalid_token_is_an_error_that_names_its_clip(wrong):
     ids = torch.zeros(3, 2, *GRID, dtype=torch.int32)
     check_ids(ids, 2**18, ["a", "b", "c"])
     ids[1, 1, 0, 0] = wrong
@@ -178,7 +181,7 @@ def test_the_stage_says_what_it_reads_and_writes():
     ]
 
 
-# -- golden ------------------------------------------------------------------------------------------------------------
+# -- golden ----------------------------------------------------------------------------------------
 
 
 def golden_tokenizer() -> MagvitTokenizer:
@@ -245,7 +248,7 @@ GOLDEN_IDS = {  # frame -> its tokens
 }
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["rgb", "depth"])

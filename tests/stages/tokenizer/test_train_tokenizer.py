@@ -29,9 +29,14 @@ from model.training.device import seeded
 from model.training.loop import NonFiniteLoss, TrainConfig
 from stages.lpips_weights import LpipsWeights
 from stages.tokenizer.images import images_of, moving_mask
-from stages.tokenizer.measure import TOKENIZER_FILE, TokenizerBatch, held_out_frames, scores
+from stages.tokenizer.measure import (
+    TOKENIZER_FILE,
+    TokenizerBatch,
+    held_out_frames,
+    reconstruction_scores,
+)
 from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
-from stages.training.run import NOTE_FILE, PLOT_FILE
+from stages.training.result import NOTE_FILE, PLOT_FILE
 from storage.stores.results import Result
 from storage.weights.ref import WeightsRef
 
@@ -61,12 +66,12 @@ def start(trained) -> WeightsRef:
 
 
 def network(result: Result) -> MagvitTokenizer:
-    """In the memory layout of training: in another one, sums differ in the last bit on some CPUs."""
+    """In the memory layout of training: in another, sums differ in the last bit on some CPUs."""
     saved = load_model(result.file(TOKENIZER_FILE), MagvitTokenizer, MagvitConfig)[0]
     return saved.to(memory_format=torch.channels_last)
 
 
-def test_it_leaves_a_checkpoint_tables_and_pictures(trained, stores):
+def test_it_writes_a_checkpoint_tables_and_pictures(trained, stores):
     assert set(trained.files) == FILES
     for name in (PLOT_FILE, "reconstruction.png"):
         with Image.open(trained.file(name)) as picture:
@@ -89,11 +94,12 @@ def test_its_numbers_are_those_of_its_checkpoint(trained, stores):
     stage = tokenizer_stage()
     held_out = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips)
     after = {
-        f"val/{name}, after": value for name, value in scores(network(trained), held_out).items()
+        f"val/{name}, after": value
+        for name, value in reconstruction_scores(network(trained), held_out).items()
     }
     with seeded(0):
         fresh = MagvitTokenizer(TOKENIZER).eval().to(memory_format=torch.channels_last)
-    before = scores(fresh, held_out)
+    before = reconstruction_scores(fresh, held_out)
     assert after.items() <= trained.numbers.items()
     assert {
         f"val/{name}, before": value for name, value in before.items()
@@ -174,7 +180,7 @@ def test_a_perceptual_loss_is_counted_where_its_weights_are(root, stores, tmp_pa
     assert row["total"] == pytest.approx(plain["total"] + row["perceptual"], rel=1e-5)
 
 
-def test_channels_last_is_how_weights_lie_and_nothing_else(root, stores, trained, monkeypatch):
+def test_channels_last_changes_the_memory_layout_only(root, stores, trained, monkeypatch):
     kernels = [weight for weight in tokenizer_stage().build().parameters() if weight.ndim == 4]
     assert kernels and all(
         weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels
@@ -190,9 +196,7 @@ def test_channels_last_is_how_weights_lie_and_nothing_else(root, stores, trained
         assert row == pytest.approx(expected, rel=1e-4), f"step {row['step']}"
 
 
-def test_part_decoder_leaves_the_encoder_and_so_the_tokens_as_they_were(
-    root, stores, start, trained
-):
+def test_part_decoder_keeps_the_encoder_and_so_the_tokens(root, stores, start, trained):
     heavy = TrainConfig(steps=3, learning_rate=0.01, warmup_steps=0, weight_decay=0.5, ema=0.9)
     stage = tokenizer_stage(part="decoder", start_from=start, training=heavy)
     before, after = network(trained), network(train_stage(root, stage, stores))
@@ -204,7 +208,7 @@ def test_part_decoder_leaves_the_encoder_and_so_the_tokens_as_they_were(
     assert torch.equal(before.to_ids(images), after.to_ids(images))
 
 
-def test_start_from_goes_on_from_those_weights_and_says_so(root, stores, start, trained):
+def test_start_from_starts_with_those_weights_and_is_named(root, stores, start, trained):
     result = train_stage(root, tokenizer_stage(start_from=start), stores)
     assert result.numbers["val/psnr, before"] == trained.numbers["val/psnr, after"]
     card = read_header(result.file(TOKENIZER_FILE))["card"]
@@ -267,7 +271,7 @@ def test_a_batch_holds_drawn_frames_of_the_clips_that_it_names(tmp_path, source)
             assert at == sorted(set(at)), "distinct frames, in order"
             assert torch.equal(masks, moving_mask(whole)[at])
             drawn.append(tuple(at))
-    assert len(set(drawn)) > 4, "drawn anew for every batch"
+    assert len(set(drawn)) > 4, "drawn again for every batch"
 
 
 def test_held_out_clips_are_whole(stores):
@@ -300,7 +304,7 @@ def test_it_learns_the_few_frames_it_is_given(root, stores):
     assert result.numbers["val/psnr, after"] > result.numbers["val/psnr, before"] + 5
 
 
-def test_a_loss_that_is_no_number_names_the_clips(root, stores):
+def test_a_loss_that_is_nan_names_the_clips(root, stores):
     wild = TrainConfig(steps=5, learning_rate=1e30, warmup_steps=0)
     with pytest.raises(NonFiniteLoss, match=r"step 1: loss .*nan.*clips clip00\d, clip00\d\."):
         train_stage(root, tokenizer_stage(training=wild), stores)

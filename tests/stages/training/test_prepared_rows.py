@@ -37,9 +37,7 @@ def squares(chosen):
 
 
 def test_prepared_rows_in_a_file_are_the_same_and_are_found_again(tmp_path):
-    """Above the size that memory is taken for. Entries of odd sizes lie at addresses that torch can
-    read.
-    """
+    """Above the limit for memory. Entries of odd sizes are aligned, so that torch can read them."""
     rows, calls = np.arange(0, 300, 3), []
 
     def prepare(chosen):
@@ -59,7 +57,7 @@ def test_prepared_rows_in_a_file_are_the_same_and_are_found_again(tmp_path):
     assert len(calls) == len(rows) + 2
 
 
-def test_a_file_of_other_rows_or_half_a_file_is_made_anew(tmp_path):
+def test_a_file_of_other_rows_or_half_a_file_is_made_again(tmp_path):
     PreparedRows(squares, np.arange(40), cache_bytes=0, folder=tmp_path)
     other = PreparedRows(squares, np.arange(5, 45), cache_bytes=0, folder=tmp_path)
     np.testing.assert_array_equal(other(np.array([44]))["square"], [44.0**2])
@@ -84,7 +82,7 @@ def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, mon
     np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
 
 
-def test_a_file_that_was_only_begun_is_no_room(tmp_path, monkeypatch):
+def test_a_file_that_was_only_begun_does_not_count_as_room(tmp_path, monkeypatch):
     n_bytes = 1 << 20
     (tmp_path / "clips").write_bytes(b"")
     os.truncate(tmp_path / "clips", 2 * n_bytes)
@@ -95,12 +93,10 @@ def test_a_file_that_was_only_begun_is_no_room(tmp_path, monkeypatch):
     assert has_room(tmp_path, n_bytes), "of which all is there already"
 
 
-def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
-    """Of ten runs of rows three are done and noted; only the others are prepared by the next
-    attempt.
-    """
-    monkeypatch.setattr(prepared_rows, "NOTE_S", 0.0)
-    rows, calls, told = np.arange(10 * READ_ROWS), [], []
+def test_a_killed_worker_resumes_where_it_saved(tmp_path, monkeypatch):
+    """Three of ten runs of rows are done; the next attempt prepares only the others."""
+    monkeypatch.setattr(prepared_rows, "SAVE_S", 0.0)
+    rows, calls, reported = np.arange(10 * READ_ROWS), [], []
 
     def prepare(chosen):
         calls.append(int(chosen[0]))
@@ -116,13 +112,13 @@ def test_a_killed_worker_goes_on_where_it_was_noted(tmp_path, monkeypatch):
         rows,
         cache_bytes=0,
         folder=tmp_path,
-        told=lambda *at: told.append(at),
+        on_progress=lambda *at: reported.append(at),
     )
     assert calls == [0, *range(3 * READ_ROWS, len(rows), READ_ROWS)], (
         "the first row is read to know the sizes"
     )
     np.testing.assert_array_equal(whole(rows)["square"], rows.astype(float) ** 2)
-    assert told[0] == (4 * READ_ROWS, len(rows)) and told[-1] == (len(rows), len(rows))
+    assert reported[0] == (4 * READ_ROWS, len(rows)) and reported[-1] == (len(rows), len(rows))
 
 
 def squares_noting(calls):
@@ -133,7 +129,7 @@ def squares_noting(calls):
     return prepare
 
 
-def test_what_another_number_of_workers_began_is_made_anew(tmp_path):
+def test_what_another_number_of_workers_began_is_made_again(tmp_path):
     (tmp_path / "begun.json").write_text("of another kind")
     (tmp_path / "part-0").write_text("1")
     (tmp_path / "part-1").write_text("1")

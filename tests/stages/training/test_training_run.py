@@ -19,9 +19,11 @@ from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
 from model.training.loop import Discriminator, LossSpike, TrainConfig, train
 from model.training.snapshots import Snapshots
+from stages.training.log import LOG_FILE, read_log, summary
 from stages.training.result import start_card, training_note
-from stages.training.run import LOG_FILE, STATES, RunConfig, TrainingRun, read_log, summary
-from stages.training.run import finished as ended_before
+from stages.training.run import RunConfig, TrainingRun
+from stages.training.states import STATES
+from stages.training.states import finished as finished_before
 from storage.weights.ref import WeightsRef
 
 CONFIG = TrainConfig(steps=7, learning_rate=0.05, warmup_steps=2, ema=0.9)
@@ -68,8 +70,9 @@ def new_run(folder: Path, progress: Callable[..., None] = quiet, **changes) -> T
             return {"error": error(model, batch_at(10**6).x).item()}
 
     settings = {
-        "model": model, "loss_fn": loss_fn, "batch_at": batch_at, "config": CONFIG, "watch": RunConfig(save_every=2),
-        "folder": folder, "progress": progress, "validate": validate,
+        "model": model, "loss_fn": loss_fn, "batch_at": batch_at, "config": CONFIG,
+        "watch": RunConfig(save_every=2), "folder": folder, "progress": progress,
+        "validate": validate,
     }  # fmt: skip
     return TrainingRun(**(settings | changes))
 
@@ -113,7 +116,7 @@ def assert_same_run(run: TrainingRun, other: TrainingRun) -> None:
     ],
     ids=["average", "accumulated", "discriminator"],
 )
-def test_a_killed_run_goes_on_bitwise_as_if_it_had_not_been(tmp_path, kills, changes):
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, kills, changes):
     whole, again = (
         finished(tmp_path / "whole", **changes),
         finished(tmp_path / "killed", kills, **changes),
@@ -143,7 +146,7 @@ def test_killed_between_table_and_state_the_table_loses_the_steps_that_come_agai
     assert_same_run(finished(tmp_path / "killed"), finished(tmp_path / "whole"))
 
 
-def test_a_run_goes_on_from_its_last_saved_step(tmp_path):
+def test_a_run_resumes_from_its_last_saved_step(tmp_path):
     asked: list[int] = []
 
     def watched(i: int) -> Points:
@@ -278,11 +281,11 @@ def test_a_batch_that_cannot_be_made_ends_the_run_and_its_thread(tmp_path):
     assert_same_run(finished(tmp_path), finished(tmp_path / "whole"))  # the shard is whole again
 
 
-def test_progress_hears_of_every_step(tmp_path):
-    heard: list[tuple[int, int, str]] = []
-    run = new_run(tmp_path, lambda done, total, note="": heard.append((done, total, note)))
+def test_every_step_is_reported(tmp_path):
+    reported: list[tuple[int, int, str]] = []
+    run = new_run(tmp_path, lambda done, total, note="": reported.append((done, total, note)))
     log = run.finish()
-    assert heard == [(row["step"], 7, f"loss {row['total']:.3f}") for row in log[1:]]
+    assert reported == [(row["step"], 7, f"loss {row['total']:.3f}") for row in log[1:]]
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -364,7 +367,7 @@ def test_the_device_is_the_one_asked_for():
     assert pick_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_a_spike_stops_before_the_step_and_is_judged_alike_after_a_resumption(tmp_path):
+def test_a_spike_stops_before_the_step_also_after_a_resumption(tmp_path):
     """Step 64's batch is broken. The limit is the same whether the steps before it ran in this
     process or another.
     """
@@ -399,20 +402,20 @@ def test_impossible_watching_is_refused(wrong):
         RunConfig(**wrong)
 
 
-def test_a_training_killed_while_its_states_were_deleted_is_ended_before(tmp_path):
+def test_a_training_killed_while_its_states_were_deleted_is_finished_before(tmp_path):
     save_model(
         tmp_path / "net.safetensors", nn.Linear(2, 2), Layout(), card={"numbers": {"steps": 3.0}}
     )
     (tmp_path / STATES / "step-00000003").mkdir(parents=True)
-    assert ended_before(tmp_path, "net.safetensors") is None, (
+    assert finished_before(tmp_path, "net.safetensors") is None, (
         "states are there: it may have more to write"
     )
     (tmp_path / STATES).rename(tmp_path / f"{STATES}.gone")
-    assert ended_before(tmp_path, "net.safetensors") == {"steps": 3.0}
+    assert finished_before(tmp_path, "net.safetensors") == {"steps": 3.0}
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"], (
         "what was half deleted is gone"
     )
-    assert ended_before(tmp_path, "other.safetensors") is None
+    assert finished_before(tmp_path, "other.safetensors") is None
 
 
 @dataclass(frozen=True)

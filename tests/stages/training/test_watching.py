@@ -1,4 +1,4 @@
-"""What a training shows while it runs: rollouts, TensorBoard, the live page, the best checkpoint."""
+"""What a training shows while it runs: rollouts, TensorBoard, live page, best checkpoint."""
 
 import csv
 import struct
@@ -176,7 +176,7 @@ def test_watching_changes_nothing_that_is_trained(root, stores, watched):
         assert torch.equal(a, b)
 
 
-def test_the_best_weights_are_left_beside_the_last(root, stores, monkeypatch):
+def test_the_best_weights_are_written_beside_the_last(root, stores, monkeypatch):
     """Held-out losses that rise from the first measurement on; three more follow."""
     seen: list[dict[str, torch.Tensor]] = []
 

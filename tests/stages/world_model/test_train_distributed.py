@@ -16,14 +16,14 @@ from model.training.parallel import ALONE, ParallelConfig, Workers
 from model.world.config import MaskingConfig
 from stages.training.run import RunConfig
 from stages.training.working_files import PROGRESS_FILE, STOP_FILE, remove_working_files
-from stages.world_model import torchrun as train_distributed
+from stages.world_model import torchrun
 from stages.world_model.data import WORLD_MODEL_FILE
 from stages.world_model.torchrun import (
     ProgressFile,
     Stopped,
     TrainingSpec,
-    leave_with,
-    meet_at,
+    agree_on_folder,
+    exit_with,
     record_failure,
     train_together,
 )
@@ -60,8 +60,9 @@ def assert_same_training(result: Result, other: Result) -> None:
 def test_a_spec_is_read_as_it_was_written(root, stores, tmp_path):
     (tmp_path / "weights").write_bytes(b"...")
     stage = world_stage(
-        training=replace(FEW, ema=0.9, betas=(0.8, 0.9)), masking=MaskingConfig(context="clean"), workers=2,
-        start_from=WeightsRef.of(tmp_path / "weights"), parallel=ParallelConfig(strategy="fsdp", compile=True),
+        training=replace(FEW, ema=0.9, betas=(0.8, 0.9)), masking=MaskingConfig(context="clean"),
+        workers=2, start_from=WeightsRef.of(tmp_path / "weights"),
+        parallel=ParallelConfig(strategy="fsdp", compile=True),
         watch=RunConfig(save_every=7, tensorboard=True), device=None,
     )  # fmt: skip
     spec = new_spec(root, stores, stage, "written")
@@ -81,7 +82,7 @@ def test_alone_it_makes_what_the_stage_makes(root, stores):
     result, expected = open_result(spec.out), train_stage(root, world_stage(), stores)
     assert log_of(result) == log_of(expected)
     assert result.files[WORLD_MODEL_FILE] == expected.files[WORLD_MODEL_FILE]
-    assert set(result.files) == set(expected.files), "no progress and no meeting is left"
+    assert set(result.files) == set(expected.files), "no working file remains"
     with pytest.raises(StoreConflict, match="complete already"):
         train_together(spec, ALONE)
 
@@ -116,15 +117,13 @@ def test_torchrun_makes_what_one_process_makes(
     assert done.returncode == 0, done.stderr[-5000:]
     result = open_result(spec.out)
     assert_same_training(result, train_stage(root, stage, stores, run=strategy))
-    monkeypatch.setattr(sys, "argv", ["train_distributed", str(tmp_path / "training.json")])
-    train_distributed.main()
+    monkeypatch.setattr(sys, "argv", ["torchrun", str(tmp_path / "training.json")])
+    torchrun.main()
     assert "is complete; nothing to do" in capsys.readouterr().out
 
 
-def test_a_stop_that_another_start_left_ends_nothing(root, stores, tmp_path, monkeypatch):
-    """Ctrl-C of a training on Ray leaves one; it goes on with torchrun. Ray's own workers obey what
-    they find.
-    """
+def test_a_stop_file_of_an_earlier_start_is_ignored(root, stores, tmp_path, monkeypatch):
+    """Ctrl-C of a training on Ray leaves a stop file, which torchrun ignores."""
     spec = new_spec(root, stores, world_stage(), "stopped")
     work = Path(spec.out.uri.removeprefix("file://")) / WORK
     work.mkdir()
@@ -132,8 +131,8 @@ def test_a_stop_that_another_start_left_ends_nothing(root, stores, tmp_path, mon
     with pytest.raises(Stopped):
         train_together(spec, ALONE)
     (tmp_path / "training.json").write_text(spec.to_json())
-    monkeypatch.setattr(sys, "argv", ["train_distributed", str(tmp_path / "training.json")])
-    train_distributed.main()
+    monkeypatch.setattr(sys, "argv", ["torchrun", str(tmp_path / "training.json")])
+    torchrun.main()
     assert open_result(spec.out).numbers["steps"] == 5
 
 
@@ -147,16 +146,16 @@ class Pretended(Workers):
         return [thing, thing if isinstance(thing[0], Path) else self.second]
 
 
-def test_workers_that_do_not_see_one_folder_are_told(tmp_path):
-    assert meet_at(tmp_path, Pretended(0, 2, ("node7", True))) == tmp_path
+def test_workers_that_do_not_share_the_folder_are_refused(tmp_path):
+    assert agree_on_folder(tmp_path, Pretended(0, 2, ("node7", True))) == tmp_path
     with pytest.raises(
         OSError, match=r"worker 1 on node7 does not see .* several machines need ROBOSCAPE_STORES"
     ):
-        meet_at(tmp_path, Pretended(0, 2, ("node7", False)))
+        agree_on_folder(tmp_path, Pretended(0, 2, ("node7", False)))
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+def test_progress_is_written_at_intervals_and_at_the_end(tmp_path, monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     progress = ProgressFile(tmp_path, ALONE)
@@ -170,24 +169,24 @@ def test_progress_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_leaves_with_the_one_that_started_it(monkeypatch):
+def test_a_process_exits_with_its_parent(monkeypatch):
     ended: list[int] = []
     parents = iter([77, 77, 1])
-    monkeypatch.setattr(train_distributed.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(torchrun.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(os, "getppid", lambda: next(parents))
     monkeypatch.setattr(os, "_exit", ended.append)
-    leave_with(77)
+    exit_with(77)
     until = time.monotonic() + 20
     while not ended and time.monotonic() < until:
         pass
     assert ended == [1] and next(parents, None) is None
 
 
-def test_a_failure_is_noted_with_its_trace(tmp_path):
+def test_a_failure_is_recorded_with_its_trace(tmp_path):
     try:
         raise ValueError("clip 7 is broken")
     except ValueError as error:
         record_failure(tmp_path / "failures" / "1.json", error)
     note = json.loads((tmp_path / "failures" / "1.json").read_text())
     assert (note["type"], note["message"]) == ("ValueError", "clip 7 is broken")
-    assert "test_a_failure_is_noted" in note["trace"] and note["at"] <= time.time()
+    assert "test_a_failure_is_recorded" in note["trace"] and note["at"] <= time.time()

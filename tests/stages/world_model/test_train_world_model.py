@@ -39,7 +39,8 @@ from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
 from stages.clips.clip_times import substep_rows
 from stages.training.prepared_rows import PreparedRows
-from stages.training.run import NOTE_FILE, PLOT_FILE, STATES
+from stages.training.result import NOTE_FILE, PLOT_FILE
+from stages.training.states import STATES
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -94,10 +95,10 @@ def with_store(root: Path, stores: Stores, role: str, arrays: dict[str, np.ndarr
     return stores | {role: write_clips(stores["discover"], role, arrays, inputs=inputs)}
 
 
-# -- what it leaves ----------------------------------------------------------------------------------------------------
+# -- what it writes --------------------------------------------------------------------------------
 
 
-def test_it_leaves_a_checkpoint_tables_and_a_picture(trained, stores):
+def test_it_writes_a_checkpoint_tables_and_a_picture(trained, stores):
     assert set(trained.files) == FILES
     with Image.open(trained.file(PLOT_FILE)) as picture:
         assert picture.width > 600 and len(set(picture.convert("L").tobytes())) > 16
@@ -122,7 +123,8 @@ def test_the_card_says_what_the_weights_need_and_come_from(trained, stores):
     np.testing.assert_allclose(found["action_std"], expected.std, rtol=1e-6)
     assert found["data"] == {role: str(stores[role]) for role in world_stage().inputs}
     assert found["tokenizers"] == {
-        "rgb_tokens": "rgb_tokenizer/0123456789abcde0", "depth_tokens": "depth_tokenizer/0123456789abcde1",
+        "rgb_tokens": "rgb_tokenizer/0123456789abcde0",
+        "depth_tokens": "depth_tokenizer/0123456789abcde1",
     }  # fmt: skip
     assert (found["started_from"], found["steps_before"]) == ("random weights", 0)
     assert found["training"] == {**found["training"], "steps": 5, "seed": 0, "learning_rate": 3e-3}
@@ -131,7 +133,7 @@ def test_the_card_says_what_the_weights_need_and_come_from(trained, stores):
     assert found["numbers"] == trained.numbers
 
 
-def test_flagged_clips_are_left_out_unless_they_are_wanted(tmp_path, stores):
+def test_flagged_clips_are_dropped_unless_drop_flagged_is_off(tmp_path, stores):
     def flagged(*rows: int) -> dict[str, Rows]:
         flags = np.where(np.isin(np.arange(len(SPLITS)), rows), np.arange(1, 9), 0).astype(np.uint8)
         quality = write_clips(
@@ -208,7 +210,7 @@ def test_active_tracks_are_counted_for_each_clip(trained, stores):
         assert float(row["camera_motion"]) == 0
 
 
-# -- what it reads -----------------------------------------------------------------------------------------------------
+# -- what it reads ---------------------------------------------------------------------------------
 
 
 def test_it_trains_on_train_and_measures_on_val(stores):
@@ -248,12 +250,12 @@ def test_a_batch_holds_the_arrays_of_the_clips_that_it_names(stores):
     assert batch.visible.any()
 
 
-# -- actions -----------------------------------------------------------------------------------------------------------
+# -- actions ---------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 20), st.data())
 @settings(deadline=None)
-def test_substeps_are_evenly_apart_and_end_at_the_frame(n_substeps, data):
+def test_substeps_are_evenly_spaced_and_end_at_the_frame(n_substeps, data):
     count = data.draw(st.integers(1, n_substeps))
     actions = np.broadcast_to(
         np.arange(n_substeps, dtype=np.float32)[None, None, :, None], (2, 3, n_substeps, 4)
@@ -300,7 +302,8 @@ def test_frame_t_reads_the_normalised_commands_that_lead_into_it(root, stores, n
 
 def test_more_actions_than_the_clips_hold_are_refused(root, stores):
     with pytest.raises(
-        ValueError, match="action_substeps=16: the clips hold 1 to 15 actions between two frames"
+        ValueError,
+        match="action_substeps=16: the clips hold 15 actions between two frames, expected 1 to 15",
     ):
         train_stage(root, world_stage(model=replace(WORLD, action_substeps=16)), stores)
 
@@ -318,7 +321,7 @@ def test_track_shares_are_in_the_frame_just_where_pixels_are(height, width, data
     np.testing.assert_allclose(share, [(x + 0.5) / width, (y + 0.5) / height], rtol=1e-6)
 
 
-# -- killed and resumed ------------------------------------------------------------------------------------------------
+# -- killed and resumed ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -346,8 +349,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(root, stores, kills, chang
         assert again.files[name] == whole.files[name], f"{name}: other bytes"
 
 
-def test_a_process_killed_in_a_step_goes_on_bitwise(root, stores, trained, tmp_path):
-    """SIGKILL while step 4 is under way; this process goes on from what the other one left."""
+def test_a_process_killed_in_a_step_resumes_bit_for_bit(root, stores, trained, tmp_path):
+    """SIGKILL during step 4; this process resumes from the state that the other one saved."""
     stage = world_stage()
     ref = new_result(root, stage.name, [repr(stage), "sigkill"])
     script = tmp_path / "train.py"
@@ -359,7 +362,8 @@ def test_a_process_killed_in_a_step_goes_on_bitwise(root, stores, trained, tmp_p
         from storage.stores.store import StoreRef
 
         torch.set_num_threads({torch.get_num_threads()})
-        stores = {{role: StoreRef(uri) for role, uri in { ({role: r.uri for role, r in stores.items()})!r}.items()}}
+        uris = { ({role: r.uri for role, r in stores.items()})!r}
+        stores = {{role: StoreRef(uri) for role, uri in uris.items()}}
 
         def progress(done, total, note=""):
             if done == 3:  # ends the process from another thread, shortly after the next step began
@@ -379,7 +383,7 @@ def test_a_process_killed_in_a_step_goes_on_bitwise(root, stores, trained, tmp_p
     assert result.files[WORLD_MODEL_FILE] == trained.files[WORLD_MODEL_FILE]
 
 
-# -- going on from a checkpoint ----------------------------------------------------------------------------------------
+# -- starting from a checkpoint --------------------------------------------------------------------
 
 
 def test_start_from_keeps_weights_and_action_statistics_and_is_named(root, stores, start, trained):
@@ -417,7 +421,7 @@ def test_weights_of_another_layout_or_kind_are_refused(root, stores, start, tmp_
         )
 
 
-# -- learning, and failing ---------------------------------------------------------------------------------------------
+# -- learning, and failing -------------------------------------------------------------------------
 
 
 def test_it_learns_the_few_clips_it_is_given(root, stores):
@@ -443,19 +447,22 @@ def test_it_learns_the_few_clips_it_is_given(root, stores):
         )
 
 
-def test_a_loss_that_is_no_number_names_the_clip(root, stores, start):
+def test_a_loss_that_is_nan_names_the_clip(root, stores, start):
     """Actions of one training clip that overflow; the statistics are those of the checkpoint."""
     arrays = square_clips(8)["clip"]
     arrays["actions"][5, 7] = 1e38
     broken = with_store(root, stores, "clip", arrays)
-    message = r"step \d: loss .*(nan|inf).*; clips clip005\. .*`roboscape checkpoint` and set world_model\.start_from"
+    message = (
+        r"step \d: loss .*(nan|inf).*; clips clip005\. "
+        r".*`roboscape checkpoint` and set world_model\.start_from"
+    )
     with pytest.raises(NonFiniteLoss, match=message):
         train_stage(root, world_stage(start_from=start, clips_per_batch=1), broken)
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**18])
-def test_a_token_that_is_none_names_the_clip_before_any_step(root, stores, wrong):
-    """An embedding would read some other row for -1, and a GPU would only say that it fell over."""
+def test_an_invalid_token_names_the_clip_before_any_step(root, stores, wrong):
+    """An embedding would read another row for -1; on a GPU the error names nothing."""
     ids = np.random.default_rng(0).integers(0, 2**18, (len(SPLITS), 16, *GRID)).astype(np.int32)
     ids[5, 7, 0, 0] = wrong
     damaged = with_store(root, stores, "depth_tokens", {"depth_tokens": ids})

@@ -29,7 +29,8 @@ from pipeline.orchestration.training.group import report_progress, run_group
 from pipeline.orchestration.training.retries import last_saved, working_folder
 from pipeline.settings import Settings
 from stages.base import Resources
-from stages.training.run import STATES, RunConfig
+from stages.training.run import RunConfig
+from stages.training.states import STATES
 from stages.world_model.torchrun import TrainingSpec
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store

@@ -1,8 +1,7 @@
-"""The first frame of a clip, and actions -> what a trained world model expects to see, for as long
-as is asked.
+"""The first frame of a clip, and actions -> a generated video of any length.
 
-The free-running protocol of evaluation, if one likes with actions of one's own. Past the actions
-that are given the last pose is held; past the world model's window its cache slides.
+The free-running protocol of evaluation, for the clip's actions or the user's. After the last given
+action its pose is held; beyond the world model's window the KV cache slides.
 """
 
 from collections.abc import Mapping
@@ -32,22 +31,20 @@ def plan_course(
     n_frames: int | None,
     n_substeps: int,
 ) -> Course:
-    """The clip's actions or those given instead, of which a world model reads `n_substeps` a frame.
+    """The clip's actions, or those given instead, with `n_substeps` a frame.
 
-    Without `n_frames` there are as many frames as actions. Actions that come one a frame stand for
-    all its sub-steps. Raises ValueError if there is nothing to predict, or fewer sub-steps are
-    given than are read.
+    Without `n_frames` there are as many frames as actions. A single action of a frame is repeated
+    for all its sub-steps. Raises ValueError if there is nothing to predict, or if too few sub-steps
+    are given.
     """
     chosen = own if given is None else given
     n = len(chosen) if n_frames is None else n_frames
     if n < 2:
-        raise ValueError(
-            f"{n} frames: frame 0 is given, so that 2 or more are needed to predict any"
-        )
+        raise ValueError(f"{n} frames: frame 0 is given, so expected 2 or more")
     if 1 < chosen.shape[1] < n_substeps:
         raise ValueError(
-            f"the actions have {chosen.shape[1]} sub-steps a frame, the world model reads {n_substeps}: give as many, "
-            "or one, which then stands for all"
+            f"the actions have {chosen.shape[1]} sub-steps a frame, the world model reads "
+            f"{n_substeps}: give as many, or one, which is repeated"
         )
     if chosen.shape[1] == 1:
         actions = np.repeat(chosen, n_substeps, axis=1)
@@ -69,8 +66,9 @@ def generate_video(
     seed: int,
     progress: Progress,
 ) -> GeneratedVideo:
-    """`true` holds the clip's tokens; progress counts frames, those generated and those made into
-    pictures.
+    """The video of this clip under these actions; `true` holds the clip's tokens.
+
+    Progress counts the frames that are generated and those that are decoded.
     """
     actions = networks.stats.normalise(torch.from_numpy(course.actions))[None].to(networks.device)
     n, sources = len(course.actions), by_source(true)
@@ -82,25 +80,20 @@ def generate_video(
         done += by
         progress(done, total, note)
 
+    def on_frame(t: int) -> None:
+        advance(1, f"frame {t}")
+
     noise = step_generator(seed, 0, SAMPLING_ROLE)
     advance(0, "generating")
-    made = rollout(
-        networks.world,
-        true[:1],
-        actions,
-        sampling,
-        noise,
-        on_frame=lambda t: advance(1, f"frame {t}"),
-    )
+    made = rollout(networks.world, true[:1], actions, sampling, noise, on_frame=on_frame)
 
     def decode(source: Source, ids: Int[Tensor, "t gh gw"]) -> Float[Tensor, "t c h w"]:
-        tokenizer = networks.rgb_tokenizer if source == "rgb" else networks.depth_tokenizer
-        assert tokenizer is not None, source
-        parts = []
-        for part in ids.split(DECODED_AT_ONCE):
-            parts.append(decode_frames(tokenizer, part).cpu())
-            advance(len(part), "decoding")
-        return torch.cat(parts)
+        tokenizer = networks.tokenizer(source)
+        chunks = []
+        for chunk in ids.split(DECODED_AT_ONCE):
+            chunks.append(decode_frames(tokenizer, chunk).cpu())
+            advance(len(chunk), "decoding")
+        return torch.cat(chunks)
 
     return GeneratedVideo(
         clip_id=clip_id,
@@ -112,7 +105,7 @@ def generate_video(
 
 
 def by_source(tokens: FrameTokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
-    """Of the only clip."""
+    """The tokens of a batch of one clip, by source."""
     found: dict[Source, Tensor] = {"rgb": tokens.rgb[0]}
     if tokens.depth is not None:
         found["depth"] = tokens.depth[0]
@@ -120,15 +113,14 @@ def by_source(tokens: FrameTokens) -> dict[Source, Int[Tensor, "t gh gw"]]:
 
 
 def encode_clip(networks: Networks, arrays: Mapping[str, np.ndarray]) -> FrameTokens:
-    """The tokens of one clip that no store holds, from the arrays that `READS` names.
+    """The tokens of one clip that has no token store, from the arrays that `READS` names.
 
-    Raises ValueError if its frames are of another size than those that the world model learned.
+    Raises ValueError if its frames have another size than those that the model was trained on.
     """
     grid = tuple(networks.world.config.grid)
 
     def encode(source: Source) -> Int[Tensor, "1 t gh gw"]:
-        tokenizer = networks.rgb_tokenizer if source == "rgb" else networks.depth_tokenizer
-        assert tokenizer is not None, source
+        tokenizer = networks.tokenizer(source)
         images = images_of(source, {name: arrays[name][None] for name in READS[source][1]})[0]
         cell = tokenizer.config.downscale
         if tuple(images.shape[-2:]) != tuple(cell * n for n in grid):

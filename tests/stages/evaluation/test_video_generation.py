@@ -1,6 +1,4 @@
-"""Videos under actions of one's own: what leads into a frame decides it and the later ones, and
-nothing else does.
-"""
+"""Videos under given actions: an action decides its frame and later ones, and nothing else does."""
 
 import numpy as np
 import pytest
@@ -9,10 +7,10 @@ from small_stores import opened
 from small_world import World, make_world
 
 from model.world.config import SamplingConfig
-from stages.evaluation.generate import generate_video, plan_course
 from stages.evaluation.generated_video import Course, GeneratedVideo
 from stages.evaluation.pictures import HOLD_FRAMES, animate_generated, draw_generated
 from stages.evaluation.predict import Networks, load_networks, read_tokens
+from stages.evaluation.video_generation import generate_video, plan_course
 from storage.stores.results import open_result
 from storage.stores.rows import Rows
 
@@ -51,13 +49,13 @@ def same_frames(a: GeneratedVideo, b: GeneratedVideo) -> list[bool]:
     return [torch.equal(x, y) for x, y in zip(a.predicted["rgb"], b.predicted["rgb"], strict=False)]
 
 
-def test_the_clips_own_frames_stand_beside_the_predicted(networks, rows):
-    told = []
+def test_the_video_holds_true_and_predicted_frames(networks, rows):
+    reported = []
     made = video(
         networks,
         rows,
         plan_course(own_actions(rows), None, None, 1),
-        progress=lambda *told_: told.append(told_[:2]),
+        progress=lambda *at: reported.append(at[:2]),
     )
     for source in ("rgb", "depth"):
         assert made.predicted[source].shape == made.true[source].shape == (16, 3, 32, 32)
@@ -65,7 +63,9 @@ def test_the_clips_own_frames_stand_beside_the_predicted(networks, rows):
             "frame 0 is the given one"
         )
     assert made.psnr is not None and 0 < made.psnr < 40
-    assert told[0] == (0, 15 + 4 * 16) and told[-1] == (79, 79), "15 frames made, 4 x 16 decoded"
+    assert reported[0] == (0, 15 + 4 * 16) and reported[-1] == (79, 79), (
+        "15 frames made, 4 x 16 decoded"
+    )
 
 
 def test_the_same_actions_from_a_file_give_the_same_video(networks, rows):
@@ -141,7 +141,7 @@ def test_sub_steps_are_those_of_training_and_one_stands_for_all():
 @pytest.mark.parametrize(
     ("given", "n_frames", "message"),
     [
-        (None, 1, "1 frames: frame 0 is given, so that 2 or more"),
+        (None, 1, "1 frames: frame 0 is given, so expected 2 or more"),
         (actions(t=1), None, "1 frames"),
         (
             actions(s=4),
