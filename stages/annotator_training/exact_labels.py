@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float32, Float64, Integer
 from simulation.ground_truth import NOTHING, GroundTruth
 from stages.depth.sensor import nearest_pixels
 
+# Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
+FARTHEST_M = 20.0
 SURFACE_M = 0.01  # a point up to this far behind what is seen at its pixel is on that surface
 
 

@@ -21,12 +21,12 @@ from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
+from stages.annotator_training.exact_labels import FARTHEST_M
 from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.depth.video_depth_anything import to_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
-from stages.label_quality.scores import FARTHEST_M
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
 from storage.stores.rows import Rows

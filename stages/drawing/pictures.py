@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import cv2
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -41,8 +40,15 @@ def colour_depth(
     """
     low, high = inverse_depth_range.astype(np.float64)
     unit = np.clip((inverse_depth.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
-    colours = matplotlib.colormaps[DEPTH_COLOURS](unit, bytes=True)[..., :3]
+    colours = _colours(DEPTH_COLOURS, unit)
     return np.where(valid[..., None], colours, np.array(HOLE, np.uint8))
+
+
+def _colours(name: str, unit: Float[np.ndarray, "*b"]) -> UInt8[np.ndarray, "*b 3"]:
+    """Colours of numbers in [0, 1], by a colour map of Matplotlib."""
+    import matplotlib  # here, since stages that draw a preview must start without it
+
+    return matplotlib.colormaps[name](unit, bytes=True)[..., :3]
 
 
 def draw_tracks(
@@ -61,7 +67,7 @@ def draw_tracks(
     moves = path > STILL_PX
     fastest = max(float(np.quantile(path, 0.98)), 2 * STILL_PX) if path.size else 1.0
     share = np.clip((path - STILL_PX) / (fastest - STILL_PX), 0, 1)
-    colours = matplotlib.colormaps[MOTION_COLOURS](0.2 + 0.7 * share, bytes=True)[:, :3]
+    colours = _colours(MOTION_COLOURS, 0.2 + 0.7 * share)
     size = (rgb.shape[2] * scale, rgb.shape[1] * scale)
     where = np.round(((tracks + 0.5) * scale - 0.5) * SUBPIXEL).astype(int)
     drawn = []
@@ -275,11 +281,11 @@ def _row_of_frames(frames: Frames8, cell_px: int) -> Image8:
 
 @cache
 def _font(*, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as Matplotlib ships it: the same on every machine, and with the signs δ, λ and ²."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(
-        f"{matplotlib.get_data_path()}/fonts/ttf/{name}", TITLE_PX - 2 if bold else TEXT_PX - 2
-    )
+    """DejaVu Sans as Matplotlib ships it: the same everywhere, and it has δ, λ and ²."""
+    import matplotlib  # here, see `_colours`
+
+    name, size = ("DejaVuSans-Bold", TITLE_PX) if bold else ("DejaVuSans", TEXT_PX)
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", size - 2)
 
 
 def _text_width(text: str, *, bold: bool = False) -> int:

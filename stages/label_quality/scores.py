@@ -15,11 +15,9 @@ from torch import Tensor
 from model import metrics
 from model.world.keypoints import select_active_tracks
 from simulation.ground_truth import GroundTruth
-from stages.annotator_training.exact_labels import TrueTracks, true_depth, true_tracks
+from stages.annotator_training.exact_labels import FARTHEST_M, TrueTracks, true_depth, true_tracks
 from stages.label_quality.labels import Labels
 
-# Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
-FARTHEST_M = 20.0
 MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves
 
 Scores = dict[str, float]  # by name; what was not measured is not there
