@@ -25,7 +25,7 @@ from stages.annotator_training.exact_labels import FARTHEST_M
 from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
-from stages.depth.video_depth_anything import to_estimate
+from stages.depth.video_depth_anything import network_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
@@ -148,7 +148,9 @@ class TrainVideoDepth(TrainAnnotator):
             estimate_depth(model, clip[None], input_size=self.input_size, windows="direct")[0]
             for clip in clips["rgb"]
         ]
-        return np.stack([to_estimate(depth, self.model.metric).inverse_depth for depth in found])
+        return np.stack(
+            [network_estimate(depth, self.model.metric).inverse_depth for depth in found]
+        )
 
     def scores(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
         """AbsRel and δ1 after one scale and shift a clip, and without (metric networks only)."""

@@ -65,7 +65,7 @@ class SensorDepth(DepthAnnotator):
             if not text:
                 return Rejected("no_depth", "the episode or this camera has no depth pictures")
             try:
-                return to_estimate(read_depth(frames_of(text), frames, text), size)
+                return sensor_estimate(read_depth(frames_of(text), frames, text), size)
             except SourceError as fault:
                 return Rejected(
                     fault.reason, f"{fault.item}: found {fault.found}; expected {fault.expected}"
@@ -95,7 +95,7 @@ def read_depth(
     return np.stack(pictures)
 
 
-def to_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) -> DepthEstimate:
+def sensor_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) -> DepthEstimate:
     """Inverse depth in 1/m of (height, width) = `size`. Holes (NaN) stay holes: nothing is averaged
     across them.
     """

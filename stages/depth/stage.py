@@ -122,11 +122,11 @@ class PseudoDepth(AnnotatedStage):
         estimate = self.annotator.start(device)
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
-            return [self.finish(estimated) for estimated in estimate(clips)]
+            return [self.checked(estimated) for estimated in estimate(clips)]
 
         return annotate
 
-    def finish(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
+    def checked(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
         """The clip's arrays, checked."""
         if isinstance(estimated, Rejected):
             return estimated

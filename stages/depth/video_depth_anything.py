@@ -132,7 +132,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        network = load_video_depth(self.weights.resolve(), self.model).to(torch.device(device))
         if self.compile:
             compile_blocks(network)
 
@@ -155,7 +155,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
                     precision=self.precision,
                 )
                 made |= {
-                    clip.row: to_estimate(d, self.model.metric)
+                    clip.row: network_estimate(d, self.model.metric)
                     for clip, d in zip(good, depths, strict=True)
                 }
             return [made[clip.row] for clip in clips]
@@ -163,7 +163,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         return estimate
 
 
-def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
+def load_video_depth(path: Path, config: VideoDepthConfig) -> VideoDepth:
     """The network of a published pickle, or of a file of ours. Raises ValueError where the file is
     of another one.
     """
@@ -174,7 +174,7 @@ def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
     )
 
 
-def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
+def network_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
     """The network's output as inverse depth. What is not finite becomes NaN, and rejects the clip
     later.
 

@@ -98,7 +98,9 @@ def track_points(
     )
     for before, frame in pairwise(frames):
         last = tracks[-1]
-        places, fb_error = candidates(frames[0], before, frame, queries, last, movable, config)
+        places, fb_error = candidate_places(
+            frames[0], before, frame, queries, last, movable, config
+        )
         unlike = np.stack([difference(frame, place, looks, config) for place in places])
         moved = (places != queries).any(axis=2) | (last != queries).any(axis=1)
         inside = np.stack([is_inside(place, frame.shape) for place in places])
@@ -118,7 +120,7 @@ def track_points(
     )
 
 
-def candidates(
+def candidate_places(
     first: Image,
     before: Image,
     frame: Image,

@@ -141,7 +141,7 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        network = load_spatial_tracker(self.weights.resolve(), self.model).to(torch.device(device))
 
         def track(clips: Sequence[ClipInputs], queries: Queries) -> list[TrackEstimate | Rejected]:
             made: dict[int, TrackEstimate | Rejected] = {}
@@ -225,7 +225,7 @@ def backward_error(
     return np.where(counted, error, np.nan).astype(np.float32)
 
 
-def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
+def load_spatial_tracker(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
     """The network of the published pickle, or of a file of ours. Raises ValueError where the file
     is of another one.
     """

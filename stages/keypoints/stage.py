@@ -144,7 +144,9 @@ class Keypoints(AnnotatedStage):
             if good:
                 queries = grid_queries(self.grid, good[0].arrays["rgb"].shape[1:3])
                 for clip, found in zip(good, track(good, queries), strict=True):
-                    made[clip.row] = found if isinstance(found, Rejected) else finish(found, clip)
+                    made[clip.row] = (
+                        found if isinstance(found, Rejected) else checked_tracks(found, clip)
+                    )
             return [made[clip.row] for clip in clips]
 
         return annotate
@@ -176,7 +178,7 @@ def grid_queries(grid: int, size: tuple[int, int]) -> Queries:
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def finish(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
+def checked_tracks(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
     """The clip's arrays. Rejected (`nan_tracks`) where a coordinate is not finite."""
     bad = int((~np.isfinite(found.tracks)).any(axis=2).sum())
     if bad:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.drawing.pictures import Row, colour_depth, contact_sheet, draw_tracks, strip
-from stages.label_quality.labels import Annotator, Labels
+from stages.label_quality.labels import AnnotatorInfo, Labels
 
 CLIPS, COLUMNS = 6, 3
 CELL_PX = 112
@@ -26,7 +26,7 @@ class SheetClip:
 
 
 def label_rows(
-    labels: Labels, annotators: Mapping[str, Annotator], shown: Sequence[int]
+    labels: Labels, annotators: Mapping[str, AnnotatorInfo], shown: Sequence[int]
 ) -> list[Row]:
     """Camera, depth and tracks at the frames `shown`."""
     at = list(shown)

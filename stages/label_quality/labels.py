@@ -37,7 +37,7 @@ def read_labels(rows: Mapping[str, Rows], row: int) -> Labels:
 
 
 @dataclass(frozen=True)
-class Annotator:
+class AnnotatorInfo:
     """Who made a store's labels, as its manifest says it."""
 
     name: str
@@ -45,7 +45,7 @@ class Annotator:
     stand_in_for: str
 
     @classmethod
-    def of(cls, rows: Rows) -> "Annotator":
+    def of(cls, rows: Rows) -> "AnnotatorInfo":
         about = read_manifest(rows.ref).attributes
         units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
         return cls(

@@ -10,9 +10,9 @@ from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.drawing.pictures import Row, colour_depth, spread
 from stages.label_quality.contact_sheet import SheetClip, draw_thinned, label_rows
-from stages.label_quality.labels import Annotator
+from stages.label_quality.labels import AnnotatorInfo
 from stages.label_quality.measures import MEASURES, flag_names, flag_summary, quality_note
-from stages.label_quality.scores import MOVING_PX, LabelledClip, Scores, TrueLabels
+from stages.label_quality.truth_scores import MOVING_PX, LabelledClip, Scores, TrueLabels
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
@@ -21,7 +21,7 @@ FLAGGED_SHOWN = 20
 
 
 def report(
-    means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, Annotator], quality: Rows
+    means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, AnnotatorInfo], quality: Rows
 ) -> str:
     """Markdown: who made the labels, their quality in all clips, and the scores of some beside what
     they must beat.
@@ -128,7 +128,7 @@ def draw_clip(
     truth: TrueLabels | None,
     scores: Scores,
     quality: Mapping[str, np.ndarray],
-    annotators: Mapping[str, Annotator],
+    annotators: Mapping[str, AnnotatorInfo],
 ) -> SheetClip:
     """Camera, depth and tracks, each with its truth below it where there is one."""
     shown = spread(len(clip.rgb), FRAMES_SHOWN)
@@ -143,12 +143,12 @@ def draw_clip(
         rows = [camera, depth, ("true depth", true_depth), tracks, ("true tracks", true_tracks)]
     return SheetClip(
         title=f"episode {clip.task}/{clip.episode}",
-        note=f"{quality_note(quality)}\n{caption(scores)}",
+        note=f"{quality_note(quality)}\n{score_caption(scores)}",
         rows=rows,
     )
 
 
-def caption(scores: Scores) -> str:
+def score_caption(scores: Scores) -> str:
     texts: tuple[tuple[str, str, float, str], ...] = (
         ("abs_rel", "AbsRel", 1, ".3f"),
         ("abs_rel_aligned", "aligned", 1, ".3f"),

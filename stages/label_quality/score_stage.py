@@ -19,10 +19,10 @@ from simulation.ground_truth import GroundTruth, read_ground_truth
 from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, spread
 from stages.label_quality.contact_sheet import COLUMNS, label_sheet
-from stages.label_quality.labels import LABEL_ARRAYS, Annotator, read_labels
+from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, read_labels
 from stages.label_quality.measures import MEASURES, all_flags, flag_names, flag_summary
 from stages.label_quality.report import draw_clip, report
-from stages.label_quality.scores import LabelledClip, Scores, score_clip, true_labels
+from stages.label_quality.truth_scores import LabelledClip, Scores, score_labels, true_labels
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 
@@ -63,7 +63,7 @@ class ScoreLabels(DatasetStage):
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        annotators = {role: Annotator.of(rows[role]) for role in ("depth", "keypoints")}
+        annotators = {role: AnnotatorInfo.of(rows[role]) for role in ("depth", "keypoints")}
         chosen = choose_rows(rows, self.max_clips)
         shown = {chosen[i] for i in spread(len(chosen), self.n_pictures)}
         table, pictures = [], []
@@ -75,13 +75,13 @@ class ScoreLabels(DatasetStage):
             scores = (
                 {}
                 if labels is None
-                else score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
+                else score_labels(clip, labels, is_metric=annotators["depth"].units == "1/m")
             )
             table.append({**clip.names, **measured(quality), **scores})
             if row in shown:
                 pictures.append(draw_clip(clip, labels, scores, quality, annotators))
             progress(done + 1, len(chosen))
-        means = mean_scores(table)
+        means = measured_means(table)
         n_true = sum("average_jaccard" in line for line in table)
         n_flagged = int((all_flags(rows["label_quality"]) > 0).sum())
         write_table(out.path / "label_scores.csv", table)
@@ -146,7 +146,7 @@ def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
         return None
 
 
-def mean_scores(table: Sequence[Mapping[str, Any]]) -> Scores:
+def measured_means(table: Sequence[Mapping[str, Any]]) -> Scores:
     """Means over the clips in which a number was measured."""
     names = dict.fromkeys(
         name for line in table for name, value in line.items() if isinstance(value, float)

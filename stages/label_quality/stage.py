@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
 from stages.drawing.pictures import spread
 from stages.label_quality.contact_sheet import CLIPS, SheetClip, label_rows, label_sheet
-from stages.label_quality.labels import LABEL_ARRAYS, Annotator, Labels, read_labels
+from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, Labels, read_labels
 from stages.label_quality.measures import FLAGS, MEASURES, NO_FLAGS, flag_summary, quality_note
 from storage.stores.results import Result
 from storage.stores.rows import Rows
@@ -144,7 +144,7 @@ class LabelQuality(ClipStage):
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The data set's contact sheet."""
-        annotators = {role: Annotator.of(inputs[role]) for role in ("depth", "keypoints")}
+        annotators = {role: AnnotatorInfo.of(inputs[role]) for role in ("depth", "keypoints")}
         clips = []
         for row in picks:
             labels = read_labels(inputs, row)

@@ -24,7 +24,7 @@ from pipeline.experiments.overrides import override
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
-from stages.depth.video_depth_anything import VideoDepthAnything, to_estimate
+from stages.depth.video_depth_anything import VideoDepthAnything, network_estimate
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import Keypoints
 from storage.errors import WeightsError
@@ -257,15 +257,15 @@ def test_depth_that_is_no_number_rejects_the_clip(
     depth_weights: WeightsRef, metric: bool, bad: float
 ):
     depth = np.linspace(0, 3, 2 * SIDE * SIDE, dtype=np.float32).reshape(2, SIDE, SIDE)
-    sound = to_estimate(depth, metric)
+    sound = network_estimate(depth, metric)
     assert np.isfinite(sound.inverse_depth).all() and sound.valid.all()
     depth[1, 5, 7] = bad
-    estimate = to_estimate(depth, metric)
+    estimate = network_estimate(depth, metric)
     assert (
         np.isnan(estimate.inverse_depth[1, 5, 7])
         and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
     )
-    rejected = depth_stage(depth_weights).finish(estimate)
+    rejected = depth_stage(depth_weights).checked(estimate)
     assert (
         isinstance(rejected, Rejected)
         and rejected.reason == "nan_depth"

@@ -66,15 +66,15 @@ def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
     return TrueLabels(depth_m=depth, depth_known=known, points=points)
 
 
-def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
+def score_labels(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
     """All numbers of one clip."""
     moves = moving_points(truth.points, clip.size)
-    everything = score_tracks(clip.tracks, clip.visible, truth.points, clip.size)
-    moving = score_tracks(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
-    still = score_tracks(*never_moving(clip), truth.points, clip.size)
-    still_moving = score_tracks(*never_moving(clip), truth.points, clip.size, among=moves)
+    everything = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size)
+    moving = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
+    still = score_track_labels(*never_moving(clip), truth.points, clip.size)
+    still_moving = score_track_labels(*never_moving(clip), truth.points, clip.size, among=moves)
     return {
-        **score_depth(
+        **score_depth_labels(
             clip.inverse_depth, clip.valid, truth.depth_m, truth.depth_known, is_metric=is_metric
         ),
         **everything,
@@ -86,7 +86,7 @@ def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Sco
     }
 
 
-def score_depth(
+def score_depth_labels(
     inverse_depth: Float[np.ndarray, "t h w"],
     valid: Bool[np.ndarray, "t h w"],
     depth_m: Float32[np.ndarray, "t h w"],
@@ -112,7 +112,7 @@ def score_depth(
     return scores
 
 
-def score_tracks(
+def score_track_labels(
     tracks: Float32[np.ndarray, "t p 2"],
     visible: Bool[np.ndarray, "t p"],
     truth: TrueTracks,
