@@ -141,9 +141,8 @@ def cut_clips(
             if gap > period:
                 found = f"a frame {gap / 1e6:.0f} ms from its time"
                 usable = f"{recording.n_frames} frames can be used"
-                raise Rejected(
-                    "time_gap", f"{found}; {usable}, expected at most {period / 1e6:.0f} ms"
-                )
+                usable += f", expected at most {period / 1e6:.0f} ms"
+                raise Rejected("time_gap", f"{found}; {usable}")
             reject_cut(cuts, clip_rows)
             made.append(make_clip(reel, clip_rows, recording, config))
         except Rejected as rejected:
