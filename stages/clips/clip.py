@@ -140,9 +140,9 @@ def cut_clips(
         try:
             if gap > period:
                 found = f"a frame {gap / 1e6:.0f} ms from its time"
-                usable = f"{recording.n_frames} frames can be used"
-                usable += f", expected at most {period / 1e6:.0f} ms"
-                raise Rejected("time_gap", f"{found}; {usable}")
+                found += f"; {recording.n_frames} frames can be used"
+                found += f", expected at most {period / 1e6:.0f} ms"
+                raise Rejected("time_gap", found)
             reject_cut(cuts, clip_rows)
             made.append(make_clip(reel, clip_rows, recording, config))
         except Rejected as rejected:

@@ -94,11 +94,7 @@ def test_a_killed_training_goes_on_exactly(stores: Stores, tmp_path: Path):
 def keypoints_stage(file: Path, **changes: Any) -> Keypoints:
     weights = WeightsRef.of(file, name="spatracker-tiny.safetensors", licence="Apache-2.0")
     annotator = SpatialTracking(
-        weights=weights,
-        model=TINIEST,
-        depth_units="1/m",
-        backward_points=4,
-        clips_per_call=2,
+        weights=weights, model=TINIEST, depth_units="1/m", backward_points=4, clips_per_call=2
     )
     return Keypoints(annotator=replace(annotator, **changes), grid=4)  # type: ignore[arg-type]
 
@@ -153,7 +149,7 @@ def test_the_way_back_is_that_of_the_reversed_clip(trained: Path):
     )  # the way back starts where the way there ended
 
 
-def test_the_error_of_the_way_back_is_told_for_each_frame_of_it(monkeypatch: pytest.MonkeyPatch):
+def test_the_backward_error_is_given_for_each_frame_on_the_way(monkeypatch: pytest.MonkeyPatch):
     """A tracker that drifts by 0.3 px a frame has that error everywhere, however long the way."""
     n, drift = 6, 0.3
     there = np.zeros((n, 2, 2), np.float32)
@@ -175,7 +171,7 @@ def test_the_error_of_the_way_back_is_told_for_each_frame_of_it(monkeypatch: pyt
 
     monkeypatch.setattr(spatial_tracker, "track_points", drifting)
     frames, depth = np.zeros((n, 8, 8, 3), np.uint8), np.ones((n, 8, 8), np.float32)
-    error = backward_error(SpatialTracker(TINIEST), frames, depth, found, 0, np.arange(2), {})
+    error = backward_error(SpatialTracker(TINIEST), frames, depth, there, seen, {})
     np.testing.assert_allclose(error[:5, 0], drift, rtol=1e-5)
     np.testing.assert_allclose(error[:3, 1], drift, rtol=1e-5)
     assert error[5, 0] == error[3, 1] == 0 and np.isnan(error[4:, 1]).all()
