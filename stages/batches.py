@@ -27,8 +27,8 @@ def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]
         found = {str(name): int((split == name).sum()) for name in np.unique(split)}
         raise ValueError(
             f"no clip of split {' or '.join(splits)} has data in {sorted(rows)}: {len(split)} "
-            f"clips in the index ({found}), {int(ok.sum())} of them with data everywhere. Make more "
-            "episodes, or look at the rejected ones"
+            f"clips in the index ({found}), {int(ok.sum())} of them with data everywhere. Make "
+            "more episodes, or look at the rejected ones"
         )
     return chosen
 

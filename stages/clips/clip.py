@@ -153,7 +153,7 @@ def cut_clips(
 def make_clip(
     reel: Reel, rows: Int64[np.ndarray, " t"], recording: Recording, config: Clip
 ) -> Arrays:
-    """The arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or as `score` does."""
+    """The arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or as `score`."""
     f, missing = config.clip_format, recording.notes & {"no_intrinsics", "no_extrinsics"}
     if config.quality.require_calibration and missing:
         raise Rejected(

@@ -1,8 +1,8 @@
-"""How right the labels of one clip are: depth and tracks against exact ground truth, as numbers.
+"""Accuracy of one clip's labels: depth and tracks against exact ground truth.
 
 Depth as AbsRel and δ1, as it is (annotators with a metric unit) and after one scale and shift per
-clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that move, beside a
-tracker that says that nothing ever moves.
+clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that move. The baseline
+is a tracker that says that nothing ever moves.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from stages.label_quality.labels import Labels
 
 MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves
 
-Scores = dict[str, float]  # by name; what was not measured is not there
+Scores = dict[str, float]  # by name; what was not measured is missing
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledClip(Labels):
-    """One clip with its labels, and where it is from."""
+    """One clip with its labels and its source."""
 
     clip_id: str
     task: int
@@ -35,12 +35,8 @@ class LabelledClip(Labels):
 
     @property
     def names(self) -> dict[str, str | int]:
-        return {
-            "clip": self.clip_id,
-            "task": self.task,
-            "episode": self.episode,
-            "split": self.split,
-        }
+        place = {"task": self.task, "episode": self.episode, "split": self.split}
+        return {"clip": self.clip_id, **place}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,11 +51,12 @@ class TrueLabels:
 
 
 def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
-    """Raises ValueError where the ground truth belongs to another video."""
-    if clip.frame_index.max() >= len(truth.depth_m):
+    """The exact labels of a clip. Raises ValueError if the ground truth is of another video."""
+    last, n_frames = clip.frame_index.max(), len(truth.depth_m)
+    if last >= n_frames:
         raise ValueError(
-            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {clip.frame_index.max()}, its true "
-            f"labels have {len(truth.depth_m)} frames: the sample was changed by hand; make it again"
+            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {last}, its "
+            f"true labels have {n_frames} frames: the sample was changed by hand; make it again"
         )
     depth, known = true_depth(truth, clip.frame_index, clip.size)
     points = true_tracks(truth, clip.frame_index, clip.tracks[0], clip.size)
@@ -94,9 +91,7 @@ def score_depth_labels(
     *,
     is_metric: bool,
 ) -> Scores:
-    """AbsRel and δ1 over the pixels that both know. Raw only where the unit is 1/m: a relative
-    depth has no scale.
-    """
+    """AbsRel and δ1 where both are known; unaligned only in 1/m, as relative depth has no scale."""
     both = torch.from_numpy(valid & depth_known)[None]
     if not both.any():
         return {}
@@ -119,19 +114,16 @@ def score_track_labels(
     size: tuple[int, int],
     among: Bool[np.ndarray, " p"] | None = None,
 ) -> Scores:
-    """TAP-Vid's three numbers over points with a truth (of those in `among`); none if no such point
-    is ever seen.
-    """
+    """TAP-Vid's three scores of known points (in `among`); none if no such point is ever seen."""
     chosen = truth.known if among is None else truth.known & among
     counted = torch.from_numpy(chosen)[None, None] & after_query(tracks)
     true_seen = torch.from_numpy(truth.visible)[None]
     if not (true_seen & counted).any():
         return {}
     given, seen, target = (torch.from_numpy(a)[None] for a in (tracks, visible, truth.tracks))
+    jaccard = metrics.average_jaccard(given, seen, target, true_seen, counted, size)
     return {
-        "average_jaccard": float(
-            metrics.average_jaccard(given, seen, target, true_seen, counted, size)
-        ),
+        "average_jaccard": float(jaccard),
         "position_accuracy": float(
             metrics.position_accuracy(given, target, true_seen, counted, size)
         ),
@@ -154,9 +146,7 @@ def moving_points(truth: TrueTracks, size: tuple[int, int]) -> Bool[np.ndarray, 
 
 
 def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores:
-    """How many tracks training would select as active (`select_active_tracks`), and the share that
-    truly moves.
-    """
+    """How many tracks training would select as active, and the share of them that truly moves."""
     size = np.array([clip.size[1], clip.size[0]], np.float32)
     tracks = torch.from_numpy((clip.tracks + np.float32(0.5)) / size)[None]
     chosen = select_active_tracks(tracks, torch.from_numpy(clip.visible)[None]).index[0].numpy()
@@ -168,7 +158,5 @@ def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores
 def never_moving(
     clip: LabelledClip,
 ) -> tuple[Float32[np.ndarray, "t p 2"], Bool[np.ndarray, "t p"]]:
-    """The labels of a tracker that says that nothing moves and nothing is hidden: what any tracker
-    should beat.
-    """
+    """The baseline: tracks of a tracker that says that nothing moves and nothing is hidden."""
     return np.broadcast_to(clip.tracks[:1], clip.tracks.shape).copy(), np.ones_like(clip.visible)
