@@ -33,7 +33,7 @@ class Measure:
     def is_upper(self) -> bool:
         return self.limit.startswith("max_")
 
-    def beyond(self, value: float, limit: float) -> bool:
+    def violates(self, value: float, limit: float) -> bool:
         return value > limit if self.is_upper else value < limit
 
     def worst(self, values: Float[np.ndarray, " n"]) -> int:

@@ -123,8 +123,8 @@ class LabelQuality(ClipStage):
         }
 
     def flags(self, values: Values) -> int:
-        beyond = (m.beyond(values[m.name], float(getattr(self, m.limit))) for m in MEASURES)
-        return sum(1 << bit for bit, is_beyond in enumerate(beyond) if is_beyond)
+        out = (m.violates(values[m.name], float(getattr(self, m.limit))) for m in MEASURES)
+        return sum(1 << bit for bit, is_out in enumerate(out) if is_out)
 
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]

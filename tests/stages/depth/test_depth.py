@@ -67,7 +67,7 @@ def reason(found: object) -> tuple[str, str]:
     return found.reason, found.detail
 
 
-# -- inverse depth and images ------------------------------------------------------------------------------------------
+# -- inverse depth and images ----------------------------------------------------------------------
 
 ranges = st.tuples(st.floats(-100, 100, width=32), st.floats(0.0625, 100, width=32)).map(
     lambda pair: np.array([pair[0], pair[0] + pair[1]], np.float32)
@@ -145,7 +145,7 @@ def test_the_range_ignores_holes_and_outliers():
     assert abs(inverse_depth_range(spiked, valid) - limits).max() < 0.01
 
 
-# -- what every annotator must give ------------------------------------------------------------------------------------
+# -- what every annotator must give ----------------------------------------------------------------
 
 
 def estimate(inverse: np.ndarray, valid: np.ndarray | None = None) -> DepthEstimate:
@@ -247,7 +247,7 @@ def test_the_key_names_the_annotator_but_not_the_place(stage: PseudoDepth):
     )
 
 
-# -- the sensor --------------------------------------------------------------------------------------------------------
+# -- the sensor ------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 60), st.integers(1, 60))

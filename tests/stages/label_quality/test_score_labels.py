@@ -70,7 +70,7 @@ def labelled(truth: GroundTruth, **changes) -> LabelledClip:
     return LabelledClip(clip_id="c", task=1, episode=2, split="val", **(arrays | changes))
 
 
-# -- the truth itself --------------------------------------------------------------------------------------------------
+# -- the truth itself ------------------------------------------------------------------------------
 
 
 def test_true_tracks_start_at_their_queries(truth):
@@ -97,10 +97,8 @@ def test_the_plate_hides_the_wall_while_it_passes(truth):
     queries = np.array([[15.5, 15.5], [15.5, 2.0]], np.float32)  # in its way, and above
     frames = np.arange(0, 40)
     found = true_tracks(truth, frames, queries, SIZE)
-    left, right = (
-        -0.42 + 0.01 * frames,
-        -0.18 + 0.01 * frames,
-    )  # m, at 1 m; the point's ray passes x = 0 there
+    # In m, at 1 m; the point's ray passes x = 0 there
+    left, right = -0.42 + 0.01 * frames, -0.18 + 0.01 * frames
     hidden, free = (left < -0.03) & (right > 0.03), (left > 0.05) | (right < -0.05)
     assert not found.visible[hidden, 0].any() and found.visible[free, 0].all()
     assert found.visible[:, 1].all()
@@ -115,7 +113,7 @@ def test_a_turning_plate_turns_its_points():
     source = (found.tracks[:, 0] + 0.5) * (2, 1.5) - 0.5
     radius = 8.0
     expected = np.stack([31.5 + radius * np.cos(angle), 23.5 + radius * np.sin(angle)], axis=1)
-    # the query lies at y = 23.5 of the source only up to its own half pixel
+    # the query is at y = 23.5 of the source only up to its own half pixel
     np.testing.assert_allclose(source, expected + (source[0] - expected[0]), atol=0.3)
     assert found.visible.all()
 
@@ -142,7 +140,7 @@ def test_truth_of_another_video_is_refused(truth):
         true_labels(clip, truth)
 
 
-# -- numbers of one clip -----------------------------------------------------------------------------------------------
+# -- numbers of one clip ---------------------------------------------------------------------------
 
 
 def test_right_labels_score_best(truth):
@@ -231,7 +229,7 @@ def test_means_skip_what_was_not_measured():
     assert measured_means(table) == {"x": 2.0, "y": 5.0}
 
 
-# -- the stage ---------------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 
 
 def write_store(
@@ -255,9 +253,9 @@ def write_arrays(
     n = len(arrays[specs[0].name])
     ref = StoreRef.at(index.root, stage, f"{n:04d}{len(rejected):04d}")
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, inputs={}, specs=specs, n_clips=n, clips_per_shard=n,
-        parameters=parameters(QUALITY) if stage == QUALITY.name else {}, index_uri=index.uri,
-        attributes=STAND_INS.get(stage, {}),
+        stage=stage, key=ref.key, kind="clips", version=1, inputs={}, specs=specs, n_clips=n,
+        clips_per_shard=n, parameters=parameters(QUALITY) if stage == QUALITY.name else {},
+        index_uri=index.uri, attributes=STAND_INS.get(stage, {}),
     )  # fmt: skip
     store.create(ref, manifest)
     lost = [
@@ -305,7 +303,7 @@ def new_result(root: Path, stage: str, recipe: object, kind="result") -> StoreRe
 
 
 def score(root: Path, clips: list[LabelledClip], rejected: tuple[int, ...] = (), **fields):
-    """The stage on real stores: its result, with the page, the numbers and the table it left."""
+    """The stage on real stores: its result, with the page, the numbers and the table."""
     inputs = stores(root / "stores", clips, rejected)
     result = run_stage(root / "stores", ScoreLabels(root=str(root), **fields), inputs)
     with result.file("label_scores.csv").open(newline="") as file:
@@ -389,7 +387,7 @@ def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
     assert result.file("labels.png").stat().st_size > 1000
 
 
-def test_clips_with_and_without_truth_are_told_apart(tmp_path, truth):
+def test_clips_with_and_without_truth_are_counted_apart(tmp_path, truth):
     write_ground_truth(tmp_path / "ground_truth/1/2", truth)
     result, page, _, table = score(tmp_path, [labelled(truth), replace(labelled(truth), episode=3)])
     assert result.numbers["clips"] == 2 and result.numbers["clips_with_truth"] == 1
