@@ -1,4 +1,4 @@
-"""Training of a tracker: resumes exactly after a kill, and its file works in its stage."""
+"""Training of a tracker: exact resume after a kill, and its file in the stage `keypoints`."""
 
 from pathlib import Path
 from typing import Any
