@@ -1,7 +1,6 @@
-"""Rows of several stores -> training batches, in an order that is a pure function of (data set,
-seed, step).
+"""Rows of several stores -> training batches, in an order set by (data set, seed, step) alone.
 
-Nothing is remembered between batches, so a run resumes exactly by asking for the next step, and any
+Nothing is remembered between batches, so a run resumes exactly by asking for the next step. Any
 number of ranks see the same global batches: rank r of w takes every w-th element.
 """
 
@@ -17,10 +16,9 @@ from storage.stores.rows import Rows
 
 
 def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]:
-    """The rows of these splits that hold data in every store, ascending. `rows["discover"]` has the
-    column `split`.
+    """The rows of these splits that have data in every store, ascending.
 
-    Raises ValueError, with the counts, if there are none.
+    `rows["discover"]` has the column `split`. Raises ValueError if there are none, with counts.
     """
     ok = np.logical_and.reduce([store.ok for store in rows.values()])
     split = rows["discover"].gather("split", np.arange(len(ok)))
@@ -28,8 +26,9 @@ def usable_rows(rows: Mapping[str, Rows], *splits: str) -> Int[np.ndarray, " n"]
     if len(chosen) == 0:
         found = {str(name): int((split == name).sum()) for name in np.unique(split)}
         raise ValueError(
-            f"no clip of split {' or '.join(splits)} has data in {sorted(rows)}: {len(split)} clips in the index "
-            f"({found}), {int(ok.sum())} of them with data everywhere. Make more episodes, or look at the rejected ones"
+            f"no clip of split {' or '.join(splits)} has data in {sorted(rows)}: {len(split)} "
+            f"clips in the index ({found}), {int(ok.sum())} of them with data everywhere. Make "
+            "more episodes, or look at the rejected ones"
         )
     return chosen
 
@@ -52,7 +51,7 @@ def spread_rows(rows: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " i"
 
 
 def fingerprint(rows: Mapping[str, Rows]) -> str:
-    """Names the data behind the rows: the content keys of their stores."""
+    """A text that identifies the data: the content keys of the stores."""
     return " ".join(f"{role}={store.ref.key}" for role, store in sorted(rows.items()))
 
 
@@ -67,30 +66,28 @@ def permutation(n: int, fingerprint: str, seed: int, epoch: int) -> Int[np.ndarr
 
 
 def raw_draws(n: int, *recipe: object) -> UInt64[np.ndarray, " n"]:
-    """n uniform 64-bit integers that depend on nothing but the recipe's text."""
+    """n uniform 64-bit integers, a function of the recipe's text alone."""
     digest = hashlib.sha256(repr(recipe).encode()).digest()
     return np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(n)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchOrder:
-    """Which rows stand in which batch.
+    """Which rows are in which batch.
 
-    Epochs follow each other without a seam: element i of the endless sequence is place `i % n` of
-    epoch `i // n`. So every row comes once an epoch, no remainder is dropped, and a data set
-    smaller than a batch works.
+    Batches may span epochs: element i of the endless sequence is place `i % n` of epoch `i // n`.
+    So every row comes once an epoch, no remainder is dropped, and a data set smaller than a batch
+    works.
     """
 
     rows: Int[np.ndarray, " n"]  # the rows that may be used
     batch_size: int  # of the global batch, over all ranks
     seed: int
-    fingerprint: str  # of the data: other data are another order
+    fingerprint: str  # of the data: other data have another order
 
     def __post_init__(self):
         if len(self.rows) == 0:
-            raise ValueError(
-                "no row is left to train on: every one is rejected or of another split"
-            )
+            raise ValueError("no row is left to train on: all are rejected or of another split")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: expected 1 or more")
 
@@ -98,15 +95,14 @@ class BatchOrder:
         """The rows of one rank's share of batch `step` (from 0)."""
         if self.batch_size % n_ranks or not 0 <= rank < n_ranks:
             raise ValueError(
-                f"rank {rank} of {n_ranks} with batch_size={self.batch_size}: the global batch must divide evenly, "
-                "so that it stays the same for any number of ranks"
+                f"rank {rank} of {n_ranks} with batch_size={self.batch_size}: expected "
+                "a multiple of the ranks, so that the global batch is the same for any number"
             )
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::n_ranks]
         epochs, within = np.divmod(places, len(self.rows))
         order = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            order[here] = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))[
-                within[here]
-            ]
+            shuffled = permutation(len(self.rows), self.fingerprint, self.seed, int(epoch))
+            order[here] = shuffled[within[here]]
         return self.rows[order]

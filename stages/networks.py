@@ -1,6 +1,4 @@
-"""Networks from files that `model.training.checkpoint` wrote: the one that a stage asks for, or a
-clear no.
-"""
+"""Networks from files that `model.training.checkpoint` wrote, refused if they are other ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +20,7 @@ def load_own(
 ) -> ModuleT:
     """The file's network, on the CPU.
 
-    Raises ValueError, naming the stage, if it was built from another config or has entries that are
-    not finite.
+    Raises ValueError with the stage's name for another config and for values that are not finite.
     """
     network, found = load_model(path, build, type(config))
     if found != config:
@@ -39,9 +36,7 @@ def new_or_started(
     seed: int,
     stage: str,
 ) -> ModuleT:
-    """What a training begins with: a network with random weights of this seed, or that of
-    `start_from`.
-    """
+    """The network that a training starts with: that of `start_from`, or a random one by `seed`."""
     if start_from is not None:
         return load_own(start_from.resolve(), build, config, stage)
     with seeded(seed):

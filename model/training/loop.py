@@ -14,11 +14,11 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from model.training.device import step_generator
 from model.training.parallel import Parallel, ParallelWrapper, load_whole
 
 
@@ -197,18 +197,6 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
         config.min_lr_ratio
         + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
     )
-
-
-def step_generator(
-    seed: int, index: int, role: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """The noise of one batch: equal for equal numbers, independent for different ones.
-
-    CPU noise is the same on any machine. A training draws on its own device, so that a GPU does not
-    wait for noise; GPU noise is the same on GPUs of one kind.
-    """
-    mixed = np.random.SeedSequence((seed, index, role)).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(mixed))
 
 
 NETWORK_ROLE, DISCRIMINATOR_ROLE = 0, 1  # of a learner: the two draw different noise

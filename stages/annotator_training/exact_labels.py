@@ -15,19 +15,17 @@ from jaxtyping import Bool, Float32, Float64, Integer
 from simulation.ground_truth import NOTHING, GroundTruth
 from stages.depth.sensor import nearest_pixels
 
+# Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
+FARTHEST_M = 20.0
 SURFACE_M = 0.01  # a point up to this far behind what is seen at its pixel is on that surface
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrueTracks:
-    """known: points that lie on something; the others have no truth. (0, 0) is the centre of the
-    top-left pixel.
-    """
+    """known: points on a surface; the others have no truth. (0, 0): the top-left pixel's centre."""
 
     tracks: Float32[np.ndarray, "t p 2"]
-    depth_m: Float32[
-        np.ndarray, "t p"
-    ]  # of the point itself along the optical axis, also where something hides it
+    depth_m: Float32[np.ndarray, "t p"]  # of the point along the optical axis, also while hidden
     visible: Bool[np.ndarray, "t p"]
     known: Bool[np.ndarray, " p"]
 
@@ -35,12 +33,9 @@ class TrueTracks:
 def true_depth(
     truth: GroundTruth, frames: Integer[np.ndarray, " t"], size: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "t h w"], Bool[np.ndarray, "t h w"]]:
-    """Depth in metres along the optical axis, of `size` = (height, width), and where something is
-    seen at all.
-    """
-    rows, columns = (
-        nearest_pixels(n, m) for n, m in zip(truth.depth_m.shape[1:], size, strict=True)
-    )
+    """Depth in m along the optical axis at (height, width) `size`, and where anything is seen."""
+    source = truth.depth_m.shape[1:]
+    rows, columns = (nearest_pixels(n, m) for n, m in zip(source, size, strict=True))
     picked = np.ix_(frames, rows, columns)
     return truth.depth_m[picked].astype(np.float32), truth.geom[picked] != NOTHING
 
@@ -51,34 +46,30 @@ def true_tracks(
     queries: Float32[np.ndarray, "p 2"],
     size: tuple[int, int],
 ) -> TrueTracks:
-    """Where the surface points seen at `queries` (x, y in the first frame, clip pixels) are in
-    every frame.
+    """Where the surface points seen at `queries` (x, y in the first frame, clip pixels) are later.
 
     Each point is fixed to the geom under its query and moves as that geom does. It is visible while
     it is in the frame and what is seen there, within a pixel, is the same geom at the same depth.
     """
-    camera = truth.camera
+    camera, first = truth.camera, int(frames[0])
     to_source = np.array([camera.width / size[1], camera.height / size[0]])
+    # The geom under each query, and the point's place on that geom
     pixels = (queries.astype(np.float64) + 0.5) * to_source - 0.5
-    geom, depth = _look_up(truth, int(frames[0]), pixels)
+    geom, depth = _look_up(truth, first, pixels)
     known = geom != NOTHING
     on = np.where(known, geom, 0)
-    world = _lift(truth, pixels, depth)
-    first = int(frames[0])
-    local = np.einsum(
-        "pji,pj->pi", truth.geom_axes[first, on], world - truth.geom_position_m[first, on]
-    )
+    offset = _lift(truth, pixels, depth) - truth.geom_position_m[first, on]
+    local = np.einsum("pji,pj->pi", truth.geom_axes[first, on], offset)
+    # That place in each frame, and whether it is seen there
     tracks, depths, visible = [], [], []
     for frame in frames.tolist():
-        moved = truth.geom_position_m[frame, on] + np.einsum(
-            "pij,pj->pi", truth.geom_axes[frame, on], local
-        )
-        there, z = _project(truth, moved)
+        offset = np.einsum("pij,pj->pi", truth.geom_axes[frame, on], local)
+        there, z = _project(truth, truth.geom_position_m[frame, on] + offset)
         tracks.append((there + 0.5) / to_source - 0.5)
         depths.append(z)
         visible.append(_is_seen(truth, frame, there, z, on))
     shown = np.stack(visible) & known
-    shown[0] = known  # what was seen when it was asked for
+    shown[0] = known  # the query is a point that is seen
     places, depth_m = np.stack(tracks).astype(np.float32), np.stack(depths).astype(np.float32)
     return TrueTracks(tracks=places, depth_m=depth_m, visible=shown, known=known)
 
@@ -95,10 +86,8 @@ def _lift(
 ) -> Float64[np.ndarray, "p 3"]:
     """Points in the base frame, from source pixels and their depth."""
     camera = truth.camera
-    rays = np.stack(
-        [*((pixels - (camera.cx, camera.cy)) / (camera.fx, camera.fy)).T, np.ones(len(pixels))],
-        axis=1,
-    )
+    x, y = ((pixels - (camera.cx, camera.cy)) / (camera.fx, camera.fy)).T
+    rays = np.stack([x, y, np.ones(len(pixels))], axis=1)
     return camera.position_m + (rays * depth[:, None]) @ camera.rotation.T
 
 
@@ -118,9 +107,7 @@ def _is_seen(
     z: Float64[np.ndarray, " p"],
     on: Integer[np.ndarray, " p"],
 ) -> Bool[np.ndarray, " p"]:
-    """In the frame, and among the 3 x 3 pixels around the point its own geom is seen, not nearer
-    than the point.
-    """
+    """In the frame, and one of the 3 x 3 pixels around it shows the point's geom, not nearer."""
     height, width = truth.geom.shape[1:]
     x, y = np.round(pixels).astype(int).T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (z > 0)
@@ -128,7 +115,6 @@ def _is_seen(
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             at = (np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1))
-            seen |= (truth.geom[frame][at] == on) & (
-                z < truth.depth_m[frame][at].astype(np.float64) + SURFACE_M
-            )
+            behind = z < truth.depth_m[frame][at].astype(np.float64) + SURFACE_M
+            seen |= (truth.geom[frame][at] == on) & behind
     return inside & seen

@@ -1,8 +1,7 @@
-"""Simulated clips and their true tracks -> a small SpatialTracker (`roboscape train-annotator
-spatracker-tiny`).
+"""Simulated clips and their true tracks -> a small SpatialTracker.
 
-The network, and the way in which its stage runs it, are those of the published weights. See
-`train_annotator`.
+`roboscape train-annotator spatracker-tiny`. The network, and the way in which its stage runs it,
+are those of the published weights. See `stages.annotator_training.train`.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,13 +31,13 @@ from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
 PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
-MOVING_PX = 10.0  # of a clip of 256 px: points whose true path is longer are half of a batch's
+MOVING_PX = 10.0  # true path, in a clip of 256 px, above which a point counts as moving
 TRUTH = ("depth_m", "depth_known", "tracks", "track_depth_m", "visible", "known")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackBatch:
-    """Clips in the network's working size, and points of their first frames with their true tracks."""
+    """Clips in the network's working size, and true tracks of points of their first frames."""
 
     frames: Float[Tensor, "b t 3 h w"]  # 0 to 255
     depth: Float[Tensor, "b t h w"]  # m, 0 where unknown
@@ -56,10 +55,9 @@ class TrackBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpatialTracker(TrainAnnotator):
-    """Trains on the `train` split, half of each clip's points moving ones; measures whole `val`
-    clips.
+    """Trains on clips of which half of the points move; measures whole `val` clips.
 
-    True depth goes in, as a metric depth annotator would give it. Clips are mirrored at random.
+    The input depth is the true one, as of a metric annotator. Clips are mirrored at random.
     """
 
     model: SpatialTrackerConfig
@@ -79,11 +77,7 @@ class TrainSpatialTracker(TrainAnnotator):
 
     name: ClassVar[str] = "keypoint_annotator"
     title: ClassVar[str] = "SpatialTracker"
-    inputs: ClassVar[Inputs] = {
-        "discover": ("split",),
-        "clip": ("rgb",),
-        "truth": TRUTH,
-    }
+    inputs: ClassVar[Inputs] = {"discover": ("split",), "clip": ("rgb",), "truth": TRUTH}
 
     def build(self) -> SpatialTracker:
         return new_or_started(
@@ -93,12 +87,9 @@ class TrainSpatialTracker(TrainAnnotator):
     # Data
 
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TrackBatch]:
-        """Batch i: some clips in the data set's order, of each some points drawn anew."""
-        seed, usable, clip_ids = (
-            self.training.seed,
-            usable_rows(rows, "train"),
-            rows["clip"].clip_ids,
-        )
+        """Batch i: clips in the data set's order, of each some points, drawn for this batch."""
+        seed, clip_ids = self.training.seed, rows["clip"].clip_ids
+        usable = usable_rows(rows, "train")
         order = BatchOrder(
             rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
         )
@@ -107,12 +98,8 @@ class TrainSpatialTracker(TrainAnnotator):
             chosen = order.at(i)
             clips = self.read_clips(rows, chosen)
             n_points = clips["known"].shape[1]
-            draws = (
-                raw_draws(len(chosen) * (n_points + 1), "tracked points", seed, i).reshape(
-                    len(chosen), -1
-                )
-                / 2**64
-            )
+            n_draws = len(chosen) * (n_points + 1)
+            draws = raw_draws(n_draws, "tracked points", seed, i).reshape(len(chosen), -1) / 2**64
             clips = mirrored(clips, draws[:, 0] < 0.5)
             return self.batch(clips, draws[:, 1:], [clip_ids[int(row)] for row in chosen])
 
@@ -123,23 +110,18 @@ class TrainSpatialTracker(TrainAnnotator):
     ) -> TrackBatch:
         b, t, height, width, _ = clips["rgb"].shape
         size = (self.model.working_height, self.model.working_width)
-        picked = np.stack(
-            [
-                pick_points(moves, d, self.points)
-                for moves, d in zip(moving(clips), draws, strict=True)
-            ]
-        )
+        # Points and their true tracks, in the network's working pixels
+        pairs = zip(moving(clips), draws, strict=True)
+        picked = np.stack([pick_points(moves, draw, self.points) for moves, draw in pairs])
         at = (np.arange(b)[:, None, None], np.arange(t)[:, None], picked[:, None])
-        places = torch.from_numpy(clips["tracks"][at]) * torch.tensor(
-            [size[1] / width, size[0] / height]
-        )
-        tracks = torch.cat(
-            [places, torch.from_numpy(clips["track_depth_m"][at])[..., None]], dim=-1
-        )
+        scale = torch.tensor([size[1] / width, size[0] / height])
+        places = torch.from_numpy(clips["tracks"][at]) * scale
+        z = torch.from_numpy(clips["track_depth_m"][at])[..., None]
+        tracks = torch.cat([places, z], dim=-1)
+        # Frames and depth in the working size
         frames = rearrange(torch.from_numpy(clips["rgb"]), "b t h w c -> (b t) c h w").float()
-        depth = torch.from_numpy(
-            np.where(clips["depth_known"], clips["depth_m"], 0).astype(np.float32)
-        )
+        depth_m = np.where(clips["depth_known"], clips["depth_m"], 0).astype(np.float32)
+        depth = torch.from_numpy(depth_m)
         known = torch.from_numpy(clips["known"][np.arange(b)[:, None], picked])
         return TrackBatch(
             frames=F.interpolate(frames, size, mode="bilinear").unflatten(0, (b, t)),
@@ -171,56 +153,34 @@ class TrainSpatialTracker(TrainAnnotator):
         return track_points(model, clips["rgb"][i : i + 1], depth[None], queries)
 
     def scores(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """TAP-Vid's numbers in percent, of all points and of the moving ones; beside them, what
-        never moving gives.
-        """
-        size, table = (clips["rgb"].shape[2], clips["rgb"].shape[3]), []
-        moves = moving(clips)[:, : self.val_points]
+        """TAP-Vid's score in percent, of all and of moving points, beside that of never moving."""
+        size, n, table = (clips["rgb"].shape[2], clips["rgb"].shape[3]), self.val_points, []
+        moves = moving(clips)[:, :n]
         for i in range(len(clips["rgb"])):
-            true, seen, known = (clips[name][i] for name in ("tracks", "visible", "known"))
-            true, seen, known = (
-                true[:, : self.val_points],
-                seen[:, : self.val_points],
-                known[: self.val_points],
-            )
+            true, seen = clips["tracks"][i][:, :n], clips["visible"][i][:, :n]
+            known = clips["known"][i][:n]
             found = self.estimate(model, clips, i)
+            mine = found.tracks[0], found.visible[0]
             still = np.broadcast_to(true[:1], true.shape).copy(), np.ones_like(seen)
             for suffix, among in (("", known), (" moving", known & moves[i])):
-                if not (seen[1:] & among).any():
-                    continue
-                table.append(
-                    jaccard(
-                        f"average Jaccard{suffix}",
-                        (found.tracks[0], found.visible[0]),
-                        (true, seen),
-                        among,
-                        size,
-                    )
-                    | jaccard(f"if still{suffix}", still, (true, seen), among, size)
-                )
+                if (seen[1:] & among).any():
+                    score = jaccard(f"average Jaccard{suffix}", mine, (true, seen), among, size)
+                    score |= jaccard(f"if still{suffix}", still, (true, seen), among, size)
+                    table.append(score)
         names = dict.fromkeys(name for line in table for name in line)
         return {
             name: float(np.mean([line[name] for line in table if name in line])) for name in names
         }
 
     def picture(self, model: SpatialTracker, clips: Mapping[str, np.ndarray]) -> bytes:
-        """Held-out clips: estimated over true tracks."""
+        """Held-out clips, estimated tracks above true ones."""
         shown, strips = spread(clips["rgb"].shape[1], PICTURE_FRAMES), []
         for i in range(min(PICTURE_CLIPS, len(clips["rgb"]))):
-            found, n = self.estimate(model, clips, i), self.val_points
-            mine = draw_tracks(clips["rgb"][i], found.tracks[0], found.visible[0])[shown]
-            true = draw_tracks(
-                clips["rgb"][i], clips["tracks"][i, :, :n], clips["visible"][i, :, :n]
-            )[shown]
-            rows = [("estimate", mine), ("truth", true)]
-            strips.append(
-                strip(
-                    rows,
-                    columns=[f"frame {t}" for t in shown],
-                    title=f"held-out clip {i}",
-                    cell_px=192,
-                )
-            )
+            found, rgb, n = self.estimate(model, clips, i), clips["rgb"][i], self.val_points
+            mine = draw_tracks(rgb, found.tracks[0], found.visible[0])[shown]
+            true = draw_tracks(rgb, clips["tracks"][i, :, :n], clips["visible"][i, :, :n])[shown]
+            rows, frames = [("estimate", mine), ("truth", true)], [f"frame {t}" for t in shown]
+            strips.append(strip(rows, columns=frames, title=f"held-out clip {i}", cell_px=192))
         return png_bytes(contact_sheet(strips))
 
 
@@ -234,9 +194,7 @@ def moving(clips: Mapping[str, np.ndarray]) -> Bool[np.ndarray, "b p"]:
 def pick_points(
     moves: Bool[np.ndarray, " n"], draws: Float[np.ndarray, " n"], count: int
 ) -> Int[np.ndarray, " p"]:
-    """`count` points in the order of their draws, half of them moving ones where there are that
-    many.
-    """
+    """`count` points in the order of their draws, half of them moving if there are that many."""
     order = np.argsort(draws)
     first = order[moves[order]][: count // 2]
     rest = order[~np.isin(order, first)]
@@ -244,14 +202,14 @@ def pick_points(
 
 
 def in_front(tracks: Float[Tensor, "b t p 3"]) -> Bool[Tensor, "b t p"]:
-    """Points that have not gone behind the camera, where a projection means nothing."""
+    """Points in front of the camera; behind it a projection has no meaning."""
     return tracks[..., 2] > 0
 
 
 def mirrored(
     clips: Mapping[str, np.ndarray], flip: Bool[np.ndarray, " b"]
 ) -> dict[str, np.ndarray]:
-    """The same clips, these of them seen in a mirror."""
+    """The clips, those with `flip` mirrored left to right."""
     made = dict(clips)
     for name in ("rgb", "depth_m", "depth_known"):
         made[name] = np.stack(
@@ -269,12 +227,11 @@ def jaccard(
     among: Bool[np.ndarray, " p"],
     size: tuple[int, int],
 ) -> dict[str, float]:
-    """Average Jaccard in percent, of (tracks, visible) against the true ones, frame 0 not counted."""
+    """Average Jaccard in percent of (tracks, visible) against the true ones, without frame 0."""
     tracks, seen, target, true_seen = (torch.from_numpy(a)[None] for a in (*given, *true))
     after = metrics.frames_after_query(
         torch.zeros((1, len(among)), dtype=torch.long), tracks.shape[1]
     )
     counted = after & torch.from_numpy(among)[None, None]
-    return {
-        name: 100 * float(metrics.average_jaccard(tracks, seen, target, true_seen, counted, size))
-    }
+    value = metrics.average_jaccard(tracks, seen, target, true_seen, counted, size)
+    return {name: 100 * float(value)}

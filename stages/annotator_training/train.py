@@ -1,8 +1,7 @@
-"""What the trainings of both small annotators have in common: simulated clips and exact labels in,
-a weights file out.
+"""What the trainings of both small annotators share: simulated clips and exact labels -> weights.
 
-Files of the result: `annotator.safetensors` (weights, config, card), `losses.csv`, `losses.png`,
-`training.md`, and a picture of held-out clips.
+Writes `annotator.safetensors` (weights, config, card), `losses.csv`, `losses.png`, `training.md`,
+and a picture of held-out clips.
 """
 
 from abc import abstractmethod
@@ -28,13 +27,13 @@ from storage.weights.ref import WeightsRef
 
 ANNOTATOR_FILE = "annotator.safetensors"
 
-Clips = Mapping[str, np.ndarray]  # arrays of some clips with their labels, (b, ...) each
+Clips = Mapping[str, np.ndarray]  # arrays of clips and their labels, (b, ...) each
 
 
 class TrainAnnotator(DatasetStage):
-    """Trains one on the `train` split and measures it on whole clips of the `val` split.
+    """Trains a network on the `train` split and measures it on whole clips of the `val` split.
 
-    A subclass is a dataclass with these fields. `title` names the network for people.
+    A subclass is a dataclass with these fields. `title` is the network's name in reports.
     """
 
     title: ClassVar[str]

@@ -1,8 +1,7 @@
-"""Simulated clips -> exact labels in a store: what annotators are trained on (`roboscape
-train-annotator`).
+"""Simulated clips -> exact labels in a store, for `roboscape train-annotator`.
 
-The only stage besides `label_scores` that reads `<root>/ground_truth`. Nothing that a world model
-is made from comes after it.
+The only stage besides `label_scores` that reads `<root>/ground_truth`. No stage of a world model
+reads its store.
 """
 
 import json
@@ -28,11 +27,9 @@ from storage.stores.spec import ArraySpec
 
 @dataclass(frozen=True, kw_only=True)
 class Truth(ClipStage):
-    """points: tracked from the first frame, at places drawn at random for each clip (a grid would
-    teach its places).
-    """
+    """points: tracked from random places of each clip's first frame (a grid would be learned)."""
 
-    # Where the sample lies; what it is, stands in `sample`
+    # Where the sample is; `sample` says which one it is
     root: str = field(metadata={"key": False})
     sample: str  # digest of the simulated data set
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
@@ -40,79 +37,45 @@ class Truth(ClipStage):
 
     name: ClassVar[str] = "truth"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Inputs] = {
-        "discover": ("task", "episode"),
-        "clip": ("frame_index",),
-    }
+    inputs: ClassVar[Inputs] = {"discover": ("task", "episode"), "clip": ("frame_index",)}
     resources: ClassVar[Resources] = Resources(memory_gb=1.5, clips_per_shard=32)
 
     @classmethod
     def of(cls, root: Path, **parameters) -> "Truth":
-        """The stage for a simulated data set as it is now. Raises FileNotFoundError for any other
-        one.
-        """
+        """The stage for a simulated data set as it is now; FileNotFoundError for any other one."""
         recipe = root / "sample.json"
         if not recipe.is_file():
             raise FileNotFoundError(
-                f"{root}: no sample.json, so these are not simulated episodes, and only those have exact labels to "
-                "train annotators on; `roboscape sample` makes some"
+                f"{root}: no sample.json, so these are not simulated episodes, and only those have "
+                "exact labels to train annotators on; `roboscape sample` makes some"
             )
-        return cls(
-            root=str(root.absolute()), sample=json.loads(recipe.read_text())["digest"], **parameters
-        )
+        digest = json.loads(recipe.read_text())["digest"]
+        return cls(root=str(root.absolute()), sample=digest, **parameters)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
-        size = self.clip_format.size
-        t, p, image, points = self.clip_format.n_frames, self.points, ("t", "h", "w"), ("t", "p")
+        t, size, p = self.clip_format.n_frames, self.clip_format.size, self.points
+        image, pixels, points, zstd = ("t", "h", "w"), (t, size, size), ("t", "p"), "zstd"
+        axis, places = "along the optical axis", "x, y; as in stage 'keypoints'"
+        also, seen = (
+            "of the point itself, also while hidden",
+            "whether the point is seen in the frame",
+        )
+        anything, known = "whether anything is seen there", "whether the point lies on anything"
         return (
-            ArraySpec(
-                "depth_m",
-                "float16",
-                image,
-                (t, size, size),
-                "m",
-                "along the optical axis",
-                "zstd",
-            ),
-            ArraySpec(
-                "depth_known",
-                "bool",
-                image,
-                (t, size, size),
-                "1",
-                "whether anything is seen there",
-            ),
-            ArraySpec(
-                "tracks",
-                "float32",
-                ("t", "p", "i"),
-                (t, p, 2),
-                "px",
-                "x, y; as in stage 'keypoints'",
-                "zstd",
-            ),
-            ArraySpec(
-                "track_depth_m",
-                "float32",
-                points,
-                (t, p),
-                "m",
-                "of the point itself, also while hidden",
-                "zstd",
-            ),
-            ArraySpec(
-                "visible", "bool", points, (t, p), "1", "whether the point is seen in the frame"
-            ),
-            ArraySpec("known", "bool", ("p",), (p,), "1", "whether the point lies on anything"),
+            ArraySpec("depth_m", "float16", image, pixels, "m", axis, zstd),
+            ArraySpec("depth_known", "bool", image, pixels, "1", anything),
+            ArraySpec("tracks", "float32", ("t", "p", "i"), (t, p, 2), "px", places, zstd),
+            ArraySpec("track_depth_m", "float32", points, (t, p), "m", also, zstd),
+            ArraySpec("visible", "bool", points, (t, p), "1", seen),
+            ArraySpec("known", "bool", ("p",), (p,), "1", known),
         )
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         root = Path(self.root) / "ground_truth"
 
-        @lru_cache(
-            maxsize=1
-        )  # clips of one episode follow each other, and an episode's images are hundreds of MB
+        # Clips of one episode follow each other, and an episode's images are hundreds of MB
+        @lru_cache(maxsize=1)
         def truth_of(task: int, episode: int) -> GroundTruth:
             return read_ground_truth(root / str(task) / str(episode))
 
@@ -151,15 +114,12 @@ class Truth(ClipStage):
             limits = np.quantile(inverse[a["depth_known"]], (0.02, 0.98)).astype(np.float32)
             depth = colour_depth(inverse, a["depth_known"], limits)
             tracks = draw_tracks(depth, a["tracks"][:, ::8], a["visible"][:, ::8])
-            strips.append(
-                strip(
-                    [("true depth\nand tracks", tracks[shown])], title=f"clip {own.clip_ids[row]}"
-                )
-            )
+            drawn = [("true depth\nand tracks", tracks[shown])]
+            strips.append(strip(drawn, title=f"clip {own.clip_ids[row]}"))
         return contact_sheet(strips)
 
 
 def random_points(count: int, size: int, clip_id: str) -> Float32[np.ndarray, "p 2"]:
-    """x, y in pixels, uniform over the picture, the same ones whenever this clip is asked for."""
+    """x, y in pixels, uniform over the picture; a function of the clip's id."""
     draws = raw_draws(2 * count, "truth points", clip_id).astype(np.float64) / 2**64
     return (draws.reshape(count, 2) * (size - 1)).astype(np.float32)

@@ -1,8 +1,7 @@
-"""Simulated clips and their true depth -> a small Video Depth Anything (`roboscape train-annotator
-vda-tiny`).
+"""Simulated clips and their true depth -> a small Video Depth Anything.
 
-The network, and the way in which its stage runs it, are those of the published weights. See
-`train_annotator`.
+`roboscape train-annotator vda-tiny`. The network, and the way in which its stage runs it, are those
+of the published weights. See `stages.annotator_training.train`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +20,12 @@ from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
+from stages.annotator_training.exact_labels import FARTHEST_M
 from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs, Resources
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
-from stages.depth.video_depth_anything import to_estimate
+from stages.depth.video_depth_anything import network_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
-from stages.label_quality.scores import FARTHEST_M
 from stages.networks import new_or_started
 from stages.training.run import RunConfig
 from storage.stores.rows import Rows
@@ -38,9 +37,7 @@ BRIGHTNESS = 0.25  # clips are made darker or brighter by up to this share
 
 @dataclass(frozen=True, kw_only=True)
 class DepthBatch:
-    """frames as `model.video_depth.video.normalised` makes them; target is inverse depth, or metres
-    (`metric`).
-    """
+    """frames: by `model.video_depth.video.normalised`; target: inverse depth, or m if `metric`."""
 
     frames: Float[Tensor, "b t 3 h w"]
     target: Float[Tensor, "b t h w"]
@@ -54,9 +51,7 @@ class DepthBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVideoDepth(TrainAnnotator):
-    """Trains on the `train` split, on runs of `frames_per_clip` successive frames; measures whole
-    `val` clips.
-    """
+    """Trains on runs of `frames_per_clip` successive frames; measures whole `val` clips."""
 
     model: VideoDepthConfig
     training: TrainConfig
@@ -89,14 +84,9 @@ class TrainVideoDepth(TrainAnnotator):
     # Data
 
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], DepthBatch]:
-        """Batch i: some clips in the data set's order, of each a run of frames, mirrored or not,
-        darker or brighter.
-        """
-        seed, usable, clip_ids = (
-            self.training.seed,
-            usable_rows(rows, "train"),
-            rows["clip"].clip_ids,
-        )
+        """Batch i: clips in the data set's order, of each a run of frames as `varied` makes it."""
+        seed, clip_ids = self.training.seed, rows["clip"].clip_ids
+        usable = usable_rows(rows, "train")
         order = BatchOrder(
             rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
         )
@@ -105,9 +95,8 @@ class TrainVideoDepth(TrainAnnotator):
             chosen = order.at(i)
             arrays = self.read_clips(rows, chosen)
             draws = raw_draws(3 * len(chosen), "depth clips", seed, i).reshape(3, -1) / 2**64
-            return self.batch(
-                varied(arrays, self.frames_per_clip, draws), [clip_ids[int(row)] for row in chosen]
-            )
+            runs = varied(arrays, self.frames_per_clip, draws)
+            return self.batch(runs, [clip_ids[int(row)] for row in chosen])
 
         return batch_at
 
@@ -128,7 +117,7 @@ class TrainVideoDepth(TrainAnnotator):
 
     def loss_fn(self) -> LossFn:
         def loss(model: VideoDepth, batch: DepthBatch, noise: torch.Generator) -> dict[str, Tensor]:
-            # Without the last ReLU, or pixels that fall below 0 early would stay there.
+            # Without the last ReLU: pixels that fall below 0 early would stay there
             n_frames = batch.frames.shape[0] * batch.frames.shape[1]
             depth = model(batch.frames, signed=True, frames_per_step=n_frames)
             found = depth_loss(
@@ -141,21 +130,19 @@ class TrainVideoDepth(TrainAnnotator):
     def estimate(
         self, model: VideoDepth, clips: Mapping[str, np.ndarray]
     ) -> Float[np.ndarray, "b t h w"]:
-        """Inverse depth of whole clips, each in one forward, as the stage `depth` has it with
-        windows="direct".
-        """
+        """Inverse depth of whole clips, as the stage `depth` makes it with windows="direct"."""
         found = [
             estimate_depth(model, clip[None], input_size=self.input_size, windows="direct")[0]
             for clip in clips["rgb"]
         ]
-        return np.stack([to_estimate(depth, self.model.metric).inverse_depth for depth in found])
+        return np.stack(
+            [network_estimate(depth, self.model.metric).inverse_depth for depth in found]
+        )
 
     def scores(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> dict[str, float]:
         """AbsRel and δ1 after one scale and shift a clip, and without (metric networks only)."""
-        inverse, valid = (
-            torch.from_numpy(self.estimate(model, clips)),
-            torch.from_numpy(clips["depth_known"]),
-        )
+        inverse = torch.from_numpy(self.estimate(model, clips))
+        valid = torch.from_numpy(clips["depth_known"])
         depth = torch.where(valid, torch.from_numpy(clips["depth_m"].astype(np.float32)), 1.0)
         ways = {"": metrics.align_scale_shift(inverse, 1 / depth, valid)}
         if self.model.metric:
@@ -172,32 +159,23 @@ class TrainVideoDepth(TrainAnnotator):
         few = {name: array[:PICTURE_CLIPS] for name, array in clips.items()}
         shown, strips = spread(few["rgb"].shape[1], PICTURE_FRAMES), []
         for i, inverse in enumerate(self.estimate(model, few)):
-            valid, true = (
-                few["depth_known"][i],
-                1 / np.maximum(few["depth_m"][i].astype(np.float32), 1e-3),
-            )
+            valid, true_m = few["depth_known"][i], few["depth_m"][i].astype(np.float32)
             drawn = [("camera", few["rgb"][i][shown])]
-            for label, depth in (("estimate", inverse), ("truth", true)):
+            for label, depth in (("estimate", inverse), ("truth", 1 / np.maximum(true_m, 1e-3))):
                 limits = np.quantile(depth[valid], (0.02, 0.98))
                 drawn.append((label, colour_depth(depth, valid, limits)[shown]))
-            strips.append(
-                strip(drawn, columns=[f"frame {t}" for t in shown], title=f"held-out clip {i}")
-            )
+            frames = [f"frame {t}" for t in shown]
+            strips.append(strip(drawn, columns=frames, title=f"held-out clip {i}"))
         return png_bytes(contact_sheet(strips))
 
 
 def varied(
     arrays: Mapping[str, np.ndarray], n_frames: int, draws: Float[np.ndarray, "3 b"]
 ) -> dict[str, np.ndarray]:
-    """Of each clip a run of frames, mirrored or not, darker or brighter, as its three draws from
-    [0, 1) say.
-    """
+    """A run of frames of each clip, mirrored, darker or brighter, by its three draws in [0, 1)."""
     n_starts = arrays["rgb"].shape[1] - min(n_frames, arrays["rgb"].shape[1]) + 1
-    starts, mirrored, gains = (
-        (draws[0] * n_starts).astype(int),
-        draws[1] < 0.5,
-        1 + BRIGHTNESS * (2 * draws[2] - 1),
-    )
+    starts, mirrored = (draws[0] * n_starts).astype(int), draws[1] < 0.5
+    gains = 1 + BRIGHTNESS * (2 * draws[2] - 1)
     made = {}
     for name, array in arrays.items():
         runs = [clip[start : start + n_frames] for clip, start in zip(array, starts, strict=True)]

@@ -1,6 +1,4 @@
-"""Two arms as one vector of 16 numbers, read between the rows of a track: linear, and slerp for
-rotations.
-"""
+"""Two arms as one vector of 16 numbers, interpolated between the rows of a track."""
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -18,13 +16,13 @@ def arm_vectors(
     closed: Float64[np.ndarray, "n 2"],
     rows: Float64[np.ndarray, "t i"],
 ) -> Float32[np.ndarray, "t i 16"]:
-    """`ARM_VECTOR` at fractional row numbers: flange position in m, unit quaternion, gripper 0 open
-    .. 1 closed.
+    """`ARM_VECTOR` at fractional row numbers; positions linearly, rotations by slerp.
+
+    Flange position in m, unit quaternion, gripper 0 open .. 1 closed.
     """
-    below = np.clip(np.floor(rows).astype(int), 0, len(position) - 1)
-    above = np.clip(
-        np.ceil(rows).astype(int), 0, len(position) - 1
-    )  # at a whole row, the row itself
+    last = len(position) - 1
+    below = np.clip(np.floor(rows).astype(int), 0, last)
+    above = np.clip(np.ceil(rows).astype(int), 0, last)  # at a whole row, the row itself
     share = (rows - below)[..., None, None]  # (t, i, 1, 1), of the way from below to above
     arms = [
         position[below] + share * (position[above] - position[below]),

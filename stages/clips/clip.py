@@ -1,8 +1,7 @@
-"""Index row -> clip: 16 RGB frames at 2 Hz, the commands and states between them, and the camera
-(paper, Sec. 3.1).
+"""Index row -> clip: 16 RGB frames at 2 Hz, commands and states between them, and the camera.
 
-A whole shard is made in one call. Its clips are grouped by episode; each episode's files are read
-once, and one decoding pass gives the frames of all its clips, which mostly share them.
+Paper, Sec. 3.1. A whole shard is made in one call. Its clips are grouped by episode; each episode's
+files are read once, and its video is decoded once for all its clips, which mostly share frames.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from storage.stores.spec import ArraySpec
 class Clip(ClipStage):
     """action_substeps: 30 Hz rows between two frames at 2 Hz."""
 
-    root: str = field(metadata={"key": False})  # where the data set lies; the index says what it is
+    root: str = field(metadata={"key": False})  # where the data set is; the index says what it is
     clip_format: ClipFormat = field(
         default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz", "size")}
     )
@@ -57,95 +56,42 @@ class Clip(ClipStage):
     def outputs(self) -> tuple[ArraySpec, ...]:
         f = self.clip_format
         t, i, a = f.n_frames, self.action_substeps, len(ARM_VECTOR)
-        vector = "both arms' flange m and quaternion xyzw in the base frame, gripper 0 open .. 1 closed: "
-        vector += ", ".join(ARM_VECTOR)
-        spans = (
-            "evenly spaced in [t-1, t), so leading into frame t",
-            "evenly spaced in (t-1, t], the last at frame t",
-        )
-        camera = (
-            "pixels are those of `rgb`, (0, 0) the centre of the top-left one; NaN where unknown"
-        )
+        vector = "both arms' flange m and quaternion xyzw in the base frame, "
+        vector += f"gripper 0 open .. 1 closed: {', '.join(ARM_VECTOR)}"
+        commands = f"commands evenly spaced in [t-1, t), so leading into frame t: {vector}"
+        states = f"measured evenly spaced in (t-1, t], the last at frame t: {vector}"
+        lens = "fx, fy, cx, cy; pixels are those of `rgb`, (0, 0) the centre of the top-left one; "
+        lens += "NaN where unknown"
+        pose, row = "[R | t] camera to base; or NaN", "frame of the video, row of the HDF5 file"
+        image, substeps, nan = (t, f.size, f.size, 3), ("t", "i", "a"), np.nan
+        scores = ", ".join(SCORES)
         return (
-            ArraySpec(
-                "rgb",
-                "uint8",
-                ("t", "h", "w", "c"),
-                (t, f.size, f.size, 3),
-                "sRGB",
-                "frames",
-                "zstd",
-            ),
-            ArraySpec(
-                "frame_index",
-                "int64",
-                ("t",),
-                (t,),
-                "1",
-                "frame of the video, row of the HDF5 file",
-                fill=-1,
-            ),
+            ArraySpec("rgb", "uint8", ("t", "h", "w", "c"), image, "sRGB", "frames", "zstd"),
+            ArraySpec("frame_index", "int64", ("t",), (t,), "1", row, fill=-1),
             ArraySpec(
                 "frame_time_ns", "int64", ("t",), (t,), "ns", "the source's own clock", fill=-1
             ),
-            ArraySpec(
-                "actions",
-                "float32",
-                ("t", "i", "a"),
-                (t, i, a),
-                "m, 1",
-                f"commands {spans[0]}: {vector}",
-            ),
-            ArraySpec(
-                "states",
-                "float32",
-                ("t", "i", "a"),
-                (t, i, a),
-                "m, 1",
-                f"measured {spans[1]}: {vector}",
-            ),
-            ArraySpec(
-                "intrinsics",
-                "float32",
-                ("i",),
-                (4,),
-                "px",
-                f"fx, fy, cx, cy; {camera}",
-                fill=np.nan,
-            ),
-            ArraySpec(
-                "extrinsics",
-                "float32",
-                ("t", "i", "j"),
-                (t, 3, 4),
-                "m",
-                "[R | t] camera to base; or NaN",
-                fill=np.nan,
-            ),
+            ArraySpec("actions", "float32", substeps, (t, i, a), "m, 1", commands),
+            ArraySpec("states", "float32", substeps, (t, i, a), "m, 1", states),
+            ArraySpec("intrinsics", "float32", ("i",), (4,), "px", lens, fill=nan),
+            ArraySpec("extrinsics", "float32", ("t", "i", "j"), (t, 3, 4), "m", pose, fill=nan),
             ArraySpec("flags", "bool", ("i",), (len(FLAGS),), "1", ", ".join(FLAGS)),
-            ArraySpec(
-                "scores", "float32", ("i",), (len(SCORES),), "1", ", ".join(SCORES), fill=-1.0
-            ),
+            ArraySpec("scores", "float32", ("i",), (len(SCORES),), "1", scores, fill=-1.0),
         )
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         return self.make_clips
 
     def make_clips(self, clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
-        """The clips of a shard; clips of one episode must follow each other to share its files and
-        frames.
-        """
-        files = ("video", "proprio", "intrinsics", "extrinsics")
+        """The clips of a shard; those of one episode must be neighbours to share its files."""
+        names = ("video", "proprio", "intrinsics", "extrinsics")
         made: list[Arrays | Rejected] = []
-        for refs, group in groupby(
-            clips, key=lambda clip: tuple(str(clip.arrays[name]) for name in files)
-        ):
+        for refs, group in groupby(clips, lambda clip: tuple(str(clip.arrays[n]) for n in names)):
             same_episode = list(group)
             for clip in same_episode:
                 self._check_index(clip)
-            made += self._from_episode(
-                refs, [int(clip.arrays["start_ns"]) for clip in same_episode]
-            )
+            starts_ns = [int(clip.arrays["start_ns"]) for clip in same_episode]
+            made += self._from_episode(refs, starts_ns)
         return made
 
     def _from_episode(
@@ -158,9 +104,8 @@ class Clip(ClipStage):
                 recording = read_recording(video, *refs[1:], root=root, max_count_difference=most)
                 return cut_clips(video, recording, np.array(starts_ns), self)
         except SourceError as fault:
-            if (
-                fault.reason == "corrupt_video" and len(starts_ns) > 1
-            ):  # the damage may lie in one clip only
+            # The damage may be in one clip only, so each is tried by itself
+            if fault.reason == "corrupt_video" and len(starts_ns) > 1:
                 return [made for start in starts_ns for made in self._from_episode(refs, [start])]
             detail = f"{fault.item}: found {fault.found}; expected {fault.expected}"
             return [Rejected(fault.reason, detail) for _ in starts_ns]
@@ -178,23 +123,26 @@ class Clip(ClipStage):
 def cut_clips(
     video: Video, recording: Recording, starts_ns: Int64[np.ndarray, " m"], config: Clip
 ) -> list[Arrays | Rejected]:
-    """The clips of one episode and camera that start at `starts_ns`. Raises SourceError where the
-    video is damaged.
+    """The clips of one episode and camera that start at `starts_ns`, or why each is rejected.
+
+    Raises SourceError where the video is damaged.
     """
+    f = config.clip_format
     times, period = recording.times_ns, period_ns(recording.times_ns)
-    wanted = frame_times_ns(starts_ns, config.clip_format.n_frames, config.clip_format.rate_hz)
+    # The rows of all clips; the frames of those without a gap are decoded at once
+    wanted = frame_times_ns(starts_ns, f.n_frames, f.rate_hz)
     rows = nearest(times, wanted.ravel()).reshape(wanted.shape)  # (m, t)
     gaps = largest_gap_ns(times, wanted)
-    reel = Reel(
-        video, rows[gaps <= period].ravel(), (config.clip_format.size, config.clip_format.size)
-    )
+    reel = Reel(video, rows[gaps <= period].ravel(), (f.size, f.size))
     cuts = find_cuts(reel, rows[gaps <= period], config.quality.cut)
     made: list[Arrays | Rejected] = []
     for clip_rows, gap in zip(rows, gaps, strict=True):
         try:
             if gap > period:
-                found = f"a frame {gap / 1e6:.0f} ms from its time; {recording.n_frames} frames can be used"
-                raise Rejected("time_gap", f"{found}, expected at most {period / 1e6:.0f} ms")
+                found = f"a frame {gap / 1e6:.0f} ms from its time"
+                found += f"; {recording.n_frames} frames can be used"
+                found += f", expected at most {period / 1e6:.0f} ms"
+                raise Rejected("time_gap", found)
             reject_cut(cuts, clip_rows)
             made.append(make_clip(reel, clip_rows, recording, config))
         except Rejected as rejected:
@@ -205,25 +153,17 @@ def cut_clips(
 def make_clip(
     reel: Reel, rows: Int64[np.ndarray, " t"], recording: Recording, config: Clip
 ) -> Arrays:
-    """All arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or for what `score`
-    finds.
-    """
-    if config.quality.require_calibration and not recording.notes.isdisjoint(
-        ("no_intrinsics", "no_extrinsics")
-    ):
+    """The arrays of one clip. Raises Rejected: `no_calibration`, `nan_proprio`, or as `score`."""
+    f, missing = config.clip_format, recording.notes & {"no_intrinsics", "no_extrinsics"}
+    if config.quality.require_calibration and missing:
         raise Rejected(
             "no_calibration", "intrinsics or extrinsics are missing, and this run requires them"
         )
-    state, action = recording.proprio.state, recording.proprio.action
+    # Commands lead into a frame, states end with it
+    times, state, action = recording.times_ns, recording.proprio.state, recording.proprio.action
     tracks = {}
     for name, track, at_end in (("actions", action, False), ("states", state, True)):
-        places = substep_rows(
-            recording.times_ns,
-            rows,
-            config.action_substeps,
-            config.clip_format.rate_hz,
-            at_end=at_end,
-        )
+        places = substep_rows(times, rows, config.action_substeps, f.rate_hz, at_end=at_end)
         tracks[name] = arm_vectors(track.position, track.quaternion, track.closed, places)
         bad = int((~np.isfinite(tracks[name])).sum())
         if bad:
@@ -234,12 +174,10 @@ def make_clip(
     return {
         "rgb": reel.rgb(rows),
         "frame_index": rows,
-        "frame_time_ns": recording.times_ns[rows],
+        "frame_time_ns": times[rows],
         **tracks,
-        "intrinsics": recording.intrinsics_for((config.clip_format.size, config.clip_format.size)),
+        "intrinsics": recording.intrinsics_for((f.size, f.size)),
         "extrinsics": recording.extrinsics_at(rows),
         "flags": np.array([flag in recording.notes for flag in FLAGS]),
-        "scores": score(
-            reel.motion(rows), recording.times_ns[span], state.position[span], config.quality
-        ),
+        "scores": score(reel.motion(rows), times[span], state.position[span], config.quality),
     }

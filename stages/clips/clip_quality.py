@@ -1,6 +1,4 @@
-"""Which clips are fit to learn from: no shot cut inside, some motion, and motion that can be
-followed.
-"""
+"""Which clips are fit for training: no shot cut, some motion, and motion that can be followed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +16,7 @@ SCORES = ("fastest_motion", "whole_motion", "unexplained", "fastest_hand_m_s")
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a clip must be like. Numbers without a source are ours; `stages/clips/motion.py` says
-    what they measure.
-    """
+    """The limits of a clip. They are ours; `stages/clips/motion.py` says what is measured."""
 
     cut: CutRule = field(default_factory=CutRule)
     min_motion: float = 0.004  # `Motion.fastest`: below it the clip is `static`
@@ -37,7 +33,7 @@ def score(
     hands: Float64[np.ndarray, "n 2 3"],
     quality: Quality,
 ) -> Float32[np.ndarray, "4"]:
-    """`SCORES` of a clip that moves so and has, in all rows that it spans, these flange positions.
+    """`SCORES` of a clip, from its motion and its flange positions in all rows that it spans.
 
     Raises Rejected: `static`, `chaotic_motion`, `hand_jump`.
     """
@@ -54,14 +50,14 @@ def score(
 def reject_motion(motion: Motion, quality: Quality) -> None:
     """Raises Rejected for a clip in which too little moves, or everything."""
     if motion.fastest < quality.min_motion:
-        detail = f"the fastest 1 % moves {motion.fastest:.4f} picture widths a frame, at least {quality.min_motion:g}"
-        raise Rejected("static", detail)
+        detail = f"the fastest 1 % moves {motion.fastest:.4f} picture widths a frame"
+        raise Rejected("static", f"{detail}, at least {quality.min_motion:g}")
     if motion.whole > quality.max_whole_motion:
-        detail = f"the whole picture moves {motion.whole:.3f} widths a frame, at most {quality.max_whole_motion:g}"
-        raise Rejected("chaotic_motion", detail)
+        detail = f"the whole picture moves {motion.whole:.3f} widths a frame"
+        raise Rejected("chaotic_motion", f"{detail}, at most {quality.max_whole_motion:g}")
     if motion.unexplained > quality.max_unexplained:
-        detail = f"{motion.unexplained:.1f} grey levels are left unexplained by motion, at most "
-        raise Rejected("chaotic_motion", f"{detail}{quality.max_unexplained:g}")
+        detail = f"{motion.unexplained:.1f} grey levels are left unexplained by motion"
+        raise Rejected("chaotic_motion", f"{detail}, at most {quality.max_unexplained:g}")
 
 
 def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "n 2 3"]) -> float:
@@ -71,9 +67,7 @@ def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "
 
 
 def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) -> dict[int, Cut]:
-    """First frame of a new shot -> what shows it, between those frames of the reel that a clip
-    spans.
-    """
+    """The cuts inside the clips, by the video frame that begins the new shot."""
     cuts: dict[int, Cut] = {}
     for i in maybe_cuts(reel.frames, rule).tolist():  # never the first, which has none before it
         before, at = int(reel.rows[i - 1]), int(reel.rows[i])
@@ -88,9 +82,7 @@ def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) ->
 
 
 def reject_cut(cuts: Mapping[int, Cut], clip_rows: Int64[np.ndarray, " t"]) -> None:
-    """Raises Rejected where a new shot begins inside the clip; one that begins with its first frame
-    does no harm.
-    """
+    """Raises Rejected if a new shot begins after the clip's first frame."""
     for frame, cut in sorted(cuts.items()):
         if clip_rows[0] < frame <= clip_rows[-1]:
             detail = (

@@ -1,10 +1,9 @@
-"""Which rows of a source, whatever its rate, are the frames of a clip, and where between them its
-commands lie.
+"""Which rows of a source are the frames of a clip, and the places of its commands between them.
 
 Times are integer nanoseconds on the source's own clock. A frame is the row whose timestamp is
-nearest to the wanted time (arithmetic on row numbers drifts: 30 Hz sources run at 29.986 Hz); a row
-lies at most one source period away from it, or the clip has a gap. So sources of 30, 15, 10 and 5
-Hz go one way.
+nearest to the wanted time (arithmetic on row numbers drifts: 30 Hz sources run at 29.986 Hz). That
+row is at most one source period away, or the clip has a gap. So sources of any rate, from 5 to 30
+Hz, are treated alike.
 """
 
 import numpy as np
@@ -30,11 +29,10 @@ def frame_times_ns(
 def clip_starts_ns(
     timestamps_ns: Int64[np.ndarray, " n"], n_frames: int, rate_hz: float, hop_s: float
 ) -> Int64[np.ndarray, " m"]:
-    """Starts every `hop_s` from the first row on, as long as the last frame is there (half a source
-    period allowed).
+    """Starts of clips every `hop_s` from the first row on, as long as the last frame is there.
 
-    Starts a whole number of frame steps apart share their frames, so `hop_s` is best a multiple of
-    `1 / rate_hz`.
+    It may be late by half a source period. Clips share frames if they start a whole number of frame
+    steps apart, so `hop_s` is best a multiple of `1 / rate_hz`.
     """
     span = round((n_frames - 1) * NS / rate_hz)
     last = int(timestamps_ns[-1]) + period_ns(timestamps_ns) // 2 - span
@@ -45,9 +43,7 @@ def clip_starts_ns(
 def largest_gap_ns(
     timestamps_ns: Int64[np.ndarray, " n"], wanted_ns: Int64[np.ndarray, "m t"]
 ) -> Int64[np.ndarray, " m"]:
-    """How far a clip's rows lie from its wanted times, at most. More than `period_ns` means rows
-    are missing.
-    """
+    """How far a clip's rows are from its wanted times; above `period_ns` rows are missing."""
     rows = nearest(timestamps_ns, wanted_ns.ravel()).reshape(wanted_ns.shape)
     return np.abs(timestamps_ns[rows] - wanted_ns).max(axis=1)
 
@@ -60,18 +56,16 @@ def substep_rows(
     *,
     at_end: bool,
 ) -> Float64[np.ndarray, "t i"]:
-    """For each frame the `n_substeps` places, as fractional row numbers, between the frame before
-    and it.
+    """For each frame `n_substeps` fractional row numbers between the frame before and it.
 
     Spans are half open. `at_end=False` is for commands: those of [t-1, t), which are given from the
     frame before on and lead into frame t. `at_end=True` is for states: those of (t-1, t], so that
-    the last one is what frame t shows. Where the source has just as many rows in the span they are
-    taken as they are; otherwise the places are evenly spaced in time. Before frame 0 lie the rows
-    that lead into it, and before the source's first row there is only it.
+    the last one is what frame t shows. Where the source has just as many rows in the span, these
+    rows are taken; otherwise the places are evenly spaced in time. The rows before frame 0 lead
+    into it; before the source's first row that row is repeated.
     """
-    clock = (
-        timestamps_ns - timestamps_ns[0]
-    )  # small enough for float64, which rounds times since 1970 to 256 ns
+    # From the first row on: float64 would round times since 1970 to 256 ns
+    clock = timestamps_ns - timestamps_ns[0]
     times = clock[frame_rows]
     before = int(times[0]) - round(NS / rate_hz)
     starts_ns = np.concatenate([[before], times[:-1]])

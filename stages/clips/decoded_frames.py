@@ -1,6 +1,4 @@
-"""The frames that the clips of one episode use: decoded once, and the motion between two of them
-measured once.
-"""
+"""The frames of all clips of one episode: each decoded once, each pair's motion measured once."""
 
 from itertools import pairwise
 
@@ -15,9 +13,7 @@ class Reel:
     """Frames of a video by their numbers, in memory."""
 
     def __init__(self, video: Video, rows: Int64[np.ndarray, " n"], size: tuple[int, int]):
-        """rows: the numbers of all frames that will be asked for. Raises SourceError where one does
-        not decode.
-        """
+        """rows: the frames that will be needed. Raises SourceError if one cannot be decoded."""
         self.video = video
         self.rows = np.unique(rows)
         self.frames = video.frames(self.rows, size)
@@ -27,7 +23,7 @@ class Reel:
         return self.frames[np.searchsorted(self.rows, rows)]
 
     def motion(self, rows: Int64[np.ndarray, " t"]) -> Motion:
-        """Of a clip with these frames."""
+        """The motion of a clip with these frames."""
         return mean_motion([self._pair(int(a), int(b)) for a, b in pairwise(rows)])
 
     def _pair(self, first: int, second: int) -> Motion:

@@ -1,9 +1,8 @@
-"""Episodes -> clip index: which clips can be cut from an AGIBOT-World root, and what was left out
-and why.
+"""Episodes -> clip index: the clips that an AGIBOT-World root gives, and what is left out and why.
 
 Nothing is decoded here; times come from each episode's `timestamp`. Clips are cut from the whole
 episode, not from its labelled segments (most are shorter than a clip), and carry the texts and
-skills of the segments they overlap.
+skills of the segments that they overlap.
 """
 
 from collections import Counter
@@ -38,11 +37,9 @@ from storage.stores.rows import INDEX_FILE, Rows
 
 @dataclass(frozen=True, kw_only=True)
 class Discover(DatasetStage):
-    """Leaves `index.parquet`, and `left_out.parquet` with a row for all that did not come into the
-    index.
-    """
+    """Writes `index.parquet`, and `left_out.parquet` with a row for each thing not indexed."""
 
-    # Where the data set lies; what it is, stands in `source`
+    # Where the data set is; `source` says which one it is
     root: str = field(metadata={"key": False})
     source: str  # `storage.sources.agibot.fingerprint(root)`
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
@@ -61,8 +58,8 @@ class Discover(DatasetStage):
     def __post_init__(self) -> None:
         if self.hop_s <= 0 or self.max_clips_per_episode < 0:
             raise ValueError(
-                f"hop_s={self.hop_s}, max_clips_per_episode={self.max_clips_per_episode}: expected a "
-                "hop above 0 and no negative limit"
+                f"hop_s={self.hop_s}, max_clips_per_episode={self.max_clips_per_episode}: expected "
+                "a hop above 0 and no negative limit"
             )
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
             raise ValueError(
@@ -71,7 +68,7 @@ class Discover(DatasetStage):
 
     @classmethod
     def of(cls, root: Path, **parameters) -> "Discover":
-        """The stage for a data set as it is now."""
+        """The stage for the data set as it is now."""
         return cls(root=str(root.absolute()), source=fingerprint(root), **parameters)
 
     def run(
@@ -85,38 +82,36 @@ class Discover(DatasetStage):
         listing = list_episodes(root)
         if listing.fingerprint != self.source:
             raise ValueError(
-                f"the files below {root} have changed since this run was planned (fingerprint "
-                f"{listing.fingerprint[:12]}, expected {self.source[:12]}): run again, and what is there now gets an "
-                "index of its own"
+                f"the files under {root} have changed since this run was planned (fingerprint "
+                f"{listing.fingerprint[:12]}, expected {self.source[:12]}): run again to make an "
+                "index of the changed files"
             )
+        # Clips of each episode, or the reasons why there are none
         left_out = [_left_out(fault) for fault in listing.faults]
         candidates: list[Candidate] = []
         for i, episode in enumerate(listing.episodes):
             for found in candidates_of(episode, self):
-                (candidates if isinstance(found, Candidate) else left_out).append(found)  # type: ignore[arg-type]
+                if isinstance(found, Candidate):
+                    candidates.append(found)
+                else:
+                    left_out.append(found)
             progress(i + 1, len(listing.episodes))
-        splits = assign_splits(
-            {c.episode.episode for c in candidates},
-            self.val_share,
-            self.test_share,
-            self.split_salt,
-        )
+        # Splits depend on all episodes with clips, so the rows can be made only now
+        ids = {candidate.episode.episode for candidate in candidates}
+        splits = assign_splits(ids, self.val_share, self.test_share, self.split_salt)
         made = [row for candidate in candidates for row in clip_rows(candidate, splits, self, root)]
         relative = [_relative(row, root) for row in left_out]
         write_left_out(out.path / LEFT_OUT_FILE, relative)
         if not made:
-            raise ValueError(
-                f"no clip can be cut from {root}: {dict(Counter(row.reason for row in relative))}"
-            )
+            reasons = dict(Counter(row.reason for row in relative))
+            raise ValueError(f"no clip can be cut from {root}: {reasons}")
         write_clips(out.path / INDEX_FILE, made)
         return counts(made, relative, len(listing.episodes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One camera of an episode, its clips' starts and, for each clip, the rows `[first, end)` that
-    it spans.
-    """
+    """The clips of one camera of an episode: their starts, and the rows `[first, end)` of each."""
 
     episode: Episode
     camera: str
@@ -126,43 +121,32 @@ class Candidate:
 
 
 def candidates_of(episode: Episode, config: Discover) -> Iterator[Candidate | LeftOut]:
-    """What the episode gives: for each camera its clips, or the reason why there are none."""
-    whole = {
-        "item": f"episode {episode.task}/{episode.episode}",
-        "task": episode.task,
-        "episode": episode.episode,
-    }
+    """The episode's clips of each camera, or the reason why there are none."""
+
+    def left_out(reason: str, found: str, expected: str, **more) -> LeftOut:
+        item = f"episode {episode.task}/{episode.episode}"
+        named = {"item": item, "task": episode.task, "episode": episode.episode}
+        return LeftOut(reason=reason, found=found, expected=expected, **named, **more)
+
+    videos = f"videos {sorted(episode.videos)}"
     if not episode.has_files:
-        yield LeftOut(
-            reason="no_files",
-            found="an entry in task_info only",
-            expected="observations and proprio",
-            **whole,
-        )
+        yield left_out("no_files", "an entry in task_info only", "observations and proprio")
         return
     if episode.proprio is None:
-        yield LeftOut(
-            reason="no_proprio",
-            found=f"videos {sorted(episode.videos)}",
-            expected="proprio_stats.h5",
-            **whole,
-        )
+        yield left_out("no_proprio", videos, "proprio_stats.h5")
         return
     try:
         header = read_proprio_header(episode.proprio)
     except SourceError as fault:
-        yield LeftOut(reason=fault.reason, found=fault.found, expected=fault.expected, **whole)
+        yield left_out(fault.reason, fault.found, fault.expected)
         return
     starts, spans, reasons = plan_clips(header, config)
     for camera in config.cameras:
         if camera not in episode.videos:
-            found = f"videos {sorted(episode.videos)}"
-            yield LeftOut(
-                reason="no_video", found=found, expected=f"{camera}.mp4", camera=camera, **whole
-            )
+            yield left_out("no_video", videos, f"{camera}.mp4", camera=camera)
             continue
         for reason in reasons:
-            yield LeftOut(**reason, camera=camera, **whole)
+            yield left_out(**reason, camera=camera)
         if len(starts):
             yield Candidate(
                 episode=episode,
@@ -180,22 +164,17 @@ def plan_clips(
     f = config.clip_format
     times, period = header.timestamps_ns, period_ns(header.timestamps_ns)
     none = np.zeros(0, "int64"), np.zeros((0, 2), "int64")
-    wish = f"{f.n_frames} frames at {f.rate_hz:g} Hz"
+    # The whole episode may be too slow or too short
     if period > NS / f.rate_hz * 1.01:
-        return *none, [
-            {
-                "reason": "too_slow",
-                "found": f"{NS / period:.3g} Hz",
-                "expected": f"{f.rate_hz:g} Hz or more",
-            }
-        ]
+        found, expected = f"{NS / period:.3g} Hz", f"{f.rate_hz:g} Hz or more"
+        return *none, [{"reason": "too_slow", "found": found, "expected": expected}]
     starts = clip_starts_ns(times, f.n_frames, f.rate_hz, config.hop_s)
     if not len(starts):
-        found = (
-            f"{len(times)} rows at {NS / period:.4g} Hz cover {(times[-1] - times[0]) / NS:.2f} s"
-        )
-        expected = f"{f.seconds:g} s for {wish}"
+        seconds = (times[-1] - times[0]) / NS
+        found = f"{len(times)} rows at {NS / period:.4g} Hz cover {seconds:.2f} s"
+        expected = f"{f.seconds:g} s for {f.n_frames} frames at {f.rate_hz:g} Hz"
         return *none, [{"reason": "too_short", "found": found, "expected": expected}]
+    # Clips with a gap are left out, each for itself
     wanted = frame_times_ns(starts, f.n_frames, f.rate_hz)
     gaps = largest_gap_ns(times, wanted)
     reasons = [
@@ -209,15 +188,11 @@ def plan_clips(
         if gap > period
     ]
     starts, wanted = starts[gaps <= period], wanted[gaps <= period]
+    # Of the rest, at most so many as are asked for, spread over the episode
     limit = config.max_clips_per_episode
     if limit and len(starts) > limit:
-        reasons.append(
-            {
-                "reason": "clip_limit",
-                "found": f"{len(starts)} clips",
-                "expected": f"at most {limit} an episode",
-            }
-        )
+        found, expected = f"{len(starts)} clips", f"at most {limit} an episode"
+        reasons.append({"reason": "clip_limit", "found": found, "expected": expected})
         kept = np.linspace(0, len(starts) - 1, limit).round().astype(int)
         starts, wanted = starts[kept], wanted[kept]
     spans = np.stack([nearest(times, wanted[:, 0]), nearest(times, wanted[:, -1]) + 1], axis=1)
@@ -237,33 +212,25 @@ def clip_rows(
         "extrinsics": extrinsics,
         "depth": episode.depth if camera == "head_color" else None,
     }
-    texts = {
-        name: ref.text(root) if isinstance(ref, FileRef) else "" for name, ref in files.items()
-    }
-    for start, (first, end) in zip(
-        candidate.starts_ns.tolist(), candidate.spans.tolist(), strict=True
-    ):
-        said, skills = overlapping(episode.info, first, end)
+    refs = {name: ref.text(root) if isinstance(ref, FileRef) else "" for name, ref in files.items()}
+    f = config.clip_format
+    starts, spans = candidate.starts_ns.tolist(), candidate.spans.tolist()
+    for start, (first, end) in zip(starts, spans, strict=True):
+        texts, skills = overlapping(episode.info, first, end)
         yield ClipRow(
-            clip_id=clip_id(
-                episode.episode,
-                camera,
-                start,
-                config.clip_format.n_frames,
-                config.clip_format.rate_hz,
-            ),
+            clip_id=clip_id(episode.episode, camera, start, f.n_frames, f.rate_hz),
             task=-1 if episode.task is None else episode.task,
             episode=episode.episode,
             camera=camera,
             start_ns=start,
-            n_frames=config.clip_format.n_frames,
-            rate_hz=config.clip_format.rate_hz,
+            n_frames=f.n_frames,
+            rate_hz=f.rate_hz,
             split=splits[episode.episode],
             effector=candidate.effector,  # type: ignore[arg-type]
             task_name=episode.info.task_name if episode.info else "",
-            texts=said,
+            texts=texts,
             skills=skills,
-            **texts,
+            **refs,
         )
 
 
@@ -271,10 +238,9 @@ def overlapping(
     info: EpisodeInfo | None, first: int, end: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(texts, skills) of the segments that share a frame with `[first, end)`, in their order."""
-    segments = (
-        [s for s in info.segments if s.start_frame < end and s.end_frame > first] if info else []
-    )
-    return tuple(s.text for s in segments), tuple(s.skill for s in segments)
+    segments = info.segments if info else ()
+    shared = [s for s in segments if s.start_frame < end and s.end_frame > first]
+    return tuple(s.text for s in shared), tuple(s.skill for s in shared)
 
 
 def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[str, float]:
@@ -286,13 +252,10 @@ def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[
         "episodes_without_text": len({row.episode for row in made if not row.task_name}),
         "left_out": len(left_out),
     }
-    numbers |= {
-        f"clips_{split}": n for split, n in sorted(Counter(row.split for row in made).items())
-    }
-    numbers |= {
-        f"left_out_{reason}": n
-        for reason, n in sorted(Counter(row.reason for row in left_out).items())
-    }
+    splits = Counter(row.split for row in made)
+    reasons = Counter(row.reason for row in left_out)
+    numbers |= {f"clips_{split}": n for split, n in sorted(splits.items())}
+    numbers |= {f"left_out_{reason}": n for reason, n in sorted(reasons.items())}
     return {name: float(n) for name, n in numbers.items()}
 
 
@@ -301,8 +264,6 @@ def _left_out(fault: SourceError) -> LeftOut:
 
 
 def _relative(row: LeftOut, root: Path) -> LeftOut:
-    """Without the data set's place on this machine, which is no part of what was found."""
-    return LeftOut(
-        **vars(row)
-        | {name: getattr(row, name).replace(f"{root}/", "") for name in ("item", "found")}
-    )
+    """The row without the path of the data set, which is another one on each machine."""
+    changed = {name: getattr(row, name).replace(f"{root}/", "") for name in ("item", "found")}
+    return LeftOut(**vars(row) | changed)

@@ -1,6 +1,4 @@
-"""All that is known of one camera of an episode, as the stage `clip` needs it: its files read and
-held together.
-"""
+"""One camera of an episode: its files, read and checked against each other for the stage `clip`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +17,9 @@ FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrins
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """n_frames: how many frames, rows and extrinsics there are of each; the tails of the longer
-    ones are not used.
+    """n_frames: length of the shortest of video, rows and extrinsics; the others' tails are unused.
 
-    video_size: (height, width). notes: what was irregular, of `FLAGS`.
+    video_size: (height, width). notes: which `FLAGS` are set.
     """
 
     n_frames: int
@@ -37,9 +34,7 @@ class Recording:
         return self.proprio.timestamps_ns[: self.n_frames]
 
     def intrinsics_for(self, size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
-        """(fx, fy, cx, cy) in a picture of (height, width) `size` made from the whole video frame;
-        NaN if unknown.
-        """
+        """(fx, fy, cx, cy) for frames resized to `size` (height, width); NaN if unknown."""
         if self.intrinsics is None:
             return np.full(4, np.nan, "float32")
         return resized_intrinsics(self.intrinsics, self.video_size, size)
@@ -60,11 +55,10 @@ def read_recording(
     root: Path,
     max_count_difference: int,
 ) -> Recording:
-    """The files beside an open video, by the texts that stand in the index (empty where there is
-    none).
+    """The camera of an open video, from the files that the index names (empty: there is none).
 
-    Raises SourceError: of a file; or `count_mismatch` where frames, rows and extrinsics differ by
-    more than a few, as then some may be missing anywhere.
+    Raises SourceError for a file that cannot be read, and `count_mismatch` if the numbers of
+    frames, rows and extrinsics differ by more than a few: some may then be missing anywhere.
     """
 
     def read(reader: Callable, text: str):
@@ -81,7 +75,7 @@ def read_recording(
         raise SourceError(
             "count_mismatch", video.source, found, f"a difference of at most {max_count_difference}"
         )
-    notes = {
+    irregular = {
         "hand_effector": body.effector == "hand",
         "count_mismatch": spread > 0,
         "no_intrinsics": camera is None,
@@ -93,26 +87,17 @@ def read_recording(
         proprio=body,
         intrinsics=camera,
         extrinsics=poses,
-        notes=frozenset(body.notes) | {note for note, so in notes.items() if so},
+        notes=frozenset(body.notes) | {note for note, found in irregular.items() if found},
     )
 
 
 def resized_intrinsics(
     camera: Intrinsics, size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float32[np.ndarray, "4"]:
-    """(fx, fy, cx, cy) in the pixels of a picture of `new_size` made from one of `size`, both
-    (height, width).
+    """(fx, fy, cx, cy) after a resize from `size` to `new_size`, both (height, width).
 
-    (0, 0) is the centre of the top-left pixel, so centres move by half a pixel besides being
-    scaled.
+    (0, 0) is the centre of the top-left pixel, so centres are shifted by half a pixel, too.
     """
     sy, sx = new_size[0] / size[0], new_size[1] / size[1]
-    return np.array(
-        [
-            camera.fx * sx,
-            camera.fy * sy,
-            (camera.cx + 0.5) * sx - 0.5,
-            (camera.cy + 0.5) * sy - 0.5,
-        ],
-        "float32",
-    )
+    centre = (camera.cx + 0.5) * sx - 0.5, (camera.cy + 0.5) * sy - 0.5
+    return np.array([camera.fx * sx, camera.fy * sy, *centre], "float32")

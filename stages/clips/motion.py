@@ -1,8 +1,7 @@
-"""How much moves in a clip, and whether it moves so that one can follow it: two thresholds on dense
-optical flow.
+"""How much moves in a clip, and whether that can be followed, by dense optical flow.
 
 RoboScape drops clips without clear motion and with chaotic motion by their optical flow. The paper
-gives no numbers; the ones in `stages/clips/clip.py` are ours, set on simulated and a few real
+gives no numbers; those in `stages/clips/clip_quality.py` are ours, set on simulated and a few real
 clips.
 """
 
@@ -18,13 +17,13 @@ FLOW_SIZE = 64  # px; noise is averaged out, and 0.1 px of flow is still 1/600 o
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """From one frame to the next, or the mean over a clip's pairs of successive frames.
+    """The motion between two frames, or its mean over a clip's pairs of successive frames.
 
     fastest: 99th percentile of the flow's length, in picture widths per frame; sensor noise alone
     gives 0.001 to 0.003. whole: mean of the flow's length over all pixels, in the same unit; large
-    where the camera itself is thrown about. unexplained: difference between a frame and its
-    successor moved back along the flow, in grey levels; large where light flickers, pictures are
-    damaged, or nothing corresponds.
+    where the camera itself is shaken. unexplained: difference between a frame and its successor
+    warped back along the flow, in grey levels; large where light flickers, pictures are damaged, or
+    nothing corresponds.
     """
 
     fastest: float
@@ -33,7 +32,7 @@ class Motion:
 
 
 def mean_motion(pairs: Sequence[Motion]) -> Motion:
-    """Of a clip, from its pairs of frames."""
+    """The motion of a clip, from its pairs of frames."""
     if not pairs:
         raise ValueError("no pair of frames: motion needs two frames or more")
     fastest, whole, unexplained = np.mean(
@@ -43,10 +42,9 @@ def mean_motion(pairs: Sequence[Motion]) -> Motion:
 
 
 def pair_motion(first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) -> Motion:
-    """Flow of Farneback (2003) from one RGB frame to the next.
+    """The motion from one RGB frame to the next, by the flow of Farneback (2003).
 
-    (Dense inverse search, which is faster, sees motion of 0.04 widths in the noise of a blank
-    wall.)
+    Dense inverse search is faster, but sees motion of 0.04 widths in the noise of a blank wall.
     """
     a, b = (cv2.cvtColor(_small(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
     scales = dict(pyr_scale=0.5, levels=4, winsize=11, iterations=3, poly_n=5, poly_sigma=1.1)

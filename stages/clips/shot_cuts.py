@@ -1,8 +1,8 @@
-"""Shot cuts: PySceneDetect measures how suddenly the picture changes, and most of it has to.
+"""Shot cuts: where the picture changes suddenly and most of it does, as PySceneDetect measures it.
 
-At 2 Hz an arm in front of the lens changes the picture as much as a cut does, so a clip's own
-frames only tell where to look: between two of them that differ a lot, every source frame is
-compared with the next.
+At 2 Hz an arm in front of the lens changes the picture as much as a cut does. So a clip's own
+frames only say where to look: between two of them that differ a lot, every source frame is compared
+with the next.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class CutRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """Of each frame against the one before; 0 for the first.
+    """How much each frame differs from the one before; 0 for the first.
 
     mean: PySceneDetect's content value of the brightness, 0..255. (Its other parts, hue and
     saturation, are noise on grey tables and black grippers, and jump at key frames there.) ratio:
@@ -53,7 +53,7 @@ class Changes:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The frame that begins a new shot, by its place in the frames given."""
+    """The frame that begins a new shot, as an index into the frames given."""
 
     frame: int
     change: float
@@ -62,9 +62,7 @@ class Cut:
 
 
 def measure_changes(frames: Sequence[np.ndarray] | UInt8[np.ndarray, "t h w 3"]) -> Changes:
-    """Between successive RGB frames. The ends are repeated, so that each frame has neighbours to
-    compare with.
-    """
+    """The changes between successive RGB frames; the ends are repeated to compare them, too."""
     if not len(frames):
         return Changes(mean=np.zeros(0), ratio=np.zeros(0), share=np.zeros(0))
     thumbnails = [
@@ -85,9 +83,7 @@ def measure_changes(frames: Sequence[np.ndarray] | UInt8[np.ndarray, "t h w 3"])
 
 
 def maybe_cuts(frames: UInt8[np.ndarray, "t h w 3"], rule: CutRule) -> Int64[np.ndarray, " n"]:
-    """Those of a clip's own frames that differ from the one before so much that there may be a cut
-    in between.
-    """
+    """Which of a clip's own frames differ so much from the one before that a cut is likely."""
     found = measure_changes(frames)
     return np.flatnonzero((found.mean >= 0.7 * rule.change) & (found.share >= 0.7 * rule.share))
 
@@ -99,7 +95,7 @@ def find_cut(
 ) -> Cut | None:
     """The clearest cut in successive frames at the source's own rate, if there is one.
 
-    among: the frames that may be it; the others serve only for comparison.
+    among: frames that may begin the new shot; the others serve only for comparison.
     """
     found = measure_changes(frames)
     is_cut = np.zeros(len(frames), bool)

@@ -9,20 +9,17 @@ from storage.stores.index import Split
 def assign_splits(
     episodes: Iterable[int], val_share: float, test_share: float, salt: str = ""
 ) -> dict[int, Split]:
-    """Each episode's split, by a hash of its id alone: it stays what it is when episodes are added
-    or removed.
+    """The split of each episode, by a hash of its id: adding or removing others does not change it.
 
-    Small sets: where nobody's hash lies in val's share, the lowest of train stands in, and for test
-    the highest, as long as train keeps one. Only such a stand-in can change its split (back to
-    train) when episodes are added.
+    In a small set no hash may fall into the share of val or test. Then val takes the episode of
+    train with the lowest hash and test the one with the highest, as long as train keeps one. Only
+    such an episode can change its split (back to train) when episodes are added.
     """
     place = {episode: _place(episode, salt) for episode in episodes}
-    splits: dict[int, Split] = {}
-    for episode, at in place.items():
-        splits[episode] = "val" if at < val_share else "test" if at >= 1 - test_share else "train"
-    train = sorted(
-        (e for e, split in splits.items() if split == "train"), key=lambda episode: place[episode]
-    )
+    splits: dict[int, Split] = dict.fromkeys(place, "train")
+    splits |= {e: "test" for e, at in place.items() if at >= 1 - test_share}
+    splits |= {e: "val" for e, at in place.items() if at < val_share}
+    train = sorted((e for e, split in splits.items() if split == "train"), key=place.__getitem__)
     if val_share > 0 and "val" not in splits.values() and len(train) >= 2:
         splits[train.pop(0)] = "val"
     if test_share > 0 and "test" not in splits.values() and len(train) >= 2:
@@ -31,6 +28,6 @@ def assign_splits(
 
 
 def _place(episode: int, salt: str) -> float:
-    """A number in [0, 1) that belongs to the episode."""
+    """The hash of an episode, a number in [0, 1)."""
     digest = hashlib.blake2b(f"{salt} {episode}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,7 +1,7 @@
-"""The annotator `sensor`: AGIBOT's own head depth camera. It stands in for Video Depth Anything
-where no GPU is.
+"""The annotator `sensor`: AGIBOT's own head depth camera, a stand-in for Video Depth Anything.
 
-Reads the 16-bit PNGs beside the video at the clip's frames. Never reads ground truth.
+It needs no GPU. It reads the 16-bit PNGs beside the video at the clip's frames, and never ground
+truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,7 @@ class SensorDepth(DepthAnnotator):
 
     units: ClassVar[DepthUnits] = "1/m"
     cameras: ClassVar[tuple[str, ...]] = ("head_color",)
-    inputs: ClassVar[Inputs] = {
-        "discover": ("depth",),
-        "clip": ("frame_index",),
-    }
+    inputs: ClassVar[Inputs] = {"discover": ("depth",), "clip": ("frame_index",)}
     resources: ClassVar[Resources] = Resources(memory_gb=0.5, clips_per_shard=32)
 
     @property
@@ -56,20 +53,18 @@ class SensorDepth(DepthAnnotator):
             try:
                 return depth_frames(FileRef.parse(text, root))
             except FileNotFoundError as error:
-                raise SourceError(
-                    "missing_depth", text, "no such folder", "the episode's depth pictures"
-                ) from error
+                found, expected = "no such folder", "the episode's depth pictures"
+                raise SourceError("missing_depth", text, found, expected) from error
 
         def estimate(clip: ClipInputs) -> DepthEstimate | Rejected:
             text, frames = str(clip.arrays["depth"]), clip.arrays["frame_index"]
             if not text:
                 return Rejected("no_depth", "the episode or this camera has no depth pictures")
             try:
-                return to_estimate(read_depth(frames_of(text), frames, text), size)
+                return sensor_estimate(read_depth(frames_of(text), frames, text), size)
             except SourceError as fault:
-                return Rejected(
-                    fault.reason, f"{fault.item}: found {fault.found}; expected {fault.expected}"
-                )
+                detail = f"{fault.item}: found {fault.found}; expected {fault.expected}"
+                return Rejected(fault.reason, detail)
 
         return lambda clips: [estimate(clip) for clip in clips]
 
@@ -84,10 +79,10 @@ def read_depth(
     """
     missing = [f for f in frames.tolist() if f not in files]
     if missing:
-        found = f"{len(files)} pictures, but none for frames {missing[:FEW]} ({len(missing)} of {len(frames)} missing)"
-        raise SourceError(
-            "missing_depth", folder, found, "head_depth_<frame>.png for every frame of the clip"
-        )
+        found = f"{len(files)} pictures, but none for frames {missing[:FEW]} "
+        found += f"({len(missing)} of {len(frames)} missing)"
+        expected = "head_depth_<frame>.png for every frame of the clip"
+        raise SourceError("missing_depth", folder, found, expected)
     pictures = [read_depth_png(files[frame]) for frame in frames.tolist()]
     sizes = sorted({picture.shape for picture in pictures})
     if len(sizes) > 1:
@@ -95,10 +90,8 @@ def read_depth(
     return np.stack(pictures)
 
 
-def to_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) -> DepthEstimate:
-    """Inverse depth in 1/m of (height, width) = `size`. Holes (NaN) stay holes: nothing is averaged
-    across them.
-    """
+def sensor_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) -> DepthEstimate:
+    """Inverse depth in 1/m at (height, width) `size`. Nothing is averaged across holes (NaN)."""
     picked = resize_nearest(depth_m, size)
     valid: Bool[np.ndarray, "t h w"] = picked > 0  # NaN compares as false
     return DepthEstimate(
@@ -109,7 +102,7 @@ def to_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]) ->
 def resize_nearest(
     images: Float32[np.ndarray, "t h w"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "t i j"]:
-    """Each new pixel is the old one under its centre, as a resize of the video squeezes it."""
+    """The images resized as the video is: each new pixel is the old one under its centre."""
     rows, columns = (
         nearest_pixels(old, new) for old, new in zip(images.shape[1:], size, strict=True)
     )

@@ -1,9 +1,8 @@
-"""Clip -> pseudo depth: inverse depth of every pixel, by an annotator that the experiment chooses
-(paper, Sec. 3.1).
+"""Clip -> pseudo depth: inverse depth of every pixel, by an annotator that the experiment chooses.
 
-The stage holds what every annotator has in common: the arrays in the store, the checks, and the
-range by which inverse depth becomes an image in [-1, 1] for the tokenizer. An annotator is a frozen
-dataclass such as `SensorDepth`; another one is another value of one field.
+Paper, Sec. 3.1. The stage has what all annotators share: the arrays in the store, the checks, and
+the range by which inverse depth becomes an image in [-1, 1] for the tokenizer. An annotator is a
+frozen dataclass such as `SensorDepth`, the value of one field.
 """
 
 from abc import abstractmethod
@@ -28,20 +27,17 @@ DepthUnits = Literal["relative", "1/m"]
 
 @dataclass(frozen=True, kw_only=True)
 class DepthEstimate:
-    """inverse_depth: larger is nearer, in the annotator's units; anything where not valid."""
+    """inverse_depth: larger is nearer, in the annotator's units; undefined where not valid."""
 
     inverse_depth: Float32[np.ndarray, "t h w"]
     valid: Bool[np.ndarray, "t h w"]
 
 
 class DepthAnnotator(Annotator):
-    """Estimates inverse depth.
-
-    units: `1/m`, or `relative` for what is known up to scale and shift only.
-    """
+    """Estimates inverse depth. units: `1/m`, or `relative` if known up to scale and shift only."""
 
     resources: Resources = Resources()
-    cameras: tuple[str, ...] | None = None  # those whose depth it knows; None if it sees any
+    cameras: tuple[str, ...] | None = None  # those that it works for; None if it does for any
 
     @property
     @abstractmethod
@@ -54,21 +50,19 @@ class DepthAnnotator(Annotator):
 
     @property
     def attributes(self) -> Mapping[str, str]:
-        """What reports say of it; `stand_in_for` names the annotator that it takes the place of."""
+        """What reports say of it; `stand_in_for` names the annotator that it replaces."""
         return {}
 
     @abstractmethod
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        """The function that a worker keeps; it estimates depth of the clip format's size."""
+        """The function that a worker calls; it estimates depth at the clip format's size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoDepth(AnnotatedStage):
-    """max_hole_share: of a frame's pixels; with more of them unknown in any frame the clip is
-    rejected (`holes`).
-    """
+    """max_hole_share: of a frame's pixels; if more are unknown the clip is rejected (`holes`)."""
 
     annotator: DepthAnnotator
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
@@ -83,36 +77,22 @@ class PseudoDepth(AnnotatedStage):
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
-        units, axes, shape = (
-            self.annotator.units,
-            ("t", "h", "w"),
-            (self.clip_format.n_frames, self.clip_format.size, self.clip_format.size),
-        )
+        t, size = self.clip_format.n_frames, self.clip_format.size
+        units, axes, shape = self.annotator.units, ("t", "h", "w"), (t, size, size)
         low, high = (f"{100 * q:g}" for q in QUANTILES)
-        about = (
-            f"percentiles {low} and {high} of the clip's valid inverse depths: -1 and 1 as an image"
-        )
+        about = f"percentiles {low} and {high} of the clip's valid inverse depths: "
+        about += "-1 and 1 as an image"
+        near = "larger is nearer; 0 where not valid"
         return (
-            ArraySpec(
-                "inverse_depth",
-                "float16",
-                axes,
-                shape,
-                units,
-                "larger is nearer; 0 where not valid",
-                "zstd",
-            ),
+            ArraySpec("inverse_depth", "float16", axes, shape, units, near, "zstd"),
             ArraySpec("valid", "bool", axes, shape, "1", "whether the annotator knows the depth"),
             ArraySpec("inverse_depth_range", "float32", ("i",), (2,), units, about),
         )
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {
-            "annotator": self.annotator.name,
-            "units": self.annotator.units,
-            **self.annotator.attributes,
-        }
+        made_by = {"annotator": self.annotator.name, "units": self.annotator.units}
+        return {**made_by, **self.annotator.attributes}
 
     @property
     def resources(self) -> Resources:
@@ -122,11 +102,11 @@ class PseudoDepth(AnnotatedStage):
         estimate = self.annotator.start(device)
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
-            return [self.finish(estimated) for estimated in estimate(clips)]
+            return [self.checked(estimated) for estimated in estimate(clips)]
 
         return annotate
 
-    def finish(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
+    def checked(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
         """The clip's arrays, checked."""
         if isinstance(estimated, Rejected):
             return estimated
@@ -141,42 +121,35 @@ class PseudoDepth(AnnotatedStage):
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """A few clips: camera frames over depth."""
+        """A few clips, camera frames above depth."""
         return contact_sheet([self._strip(own, inputs, row) for row in picks])
 
     def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
         arrays = own.read(("inverse_depth", "valid", "inverse_depth_range"), row)
         shown = spread(self.clip_format.n_frames, 8)
         depth = (f"depth\n({self.annotator.name})", colour_depth(**arrays)[shown])
-        rgb: list[Row] = (
-            [("camera", inputs["clip"].read(("rgb",), row)["rgb"][shown])]
-            if "clip" in inputs
-            else []
-        )
+        rows: list[Row] = [depth]
+        if "clip" in inputs:
+            rows = [("camera", inputs["clip"].read(("rgb",), row)["rgb"][shown]), depth]
+        title, frames = f"clip {own.clip_ids[row]}", [f"{t}" for t in shown]
         holes = f"{100 * (1 - arrays['valid'].mean()):.1f} % unknown"
-        return strip(
-            [*rgb, depth],
-            title=f"clip {own.clip_ids[row]}",
-            note=holes,
-            columns=[f"{t}" for t in shown],
-        )
+        return strip(rows, title=title, note=holes, columns=frames)
 
 
 def check_estimate(estimated: DepthEstimate, max_hole_share: float) -> None:
-    """Raises Rejected: `nan_depth` (a valid pixel that is not finite, or too large for float16),
-    `holes`.
-    """
+    """Raises Rejected: `nan_depth` (a valid pixel that float16 cannot hold), `holes`."""
     known = estimated.inverse_depth[estimated.valid]
     limit = float(np.finfo(np.float16).max)
     bad = int((~(np.abs(known) <= limit)).sum())  # NaN compares as false
     if bad:
         raise Rejected(
-            "nan_depth", f"{bad} of {known.size} known pixels are NaN, infinite or beyond {limit:g}"
+            "nan_depth", f"{bad} of {known.size} known pixels are NaN, infinite or above {limit:g}"
         )
     holes = 1 - estimated.valid.mean(axis=(1, 2))
     worst = int(holes.argmax())
     if holes[worst] > max_hole_share:
         raise Rejected(
             "holes",
-            f"frame {worst}: {holes[worst]:.1%} of the pixels are unknown, at most {max_hole_share:.0%} may be",
+            f"frame {worst}: {holes[worst]:.1%} of the pixels are unknown, "
+            f"at most {max_hole_share:.0%} may be",
         )

@@ -1,6 +1,4 @@
-"""The annotator `depth` of the paper, Video Depth Anything (arXiv:2501.12375), published weights or
-small own ones.
-"""
+"""The paper's depth annotator: Video Depth Anything (arXiv:2501.12375)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,9 +30,9 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     """Inverse depth of whole clips at once.
 
     windows: `official` pads a clip of 16 frames to 32, which costs twice as much and gives other
-    numbers than `direct`, one forward of the clip as it is. Both stand in the store. A relative
-    network gives inverse depth up to scale and shift; a metric one gives metres, whose inverse is
-    stored.
+    numbers than `direct`, one forward pass of the clip as it is; the store names the choice. A
+    relative network gives inverse depth up to scale and shift. A metric one gives metres, and their
+    inverse is stored.
 
     Raises ValueError for settings with which no clip could be made.
     """
@@ -46,7 +44,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     precision: Precision = "float32"
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: float = 2.0  # see `check_frames`
-    # The encoder's blocks, by torch.compile
+    # torch.compile the encoder's blocks
     compile: bool = field(default=False, metadata={"key": False})
     clips_per_call: int = field(default=1, metadata={"key": False})
     gpus: float = field(default=0.0, metadata={"key": False})
@@ -63,14 +61,14 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         if self.input_size < PATCH or self.input_size % PATCH:
             above = max(1, -(-self.input_size // PATCH)) * PATCH
             raise ValueError(
-                f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, the side of a patch, such as "
-                f"{above}"
+                f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, "
+                f"the side of a patch, such as {above}"
             )
         n_frames = self.clip_format.n_frames
         if self.windows == "direct" and n_frames > MAX_FRAMES:
             raise ValueError(
                 f"{who}: n_frames={n_frames} with windows=direct, expected at most {MAX_FRAMES}, "
-                "the length of one forward: take windows=official"
+                "the length of one forward pass: take windows=official"
             )
 
     @property
@@ -81,22 +79,18 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     def attributes(self) -> dict[str, str]:
         height, width = self.input_shape
         run = f"{self.windows} windows, {height}x{width} px, {self.precision}"
-        aligned = (
-            "windows are faded into each other, not aligned"
-            if self.model.metric
-            else "windows are aligned"
-        )
-        cost = (
-            f"{self.peak_bytes / 1e9:.1f} GB at the peak, {self.gflops_per_clip:.0f} GFLOP a clip"
-        )
+        alignment = "one window a clip"
+        if self.windows == "official" and self.clip_format.n_frames > STEP:
+            alignment = "windows are aligned"
+            if self.model.metric:
+                alignment = "windows are faded into each other, not aligned"
+        memory, gflops = self.peak_bytes / 1e9, self.gflops_per_clip
         return {
             "licence": self.weights.licence or "not known",
             "made_by": f"Video Depth Anything, {run}",
             "network_output": self.model.units,
-            "alignment": aligned
-            if self.windows == "official" and self.clip_format.n_frames > STEP
-            else "one window a clip",
-            "expected_cost": cost,
+            "alignment": alignment,
+            "expected_cost": f"{memory:.1f} GB at the peak, {gflops:.0f} GFLOP a clip",
         }
 
     @property
@@ -105,12 +99,12 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
 
     @property
     def frames_run(self) -> int:
-        """Of one forward."""
+        """Frames of one forward pass."""
         return MAX_FRAMES if self.windows == "official" else self.clip_format.n_frames
 
     @cached_property
     def peak_bytes(self) -> int:
-        """Memory that one call will need, known before it is made."""
+        """Memory that one call will need, as predicted."""
         return peak_bytes(
             self.model,
             size=self.input_shape,
@@ -132,7 +126,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        network = load_video_depth(self.weights.resolve(), self.model).to(torch.device(device))
         if self.compile:
             compile_blocks(network)
 
@@ -155,7 +149,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
                     precision=self.precision,
                 )
                 made |= {
-                    clip.row: to_estimate(d, self.model.metric)
+                    clip.row: network_estimate(d, self.model.metric)
                     for clip, d in zip(good, depths, strict=True)
                 }
             return [made[clip.row] for clip in clips]
@@ -163,22 +157,17 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         return estimate
 
 
-def load_network(path: Path, config: VideoDepthConfig) -> VideoDepth:
-    """The network of a published pickle, or of a file of ours. Raises ValueError where the file is
-    of another one.
-    """
-    return (
-        load_own(path, VideoDepth, config, "depth")
-        if path.suffix == OWN
-        else load_published(path, config)
-    )
+def load_video_depth(path: Path, config: VideoDepthConfig) -> VideoDepth:
+    """The network of a published pickle or our own file. Raises ValueError if it is another one."""
+    if path.suffix == OWN:
+        return load_own(path, VideoDepth, config, "depth")
+    return load_published(path, config)
 
 
-def to_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
-    """The network's output as inverse depth. What is not finite becomes NaN, and rejects the clip
-    later.
+def network_estimate(depth: Float32[np.ndarray, "t h w"], metric: bool) -> DepthEstimate:
+    """The network's output as inverse depth; values that are not finite become NaN.
 
-    So does infinite metric depth: its inverse, 0, would count as known.
+    NaN rejects the clip later. So does infinite metric depth, whose inverse, 0, would seem known.
     """
     inverse = 1 / np.maximum(depth, np.float32(NEAREST_M)) if metric else depth
     known = np.where(np.isfinite(depth), inverse, np.float32(np.nan))

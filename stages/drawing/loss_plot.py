@@ -15,10 +15,9 @@ WIDTH, HEIGHT = 3.4, 2.3  # of one panel, inches
 
 
 def plot_losses(rows: Sequence[dict[str, float | int]], title: str) -> bytes:
-    """A PNG with one panel per loss part, "total" first: each step faint, its running mean dark,
-    held-out points.
+    """A PNG with one panel per loss part: each step faint, its running mean dark, held-out points.
 
-    rows: as `training_run` logs them.
+    rows: as `stages.training.run` logs them.
     """
     names = list(dict.fromkeys(name for row in rows for name in row if is_loss(name)))
     n_columns = min(3, len(names))
@@ -41,13 +40,8 @@ def plot_part(axis: Axes, rows: Sequence[dict[str, float | int]], name: str, col
     steps = np.array([row["step"] for row in rows if name in row])
     values = np.array([row[name] for row in rows if name in row])
     axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-    axis.plot(
-        steps,
-        running_mean(values, max(1, len(values) // 20)),
-        color=colour,
-        linewidth=1.6,
-        label="training",
-    )
+    mean = running_mean(values, max(1, len(values) // 20))
+    axis.plot(steps, mean, color=colour, linewidth=1.6, label="training")
     held_out = [(row["step"], row[f"val/{name}"]) for row in rows if f"val/{name}" in row]
     if held_out:
         x, y = zip(*held_out, strict=True)
@@ -69,6 +63,5 @@ def running_mean(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarra
 
 
 def is_loss(name: str) -> bool:
-    return name not in ("step", "learning_rate", "grad_norm", "seconds") and not name.startswith(
-        ("val/", "rollout/")
-    )
+    others = ("step", "learning_rate", "grad_norm", "seconds")
+    return name not in others and not name.startswith(("val/", "rollout/"))

@@ -1,6 +1,6 @@
 """Drawing for reports: arrays in, pictures out (uint8 RGB, h w c), in one style for every stage.
 
-Nothing here decides anything; pictures may be scaled and show a few frames of many.
+Pictures are for people: they may be scaled, and show a few frames of many.
 """
 
 import io
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import cv2
-import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -36,13 +35,18 @@ def colour_depth(
     valid: Bool[np.ndarray, "*b h w"],
     inverse_depth_range: Float[np.ndarray, " 2"],
 ) -> UInt8[np.ndarray, "*b h w 3"]:
-    """Near red, far blue, no measurement dark grey; values outside the range take the colour of its
-    end.
-    """
+    """Near red, far blue, no measurement dark grey; values outside the range are clamped to it."""
     low, high = inverse_depth_range.astype(np.float64)
     unit = np.clip((inverse_depth.astype(np.float32) - low) / max(high - low, 1e-12), 0, 1)
-    colours = matplotlib.colormaps[DEPTH_COLOURS](unit, bytes=True)[..., :3]
+    colours = _colours(DEPTH_COLOURS, unit)
     return np.where(valid[..., None], colours, np.array(HOLE, np.uint8))
+
+
+def _colours(name: str, unit: Float[np.ndarray, "*b"]) -> UInt8[np.ndarray, "*b 3"]:
+    """Colours of numbers in [0, 1], by a colour map of Matplotlib."""
+    import matplotlib  # here, since stages that draw a preview must start without it
+
+    return matplotlib.colormaps[name](unit, bytes=True)[..., :3]
 
 
 def draw_tracks(
@@ -53,15 +57,16 @@ def draw_tracks(
     trail: int = 4,
     scale: int = 2,
 ) -> UInt8[np.ndarray, "t scaled_h scaled_w 3"]:
-    """Tracks over their frames, enlarged `scale` times: a dot where visible, a ring where hidden,
-    and a fading tail of `trail` frames. Colour is how far the point moves in the whole clip: still
-    grey, slow blue, fast red.
+    """Tracks over their frames, enlarged `scale` times.
+
+    A dot where visible, a ring where hidden, and a fading tail of `trail` frames. Colour is how far
+    the point moves in the whole clip: still grey, slow blue, fast red.
     """
     path = np.linalg.norm(np.diff(tracks, axis=0), axis=-1).sum(0)
     moves = path > STILL_PX
     fastest = max(float(np.quantile(path, 0.98)), 2 * STILL_PX) if path.size else 1.0
     share = np.clip((path - STILL_PX) / (fastest - STILL_PX), 0, 1)
-    colours = matplotlib.colormaps[MOTION_COLOURS](0.2 + 0.7 * share, bytes=True)[:, :3]
+    colours = _colours(MOTION_COLOURS, 0.2 + 0.7 * share)
     size = (rgb.shape[2] * scale, rgb.shape[1] * scale)
     where = np.round(((tracks + 0.5) * scale - 0.5) * SUBPIXEL).astype(int)
     drawn = []
@@ -70,7 +75,7 @@ def draw_tracks(
         for k in range(max(0, t - trail), t):
             shown = moves & visible[k : k + 2].all(0)
             _draw_tail(canvas, where[k : k + 2], shown, colours, strength=1 - (t - 1 - k) / trail)
-        for p in np.argsort(path):  # what moves most comes last, on top
+        for p in np.argsort(path):  # what moves most is drawn last, on top
             colour = tuple(colours[p].tolist()) if moves[p] else STILL_COLOUR
             _draw_head(canvas, where[t, p], colour, moves=bool(moves[p]), seen=bool(visible[t, p]))
         drawn.append(canvas)
@@ -85,7 +90,7 @@ def _draw_tail(
     *,
     strength: float,
 ) -> None:
-    """One time step of all tails, mixed into `canvas`: the older the step, the weaker."""
+    """Mixes one time step of all tails into `canvas`, with the given strength."""
     layer = canvas.copy()
     for p in np.nonzero(shown)[0]:
         ends = (tuple(where[0, p].tolist()), tuple(where[1, p].tolist()))
@@ -102,16 +107,9 @@ def _draw_head(
     seen: bool,
 ) -> None:
     if moves or seen:
-        radius = int(2.4 * SUBPIXEL) if moves else SUBPIXEL
-        cv2.circle(
-            canvas,
-            tuple(where.tolist()),
-            radius,
-            colour,
-            -1 if seen else 1,
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
+        radius, thickness = int(2.4 * SUBPIXEL) if moves else SUBPIXEL, -1 if seen else 1
+        at = tuple(where.tolist())
+        cv2.circle(canvas, at, radius, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def spread(n_frames: int, n_shown: int) -> list[int]:
@@ -129,8 +127,8 @@ def strip(
 ) -> Image8:
     """Rows of frames under each other, labels at the left, all frames scaled to `cell_px` high.
 
-    columns: a caption per frame (its time); title and note stand above, in bold and in grey. A note
-    that has or ends in a line break stands below the title, else beside it.
+    columns: a caption per frame (its time); title and note are above, in bold and in grey. A note
+    with a line break is below the title, else beside it.
     """
     if not rows:
         raise ValueError("a strip needs at least one row")
@@ -138,17 +136,15 @@ def strip(
     n_columns = {len(frames) for _, frames in rows}
     if columns and n_columns != {len(columns)}:
         raise ValueError(f"{len(columns)} column captions for rows of {sorted(n_columns)} frames")
-    left = (
-        MARGIN_PX
-        + max(_text_width(line) for label, _ in rows for line in label.split("\n"))
-        + MARGIN_PX
-    )
+    # Sizes: labels at the left, heading and captions above
+    label_px = max(_text_width(line) for label, _ in rows for line in label.split("\n"))
+    left = label_px + 2 * MARGIN_PX
     heading = _heading(title, note)
     top = heading.shape[0] + (TEXT_PX + 8 if columns else 0)
     width = max(left + max(d.shape[1] for d in drawn) + MARGIN_PX, heading.shape[1])
-    page = np.full(
-        (top + len(rows) * (cell_px + GAP_PX) - GAP_PX + MARGIN_PX, width, 3), PAPER, np.uint8
-    )
+    height = top + len(rows) * (cell_px + GAP_PX) - GAP_PX + MARGIN_PX
+    # Frames, then text
+    page = np.full((height, width, 3), PAPER, np.uint8)
     page[: heading.shape[0], : heading.shape[1]] = heading
     for i, pixels in enumerate(drawn):
         y = top + i * (cell_px + GAP_PX)
@@ -157,9 +153,8 @@ def strip(
     pen = ImageDraw.Draw(image)
     cell = (drawn[0].shape[1] + GAP_PX) / len(rows[0][1])
     for i, caption in enumerate(columns):
-        pen.text(
-            (left + (i + 0.5) * cell - GAP_PX / 2, top - 10), caption, FAINT, _font(), anchor="ms"
-        )
+        x = left + (i + 0.5) * cell - GAP_PX / 2
+        pen.text((x, top - 10), caption, FAINT, _font(), anchor="ms")
     for i, (label, _) in enumerate(rows):
         y = top + i * (cell_px + GAP_PX) + cell_px / 2
         pen.multiline_text((left - MARGIN_PX, y), label, INK, _font(), anchor="rm", align="right")
@@ -178,20 +173,16 @@ def contact_sheet(
     for i in range(0, len(blocks), columns):
         band = blocks[i : i + columns]
         height = max(block.shape[0] for block in band)
-        bands.append(
-            np.concatenate([_pad(b, height, w) for b, w in zip(band, widths, strict=False)], axis=1)
-        )
+        padded = [_pad(block, height, w) for block, w in zip(band, widths, strict=False)]
+        bands.append(np.concatenate(padded, axis=1))
     width = max(band.shape[1] for band in bands)
     return np.concatenate([_pad(band, band.shape[0], width) for band in bands])
 
 
 def _pad(image: Image8, height: int, width: int) -> Image8:
-    """Paper to the right of the image and below it."""
-    return np.pad(
-        image,
-        ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)),
-        constant_values=PAPER[0],
-    )
+    """The image with paper to the right and below."""
+    margins = ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0))
+    return np.pad(image, margins, constant_values=PAPER[0])
 
 
 def _heading(title: str, note: str) -> Image8:
@@ -199,9 +190,8 @@ def _heading(title: str, note: str) -> Image8:
     lines = note.removesuffix("\n").split("\n") if "\n" in note else []
     beside = "" if lines else note
     n_bold = _text_width(title, bold=True)
-    width = 2 * MARGIN_PX + max(
-        [n_bold + 12 + _text_width(beside), *(_text_width(line) for line in lines)]
-    )
+    widths = [n_bold + 12 + _text_width(beside), *(_text_width(line) for line in lines)]
+    width = 2 * MARGIN_PX + max(widths)
     height = MARGIN_PX + (TITLE_PX + 10 if title or note else 0) + len(lines) * (TEXT_PX + 2)
     image = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(image)
@@ -219,7 +209,7 @@ def png_bytes(image: Image8) -> bytes:
 
 
 def write_gif(path: Path, frames: Frames8, rate_hz: float) -> None:
-    """An endless GIF; all frames share one palette, so that still parts do not flicker."""
+    """Writes an endless GIF; all frames share one palette, so that still parts do not flicker."""
     montage = Image.fromarray(np.concatenate(list(frames)))
     palette = montage.quantize(255, method=Image.Quantize.MEDIANCUT)
     images = [
@@ -238,17 +228,13 @@ def write_gif(path: Path, frames: Frames8, rate_hz: float) -> None:
 
 
 def write_mp4(path: Path, frames: Frames8, rate_hz: float) -> None:
-    """H.264 that browsers play; an odd last row or column is repeated, since 4:2:0 needs even
-    sizes.
-    """
-    frames = np.pad(
-        frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge"
-    )
+    """Writes H.264 for browsers; repeats an odd last row or column, as 4:2:0 needs even sizes."""
+    odd = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))
+    frames = np.pad(frames, odd, mode="edge")
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         rate = Fraction(rate_hz).limit_denominator(1001)
-        stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": "18", "preset": "medium"}
-        )
+        options = {"crf": "18", "preset": "medium"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -258,28 +244,23 @@ def write_mp4(path: Path, frames: Frames8, rate_hz: float) -> None:
 def _row_of_frames(frames: Frames8, cell_px: int) -> Image8:
     height, width = frames.shape[1:3]
     size = (max(1, round(width * cell_px / height)), cell_px)
-    how = (
-        cv2.INTER_AREA
-        if cell_px < height
-        else cv2.INTER_NEAREST
-        if cell_px >= 4 * height
-        else cv2.INTER_CUBIC
-    )
-    cells = [
-        frame if size == (width, height) else cv2.resize(frame, size, interpolation=how)
-        for frame in frames
-    ]
+    how = cv2.INTER_NEAREST if cell_px >= 4 * height else cv2.INTER_CUBIC
+    if cell_px < height:
+        how = cv2.INTER_AREA
+    cells = frames
+    if size != (width, height):
+        cells = [cv2.resize(frame, size, interpolation=how) for frame in frames]
     gap = np.full((cell_px, GAP_PX, 3), PAPER, np.uint8)
     return np.concatenate([part for cell in cells for part in (cell, gap)][:-1], axis=1)
 
 
 @cache
 def _font(*, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as Matplotlib ships it: the same on every machine, and with the signs δ, λ and ²."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(
-        f"{matplotlib.get_data_path()}/fonts/ttf/{name}", TITLE_PX - 2 if bold else TEXT_PX - 2
-    )
+    """DejaVu Sans as Matplotlib ships it: the same everywhere, and it has δ, λ and ²."""
+    import matplotlib  # here, see `_colours`
+
+    name, size = ("DejaVuSans-Bold", TITLE_PX) if bold else ("DejaVuSans", TEXT_PX)
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf", size - 2)
 
 
 def _text_width(text: str, *, bold: bool = False) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.batched import Precision
 from model.training.checkpoint import load_model, read_header
-from model.training.loop import step_generator
+from model.training.device import step_generator
 from model.world.batch import ActionStats
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig, WorldModelConfig

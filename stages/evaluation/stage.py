@@ -31,7 +31,7 @@ from stages.evaluation.report import (
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
-from stages.label_quality.labels import Annotator
+from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from storage.atomic import write_file
 from storage.stores.key import parameters
@@ -144,7 +144,7 @@ class Evaluate(DatasetStage):
     def setting(
         self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
     ) -> Setting:
-        annotator, how = Annotator.of(rows["depth"]), self.sampling
+        annotator, how = AnnotatorInfo.of(rows["depth"]), self.sampling
         by = annotator.name
         if annotator.stand_in_for:
             by += f", a stand-in for {annotator.stand_in_for}"

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from model.magvit2.batched import decode_frames, encode_frames
-from model.training.loop import step_generator
+from model.training.device import step_generator
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout

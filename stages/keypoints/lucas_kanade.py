@@ -1,11 +1,10 @@
-"""The annotator `lucas-kanade`: OpenCV's pyramidal optical flow. It stands in for SpatialTracker
-where no GPU is.
+"""The annotator `lucas-kanade`: OpenCV's optical flow, a stand-in for SpatialTracker without a GPU.
 
 At 2 Hz things move far between frames, so each point has several candidates in every frame: flow
-from the frame before, flow straight from the first frame, and not having moved. The one that looks
-most like the point did in the first frame wins; if even that one looks different, the point is
-hidden. Points on plain surfaces have nothing that flow could follow (Shi and Tomasi 1994): they
-only stay or hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
+from the frame before, flow from the first frame, and not having moved. The candidate that looks
+most like the point in the first frame is taken; if even that one looks different, the point is
+hidden. Points on plain surfaces give flow nothing to track (Shi and Tomasi 1994): they only stay or
+hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.base import ClipInputs, Rejected, Resources
-from stages.keypoints.stage import KeypointAnnotator, Queries, TrackEstimate
+from stages.keypoints.stage import FB_ERROR, KeypointAnnotator, Queries, TrackEstimate
 from storage.stores.spec import ArraySpec
 
 Image = UInt8[np.ndarray, "h w"]
@@ -30,10 +29,10 @@ class LucasKanade(KeypointAnnotator):
     average Jaccard and by how many of the tracks that training would select truly move; only other
     episodes give an unbiased score.
 
-    Patches are compared by their mean absolute difference in grey levels; a change of brightness as
-    a whole counts `brightness_weight` of what a change of pattern does, since shadows pass over
-    still things. A candidate that has not moved is preferred: its difference counts `still_factor`
-    times, less `still_bonus`; plain surfaces and noise fit anywhere.
+    Patches are compared by their mean absolute difference in grey levels. A change of brightness as
+    a whole counts only `brightness_weight`, since shadows pass over still things. A candidate that
+    has not moved is preferred, since plain surfaces and noise match anywhere: its difference counts
+    `still_factor` times, less `still_bonus`.
     """
 
     window_px: int = 11
@@ -41,9 +40,9 @@ class LucasKanade(KeypointAnnotator):
     blur_px: float = 0.7  # standard deviation; takes out what compression adds
     max_fb_error_px: float = 1.0  # forward and back again must end this near the start
     patch_px: int = 7
-    # Of a plain point that never moved, less its patch's contrast; above: hidden
+    # Of a plain point that never moved, less its patch's contrast; above it is hidden
     max_difference: float = 50.0
-    # The least of that, and what holds for points that moved: somewhere fits always
+    # The least of that, and the limit of points that moved, which always match somewhere
     min_max_difference: float = 12.0
     brightness_weight: float = 0.5
     min_texture: float = 40.0  # of a point that may move: `texture` in the first frame
@@ -63,8 +62,9 @@ class LucasKanade(KeypointAnnotator):
         }
 
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
-        about = "how far forward and backward flow end from the start; 0 for a point taken not to have moved or hidden"
-        return (ArraySpec("fb_error", "float32", ("t", "p"), (n_frames, n_points), "px", about),)
+        about = "how far forward and backward flow end from the start; "
+        about += "0 for a point taken not to have moved or hidden"
+        return (ArraySpec(FB_ERROR, "float32", ("t", "p"), (n_frames, n_points), "px", about),)
 
     def start(
         self, device: str
@@ -77,36 +77,31 @@ class LucasKanade(KeypointAnnotator):
 def track_points(
     rgb: UInt8[np.ndarray, "t h w 3"], queries: Queries, config: LucasKanade
 ) -> TrackEstimate:
-    """Follows points of the first frame. A hidden point keeps the place where it was last seen."""
-    frames = [
-        cv2.GaussianBlur(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (0, 0), config.blur_px).astype(
-            np.uint8
-        )
-        for f in rgb
-    ]
+    """Tracks points of the first frame. A hidden point stays where it was last seen."""
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb]
+    frames = [cv2.GaussianBlur(g, (0, 0), config.blur_px).astype(np.uint8) for g in grey]
+    # What the first frame says of each point: its patch, and how easily that is recognised
     looks = patches(frames[0], queries, config.patch_px)
     movable = texture(frames[0], queries, config.window_px) >= config.min_texture
-    contrast = np.abs(looks - looks.mean(axis=1, keepdims=True)).mean(
-        axis=1
-    )  # the more, the easier told from others
+    contrast = np.abs(looks - looks.mean(axis=1, keepdims=True)).mean(axis=1)
     home_limit = np.maximum(config.max_difference - contrast, config.min_max_difference)
     at = np.arange(len(queries))
-    tracks, seen, errors = (
-        [queries],
-        [np.ones(len(queries), bool)],
-        [np.zeros(len(queries), np.float32)],
-    )
+    tracks, seen = [queries], [np.ones(len(queries), bool)]
+    errors = [np.zeros(len(queries), np.float32)]
     for before, frame in pairwise(frames):
         last = tracks[-1]
-        places, fb_error = candidates(frames[0], before, frame, queries, last, movable, config)
+        places, fb_error = candidate_places(
+            frames[0], before, frame, queries, last, movable, config
+        )
         unlike = np.stack([difference(frame, place, looks, config) for place in places])
+        # A candidate must be in the frame, have flow that runs back, and look like the point
         moved = (places != queries).any(axis=2) | (last != queries).any(axis=1)
-        inside = np.stack([is_inside(place, frame.shape) for place in places])
-        usable = inside & (fb_error <= config.max_fb_error_px)
+        usable = np.stack([is_inside(place, frame.shape) for place in places])
+        usable &= fb_error <= config.max_fb_error_px
         usable &= unlike <= np.where(moved, config.min_max_difference, home_limit)
-        usable[0] &= seen[
-            -1
-        ]  # flow from where a point was last seen would follow what hides it now
+        # Flow from where a point was last seen would now track what hides it
+        usable[0] &= seen[-1]
+        # Take the best one; the point is hidden if there is none
         unlike[2:] = unlike[2:] * config.still_factor - config.still_bonus
         best = np.where(usable, unlike, np.inf).argmin(axis=0)
         shown: Bool[np.ndarray, " p"] = np.any(usable, axis=0)
@@ -114,11 +109,11 @@ def track_points(
         seen.append(shown)
         errors.append(np.where(shown, fb_error[best, at], np.float32(0)))
     return TrackEstimate(
-        tracks=np.stack(tracks), visible=np.stack(seen), extras={"fb_error": np.stack(errors)}
+        tracks=np.stack(tracks), visible=np.stack(seen), extras={FB_ERROR: np.stack(errors)}
     )
 
 
-def candidates(
+def candidate_places(
     first: Image,
     before: Image,
     frame: Image,
@@ -127,8 +122,9 @@ def candidates(
     movable: Bool[np.ndarray, " p"],
     config: LucasKanade,
 ) -> tuple[Float32[np.ndarray, "4 p 2"], Float32[np.ndarray, "4 p"]]:
-    """Where each point may be in `frame`, and the forward-backward error in px that goes with it:
-    by flow from the frame before, by flow from the first frame, still where it was last seen, still
+    """Where each point may be in `frame`, and each candidate's forward-backward error in px.
+
+    In order: by flow from the frame before, by flow from the first frame, where it was last seen,
     where it began.
     """
     places = np.stack([last, last, last, queries])
@@ -143,10 +139,8 @@ def candidates(
 def flow(
     before: Image, after: Image, points: Points, guess: Points, config: LucasKanade
 ) -> tuple[Points, Float32[np.ndarray, " p"]]:
-    """(where the points of `before` are in `after`, forward-backward error in px; infinite where
-    the flow was lost).
-    """
-    if len(points) == 0:  # OpenCV refuses to follow none
+    """(places in `after`, forward-backward error in px; infinite where the flow was lost)."""
+    if len(points) == 0:  # OpenCV raises an error for none
         return points, np.zeros(0, np.float32)
     setting = {
         "winSize": (config.window_px, config.window_px),
@@ -156,18 +150,17 @@ def flow(
     }
     there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, points, guess.copy(), **setting)
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, points.copy(), **setting)
-    ok = (
-        (np.asarray(found)[:, 0] == 1)
-        & (np.asarray(found_back)[:, 0] == 1)
-        & np.isfinite(there).all(1)
-    )
+    ok = np.isfinite(there).all(1)
+    for status in (found, found_back):
+        ok &= np.asarray(status)[:, 0] == 1
     error = np.where(ok, np.linalg.norm(back - points, axis=1), np.inf).astype(np.float32)
     return np.where(ok[:, None], there, points), error
 
 
 def texture(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, " p"]:
-    """How well flow can be told around each point: the smaller eigenvalue of the summed gradient
-    matrix there, by OpenCV's scale. Near 0 on plain surfaces and along straight edges.
+    """How well flow can be measured at each point; near 0 on plain surfaces and straight edges.
+
+    The smaller eigenvalue of the summed gradient matrix there, in OpenCV's scale.
     """
     eigenvalue = cv2.cornerMinEigenVal(image.astype(np.float32), side_px, ksize=3)
     at = cv2.remap(
@@ -177,7 +170,7 @@ def texture(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, "
 
 
 def patches(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, "p k"]:
-    """Grey levels of a square around each point, bilinear; the picture's edge goes on beyond it."""
+    """Grey levels of a square around each point, bilinear; the picture's edge is repeated."""
     offsets = np.arange(side_px, dtype=np.float32) - (side_px - 1) / 2
     dx, dy = np.meshgrid(offsets, offsets)
     x, y = points[:, :1] + dx.reshape(1, -1), points[:, 1:] + dy.reshape(1, -1)
@@ -190,7 +183,7 @@ def patches(image: Image, points: Points, side_px: int) -> Float32[np.ndarray, "
 def difference(
     image: Image, points: Points, looks: Float32[np.ndarray, "p k"], config: LucasKanade
 ) -> Float32[np.ndarray, " p"]:
-    """How unlike its look in the first frame each point is now, in grey levels."""
+    """How different each point looks from the first frame, in grey levels."""
     change = patches(image, points, config.patch_px) - looks
     brightness = change.mean(axis=1, keepdims=True)
     return np.abs(change - (1 - config.brightness_weight) * brightness).mean(axis=1)

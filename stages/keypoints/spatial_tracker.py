@@ -1,6 +1,4 @@
-"""The paper's keypoint annotator: SpatialTracker (arXiv:2404.04319), with published weights or
-small ones of ours.
-"""
+"""The paper's keypoint annotator: SpatialTracker (arXiv:2404.04319), published or own weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,35 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.cost import Cost, predict_cost
 from model.spatial_tracker.model import SpatialTracker
-from model.spatial_tracker.predictor import Precision, Tracks, depth_from_inverse, track_points
+from model.spatial_tracker.predictor import Precision, depth_from_inverse, track_points
 from model.spatial_tracker.published import load_published
 from model.spatial_tracker.triplane import HOLE
 from stages.annotator import OWN, NetworkAnnotator, check_choice
 from stages.base import Arrays, ClipInputs, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthUnits
-from stages.keypoints.stage import KeypointAnnotator, Queries, TrackEstimate
+from stages.keypoints.stage import FB_ERROR, KeypointAnnotator, Queries, TrackEstimate
 from stages.networks import load_own
 from storage.stores.spec import ArraySpec
 from storage.weights.ref import WeightsRef
 
-SUPPORT_POINTS = 36  # that are tracked beside those asked for
+SUPPORT_POINTS = 36  # tracked in addition to the queries
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     """Tracks first-frame points through pictures and depth.
 
-    depth_units: of stage `depth`. The inverse of `1/m` is used as it is; `relative` inverse depth
-    is inverted with a floor, a share of the clip's largest, since its zero lies anywhere.
-    `backward_points` of the points, spread over the grid, are tracked back from where they were
-    last seen: how far that ends from the way there is the forward-backward error, at about that
-    share of the cost.
+    depth_units: of the stage `depth`. `1/m` is inverted as it is; `relative` with a floor, a share
+    of the clip's largest inverse depth, since its zero is arbitrary. backward_points: so many of
+    the points, spread over the grid, are also tracked back from where they were last seen. The
+    distance between both ways is the forward-backward error; it costs about that share more.
 
     Raises ValueError for settings with which no clip could be made.
     """
@@ -82,21 +79,21 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     def attributes_for(self, n_points: int) -> Mapping[str, str]:
         c, cost = self.model, self.cost(n_points)
         gflops = cost.flops / self.clips_per_call / 1e9
-        floor = f"inverse depth inverted, floor {self.inverse_floor:g} of the clip's largest"
-        size = f"{c.working_height}x{c.working_width} px"
+        size = f"{c.working_height}x{c.working_width} px, windows of {c.window} frames"
+        steps = f"{c.iterations} iterations, attention in {self.precision}"
+        depth = f"inverse depth inverted, floor {self.inverse_floor:g} of the clip's largest"
+        if self.depth_units == "1/m":
+            depth = "metres"
+        memory = f"{cost.peak_bytes / 1e9:.1f} GB at the peak"
         return {
             "licence": self.weights.licence or "not known",
-            "made_by": f"SpatialTracker, {size}, windows of {c.window} frames, "
-            f"{c.iterations} iterations, attention in {self.precision}",
-            "depth_given": "metres" if self.depth_units == "1/m" else floor,
-            "expected_cost": f"{cost.peak_bytes / 1e9:.1f} GB at the peak, {gflops:.0f} GFLOP a clip",
+            "made_by": f"SpatialTracker, {size}, {steps}",
+            "depth_given": depth,
+            "expected_cost": f"{memory}, {gflops:.0f} GFLOP a clip",
         }
 
     def cost(self, n_points: int) -> Cost:
-        """Of one call, known before it is made.
-
-        All points forward, then clip by clip some of them backward.
-        """
+        """Predicted for one call: all points forward, then clip by clip some of them backward."""
         n_frames = self.clip_format.n_frames
         there = predict_cost(self.model, self.clips_per_call, n_frames, n_points + SUPPORT_POINTS)
         n_back = len(self.tracked_back(n_points))
@@ -109,7 +106,7 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
         )
 
     def tracked_back(self, n_points: int) -> np.ndarray:
-        """Which of the points, spread over the grid."""
+        """Which points are tracked backward, spread over the grid."""
         return np.unique(np.linspace(0, n_points - 1, self.backward_points).round().astype(int))
 
     def resources_for(self, n_points: int) -> Resources:
@@ -118,30 +115,23 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
         axes, shape = ("t", "p"), (n_frames, n_points)
         unit = "m" if self.depth_units == "1/m" else "of the clip's nearest point"
-        back = "distance between the way there and the way back, for each frame since the way back began; NaN where "
-        back += "not measured, hidden points among them"
+        back = "distance between the way there and the way back, for each frame since the way back "
+        back += "began; NaN where not measured, hidden points among them"
+        seen, depth, zstd = (
+            "probability that the point is seen",
+            "of the point, by the tracker",
+            "zstd",
+        )
         return (
-            ArraySpec(
-                "visibility",
-                "float32",
-                axes,
-                shape,
-                "1",
-                "probability that the point is seen",
-                "zstd",
-            ),
-            ArraySpec(
-                "track_depth", "float32", axes, shape, unit, "of the point, by the tracker", "zstd"
-            ),
-            ArraySpec(
-                "fb_error", "float32", axes, shape, "px per frame", back, "zstd", fill=np.nan
-            ),
+            ArraySpec("visibility", "float32", axes, shape, "1", seen, zstd),
+            ArraySpec("track_depth", "float32", axes, shape, unit, depth, zstd),
+            ArraySpec(FB_ERROR, "float32", axes, shape, "px per frame", back, zstd, fill=np.nan),
         )
 
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        network = load_network(self.weights.resolve(), self.model).to(torch.device(device))
+        network = load_spatial_tracker(self.weights.resolve(), self.model).to(torch.device(device))
 
         def track(clips: Sequence[ClipInputs], queries: Queries) -> list[TrackEstimate | Rejected]:
             made: dict[int, TrackEstimate | Rejected] = {}
@@ -153,12 +143,8 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
                 except Rejected as rejected:
                     made[clip.row] = rejected
             if good:
-                found = self.track(
-                    network,
-                    np.stack([clip.arrays["rgb"] for clip in good]),
-                    np.stack(depths),
-                    queries,
-                )
+                frames = np.stack([clip.arrays["rgb"] for clip in good])
+                found = self.track(network, frames, np.stack(depths), queries)
                 made |= {clip.row: estimate for clip, estimate in zip(good, found, strict=True)}
             return [made[clip.row] for clip in clips]
 
@@ -175,20 +161,19 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
         how = {"visible_above": self.visible_above, "precision": self.precision}
         found = track_points(network, frames, depth, asked, **how)
         estimates = []
+        chosen = self.tracked_back(len(queries))
         for i in range(len(frames)):
             error = np.full(found.visible[i].shape, np.nan, np.float32)
-            chosen = self.tracked_back(len(queries))
             if len(chosen):
-                error[:, chosen] = backward_error(
-                    network, frames[i], depth[i], found, i, chosen, how
-                )
-            extras = {
-                "visibility": found.visibility[i],
-                "track_depth": found.depth[i],
-                "fb_error": error,
-            }
+                forward = found.tracks[i][:, chosen], found.visible[i][:, chosen]
+                error[:, chosen] = backward_error(network, frames[i], depth[i], *forward, how)
+            extras = {"visibility": found.visibility[i], "track_depth": found.depth[i]}
             estimates.append(
-                TrackEstimate(tracks=found.tracks[i], visible=found.visible[i], extras=extras)
+                TrackEstimate(
+                    tracks=found.tracks[i],
+                    visible=found.visible[i],
+                    extras={**extras, FB_ERROR: error},
+                )
             )
         return estimates
 
@@ -197,56 +182,47 @@ def backward_error(
     network: SpatialTracker,
     frames: np.ndarray,
     depth: Float32[np.ndarray, "t h w"],
-    found: Tracks,
-    clip: int,
-    chosen: np.ndarray,
+    tracks: Float32[np.ndarray, "t i 2"],
+    visible: Bool[np.ndarray, "t i"],
     how: Mapping[str, object],
 ) -> Float32[np.ndarray, "t i"]:
-    """Pixels between these points' tracks and those that start where each was last seen and run
-    back in time, for each frame on that way: so a long way counts no more than a short one, and
-    optical flow's steps measure the same.
+    """Distance in px from these tracks to tracks that start where each point was last seen and run
+    back in time, divided by the frames since that start.
 
-    NaN in frames where the point is hidden, and for points that are never seen after the first
-    frame.
+    So a long way counts no more than a short one, and optical flow's steps measure the same. NaN in
+    frames where the point is hidden, and for points that are never seen after the first frame.
     """
-    there, seen = found.tracks[clip][:, chosen], found.visible[clip][:, chosen]
     n_frames = len(frames)
-    last = n_frames - 1 - seen[::-1].argmax(axis=0)  # of the frames in which each is seen
-    start = np.concatenate(
-        [(n_frames - 1 - last)[:, None], there[last, np.arange(len(chosen))]], axis=1
-    )
-    inside = np.clip(start, 0, [n_frames - 1, frames.shape[2] - 1, frames.shape[1] - 1]).astype(
-        np.float32
-    )
-    back = track_points(network, frames[None, ::-1].copy(), depth[None, ::-1].copy(), inside, **how)  # type: ignore[arg-type]
-    way = last - np.arange(n_frames)[:, None]  # frames
-    error = np.linalg.norm(back.tracks[0, ::-1] - there, axis=-1) / np.maximum(way, 1)
-    counted = seen & (way >= 0) & (last > 0)
+    last = n_frames - 1 - visible[::-1].argmax(axis=0)  # of the frames in which each is seen
+    # The clip in reverse, from the last place of each point, which must be inside the frame
+    place = tracks[last, np.arange(tracks.shape[1])]
+    start = np.concatenate([(n_frames - 1 - last)[:, None], place], axis=1)
+    limits = [n_frames - 1, frames.shape[2] - 1, frames.shape[1] - 1]
+    inside = np.clip(start, 0, limits).astype(np.float32)
+    reverse = frames[None, ::-1].copy(), depth[None, ::-1].copy()
+    back = track_points(network, *reverse, inside, **how)  # type: ignore[arg-type]
+    way = last - np.arange(n_frames)[:, None]  # frames since the start
+    error = np.linalg.norm(back.tracks[0, ::-1] - tracks, axis=-1) / np.maximum(way, 1)
+    counted = visible & (way >= 0) & (last > 0)
     return np.where(counted, error, np.nan).astype(np.float32)
 
 
-def load_network(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
-    """The network of the published pickle, or of a file of ours. Raises ValueError where the file
-    is of another one.
-    """
-    return (
-        load_own(path, SpatialTracker, config, "keypoints")
-        if path.suffix == OWN
-        else load_published(path, config)
-    )
+def load_spatial_tracker(path: Path, config: SpatialTrackerConfig) -> SpatialTracker:
+    """The network of a published pickle or our own file. Raises ValueError if it is another one."""
+    if path.suffix == OWN:
+        return load_own(path, SpatialTracker, config, "keypoints")
+    return load_published(path, config)
 
 
 def tracker_depth(arrays: Arrays, units: DepthUnits, floor: float) -> Float32[np.ndarray, "t h w"]:
-    """Depth as the tracker wants it, 0 where it is not known.
+    """Depth as the tracker expects it, 0 where it is not known.
 
-    Rejected: `no_depth` where nothing is known, `flat_depth` where all of it is at one distance.
+    Raises Rejected: `no_depth` if nothing is known, `flat_depth` if everything has one depth.
     """
     inverse, valid = arrays["inverse_depth"].astype(np.float32), arrays["valid"]
     known = valid & (inverse > 0)
     if not known.any():
-        raise Rejected(
-            "no_depth", "no pixel has a depth: the tracker needs it to tell near from far"
-        )
+        raise Rejected("no_depth", "no pixel has a depth, and the tracker needs one")
     if units == "1/m":
         depth = np.where(known, 1 / np.where(known, inverse, np.float32(1)), np.float32(0))
     else:
@@ -255,6 +231,6 @@ def tracker_depth(arrays: Arrays, units: DepthUnits, floor: float) -> Float32[np
     seen = depth[depth > HOLE]
     if not seen.size or seen.min() == seen.max():
         raise Rejected(
-            "flat_depth", "every pixel lies at one distance: the tracker needs some range of depth"
+            "flat_depth", "all pixels have one depth: the tracker needs some range of depth"
         )
     return depth

@@ -1,9 +1,8 @@
-"""Clip -> keypoints: tracks of a grid of points of the first frame, by an annotator that the
-experiment chooses.
+"""Clip -> keypoints: tracks of a grid of first-frame points, by an annotator of the experiment.
 
-Which of them move enough to train on is not decided here (`model.world.keypoints`). The stage holds
-what every annotator has in common: queries, arrays in the store, checks, and the depth under each
-point. Paper, Sec. 3.3.
+Paper, Sec. 3.3. Which tracks move enough to train on is decided in `model.world.keypoints`, not
+here. The stage has what all annotators share: queries, the arrays in the store, checks, and the
+depth under each point.
 """
 
 from abc import abstractmethod
@@ -30,9 +29,8 @@ FB_ERROR = "fb_error"
 class TrackEstimate:
     """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
 
-    extras: the annotator's own arrays. `fb_error` (t p) is one of them if it measures how far
-    tracking forward and back again end apart, in px for each frame on the way; 0 or NaN where it
-    did not.
+    extras: the annotator's own arrays. Among them may be `fb_error` (t p): the distance between
+    tracking forward and back again, in px for each frame on the way; 0 or NaN where not measured.
     """
 
     tracks: Float32[np.ndarray, "t p 2"]
@@ -44,33 +42,34 @@ Queries = Float32[np.ndarray, "p 2"]
 
 
 class KeypointAnnotator(Annotator):
-    """Tracks points. A clip's arrays are `rgb`, `inverse_depth` and `valid`; it may use all of them."""
+    """Tracks points of clips, whose arrays are `rgb`, `inverse_depth` and `valid`."""
 
-    depth_units: DepthUnits | None = None  # in which it takes depth; None if it looks at none
+    depth_units: DepthUnits | None = None  # of the depth that it reads; None if it reads none
 
     def attributes_for(self, n_points: int) -> Mapping[str, str]:
-        """What reports say of it; `stand_in_for` names the annotator that it takes the place of."""
+        """What reports say of it; `stand_in_for` names the annotator that it replaces."""
         return {}
 
     def resources_for(self, n_points: int) -> Resources:
         return Resources()
 
     def extra_outputs(self, n_frames: int, n_points: int) -> tuple[ArraySpec, ...]:
-        """Arrays of its own, beside those of every tracker; `TrackEstimate.extras` holds them."""
+        """The specs of `TrackEstimate.extras`, in addition to the arrays that all trackers make."""
         return ()
 
     @abstractmethod
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        """The function that a worker keeps; queries are x, y in the first frame, the same for all clips."""
+        """The function that a worker calls; queries are x, y in the first frame of every clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keypoints(AnnotatedStage):
-    """grid: points along each side, at the centres of equal cells. min_contrast: least standard
-    deviation of a frame's grey levels (0-255); a frame without contrast (black, covered lens) has
-    nothing to follow and rejects the clip.
+    """grid: points along each side, at the centres of equal cells.
+
+    min_contrast: least standard deviation of a frame's grey levels (0-255). A frame without
+    contrast (black, covered lens) has nothing to track and rejects the clip.
     """
 
     annotator: KeypointAnnotator
@@ -80,10 +79,7 @@ class Keypoints(AnnotatedStage):
 
     name: ClassVar[str] = "keypoints"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Inputs] = {
-        "clip": ("rgb",),
-        "depth": ("inverse_depth", "valid"),
-    }
+    inputs: ClassVar[Inputs] = {"clip": ("rgb",), "depth": ("inverse_depth", "valid")}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,26 +93,21 @@ class Keypoints(AnnotatedStage):
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
         t, p = self.clip_format.n_frames, self.n_points
-        pixels = "x, y; (0, 0) is the centre of the clip's top-left pixel; point i is column i % grid of row i // grid"
-        depth = (
-            "inverse depth at the point, in the units of stage 'depth'; 0 where hidden or not known"
-        )
+        pixels = "x, y; (0, 0) is the centre of the clip's top-left pixel; "
+        pixels += "point i is column i % grid of row i // grid"
+        depth = "inverse depth at the point, in the units of stage 'depth'; "
+        depth += "0 where hidden or not known"
+        seen, nan = "whether the point is seen in the frame", np.nan
+        axes, shape, i = ("t", "p"), (t, p), ("t", "p", "i")
         extras = self.annotator.extra_outputs(t, p)
         if FB_ERROR not in {spec.name for spec in extras}:
-            about = "how far forward and backward tracking end from the start: not measured by this annotator, so NaN"
-            extras += (
-                ArraySpec(FB_ERROR, "float32", ("t", "p"), (t, p), "px", about, fill=np.nan),
-            )
+            about = "how far forward and backward tracking end from the start: "
+            about += "not measured by this annotator, so NaN"
+            extras += (ArraySpec(FB_ERROR, "float32", axes, shape, "px", about, fill=nan),)
         return (
-            ArraySpec(
-                "tracks", "float32", ("t", "p", "i"), (t, p, 2), "px", pixels, "zstd", fill=np.nan
-            ),
-            ArraySpec(
-                "visible", "bool", ("t", "p"), (t, p), "1", "whether the point is seen in the frame"
-            ),
-            ArraySpec(
-                "point_inverse_depth", "float32", ("t", "p"), (t, p), "see stage 'depth'", depth
-            ),
+            ArraySpec("tracks", "float32", i, (t, p, 2), "px", pixels, "zstd", fill=nan),
+            ArraySpec("visible", "bool", axes, shape, "1", seen),
+            ArraySpec("point_inverse_depth", "float32", axes, shape, "see stage 'depth'", depth),
             *extras,
         )
 
@@ -144,7 +135,9 @@ class Keypoints(AnnotatedStage):
             if good:
                 queries = grid_queries(self.grid, good[0].arrays["rgb"].shape[1:3])
                 for clip, found in zip(good, track(good, queries), strict=True):
-                    made[clip.row] = found if isinstance(found, Rejected) else finish(found, clip)
+                    made[clip.row] = (
+                        found if isinstance(found, Rejected) else checked_tracks(found, clip)
+                    )
             return [made[clip.row] for clip in clips]
 
         return annotate
@@ -152,7 +145,7 @@ class Keypoints(AnnotatedStage):
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """A few clips: tracks over the camera frames."""
+        """A few clips, tracks over the camera frames."""
         return contact_sheet([self._strip(own, inputs, row) for row in picks])
 
     def _strip(self, own: Rows, inputs: Mapping[str, Rows], row: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -160,32 +153,28 @@ class Keypoints(AnnotatedStage):
         rgb = inputs["clip"].read(("rgb",), row)["rgb"]
         shown = spread(self.clip_format.n_frames, 6)
         drawn = draw_tracks(rgb, arrays["tracks"], arrays["visible"])[shown]
+        label = (f"keypoints\n({self.annotator.name})", drawn)
+        title, frames = f"clip {own.clip_ids[row]}", [f"{t}" for t in shown]
         seen = f"{100 * arrays['visible'].mean():.0f} % visible"
-        label = f"keypoints\n({self.annotator.name})"
-        title = f"clip {own.clip_ids[row]}"
-        return strip(
-            [(label, drawn)], title=title, note=seen, columns=[f"{t}" for t in shown], cell_px=192
-        )
+        return strip([label], title=title, note=seen, columns=frames, cell_px=192)
 
 
 def grid_queries(grid: int, size: tuple[int, int]) -> Queries:
-    """Centres of grid x grid equal cells of a picture of (height, width) = `size`, row by row."""
+    """x, y of the centres of grid x grid cells of a picture of (height, width) `size`, by rows."""
     height, width = size
     cells = (np.arange(grid) + 0.5) / grid
     x, y = np.meshgrid(cells * width - 0.5, cells * height - 0.5)
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def finish(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
-    """The clip's arrays. Rejected (`nan_tracks`) where a coordinate is not finite."""
+def checked_tracks(found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
+    """The clip's arrays, or Rejected (`nan_tracks`) if a coordinate is not finite."""
     bad = int((~np.isfinite(found.tracks)).any(axis=2).sum())
     if bad:
-        return Rejected(
-            "nan_tracks", f"{bad} of {found.visible.size} positions are NaN or infinite"
-        )
-    depth = depth_under(
-        found.tracks, found.visible, clip.arrays["inverse_depth"], clip.arrays["valid"]
-    )
+        of = found.visible.size
+        return Rejected("nan_tracks", f"{bad} of {of} positions are NaN or infinite")
+    inverse, valid = clip.arrays["inverse_depth"], clip.arrays["valid"]
+    depth = depth_under(found.tracks, found.visible, inverse, valid)
     common = {"tracks": found.tracks, "visible": found.visible, "point_inverse_depth": depth}
     return {**common, FB_ERROR: np.full(found.visible.shape, np.nan, np.float32), **found.extras}
 
@@ -196,10 +185,9 @@ def depth_under(
     inverse_depth: Float16[np.ndarray, "t h w"],
     valid: Bool[np.ndarray, "t h w"],
 ) -> Float32[np.ndarray, "t p"]:
-    """Inverse depth of the pixel under each point; 0 where the point is hidden, outside, or the
-    depth unknown.
+    """Inverse depth of the pixel under each point; 0 if hidden, outside the frame, or unknown.
 
-    The nearest pixel, since a mean across an edge is the depth of nothing.
+    The nearest pixel is read, since a mean across an edge is the depth of nothing.
     """
     height, width = valid.shape[1:]
     x, y = np.moveaxis(np.round(tracks), -1, 0)

@@ -1,6 +1,4 @@
-"""The contact sheet of a data set's labels: a few clips side by side, each its frames, depth, and
-tracks drawn over.
-"""
+"""The contact sheet of a data set's labels: frames, depth and tracks of clips side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.drawing.pictures import Row, colour_depth, contact_sheet, draw_tracks, strip
-from stages.label_quality.labels import Annotator, Labels
+from stages.label_quality.labels import AnnotatorInfo, Labels
 
 CLIPS, COLUMNS = 6, 3
 CELL_PX = 112
@@ -18,7 +16,7 @@ MAX_POINTS = 400  # more would hide what is below them
 
 @dataclass(frozen=True, kw_only=True)
 class SheetClip:
-    """rows: label and frames of each; note: below the title."""
+    """rows: label and frames of each; note: text below the title."""
 
     title: str
     note: str
@@ -26,7 +24,7 @@ class SheetClip:
 
 
 def label_rows(
-    labels: Labels, annotators: Mapping[str, Annotator], shown: Sequence[int]
+    labels: Labels, annotators: Mapping[str, AnnotatorInfo], shown: Sequence[int]
 ) -> list[Row]:
     """Camera, depth and tracks at the frames `shown`."""
     at = list(shown)
@@ -44,9 +42,7 @@ def draw_thinned(
     tracks: Float32[np.ndarray, "t p 2"],
     visible: Bool[np.ndarray, "t p"],
 ) -> UInt8[np.ndarray, "t scaled_h scaled_w 3"]:
-    """Some of the tracks: every third of a grid, say, which is a slanted lattice (an even step
-    might be a column).
-    """
+    """Every n-th track, drawn; n is odd, as an even one might give a few columns of a grid."""
     step = -(-tracks.shape[1] // MAX_POINTS) | 1
     return draw_tracks(rgb, tracks[:, ::step], visible[:, ::step])
 
@@ -54,14 +50,11 @@ def draw_thinned(
 def label_sheet(
     clips: Sequence[SheetClip], *, title: str = "", note: str = ""
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """One page, wider than high, so that a report can show all of it; only the first column says
-    what the rows are.
-    """
+    """One page, wider than high, so that a report can show all of it; row labels at the left."""
     blocks, n_lines = [], max((clip.note.count("\n") for clip in clips), default=0) + 1
     for i, clip in enumerate(clips):
         rows = clip.rows if i % COLUMNS == 0 else [("", frames) for _, frames in clip.rows]
-        below = clip.note + "\n" * (
-            n_lines - clip.note.count("\n")
-        )  # as many lines each, so that frames align
+        # Notes of as many lines each, so that frames align
+        below = clip.note + "\n" * (n_lines - clip.note.count("\n"))
         blocks.append(strip(rows, title=clip.title, note=below, cell_px=CELL_PX))
     return contact_sheet(blocks, columns=COLUMNS, title=title, note=note)

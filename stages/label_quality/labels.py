@@ -1,4 +1,4 @@
-"""One clip's labels as they lie in the stores, and who made them."""
+"""One clip's labels as they are stored, and the annotators that made them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
+# What `Labels` holds, by role
 LABEL_ARRAYS = {
     "clip": ("rgb",),
     "depth": ("inverse_depth", "valid", "inverse_depth_range"),
     "keypoints": ("tracks", "visible"),
-}  # by role, what `Labels` holds
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Labels:
 
 
 def read_labels(rows: Mapping[str, Rows], row: int) -> Labels:
-    """From the stores in these roles. Raises RejectedRow if one of them has nothing in this row."""
+    """The labels of a row. Raises RejectedRow if one of the stores has no data there."""
     arrays: dict[str, np.ndarray] = {}
     for role, names in LABEL_ARRAYS.items():
         arrays |= rows[role].read(names, row)
@@ -37,17 +38,16 @@ def read_labels(rows: Mapping[str, Rows], row: int) -> Labels:
 
 
 @dataclass(frozen=True)
-class Annotator:
-    """Who made a store's labels, as its manifest says it."""
+class AnnotatorInfo:
+    """What a store's manifest says of the annotator that made it."""
 
     name: str
     units: str
     stand_in_for: str
 
     @classmethod
-    def of(cls, rows: Rows) -> "Annotator":
+    def of(cls, rows: Rows) -> "AnnotatorInfo":
         about = read_manifest(rows.ref).attributes
         units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
-        return cls(
-            str(about.get("annotator", "unknown")), units, str(about.get("stand_in_for", ""))
-        )
+        name, replaced = about.get("annotator", "unknown"), about.get("stand_in_for", "")
+        return cls(str(name), units, str(replaced))

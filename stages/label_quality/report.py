@@ -1,6 +1,4 @@
-"""What people see of the labels' quality and scores: a page of tables, and a picture of a few
-clips.
-"""
+"""The page of tables and the pictures that show the labels' quality and scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +8,9 @@ from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.drawing.pictures import Row, colour_depth, spread
 from stages.label_quality.contact_sheet import SheetClip, draw_thinned, label_rows
-from stages.label_quality.labels import Annotator
+from stages.label_quality.labels import AnnotatorInfo
 from stages.label_quality.measures import MEASURES, flag_names, flag_summary, quality_note
-from stages.label_quality.scores import MOVING_PX, LabelledClip, Scores, TrueLabels
+from stages.label_quality.truth_scores import MOVING_PX, LabelledClip, Scores, TrueLabels
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
@@ -21,29 +19,23 @@ FLAGGED_SHOWN = 20
 
 
 def report(
-    means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, Annotator], quality: Rows
+    means: Scores, n_clips: int, n_true: int, annotators: Mapping[str, AnnotatorInfo], quality: Rows
 ) -> str:
-    """Markdown: who made the labels, their quality in all clips, and the scores of some beside what
-    they must beat.
-    """
+    """Markdown: the annotators, the quality of all clips, the scores of some and of baselines."""
     lines = ["# Labels", ""]
     for role, a in annotators.items():
-        lines.append(
-            f"- {role}: **{a.name}**"
-            + (f", a stand-in for {a.stand_in_for}" if a.stand_in_for else "")
-        )
+        stand_in = f", a stand-in for {a.stand_in_for}" if a.stand_in_for else ""
+        lines.append(f"- {role}: **{a.name}**{stand_in}")
     lines += ["", "## Quality", "", quality_table(quality), "", f"{flag_summary(quality)}.", ""]
     if flagged := flagged_table(quality):
         lines += [flagged, ""]
     lines += ["## Against ground truth", ""]
     lines.append(f"{n_clips} clips looked at; {n_true} have exact ground truth beside them.")
     if n_true == 0:
-        lines.append(
-            "Without ground truth nothing can be said here about how right the labels are."
-        )
+        lines.append("Without ground truth the accuracy of the labels is not known.")
     elif annotators["depth"].name == "sensor":
         lines.append(
-            "A simulated depth sensor is ground truth plus a little noise: a real one is worse."
+            "A simulated depth sensor is ground truth plus little noise: a real one is worse."
         )
     for table in (depth_table(means), track_table(means, annotators["keypoints"].name)):
         lines += ["", table] if table else []
@@ -51,9 +43,7 @@ def report(
 
 
 def quality_table(quality: Rows) -> str:
-    """Each measure over all clips of the store: its middle, its worst value and clip, its limit,
-    clips beyond it.
-    """
+    """Each measure over all clips: median, worst value and its clip, limit, flagged clips."""
     rows = np.flatnonzero(quality.ok)
     limits, flags = read_manifest(quality.ref).parameters, quality.gather("flags", rows)
     lines: list[Sequence[object]] = []
@@ -96,7 +86,7 @@ def depth_table(means: Scores) -> str:
 
 
 def track_table(means: Scores, annotator: str) -> str:
-    """The scores of all and of moving points, and what they mean."""
+    """The scores of all and of moving points, and what counts as moving."""
     if "average_jaccard" not in means:
         return ""
     rows = []
@@ -116,10 +106,8 @@ def track_table(means: Scores, annotator: str) -> str:
     lines += ["", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
     if "active_truly_moving" in means:
         found, share = means["active_points"], means["active_truly_moving"]
-        lines.append(
-            f"Of {found:.0f} tracks a clip that training would take as active, "
-            f"{share:.0%} truly move."
-        )
+        of = f"{found:.0f} tracks a clip that training would take as active"
+        lines.append(f"Of {of}, {share:.0%} truly move.")
     return "\n".join(lines)
 
 
@@ -128,9 +116,9 @@ def draw_clip(
     truth: TrueLabels | None,
     scores: Scores,
     quality: Mapping[str, np.ndarray],
-    annotators: Mapping[str, Annotator],
+    annotators: Mapping[str, AnnotatorInfo],
 ) -> SheetClip:
-    """Camera, depth and tracks, each with its truth below it where there is one."""
+    """Camera, depth and tracks, each above its truth where there is one."""
     shown = spread(len(clip.rgb), FRAMES_SHOWN)
     camera, depth, tracks = label_rows(clip, annotators, shown)
     rows: list[Row] = [camera, depth, tracks]
@@ -143,12 +131,12 @@ def draw_clip(
         rows = [camera, depth, ("true depth", true_depth), tracks, ("true tracks", true_tracks)]
     return SheetClip(
         title=f"episode {clip.task}/{clip.episode}",
-        note=f"{quality_note(quality)}\n{caption(scores)}",
+        note=f"{quality_note(quality)}\n{score_caption(scores)}",
         rows=rows,
     )
 
 
-def caption(scores: Scores) -> str:
+def score_caption(scores: Scores) -> str:
     texts: tuple[tuple[str, str, float, str], ...] = (
         ("abs_rel", "AbsRel", 1, ".3f"),
         ("abs_rel_aligned", "aligned", 1, ".3f"),

@@ -1,8 +1,6 @@
-"""How good the pseudo labels are, over a data set: the numbers of `label_scores` where episodes
-have ground truth, and what `label_quality` found without.
+"""Scores of the pseudo labels of a data set against ground truth, beside their `label_quality`.
 
-Only simulated episodes have ground truth (`<root>/ground_truth`). Where there is none, the report
-says so.
+Only simulated episodes have ground truth (`<root>/ground_truth`). Without it the report says so.
 """
 
 import csv
@@ -19,23 +17,22 @@ from simulation.ground_truth import GroundTruth, read_ground_truth
 from stages.base import DatasetStage, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, spread
 from stages.label_quality.contact_sheet import COLUMNS, label_sheet
-from stages.label_quality.labels import LABEL_ARRAYS, Annotator, read_labels
+from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, read_labels
 from stages.label_quality.measures import MEASURES, all_flags, flag_names, flag_summary
 from stages.label_quality.report import draw_clip, report
-from stages.label_quality.scores import LabelledClip, Scores, score_clip, true_labels
+from stages.label_quality.truth_scores import LabelledClip, Scores, score_labels, true_labels
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreLabels(DatasetStage):
-    """Leaves `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, and
-    `labels.png` to look at.
+    """Writes `scores.json` (means), `label_scores.csv` (a row a clip), `labels.md`, `labels.png`.
 
-    Scores are of `max_clips`; how many clips are flagged is of all.
+    Scores are of `max_clips`; the number of flagged clips is of all.
     """
 
-    # Where the data set lies, with `ground_truth` in it or not
+    # Where the data set is, with or without `ground_truth`
     root: str = field(metadata={"key": False})
     max_clips: int = 64  # spread evenly over the index
     n_pictures: int = COLUMNS  # with their truth they fill a page
@@ -53,7 +50,8 @@ class ScoreLabels(DatasetStage):
     def __post_init__(self) -> None:
         if self.max_clips < 1 or self.n_pictures < 1:
             raise ValueError(
-                f"max_clips={self.max_clips}, n_pictures={self.n_pictures}: expected 1 or more of each"
+                f"max_clips={self.max_clips}, n_pictures={self.n_pictures}: "
+                "expected 1 or more of each"
             )
 
     def run(
@@ -63,7 +61,9 @@ class ScoreLabels(DatasetStage):
         out: ResultWriter,
         progress: Progress,
     ) -> dict[str, float]:
-        annotators = {role: Annotator.of(rows[role]) for role in ("depth", "keypoints")}
+        annotators = {role: AnnotatorInfo.of(rows[role]) for role in ("depth", "keypoints")}
+        is_metric = annotators["depth"].units == "1/m"
+        # Some clips, spread over the index: their scores, and pictures of a few
         chosen = choose_rows(rows, self.max_clips)
         shown = {chosen[i] for i in spread(len(chosen), self.n_pictures)}
         table, pictures = [], []
@@ -71,36 +71,31 @@ class ScoreLabels(DatasetStage):
             clip = self._read(rows, row)
             quality = rows["label_quality"].read(self.inputs["label_quality"], row)
             truth = truth_beside(Path(self.root), clip.task, clip.episode)
-            labels = None if truth is None else true_labels(clip, truth)
-            scores = (
-                {}
-                if labels is None
-                else score_clip(clip, labels, is_metric=annotators["depth"].units == "1/m")
-            )
+            labels, scores = None, {}
+            if truth is not None:
+                labels = true_labels(clip, truth)
+                scores = score_labels(clip, labels, is_metric=is_metric)
             table.append({**clip.names, **measured(quality), **scores})
             if row in shown:
                 pictures.append(draw_clip(clip, labels, scores, quality, annotators))
             progress(done + 1, len(chosen))
-        means = mean_scores(table)
-        n_true = sum("average_jaccard" in line for line in table)
-        n_flagged = int((all_flags(rows["label_quality"]) > 0).sum())
-        write_table(out.path / "label_scores.csv", table)
-        document = {
+        # Files
+        means = measured_means(table)
+        counts = {
             "clips": len(table),
-            "clips_with_truth": n_true,
-            "clips_flagged": n_flagged,
-            "means": means,
+            "clips_with_truth": sum("average_jaccard" in line for line in table),
+            "clips_flagged": int((all_flags(rows["label_quality"]) > 0).sum()),
         }
+        document = {**counts, "means": means}
         document |= {role: vars(annotator) for role, annotator in annotators.items()}
+        write_table(out.path / "label_scores.csv", table)
         (out.path / "scores.json").write_text(json.dumps(document, indent=1))
+        n_true = counts["clips_with_truth"]
         page = report(means, len(table), n_true, annotators, rows["label_quality"])
         (out.path / "labels.md").write_text(page)
         sheet = label_sheet(pictures, title="Labels", note=flag_summary(rows["label_quality"]))
         (out.path / "labels.png").write_bytes(png_bytes(sheet))
-        counts = {
-            name: float(value) for name, value in document.items() if name.startswith("clips")
-        }
-        return {**counts, **means}
+        return {name: float(count) for name, count in counts.items()} | means
 
     def _read(self, rows: Mapping[str, Rows], row: int) -> LabelledClip:
         index = rows["discover"].read(self.inputs["discover"], row)
@@ -115,15 +110,13 @@ class ScoreLabels(DatasetStage):
 
 
 def measured(quality: Mapping[str, np.ndarray]) -> dict[str, float | str]:
-    """A clip's quality for the table: what was measured, and its flags by name."""
+    """A clip's quality for the table: the measures that are not NaN, and its flags by name."""
     values = {m.name: float(quality[m.name]) for m in MEASURES if not np.isnan(quality[m.name])}
     return {**values, "flags": " ".join(flag_names(int(quality["flags"])))}
 
 
 def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:
-    """At most `limit` rows with data in every store, spread evenly. Raises ValueError if there are
-    none.
-    """
+    """At most `limit` rows with data in all stores, spread evenly; ValueError if there are none."""
     ok = np.flatnonzero(np.logical_and.reduce([store.ok for store in rows.values()]))
     if len(ok) == 0:
         counts = ", ".join(
@@ -135,9 +128,8 @@ def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:
     return [int(ok[i]) for i in spread(len(ok), limit)]
 
 
-@lru_cache(
-    maxsize=1
-)  # clips of one episode follow each other, and an episode's images are hundreds of MB
+# Clips of one episode follow each other, and an episode's images are hundreds of MB
+@lru_cache(maxsize=1)
 def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
     """The episode's ground truth, or None where there is none."""
     try:
@@ -146,12 +138,13 @@ def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
         return None
 
 
-def mean_scores(table: Sequence[Mapping[str, Any]]) -> Scores:
+def measured_means(table: Sequence[Mapping[str, Any]]) -> Scores:
     """Means over the clips in which a number was measured."""
-    names = dict.fromkeys(
-        name for line in table for name, value in line.items() if isinstance(value, float)
-    )
-    return {name: float(np.mean([line[name] for line in table if name in line])) for name in names}
+    numbers = [{k: v for k, v in line.items() if isinstance(v, float)} for line in table]
+    names = dict.fromkeys(name for line in numbers for name in line)
+    return {
+        name: float(np.mean([line[name] for line in numbers if name in line])) for name in names
+    }
 
 
 def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:

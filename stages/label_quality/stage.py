@@ -1,9 +1,8 @@
-"""Clip, depth and keypoints -> label quality: what can be told of a clip's labels without their
-truth, and flags.
+"""Clip, depth and keypoints -> label quality: what a clip's labels show without truth, and flags.
 
-Each of `label_flags.MEASURES` is one number a clip; beyond the stage's limit it sets a bit in
-`flags`. Nothing is left out here: training may drop flagged clips, reports count them. How right
-the labels are, where that is known, is told by `score_labels`.
+Each of `measures.MEASURES` is one number a clip; out of the stage's limit it sets a bit in `flags`.
+Nothing is left out here: training may drop flagged clips, reports count them. `label_scores`
+measures the accuracy of labels where the truth is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,15 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
 from stages.drawing.pictures import spread
 from stages.label_quality.contact_sheet import CLIPS, SheetClip, label_rows, label_sheet
-from stages.label_quality.labels import LABEL_ARRAYS, Annotator, Labels, read_labels
-from stages.label_quality.measures import FLAGS, MEASURES, NO_FLAGS, flag_summary, quality_note
+from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, Labels, read_labels
+from stages.label_quality.measures import (
+    FLAGS,
+    MEASURES,
+    NO_FLAGS,
+    Measure,
+    flag_summary,
+    quality_note,
+)
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -30,18 +36,18 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelQuality(ClipStage):
-    """The limits, and how it is told that a pixel stays as it is.
+    """The limits, and when a pixel counts as still.
 
-    The limits are ours. Behind each stands the worst that 90 clips of 30 simulated episodes reach
-    (the demo's sample at 128 px, labels by `sensor` and `lucas-kanade`), so that what is beyond is
-    an outlier for a worse annotator, too.
+    The limits are ours. The comments beside them give the worst value in 90 clips of 30 simulated
+    episodes (the demo's sample at 128 px, labels by `sensor` and `lucas-kanade`), so that what
+    exceeds a limit is an outlier for a worse annotator, too.
 
     A pixel is still from one frame to the next if, in a mean over a square of `still_window_px`, no
-    channel changes by more than `still_levels` of 255. The mean takes out noise and sees a thing
-    that passes close by. What it cannot see is a plain thing that moves within its own outline, 0.6
-    % of the still pixels there; for that, and for edges of depth, the largest `trim` of a frame's
-    changes are left out. A frame of which less than `min_still` is still says nothing about
-    flicker: where the camera moves some pixels look alike by chance.
+    channel changes by more than `still_levels` of 255. The mean removes noise and shows a thing
+    that passes close by. It does not show a plain thing that moves within its own outline, 0.6 % of
+    the still pixels there; for that, and for edges of depth, the largest `trim` of a frame's
+    changes are left out. A frame of which less than `min_still` is still has no flicker value:
+    where the camera moves some pixels look alike by chance.
     """
 
     # 0.0005; independent noise of 1 % of the range in every pixel gives 0.01
@@ -57,7 +63,7 @@ class LabelQuality(ClipStage):
     still_window_px: int = 5
     min_still: float = 0.2
     trim: float = 0.05
-    # Mean change of a picture, of 255, up to which it is the one before; a pause has 0.18
+    # Mean change of a picture, of 255, up to which it counts as repeated; a pause has 0.18
     repeat_levels: float = 0.1
 
     name: ClassVar[str] = "label_quality"
@@ -72,38 +78,22 @@ class LabelQuality(ClipStage):
     def __post_init__(self) -> None:
         if not (0 <= self.trim < 1 and 0 < self.min_still <= 1 and self.still_window_px >= 1):
             raise ValueError(
-                f"trim={self.trim}, min_still={self.min_still}, still_window_px={self.still_window_px}: expected "
-                "shares 0 <= trim < 1 and 0 < min_still <= 1, and a window of 1 or more"
+                f"trim={self.trim}, min_still={self.min_still}, still_window_px="
+                f"{self.still_window_px}: expected shares 0 <= trim < 1 and 0 < min_still <= 1, "
+                "and a window of 1 or more"
             )
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
         bits = ", ".join(f"{1 << bit} {flag}" for bit, flag in enumerate(FLAGS))
-        return (
-            *(
-                ArraySpec(
-                    m.name,
-                    "float32",
-                    (),
-                    (),
-                    m.units,
-                    m.about,
-                    "raw",
-                    np.nan if m.can_lack else -1.0,
-                )
-                for m in MEASURES
-            ),
-            ArraySpec(
-                "flags",
-                "uint8",
-                (),
-                (),
-                "1",
-                f"0, or what is beyond its limit: {bits}",
-                "raw",
-                NO_FLAGS,
-            ),
-        )
+        about = f"0, or what is beyond its limit: {bits}"
+
+        def spec(m: Measure) -> ArraySpec:
+            fill = np.nan if m.can_lack else -1.0
+            return ArraySpec(m.name, "float32", (), (), m.units, m.about, "raw", fill)
+
+        flags = ArraySpec("flags", "uint8", (), (), "1", about, "raw", NO_FLAGS)
+        return (*(spec(measure) for measure in MEASURES), flags)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         return per_clip(self.measure)
@@ -116,14 +106,10 @@ class LabelQuality(ClipStage):
 
     def values(self, clip: Labels, fb_error: Float32[np.ndarray, "t p"]) -> Values:
         low, high = clip.inverse_depth_range.astype(np.float64).tolist()
-        still = (
-            still_pixels(clip.rgb, self.still_levels, self.still_window_px)
-            & clip.valid[1:]
-            & clip.valid[:-1]
-        )
-        pairs = flicker(
-            clip.inverse_depth / np.float32(high - low), still, self.min_still, self.trim
-        )
+        still = still_pixels(clip.rgb, self.still_levels, self.still_window_px)
+        still &= clip.valid[1:] & clip.valid[:-1]
+        scaled = clip.inverse_depth / np.float32(high - low)
+        pairs = flicker(scaled, still, self.min_still, self.trim)
         shown = clip.visible & in_frame(clip.tracks, clip.rgb.shape[1:3])
         repeated = repeats(clip.rgb, self.repeat_levels) | repeats(clip.inverse_depth, 0.0)
         return {
@@ -137,25 +123,20 @@ class LabelQuality(ClipStage):
         }
 
     def flags(self, values: Values) -> int:
-        beyond = (m.beyond(values[m.name], float(getattr(self, m.limit))) for m in MEASURES)
-        return sum(1 << bit for bit, is_beyond in enumerate(beyond) if is_beyond)
+        out = (m.violates(values[m.name], float(getattr(self, m.limit))) for m in MEASURES)
+        return sum(1 << bit for bit, is_out in enumerate(out) if is_out)
 
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The data set's contact sheet."""
-        annotators = {role: Annotator.of(inputs[role]) for role in ("depth", "keypoints")}
+        annotators = {role: AnnotatorInfo.of(inputs[role]) for role in ("depth", "keypoints")}
         clips = []
         for row in picks:
             labels = read_labels(inputs, row)
-            quality = own.read([spec.name for spec in self.outputs], row)
-            clips.append(
-                SheetClip(
-                    title=f"clip {own.clip_ids[row]}",
-                    note=quality_note(quality),
-                    rows=label_rows(labels, annotators, spread(len(labels.rgb), SHEET_FRAMES)),
-                )
-            )
+            note = quality_note(own.read([spec.name for spec in self.outputs], row))
+            drawn = label_rows(labels, annotators, spread(len(labels.rgb), SHEET_FRAMES))
+            clips.append(SheetClip(title=f"clip {own.clip_ids[row]}", note=note, rows=drawn))
         return label_sheet(clips, title="Labels", note=flag_summary(own))
 
 
@@ -165,7 +146,7 @@ class LabelQuality(ClipStage):
 def still_pixels(
     rgb: UInt8[np.ndarray, "t h w 3"], levels: float, window_px: int
 ) -> Bool[np.ndarray, "i h w"]:
-    """Where the picture does not change from each frame to the next, see `LabelQuality`."""
+    """Which pixels do not change from each frame to the next, as `LabelQuality` defines it."""
     smooth = np.stack([cv2.blur(frame.astype(np.float32), (window_px, window_px)) for frame in rgb])
     return np.all(np.abs(np.diff(smooth, axis=0)) <= levels, axis=-1)
 
@@ -176,8 +157,9 @@ def flicker(
     min_still: float,
     trim: float,
 ) -> Float[np.ndarray, " n"]:
-    """Mean change of `depth` from each frame to the next over its still pixels, the largest share
-    `trim` left out; for those frames only of which at least `min_still` is still.
+    """Mean change of `depth` from each frame to the next over its still pixels.
+
+    The largest share `trim` is left out, and frames of which less than `min_still` is still.
     """
     pairs = []
     for before, after, at in zip(depth[:-1], depth[1:], still, strict=True):
@@ -197,14 +179,12 @@ def in_frame(
 def median_fb_error(
     fb_error: Float32[np.ndarray, "t p"], visible: Bool[np.ndarray, "t p"]
 ) -> float:
-    """Over what was measured: 0 stands for a point that was not followed there, NaN for an
-    annotator that cannot.
-    """
+    """Over what was measured: neither 0, a point that was not tracked there, nor NaN."""
     followed = fb_error[visible & (fb_error > 0)]
     return float(np.median(followed)) if followed.size else np.nan
 
 
 def repeats(frames: np.ndarray, tolerance: float) -> Bool[np.ndarray, " i"]:
-    """Which frames after the first differ from the one before by `tolerance` at most, in the mean."""
+    """Which frames after the first differ from the one before by at most `tolerance` on average."""
     change = np.abs(np.diff(frames.astype(np.float32), axis=0))
     return change.reshape(len(change), -1).mean(axis=1) <= tolerance

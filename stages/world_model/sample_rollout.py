@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.metrics import frame_psnr
-from model.training.loop import step_generator
+from model.training.device import step_generator
 from model.world.batch import WorldBatch
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig

@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Int
 
 from model.training.checkpoint import read_header, save_model
-from model.training.device import pick_device
-from model.training.loop import TrainConfig, TrainingStopped, step_generator
+from model.training.device import pick_device, step_generator
+from model.training.loop import TrainConfig, TrainingStopped
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
 from model.training.peak_flops import measure_peak
 from model.world.batch import ActionStats, WorldBatch

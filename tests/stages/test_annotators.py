@@ -24,7 +24,7 @@ from pipeline.experiments.overrides import Overrides
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
-from stages.depth.video_depth_anything import VideoDepthAnything, to_estimate
+from stages.depth.video_depth_anything import VideoDepthAnything, network_estimate
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import Keypoints
 from storage.errors import WeightsError
@@ -42,9 +42,9 @@ DEPTH = VideoDepthConfig(
 )
 NO_WEIGHTS = Path("no weights are looked for here")
 TRACKER = SpatialTrackerConfig(
-    window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8), latent=8, motion=12,
-    correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1, support_layers=2, support_heads=2,
-    support_tokens=4,
+    window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8),
+    latent=8, motion=12, correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1,
+    support_layers=2, support_heads=2, support_tokens=4,
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def made_by(stage: PseudoDepth | Keypoints, clips: list[ClipInputs]) -> list[Arr
     return list(stage.start("cpu", {})(clips))
 
 
-def test_published_files_are_read_and_their_licence_is_told(
+def test_published_files_are_read_and_their_licence_is_reported(
     depth_weights: WeightsRef, tracker_weights: WeightsRef
 ):
     for stage in (depth_stage(depth_weights), keypoint_stage(tracker_weights)):
@@ -128,7 +128,9 @@ def test_a_file_of_another_network_names_what_differs(
         made_by(depth_stage(depth_weights, model=replace(DEPTH, position_grid=5)), [])
 
 
-def test_a_cut_off_or_missing_file_is_told(depth_weights: WeightsRef, tmp_path: Path):
+def test_a_truncated_or_missing_file_is_an_error_that_names_it(
+    depth_weights: WeightsRef, tmp_path: Path
+):
     whole = Path(depth_weights.path).read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"half\.pth: damaged.*Fetch it again"):
@@ -206,8 +208,8 @@ def test_weights_that_are_not_finite_are_refused_before_any_clip(tmp_path: Path,
             made_by(stage(own), [])
 
 
-def test_networks_that_give_no_numbers_reject_the_clip(tmp_path: Path, tracker_weights: WeightsRef):
-    """Weights as large as float32 goes: all of them finite, what is made of them is not."""
+def test_networks_that_give_nan_reject_the_clip(tmp_path: Path, tracker_weights: WeightsRef):
+    """Weights are as large as float32 allows: finite, but what they give is not."""
     torch.manual_seed(0)
     broken, largest = VideoDepth(DEPTH), torch.finfo(torch.float32).max
     torch.nn.init.constant_(broken.head.scratch.output_conv2[2].weight, largest)
@@ -255,19 +257,19 @@ def test_a_metric_network_gives_the_inverse_of_metres(tmp_path: Path):
 
 @pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_depth_that_is_no_number_rejects_the_clip(
+def test_depth_that_is_not_finite_rejects_the_clip(
     depth_weights: WeightsRef, metric: bool, bad: float
 ):
     depth = np.linspace(0, 3, 2 * SIDE * SIDE, dtype=np.float32).reshape(2, SIDE, SIDE)
-    sound = to_estimate(depth, metric)
+    sound = network_estimate(depth, metric)
     assert np.isfinite(sound.inverse_depth).all() and sound.valid.all()
     depth[1, 5, 7] = bad
-    estimate = to_estimate(depth, metric)
+    estimate = network_estimate(depth, metric)
     assert (
         np.isnan(estimate.inverse_depth[1, 5, 7])
         and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
     )
-    rejected = depth_stage(depth_weights).finish(estimate)
+    rejected = depth_stage(depth_weights).checked(estimate)
     assert (
         isinstance(rejected, Rejected)
         and rejected.reason == "nan_depth"
@@ -278,7 +280,7 @@ def test_depth_that_is_no_number_rejects_the_clip(
 @pytest.mark.parametrize(
     ("windows", "n_frames"), [("official", 16), ("official", 45), ("direct", 16)]
 )
-def test_the_cost_told_of_depth_is_what_is_counted(
+def test_the_reported_cost_of_depth_is_what_is_counted(
     depth_weights: WeightsRef, windows: Any, n_frames: int
 ):
     annotator = depth_stage(depth_weights, windows=windows, n_frames=n_frames).annotator
@@ -287,9 +289,8 @@ def test_the_cost_told_of_depth_is_what_is_counted(
     with FlopCounterMode(display=False) as counter:
         estimate_depth(VideoDepth(DEPTH), frames, input_size=42, windows=windows)
     counted = counter.get_total_flops() / 1e9
-    assert annotator.gflops_per_clip == pytest.approx(
-        counted, rel=0.02
-    )  # the CPU's fused attention is not counted
+    # The CPU's fused attention is not counted
+    assert annotator.gflops_per_clip == pytest.approx(counted, rel=0.02)
     assert f"{annotator.gflops_per_clip:.0f} GFLOP a clip" in annotator.attributes["expected_cost"]
 
 
@@ -327,9 +328,8 @@ def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
     message: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(
-        jaxtyping.config, "jaxtyping_disable", True
-    )  # annotations are checked in tests only
+    # Annotations are checked in tests only
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     stage = depth_stage(depth_weights)
     with pytest.raises(ValueError, match=message):
         depth_stage(depth_weights, **settings)
@@ -384,7 +384,7 @@ def test_settings_that_fit_no_clip_are_refused_where_tracks_are_configured(
 
 
 @pytest.mark.parametrize("backward_points", [0, 4, 64])
-def test_the_cost_told_of_tracks_is_what_is_counted(
+def test_the_reported_cost_of_tracks_is_what_is_counted(
     tracker_weights: WeightsRef, backward_points: int
 ):
     """Points that are tracked back again included, at most as many as there are."""

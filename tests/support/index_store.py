@@ -1,6 +1,4 @@
-"""Runs the stage `discover` into a real store, and reads its rows as the executor gives them to the
-next stage.
-"""
+"""Runs the stage `discover` into a real store, and reads its rows as the next stage gets them."""
 
 from pathlib import Path
 

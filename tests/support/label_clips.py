@@ -13,8 +13,8 @@ T = 16
 
 
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """RGB with strong detail from 3 to 10 px, so that flow can be told everywhere and no two places
-    look alike.
+    """RGB with strong detail from 3 to 10 px, so that flow can be measured everywhere and no two
+    places look alike.
     """
     rng = np.random.default_rng(seed)
     grey = sum(_noise(rng, (height, width), sigma) for sigma in (1.5, 3.0, 5.0))
@@ -48,8 +48,8 @@ def turned_clip(
     """What a camera sees that turns by `pan` and nods by `tilt` rad a frame before a still scene,
     with noise.
 
-    Turning moves pixels as a homography does, whatever their distance. What leaves the picture at
-    one side is gone.
+    Turning moves pixels as a homography does, whatever their distance. What moves out of
+    the picture does not return.
     """
     rng = np.random.default_rng(seed)
     big = textured(400, 400, seed)
@@ -58,15 +58,10 @@ def turned_clip(
     )
     frames = []
     for t in range(T):
-        (about_y, _), (about_x, _) = (
-            cv2.Rodrigues(np.array([0, -pan * t, 0])),
-            cv2.Rodrigues(np.array([tilt * t, 0, 0])),
-        )
-        frames.append(
-            cv2.warpPerspective(
-                big, to_pixels @ about_x @ about_y @ np.linalg.inv(to_rays), (side, side)
-            )
-        )
+        about_y, _ = cv2.Rodrigues(np.array([0, -pan * t, 0]))
+        about_x, _ = cv2.Rodrigues(np.array([tilt * t, 0, 0]))
+        turned = to_pixels @ about_x @ about_y @ np.linalg.inv(to_rays)
+        frames.append(cv2.warpPerspective(big, turned, (side, side)))
     return np.clip(frames + noise * rng.standard_normal((T, side, side, 3)), 0, 255).astype(
         np.uint8
     )

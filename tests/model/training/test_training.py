@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from repository import ROOT
 from torch import Tensor, nn
 
+from model.training.device import step_generator
 from model.training.loop import (
     Discriminator,
     NonFiniteLoss,
@@ -21,7 +22,6 @@ from model.training.loop import (
     TrainConfig,
     TrainState,
     learning_rate_at,
-    step_generator,
     train,
 )
 from model.training.snapshots import Snapshot, Snapshots

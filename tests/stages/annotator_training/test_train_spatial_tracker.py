@@ -1,13 +1,11 @@
-"""Training of a tracker: it learns, goes on exactly after a kill, and its file tracks clips in the
-stage.
-"""
+"""Training of a tracker: exact resume after a kill, and its file in the stage `keypoints`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import replace
 from small_stores import SIDE, P, T, square_clips, write_clips, write_index
 from small_trainings import SPLITS, Stores, log_of, train_stage
 
@@ -25,14 +23,14 @@ from stages.training.run import RunConfig
 from storage.weights.ref import WeightsRef
 
 TINIEST = SpatialTrackerConfig(
-    window=8, iterations=2, working_height=32, working_width=32, encoder_widths=(8, 8, 8, 8), latent=8, motion=12,
-    correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1, support_layers=2, support_heads=2,
-    support_tokens=4,
+    window=8, iterations=2, working_height=32, working_width=32, encoder_widths=(8, 8, 8, 8),
+    latent=8, motion=12, correlation_levels=2, correlation_radius=1, hidden=16, heads=2, blocks=1,
+    support_layers=2, support_heads=2, support_tokens=4,
 )  # fmt: skip
 
 
 def truth_of(arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What stage `truth` would make of these clips: the first tracks move with the square."""
+    """What the stage `truth` would make of these clips: the first tracks move with the square."""
     depth = 1 / arrays["depth"]["inverse_depth"].astype(np.float32)
     tracks = arrays["keypoints"]["tracks"]
     n = len(tracks)
@@ -58,8 +56,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 def stage(steps: int = 3, **changes: Any) -> TrainSpatialTracker:
     base = TrainSpatialTracker(
-        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=3e-3), clips_per_batch=2,
-        points=12, n_val_clips=2, val_points=16, watch=RunConfig(save_every=2), device="cpu",
+        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=3e-3),
+        clips_per_batch=2, points=12, n_val_clips=2, val_points=16, watch=RunConfig(save_every=2),
+        device="cpu",
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -84,7 +83,7 @@ def trained(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return result.file(ANNOTATOR_FILE)
 
 
-def test_a_killed_training_goes_on_exactly(stores: Stores, tmp_path: Path):
+def test_a_killed_training_resumes_exactly(stores: Stores, tmp_path: Path):
     whole = train_stage(tmp_path / "whole", stage(), stores)
     killed = train_stage(tmp_path / "killed", stage(), stores, kills=(1,))
     assert log_of(killed) == log_of(whole)
@@ -94,11 +93,7 @@ def test_a_killed_training_goes_on_exactly(stores: Stores, tmp_path: Path):
 def keypoints_stage(file: Path, **changes: Any) -> Keypoints:
     weights = WeightsRef.of(file, name="spatracker-tiny.safetensors", licence="Apache-2.0")
     annotator = SpatialTracking(
-        weights=weights,
-        model=TINIEST,
-        depth_units="1/m",
-        backward_points=4,
-        clips_per_call=2,
+        weights=weights, model=TINIEST, depth_units="1/m", backward_points=4, clips_per_call=2
     )
     return Keypoints(annotator=replace(annotator, **changes), grid=4)  # type: ignore[arg-type]
 
@@ -107,8 +102,12 @@ def clips(n: int = 3) -> list[ClipInputs]:
     arrays = square_clips(n, seed=5)
     return [
         ClipInputs(
-            row=i, clip_id=f"c{i}",
-            arrays={"rgb": arrays["clip"]["rgb"][i], **{k: arrays["depth"][k][i] for k in ("inverse_depth", "valid")}},
+            row=i,
+            clip_id=f"c{i}",
+            arrays={
+                "rgb": arrays["clip"]["rgb"][i],
+                **{k: arrays["depth"][k][i] for k in ("inverse_depth", "valid")},
+            },
         )
         for i in range(n)
     ]  # fmt: skip
@@ -129,7 +128,7 @@ def test_its_file_tracks_clips_in_the_stage_keypoints(trained: Path):
         )
         np.testing.assert_array_equal(made["visible"][1:], made["visibility"][1:] > 0.9)
     (alone,) = keypoints.start("cpu", {})(clips()[1:2])
-    np.testing.assert_allclose(alone["tracks"], together[1]["tracks"], atol=1e-3)  # type: ignore[index]
+    np.testing.assert_allclose(alone["tracks"], together[1]["tracks"], atol=1e-3)  # type: ignore
     about = keypoints.attributes
     assert (
         about["annotator"] == "spatracker-tiny"
@@ -148,12 +147,11 @@ def test_the_way_back_is_that_of_the_reversed_clip(trained: Path):
     assert counted.any() and not counted[~seen].any()
     last = T - 1 - seen[::-1].argmax(axis=0)
     ends = error[last, np.arange(16)]
-    np.testing.assert_allclose(
-        ends[np.isfinite(ends)], 0, atol=1e-4
-    )  # the way back starts where the way there ended
+    # The way back starts where the way there ended
+    np.testing.assert_allclose(ends[np.isfinite(ends)], 0, atol=1e-4)
 
 
-def test_the_error_of_the_way_back_is_told_for_each_frame_of_it(monkeypatch: pytest.MonkeyPatch):
+def test_the_backward_error_is_given_for_each_frame_on_the_way(monkeypatch: pytest.MonkeyPatch):
     """A tracker that drifts by 0.3 px a frame has that error everywhere, however long the way."""
     n, drift = 6, 0.3
     there = np.zeros((n, 2, 2), np.float32)
@@ -175,7 +173,7 @@ def test_the_error_of_the_way_back_is_told_for_each_frame_of_it(monkeypatch: pyt
 
     monkeypatch.setattr(spatial_tracker, "track_points", drifting)
     frames, depth = np.zeros((n, 8, 8, 3), np.uint8), np.ones((n, 8, 8), np.float32)
-    error = backward_error(SpatialTracker(TINIEST), frames, depth, found, 0, np.arange(2), {})
+    error = backward_error(SpatialTracker(TINIEST), frames, depth, there, seen, {})
     np.testing.assert_allclose(error[:5, 0], drift, rtol=1e-5)
     np.testing.assert_allclose(error[:3, 1], drift, rtol=1e-5)
     assert error[5, 0] == error[3, 1] == 0 and np.isnan(error[4:, 1]).all()

@@ -1,13 +1,11 @@
-"""Training of a depth annotator: it learns, goes on exactly after a kill, and its file annotates
-clips.
-"""
+"""Training of a depth annotator: exact resume after a kill, and its file in the stage `depth`."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import replace
 from small_stores import SIDE, T, square_clips, write_clips, write_index
 from small_trainings import SPLITS, Stores, log_of, train_stage
 
@@ -47,8 +45,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
 
 def stage(steps: int = 4, **changes: Any) -> TrainVideoDepth:
     base = TrainVideoDepth(
-        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=3e-3), input_size=INPUT,
-        clips_per_batch=2, frames_per_clip=4, n_val_clips=2, watch=RunConfig(save_every=2), device="cpu",
+        model=TINIEST, training=TrainConfig(steps=steps, warmup_steps=2, learning_rate=3e-3),
+        input_size=INPUT, clips_per_batch=2, frames_per_clip=4, n_val_clips=2,
+        watch=RunConfig(save_every=2), device="cpu",
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -71,7 +70,7 @@ def trained(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return result.file(ANNOTATOR_FILE)
 
 
-def test_a_killed_training_goes_on_exactly(stores: Stores, tmp_path: Path):
+def test_a_killed_training_resumes_exactly(stores: Stores, tmp_path: Path):
     whole = train_stage(tmp_path / "whole", stage(), stores)
     killed = train_stage(tmp_path / "killed", stage(), stores, kills=(1, 3))
     assert log_of(killed) == log_of(whole)
@@ -130,7 +129,8 @@ def test_a_relative_network_is_trained_and_scored_without_a_unit(stores: Stores,
 def test_clips_are_varied_as_their_draws_say():
     rng = np.random.default_rng(0)
     arrays = {
-        "rgb": rng.integers(0, 255, (2, T, 4, 6, 3)).astype(np.uint8), "depth_m": rng.uniform(1, 2, (2, T, 4, 6))
+        "rgb": rng.integers(0, 255, (2, T, 4, 6, 3)).astype(np.uint8),
+        "depth_m": rng.uniform(1, 2, (2, T, 4, 6)),
     }  # fmt: skip
     made = varied(arrays, 5, np.array([[0.0, 0.999], [0.9, 0.1], [0.5, 1.0]]))
     np.testing.assert_array_equal(made["depth_m"][0], arrays["depth_m"][0, :5])

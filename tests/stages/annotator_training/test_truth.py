@@ -1,6 +1,4 @@
-"""Exact labels of simulated clips as a store: right numbers, the same ones every time, and a reason
-where none are.
-"""
+"""Exact labels of simulated clips in a store: right, repeatable, and a reason where none exist."""
 
 import json
 from pathlib import Path

@@ -42,14 +42,12 @@ def test_between_rows_it_agrees_with_the_slow_way(seed, row):
     for arm in range(2):
         mean = (1 - share) * position[i, arm] + share * position[i + 1, arm]
         np.testing.assert_allclose(made[arm, :3], mean, atol=1e-6)
-        angle = np.arccos(
-            np.clip(np.abs(quaternion[i, arm] @ quaternion[i + 1, arm]), 0, 1)
-        )  # of the shorter arc
+        # Of the shorter arc
+        angle = np.arccos(np.clip(np.abs(quaternion[i, arm] @ quaternion[i + 1, arm]), 0, 1))
         to_start = np.arccos(np.clip(made[arm, 3:7] @ quaternion[i, arm].astype("float32"), -1, 1))
         np.testing.assert_allclose(np.linalg.norm(made[arm, 3:7]), 1, atol=1e-6)
-        np.testing.assert_allclose(
-            to_start, share * angle, atol=2e-3
-        )  # at constant speed along the arc
+        # At constant speed along the arc
+        np.testing.assert_allclose(to_start, share * angle, atol=2e-3)
         np.testing.assert_allclose(
             made[arm, 7], (1 - share) * closed[i, arm] + share * closed[i + 1, arm], atol=1e-6
         )

@@ -36,7 +36,7 @@ SIZE = 32
 
 @pytest.fixture
 def root(tree: Path, tmp_path: Path) -> Path:
-    """A copy with the first episode only, that a test may spoil."""
+    """A copy with the first episode only, that a test may change."""
     copy = Path(shutil.copytree(tree, tmp_path / "root"))
     for path in copy.glob("*/351"):
         shutil.rmtree(path)
@@ -234,9 +234,8 @@ def rewrite(root: Path, frames: np.ndarray) -> None:
 
 def test_a_shot_cut_rejects_the_clips_that_span_it(root, make):
     frames = np.stack([picture(i) for i in range(E.n)])
-    frames[:30] = (
-        frames[:30, ::-1, :, ::-1] // 3
-    )  # another scene until row 30, where the third clip begins
+    # Another scene until row 30, where the third clip begins
+    frames[:30] = frames[:30, ::-1, :, ::-1] // 3
     rewrite(root, frames)
     first, second, third = make(root)
     for made in (first, second):
@@ -319,7 +318,7 @@ def damage_end_of_video(root: Path) -> None:
     path.write_bytes(data)
 
 
-def test_damage_costs_only_the_clips_that_it_meets(root, make):
+def test_damage_rejects_only_the_clips_that_need_those_frames(root, make):
     damage_end_of_video(root)
     made = make(root)
     reasons = [one.reason if isinstance(one, Rejected) else "" for one in made]

@@ -39,9 +39,8 @@ def test_frames_are_the_nearest_rows_and_within_half_a_period(times, hop_s):
     np.testing.assert_array_equal(largest_gap_ns(times, wanted), best.max(axis=1))
     assert (best <= 0.7 * period_ns(times)).all()  # half a period, and the jitter
     assert (np.diff(rows, axis=1) > 0).all()
-    assert (
-        wanted[-1, -1] + hop_s * NS > times[-1] + period_ns(times) // 2
-    )  # one more clip would not fit
+    # One more clip would not fit
+    assert wanted[-1, -1] + hop_s * NS > times[-1] + period_ns(times) // 2
 
 
 def test_steps_do_not_drift_at_29_986_hz():
@@ -91,9 +90,8 @@ def test_substeps_lie_between_the_frame_before_and_the_frame(times, clip, n_subs
         np.testing.assert_array_equal(rows[:, -1], frames)  # the last state is what the frame shows
         assert (rows[1:] > frames[:-1, None]).all()
     else:
-        np.testing.assert_array_equal(
-            rows[1:, 0], frames[:-1]
-        )  # the first command is given at the frame before
+        # The first command is given at the frame before
+        np.testing.assert_array_equal(rows[1:, 0], frames[:-1])
         assert (rows[1:] < frames[1:, None]).all()
 
 

@@ -193,8 +193,7 @@ def test_segments_are_half_open():
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"hop_s": 0.0}, {"max_clips_per_episode": -1}, {"val_share": 0.5, "test_share": 0.5}],
+    "bad", [{"hop_s": 0.0}, {"max_clips_per_episode": -1}, {"val_share": 0.5, "test_share": 0.5}]
 )
 def test_senseless_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):

@@ -14,10 +14,8 @@ SHARES = st.tuples(st.floats(0, 0.4), st.floats(0, 0.4))
 def test_adding_episodes_moves_none_but_the_one_that_stood_in(first, added, shares):
     before, after = assign_splits(first, *shares), assign_splits(first | added, *shares)
     moved = [e for e in first if before[e] != after[e]]
-    for split in (
-        "val",
-        "test",
-    ):  # an episode leaves a split only if it was there for want of others
+    # An episode leaves a split only if it was there for want of others
+    for split in ("val", "test"):
         left = [e for e in moved if before[e] == split]
         assert len(left) <= 1
         if left:

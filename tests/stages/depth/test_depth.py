@@ -14,7 +14,7 @@ from label_clips import T, one_clip, still_clip, write_depth
 from stages.base import ClipInputs, ClipStage, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.depth.scaling import depth_to_image, image_to_depth, inverse_depth_range
-from stages.depth.sensor import SensorDepth, nearest_pixels, to_estimate
+from stages.depth.sensor import SensorDepth, nearest_pixels, sensor_estimate
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits, PseudoDepth
 from storage.sources.agibot.tree import list_episodes
 from storage.stores.key import content_key, parameters
@@ -67,7 +67,7 @@ def reason(found: object) -> tuple[str, str]:
     return found.reason, found.detail
 
 
-# -- inverse depth and images ------------------------------------------------------------------------------------------
+# -- inverse depth and images ----------------------------------------------------------------------
 
 ranges = st.tuples(st.floats(-100, 100, width=32), st.floats(0.0625, 100, width=32)).map(
     lambda pair: np.array([pair[0], pair[0] + pair[1]], np.float32)
@@ -145,7 +145,7 @@ def test_the_range_ignores_holes_and_outliers():
     assert abs(inverse_depth_range(spiked, valid) - limits).max() < 0.01
 
 
-# -- what every annotator must give ------------------------------------------------------------------------------------
+# -- what every annotator must give ----------------------------------------------------------------
 
 
 def estimate(inverse: np.ndarray, valid: np.ndarray | None = None) -> DepthEstimate:
@@ -166,14 +166,14 @@ def good() -> np.ndarray:
 def test_numbers_that_cannot_be_are_rejected(stage: PseudoDepth, bad: float):
     inverse = good()
     inverse[3, 4, 5] = bad
-    why, detail = reason(stage.finish(estimate(inverse)))
+    why, detail = reason(stage.checked(estimate(inverse)))
     assert why == "nan_depth" and detail.startswith("1 of 9216")
 
 
 def test_nan_in_a_hole_is_nothing(stage: PseudoDepth):
     inverse, valid = good(), np.ones((T, SIDE, SIDE), bool)
     inverse[3, 4, 5], valid[3, 4, 5] = np.nan, False
-    arrays = stage.finish(estimate(inverse, valid))
+    arrays = stage.checked(estimate(inverse, valid))
     assert isinstance(arrays, dict) and arrays["inverse_depth"][3, 4, 5] == 0
     for spec in stage.outputs:
         spec.check(arrays[spec.name], "clip")
@@ -182,21 +182,21 @@ def test_nan_in_a_hole_is_nothing(stage: PseudoDepth):
 def test_holes_in_one_frame_reject_the_clip(stage: PseudoDepth):
     valid = np.ones((T, SIDE, SIDE), bool)
     valid[5, :13] = False  # 54 % of one frame, 3 % of the clip
-    assert reason(stage.finish(estimate(good(), valid))) == (
+    assert reason(stage.checked(estimate(good(), valid))) == (
         "holes",
         "frame 5: 54.2% of the pixels are unknown, at most 50% may be",
     )
-    assert isinstance(replace(stage, max_hole_share=0.55).finish(estimate(good(), valid)), dict)
+    assert isinstance(replace(stage, max_hole_share=0.55).checked(estimate(good(), valid)), dict)
 
 
 def test_a_clip_without_any_depth_is_rejected(stage: PseudoDepth):
     nothing = estimate(good(), np.zeros((T, SIDE, SIDE), bool))
-    assert reason(stage.finish(nothing))[0] == "holes"
-    assert reason(replace(stage, max_hole_share=0.99).finish(nothing))[0] == "holes"
+    assert reason(stage.checked(nothing))[0] == "holes"
+    assert reason(replace(stage, max_hole_share=0.99).checked(nothing))[0] == "holes"
 
 
 def test_a_flat_scene_is_rejected(stage: PseudoDepth):
-    assert reason(stage.finish(estimate(np.full((T, SIDE, SIDE), 1.3))))[0] == "flat_depth"
+    assert reason(stage.checked(estimate(np.full((T, SIDE, SIDE), 1.3))))[0] == "flat_depth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,7 @@ def test_the_key_names_the_annotator_but_not_the_place(stage: PseudoDepth):
     )
 
 
-# -- the sensor --------------------------------------------------------------------------------------------------------
+# -- the sensor ------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
@@ -262,7 +262,7 @@ def test_every_value_is_one_that_the_sensor_gave():
     """Averages across an edge would be depths of nothing."""
     depth = np.stack([ramp_mm(i) for i in range(T)]).astype(np.float32) / 1000
     depth[depth == 0] = np.nan
-    found = to_estimate(depth, (SIDE, SIDE))
+    found = sensor_estimate(depth, (SIDE, SIDE))
     inverse = found.inverse_depth[found.valid]
     assert np.isin(inverse, 1 / depth[np.isfinite(depth)]).all()
     assert (found.inverse_depth[~found.valid] == 0).all() and not found.valid.all()

@@ -1,4 +1,4 @@
-"""Markdown tables: whatever a cell holds, a row stays one line with one cell a column."""
+"""Markdown tables: with any text in its cells a row is one line with one cell a column."""
 
 import re
 

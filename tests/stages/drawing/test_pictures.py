@@ -25,7 +25,7 @@ LIMITS = np.array([0.5, 2.0], np.float32)
 
 
 def find(page: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
-    """Where `part` stands in `page`, pixel for pixel."""
+    """Where `part` is in `page`, pixel for pixel."""
     windows = np.lib.stride_tricks.sliding_window_view(page[..., 0], part.shape[:2])
     places = np.argwhere((windows == part[..., 0]).all((2, 3)))
     h, w = part.shape[:2]

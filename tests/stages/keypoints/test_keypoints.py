@@ -44,7 +44,7 @@ def made(rgb: np.ndarray, stage: Keypoints = STAGE) -> dict[str, np.ndarray]:
     return arrays
 
 
-# -- laws of any tracker -----------------------------------------------------------------------------------------------
+# -- laws of any tracker ---------------------------------------------------------------------------
 
 
 def test_a_still_video_gives_still_tracks():
@@ -74,9 +74,8 @@ def test_a_translated_video_translates_the_tracks(step: tuple[int, int]):
     arrays = made(panned_clip(step))
     tracks, visible = arrays["tracks"], arrays["visible"]
     true = tracks[0] + np.arange(T)[:, None, None] * np.array(step)
-    inside = ((true > 8) & (true < 87)).all(
-        -1
-    )  # away from borders, where a window has all its pixels
+    # Away from borders, where a window has all its pixels
+    inside = ((true > 8) & (true < 87)).all(-1)
     inside &= inside[0]
     error = np.linalg.norm(tracks - true, axis=-1)
     assert inside[1:].sum() > 300
@@ -127,9 +126,8 @@ def test_a_moving_square_takes_its_points_along_and_hides_others():
     assert (
         np.abs(found.tracks[:, above] - queries[above]).max() == 0 and found.visible[:, above].all()
     )
-    row = (
-        (y > 52) & (y < 76) & (x > 60) & (x < 66)
-    )  # free, covered in the middle of the clip, free again
+    # Free, covered in the middle of the clip, free again
+    row = (y > 52) & (y < 76) & (x > 60) & (x < 66)
     covered = (left < 57) & (left + 36 > 69)
     assert covered.sum() >= 3 and found.visible[covered][:, row].mean() < 0.3
     assert found.visible[0, row].all() and found.visible[-1, row].mean() > 0.9
@@ -137,7 +135,7 @@ def test_a_moving_square_takes_its_points_along_and_hides_others():
     assert np.abs(found.tracks[-1, seen] - queries[seen]).max() < 1
 
 
-# -- the stage ---------------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 40), st.integers(8, 300), st.integers(8, 300))
@@ -269,7 +267,7 @@ def test_the_annotator_is_named_in_what_reports_show():
     )
 
 
-# -- depth under the points --------------------------------------------------------------------------------------------
+# -- depth under the points ------------------------------------------------------------------------
 
 
 def test_depth_is_that_of_the_pixel_under_the_point():
@@ -303,7 +301,7 @@ def test_points_know_the_depth_of_what_they_are_on():
     assert (arrays["point_inverse_depth"][~arrays["visible"]] == 0).all()
 
 
-# -- Lucas-Kanade ------------------------------------------------------------------------------------------------------
+# -- Lucas-Kanade ----------------------------------------------------------------------------------
 
 
 def test_texture_is_high_at_corners_and_low_on_plains_and_edges():

@@ -94,7 +94,7 @@ def measured(clip: Clip, stage: LabelQuality = STAGE) -> tuple[dict[str, float],
 
 
 def slow_flicker(clip: Clip) -> list[float]:
-    """Of each pair of frames that says something, in plain loops, from the definition in
+    """Of each pair of frames with still pixels, in plain loops, by the definition in
     `LabelQuality`.
     """
     low, high = clip["inverse_depth_range"].tolist()
@@ -120,7 +120,7 @@ def slow_flicker(clip: Clip) -> list[float]:
     return pairs
 
 
-# -- flicker -----------------------------------------------------------------------------------------------------------
+# -- flicker ---------------------------------------------------------------------------------------
 
 
 def test_flicker_agrees_with_plain_loops():
@@ -222,7 +222,7 @@ def test_a_single_still_pixel_counts_in_whole():
     assert flicker(depth, still, 0.01, 0.99).tolist() == [5]
 
 
-# -- the other measures ------------------------------------------------------------------------------------------------
+# -- the other measures ----------------------------------------------------------------------------
 
 
 def test_a_flat_scene_is_flagged():
@@ -289,7 +289,7 @@ def test_a_frozen_picture_is_flagged():
     clip["rgb"][6] = clip["rgb"][5]
     found, flags = measured(clip)
     assert found["repeated_frames"] == 1 and flags == ["repeated_frames"]
-    noise = np.random.default_rng(0).random(clip["rgb"].shape) < 0.05  # what coding it anew leaves
+    noise = np.random.default_rng(0).random(clip["rgb"].shape) < 0.05  # what coding it again leaves
     found, flags = measured(clip | {"rgb": clip["rgb"] ^ noise.astype(np.uint8)})
     assert found["repeated_frames"] == 1 and flags == ["repeated_frames"]
 
@@ -307,16 +307,16 @@ def test_a_still_scene_is_no_frozen_one():
     assert found["repeated_frames"] == 0 and not flags
 
 
-# -- flags -------------------------------------------------------------------------------------------------------------
+# -- flags -----------------------------------------------------------------------------------------
 
 VALUES = {
-    "flicker": 0.001, "flicker_peak": 0.002, "depth_range": 0.8, "depth_known": 0.98, "visible_share": 0.9,
-    "fb_error": 0.002, "repeated_frames": 0.0,
+    "flicker": 0.001, "flicker_peak": 0.002, "depth_range": 0.8, "depth_known": 0.98,
+    "visible_share": 0.9, "fb_error": 0.002, "repeated_frames": 0.0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("bit", range(len(MEASURES)))
-def test_each_measure_has_its_flag_beyond_its_limit_and_not_at_it(bit: int):
+def test_each_measure_has_its_flag_past_its_limit_and_not_at_it(bit: int):
     measure = MEASURES[bit]
     limit = float(getattr(STAGE, measure.limit))
     beyond = limit + (1e-6 if measure.limit.startswith("max_") else -1e-6)
@@ -356,7 +356,7 @@ def test_golden_numbers():
     assert flags == ["flicker"]
 
 
-# -- the store ---------------------------------------------------------------------------------------------------------
+# -- the store -------------------------------------------------------------------------------------
 
 
 def run(
@@ -371,8 +371,8 @@ def run(
     out = StoreRef.at(index.root, STAGE.name, "0" * 16)
     manifest = Manifest(
         stage=STAGE.name, key=out.key, kind="clips", version=1, parameters=parameters(STAGE),
-        inputs={role: ref.uri for role, ref in refs.items()}, specs=STAGE.outputs, n_clips=len(clips),
-        clips_per_shard=2, index_uri=index.uri,
+        inputs={role: ref.uri for role, ref in refs.items()}, specs=STAGE.outputs,
+        n_clips=len(clips), clips_per_shard=2, index_uri=index.uri,
     )  # fmt: skip
     store.create(out, manifest)
     worker = Worker(Job(stage=STAGE, inputs=refs, out=out))
@@ -427,7 +427,7 @@ def test_the_store_says_what_its_bits_mean(made):
     assert made[0].spec("fb_error").units == "1" and made[0].spec("flags").fill == NO_FLAGS
 
 
-# -- the contact sheet -------------------------------------------------------------------------------------------------
+# -- the contact sheet -----------------------------------------------------------------------------
 
 
 def test_the_contact_sheet_shows_frames_depth_and_tracks_of_each_clip(made):

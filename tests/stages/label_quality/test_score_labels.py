@@ -20,17 +20,17 @@ from stages.depth.sensor import SensorDepth
 from stages.depth.stage import PseudoDepth
 from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.stage import Keypoints, grid_queries
-from stages.label_quality.labels import LABEL_ARRAYS, Annotator
+from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo
 from stages.label_quality.report import report
-from stages.label_quality.score_stage import ScoreLabels, mean_scores, truth_beside
-from stages.label_quality.scores import (
+from stages.label_quality.score_stage import ScoreLabels, measured_means, truth_beside
+from stages.label_quality.stage import LabelQuality
+from stages.label_quality.truth_scores import (
     LabelledClip,
-    score_clip,
-    score_depth,
-    score_tracks,
+    score_depth_labels,
+    score_labels,
+    score_track_labels,
     true_labels,
 )
-from stages.label_quality.stage import LabelQuality
 from storage.stores import store
 from storage.stores.key import content_key, parameters
 from storage.stores.records import Manifest, Reject, StoreRef
@@ -70,7 +70,7 @@ def labelled(truth: GroundTruth, **changes) -> LabelledClip:
     return LabelledClip(clip_id="c", task=1, episode=2, split="val", **(arrays | changes))
 
 
-# -- the truth itself --------------------------------------------------------------------------------------------------
+# -- the truth itself ------------------------------------------------------------------------------
 
 
 def test_true_tracks_start_at_their_queries(truth):
@@ -97,10 +97,8 @@ def test_the_plate_hides_the_wall_while_it_passes(truth):
     queries = np.array([[15.5, 15.5], [15.5, 2.0]], np.float32)  # in its way, and above
     frames = np.arange(0, 40)
     found = true_tracks(truth, frames, queries, SIZE)
-    left, right = (
-        -0.42 + 0.01 * frames,
-        -0.18 + 0.01 * frames,
-    )  # m, at 1 m; the point's ray passes x = 0 there
+    # In m, at 1 m; the point's ray passes x = 0 there
+    left, right = -0.42 + 0.01 * frames, -0.18 + 0.01 * frames
     hidden, free = (left < -0.03) & (right > 0.03), (left > 0.05) | (right < -0.05)
     assert not found.visible[hidden, 0].any() and found.visible[free, 0].all()
     assert found.visible[:, 1].all()
@@ -115,7 +113,7 @@ def test_a_turning_plate_turns_its_points():
     source = (found.tracks[:, 0] + 0.5) * (2, 1.5) - 0.5
     radius = 8.0
     expected = np.stack([31.5 + radius * np.cos(angle), 23.5 + radius * np.sin(angle)], axis=1)
-    # the query lies at y = 23.5 of the source only up to its own half pixel
+    # the query is at y = 23.5 of the source only up to its own half pixel
     np.testing.assert_allclose(source, expected + (source[0] - expected[0]), atol=0.3)
     assert found.visible.all()
 
@@ -142,12 +140,12 @@ def test_truth_of_another_video_is_refused(truth):
         true_labels(clip, truth)
 
 
-# -- numbers of one clip -----------------------------------------------------------------------------------------------
+# -- numbers of one clip ---------------------------------------------------------------------------
 
 
 def test_right_labels_score_best(truth):
     clip = labelled(truth)
-    scores = score_clip(clip, true_labels(clip, truth), is_metric=True)
+    scores = score_labels(clip, true_labels(clip, truth), is_metric=True)
     assert scores["abs_rel"] < 1e-3 and scores["abs_rel_aligned"] < 1e-3  # float16
     for name in (
         "delta1",
@@ -167,7 +165,7 @@ def test_right_labels_score_best(truth):
 def test_only_alignment_forgives_a_wrong_scale(truth):
     clip = labelled(truth)
     depth, known = true_depth(truth, FRAMES, SIZE)
-    scores = score_depth(
+    scores = score_depth_labels(
         2 * clip.inverse_depth + np.float16(0.25), clip.valid, depth, known, is_metric=True
     )
     assert scores["abs_rel"] > 0.3 and scores["delta1"] == 0
@@ -176,7 +174,7 @@ def test_only_alignment_forgives_a_wrong_scale(truth):
 
 def test_a_relative_depth_has_no_raw_score(truth):
     clip = labelled(truth)
-    scores = score_clip(clip, true_labels(clip, truth), is_metric=False)
+    scores = score_labels(clip, true_labels(clip, truth), is_metric=False)
     assert "abs_rel" not in scores and "delta1" not in scores and "abs_rel_aligned" in scores
 
 
@@ -185,10 +183,10 @@ def test_only_pixels_that_both_know_count(truth):
     depth, known = true_depth(truth, FRAMES, SIZE)
     wrong, valid = clip.inverse_depth.copy(), clip.valid.copy()
     wrong[:, :5], valid[:, :5] = 0, False
-    assert score_depth(wrong, valid, depth, known, is_metric=True)["abs_rel"] < 1e-3
+    assert score_depth_labels(wrong, valid, depth, known, is_metric=True)["abs_rel"] < 1e-3
     depth[:, 5:9], known[:, 5:9] = 20, False
-    assert score_depth(wrong, valid, depth, known, is_metric=True)["abs_rel"] < 1e-3
-    assert score_depth(wrong, np.zeros_like(valid), depth, known, is_metric=True) == {}
+    assert score_depth_labels(wrong, valid, depth, known, is_metric=True)["abs_rel"] < 1e-3
+    assert score_depth_labels(wrong, np.zeros_like(valid), depth, known, is_metric=True) == {}
 
 
 def test_labels_that_never_move_score_as_the_report_says_beforehand(truth):
@@ -196,7 +194,7 @@ def test_labels_that_never_move_score_as_the_report_says_beforehand(truth):
     lazy = labelled(
         truth, tracks=np.repeat(right.tracks[:1], T, 0), visible=np.ones_like(right.visible)
     )
-    scores = score_clip(lazy, true_labels(lazy, truth), is_metric=True)
+    scores = score_labels(lazy, true_labels(lazy, truth), is_metric=True)
     for name in ("average_jaccard", "position_accuracy", "occlusion_accuracy"):
         for which in ("", "_moving"):
             assert scores[f"{name}{which}"] == scores[f"{name}{which}_if_still"]
@@ -206,7 +204,7 @@ def test_labels_that_never_move_score_as_the_report_says_beforehand(truth):
 def test_a_clip_in_which_nothing_moves_has_no_score_of_moving_points():
     still = box_truth(step_m=0.0)
     clip = labelled(still)
-    scores = score_clip(clip, true_labels(clip, still), is_metric=True)
+    scores = score_labels(clip, true_labels(clip, still), is_metric=True)
     assert scores["average_jaccard"] == 1 and scores["moving_points"] == 0
     assert not [name for name in scores if "_moving" in name]
 
@@ -218,7 +216,9 @@ def test_noise_lowers_the_scores_step_by_step(truth):
     noise = rng.standard_normal(clip.tracks.shape).astype(np.float32)
     noise[0] = 0
     found = [
-        score_tracks(clip.tracks + px * noise, clip.visible, labels.points, SIZE)["average_jaccard"]
+        score_track_labels(clip.tracks + px * noise, clip.visible, labels.points, SIZE)[
+            "average_jaccard"
+        ]
         for px in (0.0, 0.1, 0.5, 2.0)
     ]
     assert found == sorted(found, reverse=True) and found[0] == 1 and found[-1] < 0.3
@@ -226,10 +226,10 @@ def test_noise_lowers_the_scores_step_by_step(truth):
 
 def test_means_skip_what_was_not_measured():
     table = [{"clip": "a", "task": 3, "x": 1.0}, {"clip": "b", "task": 4, "x": 3.0, "y": 5.0}]
-    assert mean_scores(table) == {"x": 2.0, "y": 5.0}
+    assert measured_means(table) == {"x": 2.0, "y": 5.0}
 
 
-# -- the stage ---------------------------------------------------------------------------------------------------------
+# -- the stage -------------------------------------------------------------------------------------
 
 
 def write_store(
@@ -253,9 +253,9 @@ def write_arrays(
     n = len(arrays[specs[0].name])
     ref = StoreRef.at(index.root, stage, f"{n:04d}{len(rejected):04d}")
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, inputs={}, specs=specs, n_clips=n, clips_per_shard=n,
-        parameters=parameters(QUALITY) if stage == QUALITY.name else {}, index_uri=index.uri,
-        attributes=STAND_INS.get(stage, {}),
+        stage=stage, key=ref.key, kind="clips", version=1, inputs={}, specs=specs, n_clips=n,
+        clips_per_shard=n, parameters=parameters(QUALITY) if stage == QUALITY.name else {},
+        index_uri=index.uri, attributes=STAND_INS.get(stage, {}),
     )  # fmt: skip
     store.create(ref, manifest)
     lost = [
@@ -303,7 +303,7 @@ def new_result(root: Path, stage: str, recipe: object, kind="result") -> StoreRe
 
 
 def score(root: Path, clips: list[LabelledClip], rejected: tuple[int, ...] = (), **fields):
-    """The stage on real stores: its result, with the page, the numbers and the table it left."""
+    """The stage on real stores: its result, with the page, the numbers and the table."""
     inputs = stores(root / "stores", clips, rejected)
     result = run_stage(root / "stores", ScoreLabels(root=str(root), **fields), inputs)
     with result.file("label_scores.csv").open(newline="") as file:
@@ -329,8 +329,8 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
     )
     result, page, document, table = score(tmp_path, [good, lazy])
     assert result.numbers["clips"] == result.numbers["clips_with_truth"] == 2
-    alone = score_clip(good, true_labels(good, truth), is_metric=True)
-    lazily = score_clip(lazy, true_labels(lazy, truth), is_metric=True)
+    alone = score_labels(good, true_labels(good, truth), is_metric=True)
+    lazily = score_labels(lazy, true_labels(lazy, truth), is_metric=True)
     for name in ("average_jaccard", "average_jaccard_moving", "abs_rel"):
         mean = (alone[name] + lazily[name]) / 2
         assert result.numbers[name] == pytest.approx(mean) and document["means"][
@@ -379,7 +379,7 @@ def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
     assert result.numbers == {"clips": 1, "clips_with_truth": 0, "clips_flagged": 0, **quality}
     assert (
         "0 have exact ground truth" in page
-        and "nothing can be said here about how right the labels are" in page
+        and "Without ground truth the accuracy of the labels is not known" in page
     )
     assert "AbsRel" not in page and "Jaccard" not in page
     assert document["clips_with_truth"] == 0
@@ -387,7 +387,7 @@ def test_without_ground_truth_it_says_so_and_measures_nothing(tmp_path, truth):
     assert result.file("labels.png").stat().st_size > 1000
 
 
-def test_clips_with_and_without_truth_are_told_apart(tmp_path, truth):
+def test_clips_with_and_without_truth_are_counted_apart(tmp_path, truth):
     write_ground_truth(tmp_path / "ground_truth/1/2", truth)
     result, page, _, table = score(tmp_path, [labelled(truth), replace(labelled(truth), episode=3)])
     assert result.numbers["clips"] == 2 and result.numbers["clips_with_truth"] == 1
@@ -463,10 +463,10 @@ def test_it_is_a_dataset_stage_whose_key_ignores_the_place():
 
 def test_the_report_of_a_network_names_no_stand_in(tmp_path, truth):
     clip = labelled(truth)
-    means = score_clip(clip, true_labels(clip, truth), is_metric=False)
+    means = score_labels(clip, true_labels(clip, truth), is_metric=False)
     network = {
-        "depth": Annotator("vda-small", "relative", ""),
-        "keypoints": Annotator("spatracker", "px", ""),
+        "depth": AnnotatorInfo("vda-small", "relative", ""),
+        "keypoints": AnnotatorInfo("spatracker", "px", ""),
     }
     page = report(means, 1, 1, network, opened(stores(tmp_path, [clip]))["label_quality"])
     assert "stand-in" not in page and "- depth: **vda-small**\n" in page
@@ -485,7 +485,7 @@ def test_golden_scores_of_lucas_kanade(truth):
     arrays = stage.start("cpu", {})([one_clip(rgb=rgb, inverse_depth=inverse, valid=valid)])[0]
     assert isinstance(arrays, dict)
     labels = true_tracks(truth, FRAMES, arrays["tracks"][0], (side, side))
-    scores = score_tracks(arrays["tracks"], arrays["visible"], labels, (side, side))
+    scores = score_track_labels(arrays["tracks"], arrays["visible"], labels, (side, side))
     assert scores == pytest.approx(GOLDEN_SCORES, abs=0.01)
 
 

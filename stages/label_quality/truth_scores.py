@@ -1,8 +1,8 @@
-"""How right the labels of one clip are: depth and tracks against exact ground truth, as numbers.
+"""Accuracy of one clip's labels: depth and tracks against exact ground truth.
 
 Depth as AbsRel and δ1, as it is (annotators with a metric unit) and after one scale and shift per
-clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that move, beside a
-tracker that says that nothing ever moves.
+clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that move. The baseline
+is a tracker that says that nothing ever moves.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,17 @@ from torch import Tensor
 from model import metrics
 from model.world.keypoints import select_active_tracks
 from simulation.ground_truth import GroundTruth
-from stages.annotator_training.exact_labels import TrueTracks, true_depth, true_tracks
+from stages.annotator_training.exact_labels import FARTHEST_M, TrueTracks, true_depth, true_tracks
 from stages.label_quality.labels import Labels
 
-# Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
-FARTHEST_M = 20.0
 MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves
 
-Scores = dict[str, float]  # by name; what was not measured is not there
+Scores = dict[str, float]  # by name; what was not measured is missing
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledClip(Labels):
-    """One clip with its labels, and where it is from."""
+    """One clip with its labels and its source."""
 
     clip_id: str
     task: int
@@ -37,12 +35,8 @@ class LabelledClip(Labels):
 
     @property
     def names(self) -> dict[str, str | int]:
-        return {
-            "clip": self.clip_id,
-            "task": self.task,
-            "episode": self.episode,
-            "split": self.split,
-        }
+        place = {"task": self.task, "episode": self.episode, "split": self.split}
+        return {"clip": self.clip_id, **place}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,26 +51,27 @@ class TrueLabels:
 
 
 def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
-    """Raises ValueError where the ground truth belongs to another video."""
-    if clip.frame_index.max() >= len(truth.depth_m):
+    """The exact labels of a clip. Raises ValueError if the ground truth is of another video."""
+    last, n_frames = clip.frame_index.max(), len(truth.depth_m)
+    if last >= n_frames:
         raise ValueError(
-            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {clip.frame_index.max()}, its true "
-            f"labels have {len(truth.depth_m)} frames: the sample was changed by hand; make it again"
+            f"clip {clip.clip_id} of episode {clip.task}/{clip.episode} uses frame {last}, its "
+            f"true labels have {n_frames} frames: the sample was changed by hand; make it again"
         )
     depth, known = true_depth(truth, clip.frame_index, clip.size)
     points = true_tracks(truth, clip.frame_index, clip.tracks[0], clip.size)
     return TrueLabels(depth_m=depth, depth_known=known, points=points)
 
 
-def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
+def score_labels(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
     """All numbers of one clip."""
     moves = moving_points(truth.points, clip.size)
-    everything = score_tracks(clip.tracks, clip.visible, truth.points, clip.size)
-    moving = score_tracks(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
-    still = score_tracks(*never_moving(clip), truth.points, clip.size)
-    still_moving = score_tracks(*never_moving(clip), truth.points, clip.size, among=moves)
+    everything = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size)
+    moving = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
+    still = score_track_labels(*never_moving(clip), truth.points, clip.size)
+    still_moving = score_track_labels(*never_moving(clip), truth.points, clip.size, among=moves)
     return {
-        **score_depth(
+        **score_depth_labels(
             clip.inverse_depth, clip.valid, truth.depth_m, truth.depth_known, is_metric=is_metric
         ),
         **everything,
@@ -88,7 +83,7 @@ def score_clip(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Sco
     }
 
 
-def score_depth(
+def score_depth_labels(
     inverse_depth: Float[np.ndarray, "t h w"],
     valid: Bool[np.ndarray, "t h w"],
     depth_m: Float32[np.ndarray, "t h w"],
@@ -96,9 +91,7 @@ def score_depth(
     *,
     is_metric: bool,
 ) -> Scores:
-    """AbsRel and δ1 over the pixels that both know. Raw only where the unit is 1/m: a relative
-    depth has no scale.
-    """
+    """AbsRel and δ1 where both are known; unaligned only in 1/m, as relative depth has no scale."""
     both = torch.from_numpy(valid & depth_known)[None]
     if not both.any():
         return {}
@@ -114,26 +107,23 @@ def score_depth(
     return scores
 
 
-def score_tracks(
+def score_track_labels(
     tracks: Float32[np.ndarray, "t p 2"],
     visible: Bool[np.ndarray, "t p"],
     truth: TrueTracks,
     size: tuple[int, int],
     among: Bool[np.ndarray, " p"] | None = None,
 ) -> Scores:
-    """TAP-Vid's three numbers over points with a truth (of those in `among`); none if no such point
-    is ever seen.
-    """
+    """TAP-Vid's three scores of known points (in `among`); none if no such point is ever seen."""
     chosen = truth.known if among is None else truth.known & among
     counted = torch.from_numpy(chosen)[None, None] & after_query(tracks)
     true_seen = torch.from_numpy(truth.visible)[None]
     if not (true_seen & counted).any():
         return {}
     given, seen, target = (torch.from_numpy(a)[None] for a in (tracks, visible, truth.tracks))
+    jaccard = metrics.average_jaccard(given, seen, target, true_seen, counted, size)
     return {
-        "average_jaccard": float(
-            metrics.average_jaccard(given, seen, target, true_seen, counted, size)
-        ),
+        "average_jaccard": float(jaccard),
         "position_accuracy": float(
             metrics.position_accuracy(given, target, true_seen, counted, size)
         ),
@@ -156,9 +146,7 @@ def moving_points(truth: TrueTracks, size: tuple[int, int]) -> Bool[np.ndarray, 
 
 
 def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores:
-    """How many tracks training would select as active (`select_active_tracks`), and the share that
-    truly moves.
-    """
+    """How many tracks training would select as active, and the share of them that truly moves."""
     size = np.array([clip.size[1], clip.size[0]], np.float32)
     tracks = torch.from_numpy((clip.tracks + np.float32(0.5)) / size)[None]
     chosen = select_active_tracks(tracks, torch.from_numpy(clip.visible)[None]).index[0].numpy()
@@ -170,7 +158,5 @@ def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores
 def never_moving(
     clip: LabelledClip,
 ) -> tuple[Float32[np.ndarray, "t p 2"], Bool[np.ndarray, "t p"]]:
-    """The labels of a tracker that says that nothing moves and nothing is hidden: what any tracker
-    should beat.
-    """
+    """The baseline: tracks of a tracker that says that nothing moves and nothing is hidden."""
     return np.broadcast_to(clip.tracks[:1], clip.tracks.shape).copy(), np.ones_like(clip.visible)
