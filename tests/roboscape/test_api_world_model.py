@@ -49,7 +49,7 @@ def test_it_says_what_it_is(model, world):
 def test_what_is_no_world_model_is_refused(ws, world, tmp_path):
     with pytest.raises(LookupError, match=r"holds no world_model\.safetensors"):
         ws.world_model("rgb_tokenizer")
-    with pytest.raises(LookupError, match="no store 'nonsense' below"):
+    with pytest.raises(LookupError, match="no store 'nonsense' in"):
         ws.world_model("nonsense")
     with pytest.raises(LookupError, match="no complete store of the stage 'world_model'"):
         rs.open(write_index(tmp_path, SPLITS).root).world_model()
@@ -145,7 +145,7 @@ def test_impossible_rollouts_are_refused(model, clips):
             {"actions": np.zeros((4, 7))},
             r"actions: found an array of shape \(4, 7\), expected \(frames, 16\)",
         ),
-        ({"actions": np.full((4, 16), np.nan)}, "actions: frame 0 has a number that is NaN"),
+        ({"actions": np.full((4, 16), np.nan)}, "actions: frame 0 has a value that is NaN"),
         ({"n_frames": 1}, "expected 2 or more"),
         ({"temperature": -1}, "temperature=-1.0: expected 0 or more"),
         ({"steps": 0}, "expected 1 or more"),
