@@ -146,7 +146,7 @@ def test_impossible_rollouts_are_refused(model, clips):
             r"actions: found an array of shape \(4, 7\), expected \(frames, 16\)",
         ),
         ({"actions": np.full((4, 16), np.nan)}, "actions: frame 0 has a value that is NaN"),
-        ({"n_frames": 1}, "2 or more are needed"),
+        ({"n_frames": 1}, "expected 2 or more"),
         ({"temperature": -1}, "temperature=-1.0: expected 0 or more"),
         ({"steps": 0}, "expected 1 or more"),
     ):

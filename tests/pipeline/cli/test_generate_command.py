@@ -147,7 +147,7 @@ def test_own_actions(generate, world, tmp_path):
         (["clip", "1"], USAGE, "holds no world_model.safetensors"),
         (["world_model", "77"], USAGE, "no clip '77' in clip/"),
         (["world_model", "3"], USAGE, "clip 3 has no data in clip/"),
-        (["world_model", "1", "--frames", "1"], USAGE, "2 or more are needed"),
+        (["world_model", "1", "--frames", "1"], USAGE, "expected 2 or more"),
         (["world_model", "1", "--actions", "gone.npy"], FAILED, "gone.npy"),
         (
             ["world_model", "1", "--temperature", "-1"],
