@@ -266,21 +266,21 @@ def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
 
     depth_config, track_config = depth_sizes.tiny(), tracker_sizes.tiny()
     torch.manual_seed(0)
+    clips, gpus = ClipFormat(size=128), float(n_gpus)
     depth = VideoDepthAnything(
-        weights=weights("vda-tiny", VideoDepth(depth_config), depth_config), model=depth_config, input_size=140,
-        windows="direct", clip_format=ClipFormat(size=128), gpus=float(n_gpus),
+        weights=weights("vda-tiny", VideoDepth(depth_config), depth_config),
+        model=depth_config, input_size=140, windows="direct", clip_format=clips, gpus=gpus,
     )  # fmt: skip
     tracks = SpatialTracking(
-        weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config), model=track_config,
-        depth_units="relative", clip_format=ClipFormat(size=128), backward_points=0, gpus=float(n_gpus),
+        weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config),
+        model=track_config, depth_units="relative", clip_format=clips, backward_points=0, gpus=gpus,
     )  # fmt: skip
     e = registry.named(
         "demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2}, folder
     )
     assert isinstance(e, Experiment)
-    return [
-        e.discover, e.clip, replace(e.depth, annotator=depth), replace(e.keypoints, annotator=tracks, grid=16)
-    ]  # fmt: skip
+    keypoints = replace(e.keypoints, annotator=tracks, grid=16)
+    return [e.discover, e.clip, replace(e.depth, annotator=depth), keypoints]
 
 
 def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -> str:

@@ -1,1 +1,1 @@
-"""How and where it runs: the Prefect flow, Ray workers, lineage pages and the `roboscape` command."""
+"""How and where it runs: flow, workers, lineage pages and the `roboscape` command."""

@@ -1,4 +1,5 @@
-"""What annotators of depth and of keypoints have in common: what they declare, and checks of settings and frames.
+"""What annotators of depth and of keypoints have in common: what they declare, and checks of
+settings and frames.
 
 An annotator is a frozen dataclass in one field of its stage, so its fields are parameters of the
 stage. Wrong settings are refused where it is built, not clip by clip.
@@ -18,7 +19,7 @@ OWN = ".safetensors"  # weights that this repository's commands made; others are
 
 
 class Annotator(ABC):
-    """`name` and `version` must be among its fields, or follow from them: they are part of the key."""
+    """`name` and `version` are among its fields, or follow from them: they are part of the key."""
 
     # The clips that it is made for; None if it takes any. The experiment sets it, see `ClipFormat`.
     clip_format: ClipFormat | None = None
@@ -32,7 +33,9 @@ class Annotator(ABC):
     def version(self) -> int: ...
 
     def ask_for_less(self, resource: ResourceName) -> str | None:
-        """Its own setting that asks for less of a resource, such as `gpus=0`; None if there is none."""
+        """Its own setting that asks for less of a resource, such as `gpus=0`; None if there is
+        none.
+        """
         return None
 
 
@@ -116,19 +119,19 @@ def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: st
     rgb = clip.arrays["rgb"]
     if rgb.dtype != np.uint8:
         raise ValueError(
-            f"clip {clip.clip_id}: frames of {rgb.dtype}, stage '{stage}' expects uint8 in 0-255, as stage 'clip' "
-            "writes them: convert them"
+            f"clip {clip.clip_id}: frames of {rgb.dtype}, stage '{stage}' expects uint8 in 0-255, "
+            "as stage 'clip' writes them: convert them"
         )
     if len(rgb) != n_frames:
         raise ValueError(
-            f"clip {clip.clip_id}: {len(rgb)} frames, stage '{stage}' is set to n_frames={n_frames}; give stages "
-            f"'clip' and '{stage}' the same"
+            f"clip {clip.clip_id}: {len(rgb)} frames, stage '{stage}' is set to "
+            f"n_frames={n_frames}; give stages 'clip' and '{stage}' the same clip_format"
         )
     contrast = rgb.mean(axis=3).std(axis=(1, 2))
     dullest = int(contrast.argmin())
     if contrast[dullest] < min_contrast:
         raise Rejected(
             "blank_frame",
-            f"frame {dullest}: grey levels have a standard deviation of {contrast[dullest]:.2f}, at least "
-            f"{min_contrast:g} is needed to see or follow anything",
+            f"frame {dullest}: grey levels have a standard deviation of {contrast[dullest]:.2f}, "
+            f"at least {min_contrast:g} is needed to see or follow anything",
         )

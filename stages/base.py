@@ -1,4 +1,5 @@
-"""The stage contract: what a stage declares, and what it may add. `docs/extending.md` shows whole ones.
+"""The stage contract: what a stage declares, and what it may add. `docs/extending.md` shows whole
+ones.
 
 A `ClipStage` makes some arrays for every clip, shard by shard, on many workers. A `DatasetStage`
 works over whole stores (the index, training, evaluation). Both are frozen dataclasses: their fields
@@ -28,6 +29,8 @@ Arrays = dict[str, np.ndarray]
 # Role -> arrays read. A role is the name under which the flow offers an upstream store. An empty
 # tuple stands for an upstream result (a checkpoint, say), which has files instead of arrays.
 Inputs = Mapping[str, tuple[str, ...]]
+InputRows = Mapping[str, Rows]  # by role, those of `Inputs` that name arrays
+InputResults = Mapping[str, Result]  # by role, the others
 ResourceName = Literal["cpus", "gpus", "memory_gb"]
 
 
@@ -43,7 +46,8 @@ class Resources:
 
 
 class Rejected(Exception):
-    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped downstream.
+    """A clip that cannot be made. It becomes a row with this reason, is counted and skipped
+    downstream.
 
     reason: one word or two, the same for all clips with this fault (`static`, `shot_cut`), so that
     it can be counted.
@@ -60,7 +64,9 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInputs:
-    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own names."""
+    """One row's inputs: `arrays` holds what the stage's `inputs` names, under the arrays' own
+    names.
+    """
 
     row: int
     clip_id: str
@@ -111,7 +117,7 @@ class Stage(ABC):
 
     @property
     def expected_cost(self) -> str:
-        """What it will take, for people, before anything runs; empty if it is nothing to speak of."""
+        """Memory and operations, for people, before anything runs; empty if they are small."""
         return ""
 
     @property
@@ -137,7 +143,7 @@ class ClipStage(Stage):
 
     @abstractmethod
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        """Called once per worker: loads what the worker keeps (a network) and gives its function."""
+        """Called once per worker: loads what it keeps (a network), returns its function."""
 
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
@@ -147,17 +153,15 @@ class ClipStage(Stage):
 
 
 class DatasetStage(Stage):
-    """Works over whole stores and writes files (index, checkpoint, tables, pictures) and a few numbers."""
+    """Works over whole stores and writes files (index, checkpoint, tables, pictures) and a few
+    numbers.
+    """
 
     kind: Literal["result", "index"] = "result"
 
     @abstractmethod
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         """Writes files under `out.path`, returns the numbers that its report shows.
 
@@ -171,7 +175,7 @@ class DatasetStage(Stage):
 
 
 class ParallelStage(DatasetStage):
-    """A training that several workers may share: processes on one machine, or Ray Train's on many."""
+    """A training that several workers may share: local processes, or Ray Train's."""
 
     workers: int = 1
 

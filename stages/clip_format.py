@@ -14,8 +14,8 @@ class ClipFormat:
     def __post_init__(self) -> None:
         if self.n_frames < 2 or not self.rate_hz > 0 or self.size < 1:
             raise ValueError(
-                f"n_frames={self.n_frames}, rate_hz={self.rate_hz}, size={self.size}: expected 2 or "
-                "more frames, a rate above 0 and a size of 1 px or more"
+                f"n_frames={self.n_frames}, rate_hz={self.rate_hz}, size={self.size}: expected 2 "
+                "or more frames, a rate above 0 and a size of 1 px or more"
             )
 
     @property

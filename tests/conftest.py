@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def own_threads() -> Iterator[None]:
-    """Stages set torch's threads, and sums over another number of threads differ in the last bit."""
+    """Stages set torch's threads, and the last bit of a sum depends on their number."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
     yield

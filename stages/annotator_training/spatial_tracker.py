@@ -20,15 +20,13 @@ from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.losses import TrackerLossConfig, tracker_loss
 from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Tracks, track_points
-from model.training.loop import LossFn, TrainConfig
+from model.training.loop import LossFn
 from stages.annotator_training.train import TrainAnnotator
-from stages.base import Inputs, Resources
+from stages.base import Inputs
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.drawing.pictures import contact_sheet, draw_tracks, png_bytes, spread, strip
 from stages.networks import new_or_started
-from stages.training.run import RunConfig
 from storage.stores.rows import Rows
-from storage.weights.ref import WeightsRef
 
 PICTURE_CLIPS, PICTURE_FRAMES = 2, 6
 MOVING_PX = 10.0  # true path, in a clip of 256 px, above which a point counts as moving
@@ -61,19 +59,10 @@ class TrainSpatialTracker(TrainAnnotator):
     """
 
     model: SpatialTrackerConfig
-    training: TrainConfig
     loss: TrackerLossConfig = field(default_factory=TrackerLossConfig)
     clips_per_batch: int = 1
     points: int = 96  # a clip
-    n_val_clips: int = 16
     val_points: int = 256
-    start_from: WeightsRef | None = None
-    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
-    # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
-    resources: Resources = field(
-        default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False}
-    )
 
     name: ClassVar[str] = "keypoint_annotator"
     title: ClassVar[str] = "SpatialTracker"

@@ -6,6 +6,7 @@ and a picture of held-out clips.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +15,14 @@ from torch import nn
 
 from model.training.device import pick_device
 from model.training.loop import LossFn, TrainConfig
-from stages.base import DatasetStage, Progress
+from stages.base import DatasetStage, InputResults, InputRows, Progress, Resources
 from stages.batches import fingerprint, gather, spread_rows, usable_rows
 from stages.training.log import summary
 from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun
 from stages.training.states import finished
 from storage.atomic import write_file
-from storage.stores.results import Result, ResultWriter
+from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -30,20 +31,26 @@ ANNOTATOR_FILE = "annotator.safetensors"
 Clips = Mapping[str, np.ndarray]  # arrays of clips and their labels, (b, ...) each
 
 
+@dataclass(frozen=True, kw_only=True)
 class TrainAnnotator(DatasetStage):
-    """Trains a network on the `train` split and measures it on whole clips of the `val` split.
+    """Trains one on the `train` split and measures it on whole clips of the `val` split.
 
-    A subclass is a dataclass with these fields. `title` is the network's name in reports.
+    A subclass adds `model`, the network's config. `title` names the network for people.
     """
+
+    model: Any
+    training: TrainConfig
+    n_val_clips: int = 16
+    start_from: WeightsRef | None = None
+    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
+    # None: a GPU where there is one
+    device: str | None = field(default=None, metadata={"key": False})
+    resources: Resources = field(
+        default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False}
+    )
 
     title: ClassVar[str]
     version: ClassVar[int] = 1
-    model: Any  # the network's config
-    training: TrainConfig
-    n_val_clips: int
-    start_from: WeightsRef | None
-    watch: RunConfig
-    device: str | None
 
     @property
     def config_name(self) -> str:
@@ -72,11 +79,7 @@ class TrainAnnotator(DatasetStage):
         return frames | gather(rows["truth"], self.inputs["truth"], chosen)
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         if numbers := finished(out.path, ANNOTATOR_FILE):
             return numbers

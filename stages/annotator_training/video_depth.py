@@ -15,21 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model import metrics
-from model.training.loop import LossFn, TrainConfig
+from model.training.loop import LossFn
 from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
 from stages.annotator_training.exact_labels import FARTHEST_M
 from stages.annotator_training.train import TrainAnnotator
-from stages.base import Inputs, Resources
+from stages.base import Inputs
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.depth.video_depth_anything import network_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
 from stages.networks import new_or_started
-from stages.training.run import RunConfig
 from storage.stores.rows import Rows
-from storage.weights.ref import WeightsRef
 
 PICTURE_CLIPS, PICTURE_FRAMES = 3, 6
 BRIGHTNESS = 0.25  # clips are made darker or brighter by up to this share
@@ -54,19 +52,10 @@ class TrainVideoDepth(TrainAnnotator):
     """Trains on runs of `frames_per_clip` successive frames; measures whole `val` clips."""
 
     model: VideoDepthConfig
-    training: TrainConfig
     input_size: int = 140  # px, a multiple of 14
     loss: DepthLossConfig = field(default_factory=DepthLossConfig)
     clips_per_batch: int = 2
     frames_per_clip: int = 8
-    n_val_clips: int = 16
-    start_from: WeightsRef | None = None
-    watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
-    # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
-    resources: Resources = field(
-        default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False}
-    )
 
     name: ClassVar[str] = "depth_annotator"
     title: ClassVar[str] = "Video Depth Anything"

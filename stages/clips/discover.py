@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
-from stages.base import DatasetStage, Inputs, Progress
+from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress
 from stages.clip_format import ClipFormat
 from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
 from stages.clips.splits import assign_splits
@@ -31,8 +31,8 @@ from storage.stores.index import (
     write_clips,
     write_left_out,
 )
-from storage.stores.results import Result, ResultWriter
-from storage.stores.rows import INDEX_FILE, Rows
+from storage.stores.results import ResultWriter
+from storage.stores.rows import INDEX_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,7 @@ class Discover(DatasetStage):
         return cls(root=str(root.absolute()), source=fingerprint(root), **parameters)
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         root = Path(self.root)
         listing = list_episodes(root)

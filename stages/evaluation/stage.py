@@ -16,7 +16,7 @@ from jaxtyping import Int
 from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
-from stages.base import DatasetStage, Inputs, Progress, Resources
+from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import clip_ids_at, spread_rows, usable_rows
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
@@ -35,7 +35,7 @@ from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from storage.atomic import write_file
 from storage.stores.key import parameters
-from storage.stores.results import Result, ResultWriter
+from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 
 # Changes the numbers, since a batch draws its noise together
@@ -90,11 +90,7 @@ class Evaluate(DatasetStage):
             raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         # Generate and score
         usable = usable_rows(rows, self.split)

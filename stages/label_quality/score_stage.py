@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from simulation.ground_truth import GroundTruth, read_ground_truth
-from stages.base import DatasetStage, Inputs, Progress, Resources
+from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, spread
 from stages.label_quality.contact_sheet import COLUMNS, label_sheet
 from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, read_labels
 from stages.label_quality.measures import MEASURES, all_flags, flag_names, flag_summary
 from stages.label_quality.report import draw_clip, report
 from stages.label_quality.truth_scores import LabelledClip, Scores, score_labels, true_labels
-from storage.stores.results import Result, ResultWriter
+from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 
 
@@ -55,11 +55,7 @@ class ScoreLabels(DatasetStage):
             )
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         annotators = {role: AnnotatorInfo.of(rows[role]) for role in ("depth", "keypoints")}
         is_metric = annotators["depth"].units == "1/m"

@@ -12,7 +12,7 @@ from model.magvit2.config import MagvitConfig, one_x, tencent
 from model.magvit2.published import Weights, load_published
 from model.training.checkpoint import save_model
 from model.training.device import pick_device
-from stages.base import Progress
+from stages.base import InputResults, InputRows, Progress
 from stages.batches import fingerprint
 from stages.drawing.markdown import markdown_table
 from stages.tokenizer.measure import (
@@ -26,8 +26,7 @@ from stages.tokenizer.stage import TokenizerStage
 from stages.training.result import NOTE_FILE
 from storage.atomic import write_file
 from storage.stores.key import parameters
-from storage.stores.results import Result, ResultWriter
-from storage.stores.rows import Rows
+from storage.stores.results import ResultWriter
 from storage.weights.ref import WeightsRef
 
 Layout = Literal["1x", "tencent"]
@@ -57,11 +56,7 @@ class PublishedTokenizer(TokenizerStage):
         return LAYOUTS[self.layout][0]
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         config, which = LAYOUTS[self.layout]
         device = pick_device(self.device)

@@ -20,7 +20,7 @@ from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import TokenizerLossConfig, discriminator_loss, tokenizer_loss
 from model.training.device import pick_device, seeded
 from model.training.loop import Discriminator, LossFn, TrainConfig
-from stages.base import LivePage, Progress
+from stages.base import InputResults, InputRows, LivePage, Progress
 from stages.batches import BatchOrder, clip_ids_at, fingerprint, raw_draws, usable_rows
 from stages.lpips_weights import LpipsWeights
 from stages.networks import new_or_started
@@ -43,7 +43,7 @@ from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun
 from stages.training.states import finished
 from storage.atomic import write_file
-from storage.stores.results import Result, ResultWriter
+from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -92,11 +92,7 @@ class TrainTokenizer(TokenizerStage):
             )
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         if numbers := finished(out.path, TOKENIZER_FILE):
             return numbers

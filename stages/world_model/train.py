@@ -35,7 +35,15 @@ from model.world.dual_branch import Block, DualBranchWorldModel, parameter_count
 from model.world.flops import training_flops
 from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
-from stages.base import Inputs, LivePage, ParallelStage, Progress, Resources
+from stages.base import (
+    InputResults,
+    InputRows,
+    Inputs,
+    LivePage,
+    ParallelStage,
+    Progress,
+    Resources,
+)
 from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows, usable_rows
 from stages.label_quality.measures import unflagged
 from stages.networks import new_or_started
@@ -61,7 +69,7 @@ from stages.world_model.data import (
 from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
 from storage.atomic import write_file
 from storage.stores.key import parameters
-from storage.stores.results import Result, ResultWriter
+from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.weights.ref import WeightsRef
 
@@ -142,11 +150,7 @@ class TrainWorldModel(ParallelStage):
         }
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         """The result of training in this process alone."""
         return self.work(rows, out.path, progress, ALONE)

@@ -42,7 +42,8 @@ def as_actions(actions: np.ndarray, action_dim: int, owner: str) -> Float32[np.n
     if actions.ndim not in (2, 3) or 0 in actions.shape or actions.shape[-1] != action_dim:
         raise ValueError(
             f"{owner}: found an array of shape {actions.shape}, expected (frames, {action_dim}) "
-            f"or (frames, sub-steps, {action_dim}): the world model's actions have {action_dim} values"
+            f"or (frames, sub-steps, {action_dim}): an action of the world model has {action_dim} "
+            "values"
         )
     bad = np.argwhere(~np.isfinite(actions))
     if len(bad):

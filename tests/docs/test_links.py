@@ -1,4 +1,6 @@
-"""What README and docs name is there: files behind links, paths in backticks, names in the table of questions."""
+"""What README and docs name is there: files behind links, paths in backticks, names in the table of
+questions.
+"""
 
 import re
 from pathlib import Path

@@ -19,6 +19,8 @@ from stages.base import (
     ClipFunction,
     ClipStage,
     DatasetStage,
+    InputResults,
+    InputRows,
     Inputs,
     Progress,
     Rejected,
@@ -26,7 +28,6 @@ from stages.base import (
     per_clip,
 )
 from storage.stores.results import Result, ResultWriter
-from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
 
 N = 22  # clips; not a multiple of the shard size, so that the last shard is short
@@ -42,11 +43,7 @@ class Index(DatasetStage):
     resources: ClassVar[Resources] = Resources()
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         table = pa.table(
             {"clip_id": [f"clip{i:04d}" for i in range(self.n)], "number": np.arange(self.n)}
@@ -132,11 +129,7 @@ class Total(DatasetStage):
     resources: ClassVar[Resources] = Resources(cpus=0.5)
 
     def run(
-        self,
-        rows: Mapping[str, Rows],
-        results: Mapping[str, Result],
-        out: ResultWriter,
-        progress: Progress,
+        self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         depth = rows["depth"]
         values = depth.gather("brightness", np.flatnonzero(depth.ok))
