@@ -175,9 +175,11 @@ def test_too_many_workers_for_the_cluster_fail_at_once(root, stores, ray_cluster
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "seed"), [("serial", 0), ("ray", 1)])
 def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(
-    root, stores, ray_cluster, monkeypatch, backend, seed
+    root, stores, request, monkeypatch, backend, seed
 ):
     """A learning rate that gives NaN. The error names the step and all clips of its batch."""
+    if backend == "ray":
+        request.getfixturevalue("ray_cluster")
     launches, started = [], training_group.launcher
 
     def counted(backend: Literal["ray", "serial"]):
