@@ -1,4 +1,4 @@
-# `make demo` runs the whole path on the embedded sample; `make test` runs the tests. Both set up what they need.
+# `make demo` runs the whole path on the simulated sample; `make test` runs the tests. Both set up what they need.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,7 +36,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/overhead.py
 
-# Resolves pyproject.toml anew and writes the exact set that every install uses.
+# Resolves pyproject.toml again and writes the exact set that every install uses.
 constraints:
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install -q "torch==2.13.0" setuptools wheel ".[dev]"

@@ -35,6 +35,8 @@ from model.video_depth import config as depth_sizes
 from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size
+from stages.annotator import AnnotatedStage
+from stages.base import ClipStage
 from stages.clip_format import ClipFormat
 from stages.drawing.markdown import markdown_row, markdown_table
 from stages.keypoints.stage import grid_queries
@@ -228,7 +230,7 @@ def stage_rows(n_clips: int, device: str) -> list[str]:
             inputs = declared_inputs(stage, made)
             out = made[stage.name] = output_ref(stage, inputs, folder)
             store.create(out, describe(stage, inputs, out))
-            if not hasattr(stage, "outputs"):
+            if not isinstance(stage, ClipStage):
                 dataset_stage.run_dataset(stage, inputs, out, quiet)
                 continue
             marks: list[tuple[float, int]] = []
@@ -294,7 +296,7 @@ def stage_line(stage, marks: list[tuple[float, int]], bare_s: float, manifest) -
             "clips"
         )
     bare = bare_s / manifest.n_clips
-    annotator = getattr(stage, "annotator", None)
+    annotator = stage.annotator if isinstance(stage, AnnotatedStage) else None
     what = f"{stage.name} ({annotator.name})" if annotator else stage.name
     ratio = seconds / n / bare
     return markdown_row(

@@ -26,7 +26,7 @@ def run(
     """Runs an experiment from raw episodes to evaluation, and opens the workspace.
 
     Does what `roboscape run` does: starts Prefect and Ray where they do not run, makes the sample
-    episodes if the experiment wants them, reuses what is complete and resumes what is not. Prefect
+    episodes if the experiment needs them, reuses what is complete and resumes what is not. Prefect
     and Ray are imported here and nowhere else. It starts processes: a script must call it below
     `if __name__ == "__main__":`, or each of them runs the script again.
 
@@ -72,7 +72,7 @@ def run(
 
 def _bind(home: Path | None) -> None:
     """Makes this the process's workspace. Raises ValueError if it is bound to another one already,
-    RuntimeError if Prefect was imported before it could be told.
+    RuntimeError if Prefect was imported before it could be configured.
     """
     from pipeline.settings import OWN_API, Settings
 

@@ -193,7 +193,7 @@ def _to_images(
     low, high = value_range
     slack = ROUNDING * (high - low)
     if not (high > low and frames.min() >= low - slack and frames.max() <= high + slack):
-        raise ValueError(f"{found}: they lie outside value_range={value_range}")
+        raise ValueError(f"{found}: they are outside value_range={value_range}")
     unit = (torch.from_numpy(frames.astype(np.float32)) - low) / (high - low)
     return (2 * unit.clamp(0, 1) - 1).permute(0, 3, 1, 2)
 

@@ -203,7 +203,7 @@ class Workspace:
         if ref.stage != stage:
             raise LookupError(f"'{name}' is {ref}: expected a store of the stage '{stage}'")
         if not store.is_complete(ref):
-            raise LookupError(f"{ref} is not complete: `roboscape rerun {stage}` goes on with it")
+            raise LookupError(f"{ref} is not complete: `roboscape rerun {stage}` resumes it")
         return ref
 
     def __repr__(self) -> str:

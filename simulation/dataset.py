@@ -1,4 +1,4 @@
-"""Makes the embedded sample: simulated episodes in AGIBOT-World's layout, from one seed.
+"""Makes the sample: simulated episodes in AGIBOT-World's layout, from one seed.
 
     <root>/observations, parameters, proprio_stats, task_info   as in AGIBOT-World
     <root>/ground_truth/<task>/<episode>   exact depth, geoms, poses, success; for evaluation only
@@ -6,8 +6,8 @@
     <root>/.made/<episode>.json            written last: marks the episode as complete
 
 Episode i depends on (config, i) alone. It is built in a temporary folder and its parts are renamed
-into place, so a killed run leaves only complete episodes, and a second call makes only the missing
-ones. `task_info` is written at the end.
+into place, so a killed run has written only complete episodes, and a second call makes only the
+missing ones. `task_info` is written at the end.
 """
 
 import fcntl

@@ -17,7 +17,7 @@ TEMP_MARK = ".tmp-"  # in the names of unfinished files
 
 
 def write_file(path: Path, content: bytes, *, flush: bool = True) -> None:
-    """Writes the whole file or, where it fails, leaves the old one. Raises DiskFull.
+    """Writes the whole file or, if it fails, keeps the old one. Raises DiskFull.
 
     Without `flush` it is faster, and a power cut may lose the file.
     """

@@ -1,6 +1,6 @@
 """Files on a local disk or in an object store, behind one small interface.
 
-The commit protocol of the stores rests on two guarantees: `write` leaves the whole file or none,
+The commit protocol of the stores rests on two guarantees: `write` writes the whole file or nothing,
 and `create` gives a name to exactly one of many writers. Paths are relative to the root that was
 opened, with `/` as separator.
 """

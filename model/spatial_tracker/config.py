@@ -29,7 +29,8 @@ class SpatialTrackerConfig:
     support_layers: int = 6  # alternating self and cross attention
     support_heads: int = 4
     support_tokens: int = 100
-    # Tokens have their own track mask and visibility; False: see `model.dealt_flags`
+    # Tokens have their own track mask and visibility; False: see
+    # `model.spatial_tracker.model.dealt_flags`
     own_flags: bool = False
 
     def __post_init__(self):

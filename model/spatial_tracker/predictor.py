@@ -91,9 +91,9 @@ def track_points(
     from `depth_from_inverse`. `backward` also tracks the reversed clip, for frames before the first
     windows of late queries. `precision` is that of attention; all else is float32, also on GPUs
     (see `full_float32`). With published weights the order of the queries matters, too: see
-    `model.dealt_flags`. Raises ValueError for queries outside the clip; for depth with NaN, nothing
-    above 0.01 or one value only; for clips not longer than half a window; and for an unknown
-    precision.
+    `model.spatial_tracker.model.dealt_flags`. Raises ValueError for queries outside the clip; for
+    depth with NaN, nothing above 0.01 or one value only; for clips not longer than half a window;
+    and for an unknown precision.
     """
     n_frames, height, width = frames.shape[1:4]
     if precision not in get_args(Precision):

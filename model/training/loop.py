@@ -25,9 +25,14 @@ from model.training.parallel import Parallel, ParallelWrapper, load_whole
 class Batch(Protocol):
     """Anything with the names of its clips, for error messages, that can move to a device."""
 
-    clip_ids: list[str]
+    @property
+    def clip_ids(self) -> Sequence[str]: ...
 
     def to(self, device: torch.device) -> "Batch": ...
+
+    def pinned(self) -> Any:
+        """In page-locked memory; itself where that does not pay."""
+        ...
 
 
 # (module, batch, noise) -> scalars by name: "total" is minimised, the others are only reported

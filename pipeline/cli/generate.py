@@ -78,7 +78,7 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
     about = record(request, checkpoint, made, row, rows)
     folder = request.out or settings.home / "generated" / folder_name(checkpoint.path, about)
     write(made, folder, about, rate_of(rows["clip"]))
-    tell(made, folder, rows, row, console)
+    print_files(made, folder, rows, row, console)
     return folder
 
 
@@ -137,7 +137,7 @@ def write(made: GeneratedVideo, folder: Path, about: dict[str, Any], rate_hz: fl
     write_file(folder / "rollout.json", json.dumps(about, indent=1).encode())
 
 
-def tell(
+def print_files(
     made: GeneratedVideo, folder: Path, rows: Mapping[str, Rows], row: int, console: Console
 ) -> None:
     split = split_of(rows, row)

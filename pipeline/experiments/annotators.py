@@ -4,7 +4,6 @@ Third-party weights are read from the weights folder (`roboscape weights list`);
 with the package.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,20 +21,21 @@ from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import KeypointAnnotator
 from stages.tokenizer.images import Source
-from stages.tokenizer.published import LAYOUTS, Layout, PublishedTokenizer
+from stages.tokenizer.published import Layout, PublishedTokenizer
 from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
 
-VDA: dict[str, Callable[..., VideoDepthConfig]] = {
-    "vda-vits": vits,
-    "vda-vitb": vitb,
-    "vda-vitl": vitl,
+VDA: dict[str, VideoDepthConfig] = {
+    "vda-vits": vits(),
+    "vda-vits-metric": vits(metric=True),
+    "vda-vitb": vitb(),
+    "vda-vitb-metric": vitb(metric=True),
+    "vda-vitl": vitl(),
+    "vda-vitl-metric": vitl(metric=True),
 }
-METRIC = "-metric"
-DEPTH = ("sensor", "vda-tiny", *(f"{name}{units}" for name in VDA for units in ("", METRIC)))
+DEPTH = ("sensor", "vda-tiny", *VDA)
 KEYPOINTS = ("lucas-kanade", "spatracker-tiny", "spatracker")
-MAGVIT = "magvit2-"
-TOKENIZERS = tuple(f"{MAGVIT}{layout}" for layout in LAYOUTS)
+TOKENIZERS: dict[str, Layout] = {"magvit2-1x": "1x", "magvit2-tencent": "tencent"}
 
 
 def depth_annotator(
@@ -49,7 +49,7 @@ def depth_annotator(
     check(name, DEPTH, "depth annotator")
     return VideoDepthAnything(
         weights=resolve_weights(name, weights),
-        model=VDA[name.removesuffix(METRIC)](metric=name.endswith(METRIC)),
+        model=VDA[name],
         clip_format=clip_format,
         gpus=gpus,
     )
@@ -74,10 +74,12 @@ def keypoint_annotator(
 
 
 def tokenizer(name: str, source: Source, resources: Resources, weights: Path) -> PublishedTokenizer:
-    check(name, TOKENIZERS, "tokenizer")
-    layout: Layout = "1x" if name == f"{MAGVIT}1x" else "tencent"
+    check(name, tuple(TOKENIZERS), "tokenizer")
     return PublishedTokenizer(
-        source=source, weights=resolve_weights(name, weights), layout=layout, resources=resources
+        source=source,
+        weights=resolve_weights(name, weights),
+        layout=TOKENIZERS[name],
+        resources=resources,
     )
 
 

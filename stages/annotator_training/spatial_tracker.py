@@ -44,6 +44,9 @@ class TrackBatch:
     valid: Bool[Tensor, "b t p"]
     clip_ids: list[str]
 
+    def pinned(self) -> "TrackBatch":
+        return self
+
     def to(self, device: torch.device) -> "TrackBatch":
         names = ("frames", "depth", "tracks", "visible", "valid")
         return TrackBatch(

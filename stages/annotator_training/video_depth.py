@@ -42,6 +42,9 @@ class DepthBatch:
     valid: Bool[Tensor, "b t h w"]
     clip_ids: list[str]
 
+    def pinned(self) -> "DepthBatch":
+        return self
+
     def to(self, device: torch.device) -> "DepthBatch":
         tensors = {name: getattr(self, name).to(device) for name in ("frames", "target", "valid")}
         return DepthBatch(**tensors, clip_ids=self.clip_ids)

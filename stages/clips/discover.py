@@ -41,7 +41,7 @@ class Discover(DatasetStage):
 
     # Where the data set is; `source` says which one it is
     root: str = field(metadata={"key": False})
-    source: str  # `storage.sources.agibot.fingerprint(root)`
+    source: str  # `storage.sources.agibot.tree.fingerprint(root)`
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
     hop_s: float = 0.5  # between the starts of successive clips
     cameras: tuple[str, ...] = ("head_color",)

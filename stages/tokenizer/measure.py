@@ -30,6 +30,9 @@ class TokenizerBatch:
     number: int  # of the batch, from 0
     clip_ids: list[str]
 
+    def pinned(self) -> "TokenizerBatch":
+        return self
+
     def to(self, device: torch.device) -> "TokenizerBatch":
         images, moving = self.images.to(device), self.moving.to(device)
         return TokenizerBatch(

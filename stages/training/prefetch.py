@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Batch = TypeVar("Batch")
 
@@ -11,11 +11,11 @@ class Prefetched(Generic[Batch]):
     """Batches by number; a thread makes the next one while the current one is used.
 
     A thread, not a process: gathering arrays releases the GIL, and nothing is copied between
-    processes. pin: in page-locked memory, for batches that have a `pinned()`.
+    processes.
     """
 
-    def __init__(self, batch_at: Callable[[int], Batch], *, pin: bool = False):
-        self.batch_at = (lambda i: _pinned(batch_at(i))) if pin else batch_at
+    def __init__(self, batch_at: Callable[[int], Batch]):
+        self.batch_at = batch_at
         self.pool = ThreadPoolExecutor(1, "batches")
         self.ahead: tuple[int, Future[Batch]] | None = None
 
@@ -27,7 +27,3 @@ class Prefetched(Generic[Batch]):
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
-
-
-def _pinned(batch: Any) -> Any:
-    return batch.pinned() if hasattr(batch, "pinned") else batch

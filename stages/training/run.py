@@ -110,7 +110,8 @@ class TrainingRun:
         return self.log
 
     def _train(self, start: Snapshot | None) -> None:
-        batches = Prefetched(self.batch_at, pin=self.device.type == "cuda")
+        pin = self.device.type == "cuda"  # to memory from which the GPU copies by itself
+        batches = Prefetched((lambda i: self.batch_at(i).pinned()) if pin else self.batch_at)
         try:
             with seeded(self.config.seed):  # independent of earlier draws
                 last = train(

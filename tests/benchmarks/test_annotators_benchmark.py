@@ -7,6 +7,9 @@ import annotators
 import overhead
 import pytest
 
+from stages.depth.sensor import SensorDepth
+from stages.depth.stage import PseudoDepth
+
 MANIFEST = SimpleNamespace(n_clips=69, clips_per_shard=32)
 MARKS = [(10.0, 1), (13.2, 2), (13.7, 3)]  # seconds, shards done
 
@@ -25,9 +28,9 @@ def test_a_line_has_the_time_after_the_first_shard():
     clip = SimpleNamespace(name="clip")
     line = annotators.stage_line(clip, MARKS, 6.9, MANIFEST)
     assert line == "| clip | 0.100 s a clip | 0.100 s a clip | 1.00 |"  # 3.7 s for 37 clips
-    depth = SimpleNamespace(name="depth", annotator=SimpleNamespace(name="vda-tiny"))
+    depth = PseudoDepth(annotator=SensorDepth(root=""))
     assert annotators.stage_line(depth, MARKS, 6.9, MANIFEST).startswith(
-        "| depth (vda-tiny) | 0.100 s"
+        "| depth (sensor) | 0.100 s"
     )
 
 

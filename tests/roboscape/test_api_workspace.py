@@ -111,7 +111,7 @@ def test_runs_are_a_table_with_their_numbers(ws, world):
     table = ws.runs()
     (run,) = table.to_pylist()
     assert (run["experiment"], run["state"], run["failed"]) == ("demo", "completed", None)
-    assert run["changed"] == "clip.size=32 depth.annotator=vda-tiny"
+    assert run["changed"] == "clip_format.size=32 depth.annotator=vda-tiny"
     assert run["started"].tzinfo is not None and run["seconds"] >= 0
     assert 0 < run["psnr_free"] < 100 and run["clips"] == 3
     assert "psnr_free" in table.to_pandas().columns

@@ -22,7 +22,10 @@ def make_workspace(root: Path) -> World:
     evaluation = world.evaluate()
     journal = start_journal(
         root / "runs",
-        {"experiment": "demo", "overrides": {"clip.size": 32, "depth.annotator": "vda-tiny"}},
+        {
+            "experiment": "demo",
+            "overrides": {"clip_format.size": 32, "depth.annotator": "vda-tiny"},
+        },
     )
     for ref in (*world.rows.values(), *world.results.values(), evaluation.ref):
         entry = journal.entry(ref.stage)

@@ -102,7 +102,7 @@ def test_mistakes_are_explained_and_have_their_own_exit_code(
 
 
 def test_values_of_set_are_json_where_they_can_be():
-    settings = ["clip.size=64", "world_model.model.qk_norm=true", "discover.split_salt=a=b"]
+    settings = ["clip_format.size=64", "world_model.model.qk_norm=true", "discover.split_salt=a=b"]
     assert parse_overrides(settings) == {
-        "clip.size": 64, "world_model.model.qk_norm": True, "discover.split_salt": "a=b",
+        "clip_format.size": 64, "world_model.model.qk_norm": True, "discover.split_salt": "a=b",
     }  # fmt: skip

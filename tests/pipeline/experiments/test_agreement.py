@@ -10,13 +10,13 @@ import pytest
 
 from model.world.config import TOKEN_VOCAB
 from pipeline.experiments import registry
-from pipeline.experiments.agreement import found
 from pipeline.experiments.experiment import AnnotatorTraining, Experiment
+from pipeline.experiments.facts import found
 from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR
 from storage.stores.spec import ArraySpec
 
-KINDS = ("demo", "vda-tiny", "spatracker-tiny")
+KINDS = ("demo", "smoke", "vda-tiny", "spatracker-tiny")
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +168,17 @@ def test_the_units_of_depth_follow_the_annotator(source: Path):
     assert e.depth.annotator.clip_format == e.clip_format
 
 
+def test_a_checkpoint_of_another_network_is_refused_before_anything_runs(source: Path):
+    """The demo continues from shipped weights, whose tokens have a grid of 8 x 8."""
+    complaint = r"start_from=world_model\.safetensors has a network with \{'grid': \(8, 8\)\}.*"
+    with pytest.raises(ValueError, match=complaint + r"--set world_model\.start_from=null"):
+        named("demo", source, {"clip_format.size": 64})
+    e = named("demo", source, {"clip_format.size": 64, "world_model.start_from": None})
+    assert_fits(e)
+
+
 def test_an_experiment_built_by_hand_is_checked(source: Path):
-    e = named("demo", source, {})
+    e = named("pretrain", source, {})
     with pytest.raises(ValueError, match=r"clip\.clip_format=.*size=64"):
         replace(e, clip=replace(e.clip, clip_format=ClipFormat(size=64)))  # type: ignore[arg-type]
     assert e.vary({"clip_format": ClipFormat(n_frames=8, size=64)}).clip.clip_format.n_frames == 8

@@ -1,11 +1,11 @@
 """Training of a depth annotator: exact resume after a kill, and its file in the stage `depth`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import replace
 from small_stores import SIDE, T, square_clips, write_clips, write_index
 from small_trainings import SPLITS, Stores, log_of, train_stage
 
