@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -10,6 +11,9 @@ from agibot_tree import FakeEpisode, write_tree
 from sample_configs import FAULTY, QUICK
 
 from simulation.dataset import SampleSummary, make_sample
+
+if TYPE_CHECKING:
+    from small_trainings import Stores
 
 # A property is not wrong because the machine is busy.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -54,3 +58,17 @@ def quick_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
 def faulty_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
     """One good episode and one with each fault. Read only."""
     return make_sample(tmp_path_factory.mktemp("faulty"), FAULTY, workers=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stores of a module's small trainings are."""
+    return tmp_path_factory.mktemp("trainings")
+
+
+@pytest.fixture(scope="module")
+def stores(root: Path) -> "Stores":
+    """What the small trainings read, see `small_trainings`."""
+    from small_trainings import make_stores  # loads torch
+
+    return make_stores(root)

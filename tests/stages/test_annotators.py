@@ -13,11 +13,11 @@ import torch
 from label_clips import T, still_clip
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from vda_small import TINIEST as DEPTH
 
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.model import SpatialTracker
 from model.training.checkpoint import save_model
-from model.video_depth.config import VideoDepthConfig
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
 from pipeline.experiments.overrides import Overrides
@@ -31,15 +31,6 @@ from storage.errors import WeightsError
 from storage.weights.ref import WeightsRef
 
 SIDE = 64
-DEPTH = VideoDepthConfig(
-    width=32,
-    n_blocks=4,
-    n_heads=2,
-    taps=(0, 1, 2, 3),
-    tap_widths=(32, 32, 32, 32),
-    head_width=32,
-    position_grid=3,
-)
 NO_WEIGHTS = Path("no weights are looked for here")
 TRACKER = SpatialTrackerConfig(
     window=16, iterations=1, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8),

@@ -9,20 +9,10 @@ from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.model import SpatialTracker
 
 SMALL = SpatialTrackerConfig(
-    window=6,
-    iterations=2,
-    working_height=64,
-    working_width=64,
-    encoder_widths=(8, 8, 8, 8),
-    latent=16,
-    hidden=32,
-    heads=2,
-    blocks=1,
-    support_layers=2,
-    support_heads=2,
-    support_tokens=3,
+    window=6, iterations=2, working_height=64, working_width=64, encoder_widths=(8, 8, 8, 8),
+    latent=16, hidden=32, heads=2, blocks=1, support_layers=2, support_heads=2, support_tokens=3,
     own_flags=True,
-)
+)  # fmt: skip
 CALM = {  # as in the reference outputs: without these, refinement amplifies rounding
     "updateformer.flow_head.4.weight": lambda value: 0.05 * value,
     "updateformer.flow_head.4.bias": lambda value: 0.05 * value,

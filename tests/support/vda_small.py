@@ -1,6 +1,7 @@
 """Shared by the tests of Video Depth Anything: a network that runs in milliseconds."""
 
 import functools
+from dataclasses import replace
 
 import torch
 from golden_weights import load_fixture, with_golden_weights
@@ -18,6 +19,7 @@ SMALL = VideoDepthConfig(
     head_width=32,
     position_grid=4,
 )
+TINIEST = replace(SMALL, width=32, position_grid=3)
 # The references' change to the weight rule
 OPEN_RELU = {"head.scratch.output_conv2.2.bias": lambda value: value + 3}
 

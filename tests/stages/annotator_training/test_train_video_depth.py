@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vda_small
 from small_stores import SIDE, T, square_clips, write_clips, write_index
 from small_trainings import SPLITS, Stores, log_of, train_stage
 
 from model.training.loop import TrainConfig
-from model.video_depth.config import VideoDepthConfig
 from stages.annotator_training.train import ANNOTATOR_FILE
 from stages.annotator_training.video_depth import TrainVideoDepth, varied
 from stages.base import ClipInputs, Rejected
@@ -20,16 +20,7 @@ from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.training.run import RunConfig
 from storage.weights.ref import WeightsRef
 
-TINIEST = VideoDepthConfig(
-    width=32,
-    n_blocks=4,
-    n_heads=2,
-    taps=(0, 1, 2, 3),
-    tap_widths=(32, 32, 32, 32),
-    head_width=32,
-    position_grid=3,
-    metric=True,
-)
+TINIEST = replace(vda_small.TINIEST, metric=True)
 INPUT = 42  # px: 3 x 3 patches
 
 

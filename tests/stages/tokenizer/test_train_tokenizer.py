@@ -1,6 +1,5 @@
 import csv
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,7 @@ from small_trainings import (
     TOKENIZER,
     TRAIN_IDS,
     VAL_IDS,
-    Stores,
     log_of,
-    make_stores,
     rows_of,
     tokenizer_stage,
     train_stage,
@@ -43,16 +40,6 @@ from storage.weights.ref import WeightsRef
 FILES = {TOKENIZER_FILE, "losses.csv", PLOT_FILE, "reconstruction.png", NOTE_FILE}
 PARTS = {"total", "l1", "l2", "token_entropy", "batch_entropy", "commitment"}
 SCORES = {"psnr", "psnr moving", "codes used (bits 0-8)", "codes used (bits 9-17)"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("tokenizer")
-
-
-@pytest.fixture(scope="module")
-def stores(root) -> Stores:
-    return make_stores(root)
 
 
 @pytest.fixture(scope="module")

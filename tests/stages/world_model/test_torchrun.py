@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from repository import ROOT
 from small_stores import new_result
-from small_trainings import FEW, Stores, log_of, make_stores, rows_of, train_stage, world_stage
+from small_trainings import FEW, Stores, log_of, rows_of, train_stage, world_stage
 
 from model.training.parallel import ALONE, ParallelConfig, Workers
 from model.world.config import MaskingConfig
@@ -33,16 +33,6 @@ from storage.stores.results import WORK, Result, open_result
 from storage.weights.ref import WeightsRef
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("distributed")
-
-
-@pytest.fixture(scope="module")
-def stores(root) -> Stores:
-    return make_stores(root)
 
 
 def new_spec(root: Path, stores: Stores, stage: TrainWorldModel, run: str) -> TrainingSpec:

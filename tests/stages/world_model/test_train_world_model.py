@@ -58,16 +58,6 @@ PARTS = ("rgb", "depth", "keypoint", "attention")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("world_model")
-
-
-@pytest.fixture(scope="module")
-def stores(root) -> Stores:
-    return make_stores(root)
-
-
-@pytest.fixture(scope="module")
 def trained(root, stores) -> Result:
     return train_stage(root, world_stage(), stores)
 

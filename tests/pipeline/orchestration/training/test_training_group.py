@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
-from small_trainings import FEW, Stores, log_of, make_stores, rows_of, train_stage, world_stage
+from small_trainings import FEW, Stores, log_of, rows_of, train_stage, world_stage
 
 from pipeline.cli.train_spec import write_spec
 from pipeline.orchestration import dataset_stage
@@ -39,16 +39,6 @@ from storage.stores.results import Result, open_result, open_writer
 
 STEPS = 60
 SMALL = Resources(cpus=1.0, memory_gb=0.5)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("group")
-
-
-@pytest.fixture(scope="module")
-def stores(root) -> Stores:
-    return make_stores(root)
 
 
 def two_workers(**changes) -> TrainWorldModel:
