@@ -2,12 +2,13 @@
 
 import http.client
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from serving import serving
 
 
 class FileServer(ThreadingHTTPServer):
@@ -43,15 +44,8 @@ class FileServer(ThreadingHTTPServer):
 
 @contextmanager
 def file_server(content: bytes) -> Iterator[FileServer]:
-    server = FileServer(content)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(FileServer(content)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

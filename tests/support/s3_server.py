@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
+from serving import serving
+
 
 class S3Server(ThreadingHTTPServer):
     """objects: by `bucket/key`. lose_answers: so many exclusive writes are carried out and answered
@@ -44,15 +46,8 @@ class S3Server(ThreadingHTTPServer):
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    server = S3Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(S3Server()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from strategies import PLAIN
 
 from storage.stores.key import content_key, parameters
 
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
-)
-PLAIN = st.recursive(
-    SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(), v, max_size=4)
-)
 RECIPES = st.dictionaries(st.text(), PLAIN, min_size=1, max_size=5)
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_stores import KEY, SPECS, manifest, reject
+from strategies import PLAIN
 
 from storage.errors import CorruptFile
 from storage.files import FileRecord, LocalFiles
@@ -17,16 +18,6 @@ from storage.stores.records import (
     read_record,
 )
 
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
-)
-PLAIN = st.recursive(
-    SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3)
-)
 DOCUMENTS = st.dictionaries(st.text().filter(lambda name: name != "crc32c"), PLAIN, max_size=4)
 RECORD = PartRecord(
     shard=3, attempt="a1", first_row=12, n=4, made=3, rejects=(reject(13),), seconds=0.25,
