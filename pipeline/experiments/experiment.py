@@ -23,7 +23,7 @@ from stages.tokenizer.train import TrainTokenizer
 from stages.world_model.train import TrainWorldModel
 
 
-class Parts:
+class StageSet:
     """Base of the dataclasses whose fields are a run's stages and what these share."""
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Parts):
+class Experiment(StageSet):
     """One stage of each kind; fields have the stages' names and the order in which they run.
 
     Raises ValueError if two stages disagree on something that they share.
@@ -65,7 +65,7 @@ class Experiment(Parts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotatorTraining(Parts):
+class AnnotatorTraining(StageSet):
     """The training of a small annotator: its stages, in the order in which they run."""
 
     clip_format: ClipFormat
