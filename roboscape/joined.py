@@ -83,10 +83,10 @@ class JoinedStores:
             + ")"
             for each in others
         ]
-        there = f"those below {self.root} are made from others: {'; '.join(made_from)}"
+        there = f"those in {self.root} are made from others: {'; '.join(made_from)}"
         return (
             f"no complete store '{role}' is made from {self.clip.ref} and the labels joined to it; "
-            + (there if others else f"there is none below {self.root}: its stage has not run")
+            + (there if others else f"there is none in {self.root}: its stage has not run")
         )
 
     def rejected(self, role: str, row: int, what: str) -> RejectedClip:
@@ -94,8 +94,8 @@ class JoinedStores:
         at = self.rows(role)
         reject = next((r for r in at.rejected if r.row == row), None)
         # A row that an input lacked says only which input that was.
-        while reject is not None and reject.kind == "upstream":
-            at = self.rows(reject.reason.removeprefix("rejected_by_"))
+        while reject is not None and (lacking := reject.lacking_input):
+            at = self.rows(lacking)
             reject = next((r for r in at.rejected if r.row == row), None)
         return RejectedClip(
             f"clip {self.clip.clip_ids[row]} (row {row}) has no {what}: {at.ref} rejected it "

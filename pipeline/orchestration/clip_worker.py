@@ -147,7 +147,7 @@ class Worker:
 
     def upstream_reject(self, row: int) -> Reject | None:
         missing = [role for role, rows in self.rows.items() if not rows.ok[row]]
-        return self.reject(row, "upstream", f"rejected_by_{missing[0]}", "") if missing else None
+        return Reject.by_input(row, self.clip_ids[row], missing[0]) if missing else None
 
     def reject(self, row: int, kind: str, reason: str, detail: str) -> Reject:
         return Reject(row=row, clip_id=self.clip_ids[row], reason=reason, detail=detail, kind=kind)  # type: ignore[arg-type]

@@ -114,6 +114,9 @@ class Manifest:
         return Manifest(**{**_known(Manifest, plain), "specs": specs})
 
 
+BY_INPUT = "rejected_by_"  # begins the reason of an `upstream` reject
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reject:
     """A row without data.
@@ -127,6 +130,16 @@ class Reject:
     reason: str
     detail: str
     kind: Literal["rejected", "error", "upstream"]
+
+    @classmethod
+    def by_input(cls, row: int, clip_id: str, role: str) -> "Reject":
+        """Of a row in which the input of this role has no data."""
+        return cls(row=row, clip_id=clip_id, reason=BY_INPUT + role, detail="", kind="upstream")
+
+    @property
+    def lacking_input(self) -> str | None:
+        """The role of the input that has no data; None if the stage itself has none to give."""
+        return self.reason.removeprefix(BY_INPUT) if self.kind == "upstream" else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,7 +210,7 @@ def test_labels_of_other_clips_do_not_belong(two_depths):
         ws.clips(str(other))[1].depth  # noqa: B018
     with pytest.raises(ValueError, match=r"depth=depth/\w+ was made from clip/\w+, not from clip/"):
         ws.clips(str(other), depth=str(two_depths["old"]))
-    with pytest.raises(LookupError, match=r"there is none below .*: its stage has not run"):
+    with pytest.raises(LookupError, match=r"there is none in .*: its stage has not run"):
         ws.clips(str(other))[1]["rgb_tokens"]
     assert ws.clips(str(other)).to_frame()["flags"].to_pylist() == [None] * N
 
