@@ -101,9 +101,9 @@ def test_a_float_video_is_never_taken_for_another(clips):
     ("change", "value_range", "message"),
     [
         (lambda rgb: rgb / 255 * 2 - 1, (0, 1), r"values in \[-.*outside value_range=\(0, 1\)"),
-        (lambda rgb: rgb.astype(np.float32), (0, 1), "lie outside"),
-        (lambda rgb: np.where(rgb > 200, np.nan, rgb), (0, 255), "lie outside"),
-        (lambda rgb: rgb / 255, (1, 0), "lie outside"),
+        (lambda rgb: rgb.astype(np.float32), (0, 1), "are outside"),
+        (lambda rgb: np.where(rgb > 200, np.nan, rgb), (0, 255), "are outside"),
+        (lambda rgb: rgb / 255, (1, 0), "are outside"),
         (lambda rgb: rgb.astype(int), None, "int64: expected uint8, or float and a value_range"),
         (lambda rgb: rgb[..., 0], None, r"\(16, 32, 32\): expected \(frames, height, width, 3\)"),
         (lambda rgb: rgb.transpose(0, 3, 1, 2), None, r"expected \(frames, height, width, 3\)"),
