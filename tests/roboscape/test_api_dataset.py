@@ -1,30 +1,57 @@
 """Clips for PyTorch: what a DataLoader's workers read is what the stores hold."""
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 from small_stores import square_clips
 from small_workspace import FLAGGED, UNTRACKED
 from small_world import REJECTED, SPLITS
-from torch.utils.data import DataLoader
 
 ARRAYS = square_clips(len(SPLITS))
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver"])
-def test_workers_read_every_clip_once(clips, context):
-    dataset = clips.torch_dataset(["rgb", "actions", "discover/clip_id"])
+SCRIPT = """
+import sys
+import numpy as np
+from torch.utils.data import DataLoader
+import roboscape as rs
+
+if __name__ == "__main__":
+    root, context, out = sys.argv[1:]
+    dataset = rs.open(root).clips().torch_dataset(["rgb", "actions", "discover/clip_id"])
     loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=context)
     batches = list(loader)
+    ids = [name for batch in batches for name in batch["discover/clip_id"]]
+    read = {n: np.concatenate([batch[n].numpy() for batch in batches]) for n in ("rgb", "actions")}
+    np.savez(out, ids=ids, **read)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+def test_workers_read_every_clip_once(ws, tmp_path: Path, context: str):
+    """In a process of its own: a forked worker inherits no thread of other tests' libraries."""
+    script, out = tmp_path / "read.py", tmp_path / "read.npz"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, ws.path, context, out],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(out)
     rows = [row for row in range(len(SPLITS)) if row != REJECTED]
-    assert [i for batch in batches for i in batch["discover/clip_id"]] == [
-        f"clip{r:03d}" for r in rows
-    ]
+    assert found["ids"].tolist() == [f"clip{row:03d}" for row in rows]
     for name in ("rgb", "actions"):
-        read = torch.cat([batch[name] for batch in batches]).numpy()
-        np.testing.assert_array_equal(read, ARRAYS["clip"][name][rows])
+        np.testing.assert_array_equal(found[name], ARRAYS["clip"][name][rows])
 
 
 def test_an_item_is_what_the_clip_has(clips):
