@@ -15,25 +15,26 @@ def check(parts: Parts) -> None:
     """Raises ValueError naming the first fact that two parts disagree on."""
     for fact in shared(parts):
         for path, value in fact.disagreeing.items():
-            raise ValueError(contradiction(path, value, fact))
+            if fact.binding:
+                raise ValueError(contradiction(path, value, fact))
     for fits, complaint in limits(parts):
         if not fits:
             raise ValueError(complaint)
 
 
-def follow(parts: Parts, given: Collection[str] = ()) -> dict[str, Any]:
-    """The parts with every follower set to its owner's value. given: the paths that a user set.
+def follow(before: Parts, parts: Parts, given: Collection[str] = ()) -> dict[str, Any]:
+    """The changed parts of `before`, with every follower set to its owner's value.
 
-    Raises ValueError if a user set a follower to another value.
+    given: the paths that a user set. Raises ValueError if one of them is a follower and binding.
     """
     changes: dict[str, Any] = {}
-    for fact in shared(parts):
+    for old, fact in zip(shared(before), shared(parts), strict=True):
         for path, value in fact.disagreeing.items():
-            if any(overlap(path, name) for name in given):
+            chosen = any(overlap(path, name) for name in given)
+            if chosen and fact.binding:
                 raise ValueError(contradiction(path, value, fact))
-            changes[path] = fact.value
-    if "world_model" in parts and "world_model.model.n_frames" not in given:
-        changes["world_model.model.n_frames"] = parts["clip_format"].n_frames  # the whole clip
+            if fact.binding or (not chosen and value == old.followers[path] == old.value):
+                changes[path] = fact.value
     return {name: replaced(part, under(changes, name)) for name, part in parts.items()}
 
 

@@ -35,6 +35,7 @@ VDA: dict[str, VideoDepthConfig] = {
 }
 DEPTH = ("sensor", "vda-tiny", *VDA)
 KEYPOINTS = ("lucas-kanade", "spatracker-tiny", "spatracker")
+ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")
 TOKENIZERS: dict[str, Layout] = {"magvit2-1x": "1x", "magvit2-tencent": "tencent"}
 
 
@@ -108,6 +109,3 @@ def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
         return e.vary({"keypoints": replace(e.keypoints, annotator=tracks)})
     old = e.rgb_tokenizer if role == "rgb_tokenizer" else e.depth_tokenizer
     return e.vary({role: tokenizer(name, old.source, old.resources, weights)})
-
-
-ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")

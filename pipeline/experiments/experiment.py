@@ -39,7 +39,7 @@ class StageSet:
         given: dotted paths that a user set, which must not change. Raises ValueError if they
         contradict each other.
         """
-        return type(self)(**agreement.follow({**vars(self), **parts}, given))
+        return type(self)(**agreement.follow(vars(self), {**vars(self), **parts}, given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,16 @@ Parts = Mapping[str, Any]  # the fields of an experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """A fact, the setting that decides it, and the fields that repeat it (dotted path -> value)."""
+    """A fact, the setting that decides it, and the fields that repeat it (dotted path -> value).
+
+    binding: no follower may differ. Otherwise one that was set to another value keeps it.
+    """
 
     what: str
     owner: str
     value: Any
     followers: Mapping[str, Any]
+    binding: bool = True
 
     @property
     def disagreeing(self) -> dict[str, Any]:
@@ -89,6 +93,13 @@ def shared_by_world_model(parts: Parts) -> Iterator[Shared]:
         value=len(ARM_VECTOR),
         followers={"world_model.model.action_dim": parts["world_model"].model.action_dim},
     )
+    yield Shared(
+        what="the window of the world model",
+        owner="clip_format.n_frames",
+        value=parts["clip_format"].n_frames,
+        followers={"world_model.model.n_frames": parts["world_model"].model.n_frames},
+        binding=False,
+    )
 
 
 def limits(parts: Parts) -> Iterator[tuple[bool, str]]:
@@ -105,7 +116,7 @@ def limits(parts: Parts) -> Iterator[tuple[bool, str]]:
             yield from limits_of_start(name, part)
     if "world_model" in parts:
         yield from limits_of_labels(parts["depth"], parts["keypoints"], parts)
-        yield from limits_of_tokens(parts["rgb_tokenizer"], parts["depth_tokenizer"], parts)
+        yield from limits_of_tokens(parts["rgb_tokenizer"], parts["depth_tokenizer"])
         yield from limits_of_world_model(parts["world_model"], parts)
     if isinstance(trained := parts.get("annotator"), TrainSpatialTracker):
         tracked = parts["truth"].points
@@ -135,9 +146,7 @@ def limits_of_labels(
 
 
 def limits_of_tokens(
-    rgb: TrainTokenizer | PublishedTokenizer,
-    depth: TrainTokenizer | PublishedTokenizer,
-    parts: Parts,
+    rgb: TrainTokenizer | PublishedTokenizer, depth: TrainTokenizer | PublishedTokenizer
 ) -> Iterator[tuple[bool, str]]:
     cells = rgb.model.downscale, depth.model.downscale
     yield (

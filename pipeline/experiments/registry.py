@@ -34,7 +34,6 @@ Name = Literal[
     "spatracker-tiny",
 ]
 
-
 EXPERIMENTS: dict[str, Callable[[Path, Path], Experiment | AnnotatorTraining]] = {
     "demo": demo,
     "smoke": smoke,
@@ -45,7 +44,6 @@ EXPERIMENTS: dict[str, Callable[[Path, Path], Experiment | AnnotatorTraining]] =
     "vda-tiny": annotator_training.vda_tiny,
     "spatracker-tiny": annotator_training.spatracker_tiny,
 }
-
 
 SAMPLES: dict[str, SampleConfig] = {
     "demo": demo_sample(),
@@ -58,17 +56,14 @@ SAMPLES: dict[str, SampleConfig] = {
     "annotators": annotator_training.SAMPLE,
 }
 
-
 # Experiments on the sample of another name; the others have one of their own name, or none.
 SHARED_SAMPLES: dict[str, str] = dict.fromkeys(annotator_training.NAMES, "annotators")
-
 
 # Published weights (`roboscape weights list`) that an experiment needs, checked before it runs
 WEIGHTS: dict[str, tuple[str, ...]] = {
     "pseudo-labels": (DEPTH_WEIGHTS, TRACK_WEIGHTS),
     "paper": (DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS),
 }
-
 
 assert set(EXPERIMENTS) == set(get_args(Name)) and set(WEIGHTS) <= set(EXPERIMENTS)
 

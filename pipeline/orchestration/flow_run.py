@@ -16,6 +16,7 @@ from pipeline.lineage.provenance import non_commercial, non_commercial_text, wei
 from pipeline.orchestration.crashed_runs import close_leftovers
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.journal import start_journal
+from pipeline.orchestration.plan import experiment_of
 from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.recipe import declared_inputs
 from pipeline.orchestration.stage_task import RunContext, run_stage
@@ -57,14 +58,13 @@ def roboscape(
     """
     settings = Settings()
     close_leftovers(settings)
-    episodes = source or str(settings.sample(registry.sample_name(experiment)))
-    e = registry.named(experiment, episodes, overrides, settings.weights)
-    if text := non_commercial_text(non_commercial(weights_of(e))):
-        get_run_logger().warning("Non-commercial: %s", text)
     request = dict(
         experiment=experiment, source=source, stages=stages, force=force, overrides=overrides,
         backend=backend, max_error_share=max_error_share,
     )  # fmt: skip
+    e = experiment_of(request, settings)
+    if text := non_commercial_text(non_commercial(weights_of(e))):
+        get_run_logger().warning("Non-commercial: %s", text)
     context = RunContext(
         root=settings.stores,
         journal=start_journal(settings.runs, request),

@@ -168,6 +168,17 @@ def test_the_units_of_depth_follow_the_annotator(source: Path):
     assert e.depth.annotator.clip_format == e.clip_format
 
 
+def test_the_window_follows_the_clips_unless_it_was_set(source: Path):
+    def window(e: Experiment | AnnotatorTraining) -> int:
+        assert isinstance(e, Experiment)
+        return e.world_model.model.n_frames
+
+    assert window(named("pretrain", source, {"clip_format.n_frames": 8})) == 8
+    short = named("pretrain", source, {"world_model.model.n_frames": 4})
+    assert window(short) == 4
+    assert window(short.vary({"clip_format": ClipFormat(n_frames=8, size=128)})) == 4
+
+
 def test_a_checkpoint_of_another_network_is_refused_before_anything_runs(source: Path):
     """The demo continues from shipped weights, whose tokens have a grid of 8 x 8."""
     complaint = r"start_from=world_model\.safetensors has a network with \{'grid': \(8, 8\)\}.*"
