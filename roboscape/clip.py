@@ -66,7 +66,7 @@ class Clip:
     @property
     def rate_hz(self) -> float:
         """Frames per second."""
-        return self._stores.rate_hz
+        return self._stores.clip.rate_hz
 
     @property
     def ok(self) -> bool:

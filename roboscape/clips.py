@@ -172,7 +172,7 @@ class Clips:
         reasons = Counter(reject.reason for reject in rejects if reject.row in rows)
         parts = [
             f"{len(self)}{whole} clips, " + ", ".join(f"{n} {name}" for name, n in splits.items()),
-            f"{t} frames of {h} x {w} px at {self._stores.rate_hz:g} Hz",
+            f"{t} frames of {h} x {w} px at {self._stores.clip.rate_hz:g} Hz",
         ]
         if reasons:
             rejected = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())

@@ -35,11 +35,6 @@ class JoinedStores:
         assert isinstance(index, IndexRows), index
         return index
 
-    @property
-    def rate_hz(self) -> float:
-        """Of the clips' frames."""
-        return float(self.clip.manifest.parameters.get("rate_hz", 2.0))
-
     def rows(self, role: str) -> Rows:
         """Raises LookupError if there is no such store."""
         if role == "clip":

@@ -22,7 +22,7 @@ __all__ = ["Scores", "compare", "frame_psnr"]
 
 ValueRange = tuple[int | float, int | float]
 UNITS = {"psnr": "dB"}
-ROUNDING = 1e-3  # of the range: what a float video may lie outside it
+ROUNDING = 1e-3  # of the range: how far outside it a float video may lie
 
 
 class Scores(Mapping[str, float]):

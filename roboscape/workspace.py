@@ -193,7 +193,7 @@ class Workspace:
         found = newest_complete(self._root, stage)
         if not found:
             raise LookupError(
-                f"no complete store of the stage '{stage}' below {self._root}: `roboscape run` "
+                f"no complete store of the stage '{stage}' in {self._root}: `roboscape run` "
                 "makes one, `roboscape status` says how far it is"
             )
         return StoreRef.at(self._root, stage, found[0].key)

@@ -3,7 +3,7 @@
 A policy is a generator of commands, like the skills of which it is a sequence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +37,7 @@ def tidy_up(hand: Hand, delay_s: float) -> Iterator[Command]:
             spot = hand.world.scene.tray_xy_m + inward
             now = yield from place(hand, now, obj, spot, _into_tray(hand))
             now = yield from _pause(hand, now)
-        for obj in objects:
-            now = yield from pick(hand, now, obj)
-            now = yield from place(hand, now, obj, _free_spot(hand, obj), "on the table")
-            now = yield from _pause(hand, now)
+        now = yield from _put_on_table(hand, now, objects)
     yield from rest_forever(hand, now)
 
 
@@ -48,10 +45,7 @@ def rearrange(hand: Hand, delay_s: float) -> Iterator[Command]:
     """Picks objects up and puts them down elsewhere on this hand's side of the table."""
     now = yield from hold(hand, hand.rest(), delay_s)
     while objects := objects_in_reach(hand):
-        for obj in objects:
-            now = yield from pick(hand, now, obj)
-            now = yield from place(hand, now, obj, _free_spot(hand, obj), "on the table")
-            now = yield from _pause(hand, now)
+        now = yield from _put_on_table(hand, now, objects)
     yield from rest_forever(hand, now)
 
 
@@ -81,6 +75,15 @@ def rest_forever(hand: Hand, now: Command) -> Iterator[Command]:
     now = yield from reach(hand, now, hand.rest())
     while True:
         yield now
+
+
+def _put_on_table(hand: Hand, now: Command, objects: Sequence[SceneObject]) -> Motion:
+    """One by one, each at a free place on this hand's side."""
+    for obj in objects:
+        now = yield from pick(hand, now, obj)
+        now = yield from place(hand, now, obj, _free_spot(hand, obj), "on the table")
+        now = yield from _pause(hand, now)
+    return now
 
 
 def _pause(hand: Hand, now: Command) -> Motion:

@@ -1,6 +1,6 @@
-"""`roboscape generate`: a world model, a clip's first frame and actions -> a video, by no service.
+"""`roboscape generate`: a world model, a first frame and actions -> a video. No service runs.
 
-A checkpoint's card names all that belongs to it: the clips, their tokens, the tokenizers.
+A checkpoint's card names everything that belongs to it: the clips, their tokens, the tokenizers.
 """
 
 import json
@@ -26,9 +26,8 @@ from stages.evaluation.video_generation import generate_video, plan_course
 from storage.atomic import write_file
 from storage.files import sha256_file
 from storage.sources.action_file import read_actions
-from storage.stores import store
 from storage.stores.key import content_key
-from storage.stores.rows import Rows, find_row
+from storage.stores.rows import ClipRows, Rows, find_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +53,14 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
     """
     checkpoint = find_checkpoint(request.checkpoint, settings.stores)
     rows = checkpoint.rows()
-    row = find_row(rows["clip"], request.clip)
+    clips = rows["clip"]
+    assert isinstance(clips, ClipRows), clips
+    row = find_row(clips, request.clip)
     require_usable(rows, row)
     networks = checkpoint.networks(rows, pick_device(request.device))
     config = networks.world.config
     given = None if request.actions is None else read_actions(request.actions, config.action_dim)
-    own = rows["clip"].read(["actions"], row)["actions"]
+    own = clips.read(["actions"], row)["actions"]
     course = plan_course(own, given, request.frames, config.action_substeps)
     with Progress(
         TextColumn("[bold]generate"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -71,19 +72,15 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
         def progress(done: int, total: int, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
 
-        true, clip_id = read_tokens(rows, np.array([row]), networks), rows["clip"].clip_ids[row]
+        true, clip_id = read_tokens(rows, np.array([row]), networks), clips.clip_ids[row]
         made = generate_video(
             networks, clip_id, true, course, request.sampling, request.seed, progress
         )
     about = record(request, checkpoint, made, row, rows)
     folder = request.out or settings.home / "generated" / folder_name(checkpoint.path, about)
-    write(made, folder, about, rate_of(rows["clip"]))
+    write(made, folder, about, clips.rate_hz)
     print_files(made, folder, rows, row, console)
     return folder
-
-
-def rate_of(clip: Rows) -> float:
-    return float(store.read_manifest(clip.ref).parameters.get("rate_hz", 2.0))
 
 
 def record(
@@ -93,7 +90,7 @@ def record(
     row: int,
     rows: Mapping[str, Rows],
 ) -> dict[str, Any]:
-    """All that it takes to make the same video again."""
+    """Everything that is needed to make the same video again."""
     actions, path = request.actions, checkpoint.path
     return {
         "checkpoint": {"path": str(path), "sha256": sha256_file(path)},

@@ -12,7 +12,7 @@ from storage.stores.results import open_result
 def find_checkpoint(what: str, root: str) -> Checkpoint:
     """The checkpoint at this path, or of the store that `find` knows by this name.
 
-    What belongs to it is looked for beside its own store, and below `root` for a file elsewhere.
+    What belongs to it is looked for beside its own store, and under `root` for a file elsewhere.
     Raises LookupError if there is none, ValueError if the file is no world model's.
     """
     if Path(what).is_file():

@@ -44,7 +44,7 @@ def ancestry(ref: StoreRef) -> list[Node]:
 
 
 def descendants(ref: StoreRef) -> list[Node]:
-    """Everything below the same root that was made from this version, inputs before what was made
+    """Everything under the same root that was made from this version, inputs before what was made
     from them.
     """
     nodes = {other.uri: read_node(other) for other in cleanup.list_stores(ref.root)}
@@ -70,7 +70,7 @@ def read_node(ref: StoreRef) -> Node:
 
 
 def located(uri: str, root: str) -> StoreRef:
-    """The store of this address, or its copy below `root`: a root can be moved."""
+    """The store of this address, or its copy under `root`: a root can be moved."""
     there = StoreRef(uri)
     here = StoreRef.at(root, there.stage, there.key)
     return here if here == there or store.exists(here) else there

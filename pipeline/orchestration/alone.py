@@ -1,11 +1,8 @@
 """One stage on the stores of a workspace, in this process: to try a stage of your own."""
 
-from pathlib import Path
-
 from pipeline.lineage.graph import find
-from pipeline.orchestration.journal import Journal
 from pipeline.orchestration.recipe import describe, output_ref
-from pipeline.orchestration.stage_task import RunContext, make
+from pipeline.orchestration.stage_task import Workers, make
 from stages.base import Stage
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -22,6 +19,5 @@ def make_alone(stage: Stage, root: str) -> StoreRef:
     out = output_ref(stage, inputs, root)
     if not store.is_complete(out):
         store.create(out, describe(stage, inputs, out))
-        unwritten = Journal(path=Path("unwritten"), id="alone", request={})
-        make(stage, inputs, out, RunContext(root=root, journal=unwritten))
+        make(stage, inputs, out, Workers())
     return out

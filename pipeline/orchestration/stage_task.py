@@ -34,22 +34,32 @@ NOTE_NUMBERS = 4  # of a result, shown in the stage's note
 
 
 @dataclass(kw_only=True)
-class RunContext:
+class Workers:
+    """Who makes what is missing of a store.
+
+    max_error_share: share of a stage's clips that may raise an error and be rejected, see
+    `Outcome.accept_errors`. n_workers: of Ray; None: as many as it has room for. stall_s: seconds
+    without a result after which a run on Ray is given up.
+    """
+
+    backend: Literal["ray", "serial"] = "serial"
+    max_error_share: float = 0.01
+    n_workers: int | None = None
+    stall_s: float = 3600.0
+
+
+@dataclass(kw_only=True)
+class RunContext(Workers):
     """How a run works. Nothing here changes the output, so nothing here is part of a key.
 
     stages: names of the stages to make; None means all. The others are reused if they are complete.
-    force: make the chosen stages again even if they are complete. max_error_share: share of a
-    stage's clips that may raise an error and be rejected, see `Outcome.accept_errors`.
+    force: make the chosen stages again even if they are complete.
     """
 
     root: str
     journal: Journal
-    backend: Literal["ray", "serial"] = "serial"
     stages: tuple[str, ...] | None = None
     force: bool = False
-    max_error_share: float = 0.01
-    n_workers: int | None = None
-    stall_s: float = 3600.0
     # Store uri -> id of its lineage page in this run
     artifacts: dict[str, str] = field(default_factory=dict)
 
@@ -113,18 +123,18 @@ def decide(
     return "Completed", make(stage, inputs, out, context)
 
 
-def make(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, context: RunContext) -> str:
+def make(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, workers: Workers) -> str:
     """Makes what is missing on the chosen backend and seals the output; returns a note."""
     if isinstance(stage, DatasetStage):
         folder = working_folder(out)
         with StageProgress(stage.name, LivePage(stage, folder)) as progress:
-            numbers = make_result(stage, inputs, out, context, progress)
+            numbers = make_result(stage, inputs, out, workers, progress)
         shown = list(numbers.items())[:NOTE_NUMBERS]
         return ", ".join(f"{name} {value:.4g}" for name, value in shown)
     if not isinstance(stage, ClipStage):
         raise TypeError(f"{stage!r} is neither a ClipStage nor a DatasetStage (stages/base.py)")
     with StageProgress(stage.name) as progress:
-        outcome = make_clips(stage, inputs, out, context, progress)
+        outcome = make_clips(stage, inputs, out, workers, progress)
     summary = store.seal(out)
     write_preview(stage, inputs, out)
     made, rejected = summary["made"], summary["rejected"]
@@ -135,13 +145,13 @@ def make_result(
     stage: DatasetStage,
     inputs: dict[str, StoreRef],
     out: StoreRef,
-    context: RunContext,
+    workers: Workers,
     progress: StageProgress,
 ) -> dict[str, float]:
     """Runs the stage with one worker or several; returns the numbers of its report."""
     if isinstance(stage, ParallelStage) and stage.workers > 1:
-        return run_group(stage, inputs, out, progress, context.backend)
-    if context.backend == "ray":
+        return run_group(stage, inputs, out, progress, workers.backend)
+    if workers.backend == "ray":
         return dataset_stage.run_dataset_ray(stage, inputs, out, progress)
     return dataset_stage.run_dataset(stage, inputs, out, progress)
 
@@ -150,20 +160,20 @@ def make_clips(
     stage: ClipStage,
     inputs: dict[str, StoreRef],
     out: StoreRef,
-    context: RunContext,
+    workers: Workers,
     progress: StageProgress,
 ) -> Outcome:
     job = Job(stage=stage, inputs=inputs, out=out)
     missing = store.missing_shards(out)
     n_clips = store.read_manifest(out).n_clips or 0
-    allowed = context.max_error_share * n_clips
-    if context.backend == "ray":
+    allowed = workers.max_error_share * n_clips
+    if workers.backend == "ray":
         outcome = ray_pool.run_ray(
-            job, missing, progress, context.n_workers, context.stall_s, allowed
+            job, missing, progress, workers.n_workers, workers.stall_s, allowed
         )
     else:
         outcome = shards.run_serial(job, missing, progress, allowed_errors=allowed)
-    outcome.accept_errors(job, n_clips, context.max_error_share)
+    outcome.accept_errors(job, n_clips, workers.max_error_share)
     return outcome
 
 

@@ -126,9 +126,20 @@ class ClipRows(Rows):
     def specs(self) -> dict[str, ArraySpec]:
         return {spec.name: spec for spec in self.manifest.specs}
 
+    @property
+    def rate_hz(self) -> float:
+        """Frames per second of its clips. Raises StoreError if the manifest names none."""
+        rate = self.manifest.parameters.get("rate_hz")
+        if rate is None:
+            raise StoreError(
+                f"store {self.ref} has no 'rate_hz' in the parameters of its manifest; expected "
+                "the frame rate, as the stage 'clip' writes it"
+            )
+        return float(rate)
+
     @cached_property
     def index(self) -> Rows:
-        """The index store. It is looked for below this store's own root first, so that a root can
+        """The index store. It is looked for under this store's own root first, so that a root can
         be moved.
         """
         if self.manifest.index_uri is None:

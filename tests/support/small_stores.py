@@ -96,7 +96,8 @@ def write_clips(
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))
     manifest = Manifest(
-        stage=stage, key=ref.key, kind="clips", version=1, parameters={}, inputs=inputs or {},
+        stage=stage, key=ref.key, kind="clips", version=1, inputs=inputs or {},
+        parameters={"rate_hz": 2.0} if stage == "clip" else {},
         specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
     )  # fmt: skip
     store.create(ref, manifest)

@@ -167,6 +167,11 @@ def test_a_missing_array_is_named_with_the_existing_ones(ref):
         open_rows(ref).gather("depht", np.array([0]))
 
 
+def test_a_frame_rate_that_no_manifest_names_is_not_guessed(ref):
+    with pytest.raises(StoreError, match=r"has no 'rate_hz' .* as the stage 'clip' writes it"):
+        _ = ClipRows(ref).rate_hz
+
+
 def test_an_incomplete_store_shows_what_is_committed(tmp_path):
     ref = created(tmp_path)
     for shard in (2, 0):
