@@ -47,6 +47,15 @@ def world_model_path(e: Experiment, run: RunStage) -> StoreRef:
     rgb_tokens = run(e.rgb_tokens, clip=clips, tokenizer=rgb_tokenizer)
     depth_tokens = run(e.depth_tokens, depth=depth, tokenizer=depth_tokenizer)
 
+    # What the tokens keep of the frames; a world model can show no more
+    run(
+        e.token_quality,
+        discover=index,
+        clip=clips,
+        rgb_tokens=rgb_tokens,
+        rgb_tokenizer=rgb_tokenizer,
+    )
+
     # The world model predicts tokens; the evaluation decodes them and compares with the clips
     data = {
         "discover": index,

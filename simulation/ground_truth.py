@@ -8,6 +8,7 @@ may read it.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import mujoco
@@ -110,6 +111,16 @@ def read_ground_truth(folder: Path) -> GroundTruth:
             camera=camera,
             labels=labels,
         )
+
+
+# Clips of one episode follow each other, and an episode's images are hundreds of MB
+@lru_cache(maxsize=1)
+def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
+    """The ground truth of an episode of the data set at `root`; None where there is none."""
+    try:
+        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
+    except FileNotFoundError:
+        return None
 
 
 def _steps(images: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from stages.evaluation.stage import Evaluate
 from stages.keypoints.stage import Keypoints
 from stages.label_quality.score_stage import ScoreLabels
 from stages.label_quality.stage import LabelQuality
+from stages.token_quality.stage import TokenQuality
 from stages.tokenizer.published import PublishedTokenizer
 from stages.tokenizer.tokenize import Tokens
 from stages.tokenizer.train import TrainTokenizer
@@ -60,6 +61,7 @@ class Experiment(StageSet):
     depth_tokenizer: TrainTokenizer | PublishedTokenizer
     rgb_tokens: Tokens
     depth_tokens: Tokens
+    token_quality: TokenQuality
     world_model: TrainWorldModel
     evaluation: Evaluate
 

@@ -26,6 +26,7 @@ from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.stage import Keypoints
 from stages.label_quality.score_stage import ScoreLabels
 from stages.label_quality.stage import LabelQuality
+from stages.token_quality.stage import TokenQuality
 from stages.tokenizer.tokenize import Tokens
 from stages.tokenizer.train import DiscriminatorConfig, TrainTokenizer
 from stages.training.run import RunConfig
@@ -91,6 +92,7 @@ def from_scratch(
         depth_tokens=Tokens(
             source="depth", grid=grid, clip_format=clip_format, resources=tokenizing
         ),
+        token_quality=TokenQuality(root=str(source)),
         world_model=TrainWorldModel(
             model=replace(world_model, grid=grid),
             training=world_training,

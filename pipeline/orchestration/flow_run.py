@@ -27,8 +27,8 @@ from storage.stores.records import StoreRef
 # The stages to choose from in the run form
 StageName = Literal[
     "discover", "clip", "depth", "keypoints", "label_quality", "label_scores",
-    "rgb_tokenizer", "depth_tokenizer", "rgb_tokens", "depth_tokens", "world_model", "evaluation",
-    "truth", "depth_annotator", "keypoint_annotator",
+    "rgb_tokenizer", "depth_tokenizer", "rgb_tokens", "depth_tokens", "token_quality",
+    "world_model", "evaluation", "truth", "depth_annotator", "keypoint_annotator",
 ]  # fmt: skip
 STAGES: list[StageName] = list(get_args(StageName))
 

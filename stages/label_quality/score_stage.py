@@ -7,13 +7,12 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from simulation.ground_truth import GroundTruth, read_ground_truth
+from simulation.ground_truth import truth_beside
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, spread
 from stages.label_quality.contact_sheet import COLUMNS, label_sheet
@@ -122,16 +121,6 @@ def choose_rows(rows: Mapping[str, Rows], limit: int) -> list[int]:
             f"no clip has both depth and keypoints ({counts}): look at the stages' rejected clips"
         )
     return [int(ok[i]) for i in spread(len(ok), limit)]
-
-
-# Clips of one episode follow each other, and an episode's images are hundreds of MB
-@lru_cache(maxsize=1)
-def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
-    """The episode's ground truth, or None where there is none."""
-    try:
-        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
-    except FileNotFoundError:
-        return None
 
 
 def measured_means(table: Sequence[Mapping[str, Any]]) -> Scores:

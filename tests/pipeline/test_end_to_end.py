@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROBOSCAPE = str(Path(sys.executable).with_name("roboscape"))
 STAGES = [
     "discover", "clip", "depth", "keypoints", "label_quality", "label_scores", "rgb_tokenizer",
-    "depth_tokenizer", "rgb_tokens", "depth_tokens", "world_model", "evaluation",
+    "depth_tokenizer", "rgb_tokens", "depth_tokens", "token_quality", "world_model", "evaluation",
 ]  # fmt: skip
 
 
@@ -89,7 +89,8 @@ def test_a_plan_shows_what_one_parameter_changes_and_makes_nothing(home: dict[st
 
 def test_lineage_leads_from_the_evaluation_to_the_episodes(home: dict[str, str]):
     text = call(home, "lineage", "evaluation")
-    assert all(stage in text for stage in STAGES if stage not in ("label_quality", "label_scores"))
+    measures = ("label_quality", "label_scores", "token_quality")
+    assert all(stage in text for stage in STAGES if stage not in measures)
     assert f"{home['ROBOSCAPE_HOME']}/sample" in text.replace("\n", "")
 
 

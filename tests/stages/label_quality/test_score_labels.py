@@ -12,7 +12,7 @@ from label_clips import T, box_truth, one_clip
 from PIL import Image
 from small_stores import opened, run_stage
 
-from simulation.ground_truth import GroundTruth, write_ground_truth
+from simulation.ground_truth import GroundTruth, truth_beside, write_ground_truth
 from stages.annotator_training.exact_labels import true_depth, true_tracks
 from stages.base import DatasetStage
 from stages.clip_format import ClipFormat
@@ -22,7 +22,7 @@ from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.stage import Keypoints, grid_queries
 from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo
 from stages.label_quality.report import report
-from stages.label_quality.score_stage import ScoreLabels, measured_means, truth_beside
+from stages.label_quality.score_stage import ScoreLabels, measured_means
 from stages.label_quality.stage import LabelQuality
 from stages.label_quality.truth_scores import (
     LabelledClip,
