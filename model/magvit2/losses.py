@@ -15,10 +15,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.colour import opponent
 from model.magvit2.autoencoder import TokenizerOutput
-from model.magvit2.quantizer import FACTOR_SIZE, signs, signs_from_ids, split_ids
+from model.magvit2.quantizer import (
+    FACTOR_SIZE,
+    signs,
+    signs_from_ids,
+    split_ids,
+    straight_through,
+)
 
 SMALLEST_SHARE = 1e-12  # of an unused code: keeps the gradient of its entropy finite
+CHROMA_FACTOR = 8.0  # of squared chroma against squared luma in `cell_colour_loss`
+RIDGE = 1e-3  # keeps the linear map finite where bits always agree
 
 # Two batches of images in [-1, 1] -> one distance per image
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -36,6 +45,10 @@ class TokenizerLossConfig:
     l1: float = 1.0
     l2: float = 1.0
     perceptual: float = 1.0  # used if a perceptual network is passed
+    # L1 and L2 of the two chroma channels (BT.601), beside those of RGB: colours of small things
+    chroma: float = 0.0
+    # Of `cell_colour_loss`: the bits of small tokenizers name colours late, or never, without it
+    cell_colour: float = 0.0
     commitment: float = 0.1
     entropy: float = 0.005  # of (entropy per token - diversity * entropy of the batch)
     diversity: float = 1.0
@@ -69,13 +82,16 @@ def tokenizer_loss(
     """
     # Reconstruction
     error = output.reconstruction - images
-    if pixel_weight is None:
-        l1, l2 = error.abs().mean(), error.square().mean()
-    else:
+    weight = torch.ones_like(error[:, :1])
+    if pixel_weight is not None:
         weight = rearrange(pixel_weight / pixel_weight.mean(), "b h w -> b 1 h w")
-        l1, l2 = (weight * error.abs()).mean(), (weight * error.square()).mean()
+    l1, l2 = (weight * error.abs()).mean(), (weight * error.square()).mean()
     parts = {"l1": l1, "l2": l2}
     reconstruction = config.l1 * l1 + config.l2 * l2
+    if config.chroma:
+        tint = opponent(error)[:, 1:]
+        parts["chroma"] = (weight * (tint.abs() + tint.square())).mean()
+        reconstruction = reconstruction + config.chroma * parts["chroma"]
     if perceptual is not None:
         parts["perceptual"] = perceptual(output.reconstruction, images).mean()
         reconstruction = reconstruction + config.perceptual * parts["perceptual"]
@@ -87,6 +103,9 @@ def tokenizer_loss(
     parts["commitment"] = (output.z - signs(output.z)).square().mean()
     entropy = parts["token_entropy"] - config.diversity * parts["batch_entropy"]
     total = reconstruction + config.entropy * entropy + config.commitment * parts["commitment"]
+    if config.cell_colour:
+        parts["cell_colour"] = cell_colour_loss(straight_through(output.z), images)
+        total = total + config.cell_colour * parts["cell_colour"]
 
     # Adversarial
     if discriminator is not None:
@@ -99,6 +118,29 @@ def tokenizer_loss(
         balance = gradient_balance(reconstruction, parts["adversarial"], last_layer)
         total = total + config.adversarial * balance * parts["adversarial"]
     return TokenizerLoss(total=total, parts={name: part.detach() for name, part in parts.items()})
+
+
+def cell_colour_loss(
+    codes: Float[Tensor, "b d gh gw"], images: Float[Tensor, "b c h w"]
+) -> Float[Tensor, ""]:
+    """How badly the bits of a token say its cell's mean colour, by the best linear map of them.
+
+    Ours. A decoder learns to use a bit only once the encoder gives it a meaning, and the other way
+    round. Large plain areas get theirs first, and colours of small things late. A linear map needs
+    no learning: it is fitted to each batch by least squares, so this term names colours from the
+    first steps on. Mean squared error of luma and chroma, where chroma counts CHROMA_FACTOR times.
+    """
+    with torch.autocast(codes.device.type, enabled=False):
+        cells = F.adaptive_avg_pool2d(opponent(images.float()), codes.shape[-2:])
+        scale = cells.new_tensor([1.0, CHROMA_FACTOR**0.5, CHROMA_FACTOR**0.5])
+        colours = rearrange(cells, "b c gh gw -> (b gh gw) c") * scale
+        bits = rearrange(codes.float(), "b d gh gw -> (b gh gw) d")
+        bits = torch.cat([bits, torch.ones_like(bits[:, :1])], dim=1)
+        # At its minimum the error does not depend on the map, so no gradient runs through it
+        with torch.no_grad():
+            ridge = RIDGE * len(bits) * torch.eye(bits.shape[1], device=bits.device)
+            linear = torch.linalg.solve(bits.T @ bits + ridge, bits.T @ colours)
+        return (bits @ linear - colours).square().mean()
 
 
 def entropy_terms(

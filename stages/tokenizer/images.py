@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange, repeat
@@ -10,6 +11,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.colour import opponent
+from model.magvit2.losses import CHROMA_FACTOR
 from stages.depth.scaling import depth_to_image
 from stages.drawing.pictures import colour_depth
 
@@ -23,6 +26,9 @@ READS: dict[Source, tuple[str, tuple[str, ...]]] = {
 
 # Difference from the background that counts as motion, of a range of 2 (15 of 255 grey levels)
 MOVED = 0.12
+# `detail_map`: side of the surroundings in frame widths, and the distance that counts as full
+SURROUNDINGS = 1 / 8
+FULL_DETAIL = 0.4
 MARGIN_PX = 2  # the moving region is dilated by this much, to include edges and shadows
 
 
@@ -54,6 +60,20 @@ def moving_mask(
     background = images.median(dim=0, keepdim=True).values if still is None else still
     changed = ((images - background).abs().amax(dim=1) > MOVED).float()
     return F.max_pool2d(changed[:, None], 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)[:, 0] > 0
+
+
+def detail_map(images: Float[Tensor, "t c h w"]) -> UInt8[np.ndarray, "t h w"]:
+    """How far each pixel's colour is from the mean of its surroundings, from 0 to 255.
+
+    Small things and edges stand out, coloured ones most: squared chroma counts CHROMA_FACTOR times.
+    """
+    side = max(3, round(SURROUNDINGS * images.shape[-1]) | 1)
+    drawn = []
+    for image in opponent(images).permute(0, 2, 3, 1).numpy():
+        luma, *chroma = np.moveaxis(image - cv2.blur(image, (side, side)), -1, 0)
+        squared = luma**2 + CHROMA_FACTOR * sum(tint**2 for tint in chroma)
+        drawn.append(np.minimum(np.sqrt(squared) / FULL_DETAIL, 1) * 255)
+    return np.stack(drawn).astype(np.uint8)
 
 
 def picture_frames(

@@ -1,7 +1,7 @@
 """How well a tokenizer reconstructs held-out clips: metrics and a picture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,12 +9,20 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.losses import code_perplexity
 from model.metrics import frame_psnr
 from stages.batches import clip_ids_at, gather, spread_rows, usable_rows
 from stages.drawing.pictures import contact_sheet, png_bytes, strip
-from stages.tokenizer.images import READS, Source, images_of, moving_mask, picture_frames
+from stages.tokenizer.images import (
+    READS,
+    Source,
+    detail_map,
+    images_of,
+    moving_mask,
+    picture_frames,
+)
 from storage.stores.rows import Rows
 
 TOKENIZER_FILE = "tokenizer.safetensors"
@@ -27,6 +35,7 @@ DIFFERENCE_GAIN = 3  # differences are amplified this much
 class TokenizerBatch:
     images: Float[Tensor, "i c h w"]  # in [-1, 1]
     moving: Bool[Tensor, "i h w"]
+    detail: Float[Tensor, "i h w"]  # of `detail_map`, in [0, 1]
     number: int  # of the batch, from 0
     clip_ids: list[str]
 
@@ -34,17 +43,16 @@ class TokenizerBatch:
         return self
 
     def to(self, device: torch.device) -> "TokenizerBatch":
-        images, moving = self.images.to(device), self.moving.to(device)
-        return TokenizerBatch(
-            images=images, moving=moving, number=self.number, clip_ids=self.clip_ids
-        )
+        moved = {name: getattr(self, name).to(device) for name in ("images", "moving", "detail")}
+        return replace(self, **moved)
 
 
 def read_clips(source: Source, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    """The arrays of whole clips, and `moving`: where they move."""
+    """The arrays of whole clips; where they move, and their `detail_map`."""
     arrays = gather(store, READS[source][1], rows)
-    moving = torch.stack([moving_mask(clip) for clip in images_of(source, arrays)])
-    return arrays | {"moving": moving.numpy()}
+    clips = images_of(source, arrays)
+    moving = np.stack([moving_mask(clip).numpy() for clip in clips])
+    return arrays | {"moving": moving, "detail": np.stack([detail_map(clip) for clip in clips])}
 
 
 def frames_of(
@@ -53,6 +61,7 @@ def frames_of(
     return TokenizerBatch(
         images=rearrange(images_of(source, dict(arrays)), "b t c h w -> (b t) c h w"),
         moving=rearrange(torch.from_numpy(arrays["moving"]), "b t h w -> (b t) h w"),
+        detail=rearrange(torch.from_numpy(arrays["detail"]), "b t h w -> (b t) h w") / 255,
         number=number,
         clip_ids=clip_ids,
     )
@@ -65,23 +74,42 @@ def held_out_frames(source: Source, rows: Mapping[str, Rows], n_clips: int) -> T
 
 
 @torch.no_grad()
-def reconstruction_scores(model: MagvitTokenizer, batch: TokenizerBatch) -> dict[str, float]:
-    """PSNR in dB of whole frames and of the moving region, and how much of the codebook is used.
+def reconstruction_scores(
+    source: Source, model: MagvitTokenizer, batch: TokenizerBatch
+) -> dict[str, float]:
+    """PSNR in dB of whole frames and of regions, and how much of the codebook is used.
 
-    "psnr moving" is missing if nothing moves in any frame.
+    "psnr moving" is missing if nothing moves in any frame. Of RGB also the colours, which the PSNR
+    of whole frames hides: see `model.detail_metrics`.
     """
-    psnr, moving_psnr, ids = [], [], []
-    for start in range(0, len(batch.images), 16):
-        images, moving = batch.images[start : start + 16], batch.moving[start : start + 16]
+    pairs, ids = [], []
+    for images, moving in zip(batch.images.split(16), batch.moving.split(16), strict=True):
         ids.append(model.to_ids(images))
         decoded = model.decode_ids(ids[-1])
-        psnr.append(frame_psnr(decoded[:, None], images[:, None])[:, 0])
-        moving_psnr.append(frame_psnr(decoded[:, None], images[:, None], moving[:, None])[:, 0])
+        pairs.append(pair_scores(source, decoded[:, None], images[:, None], moving[:, None]))
+    found = {name: torch.cat([pair[name] for pair in pairs]).nanmean().item() for name in pairs[0]}
+    if not batch.moving.any():
+        del found["psnr moving"]
     low, high = code_perplexity(torch.cat(ids))
-    found = {"psnr": torch.cat(psnr).mean().item()}
-    if batch.moving.any():
-        found["psnr moving"] = torch.cat(moving_psnr).nanmean().item()
     return found | {"codes used (bits 0-8)": low, "codes used (bits 9-17)": high}
+
+
+def pair_scores(
+    source: Source,
+    decoded: Float[Tensor, "i 1 c h w"],
+    images: Float[Tensor, "i 1 c h w"],
+    moving: Bool[Tensor, "i 1 h w"],
+) -> dict[str, Float[Tensor, " i"]]:
+    """One value an image; NaN where nothing moves."""
+    scores = {
+        "psnr": frame_psnr(decoded, images)[:, 0],
+        "psnr moving": frame_psnr(decoded, images, moving)[:, 0],
+        "psnr detail": detail_psnr(decoded, images),
+    }
+    if source == "depth":  # as an image it is grey
+        return scores
+    colours = {"psnr chroma": chroma_psnr(decoded, images)}
+    return scores | colours | {"colours kept": colour_kept(decoded, images)}
 
 
 @torch.no_grad()
@@ -90,7 +118,7 @@ def reconstruction_picture(
 ) -> bytes:
     """A PNG of a few held-out clips: frames, their reconstructions, and the difference."""
     n_frames = len(batch.images) // len(batch.clip_ids)
-    psnr = reconstruction_scores(model, batch)["psnr"]
+    psnr = reconstruction_scores(source, model, batch)["psnr"]
     shown = np.linspace(0, n_frames - 1, min(n_frames, PICTURE_FRAMES)).round().astype(int)
     strips = []
     for clip, clip_id in enumerate(batch.clip_ids[:PICTURE_CLIPS]):

@@ -63,7 +63,7 @@ class PublishedTokenizer(TokenizerStage):
         model = load_published(self.weights.resolve(), config, which).to(device)
         progress(1, 3, "loaded")
         held_out = held_out_frames(self.source, rows, self.n_val_clips).to(device)
-        scores = reconstruction_scores(model, held_out)
+        scores = reconstruction_scores(self.source, model, held_out)
         numbers = {f"val/{name}": value for name, value in scores.items()}
         progress(2, 3, "measured")
         title = f"{self.weights.name} on {self.source} frames"

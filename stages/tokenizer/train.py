@@ -68,6 +68,9 @@ class TrainTokenizer(TokenizerStage):
     frames_per_clip: int = 4  # drawn again for every batch
     # Extra weight of the moving region in L1 and L2; ours, 0: none
     moving_weight: float = 4.0
+    # Extra weight of pixels that differ from their surroundings, coloured ones most (`detail_map`):
+    # small things would count as little as the few pixels that they have
+    detail_weight: float = 0.0
     discriminator: DiscriminatorConfig | None = field(default=None, metadata={"key": "adversary"})
     lpips: LpipsWeights | None = None  # None: no perceptual term
     start_from: WeightsRef | None = None
@@ -84,11 +87,12 @@ class TrainTokenizer(TokenizerStage):
                 "part='decoder' keeps the encoder of `start_from`: name its weights, or train 'all'"
             )
         least = min(self.clips_per_batch, self.frames_per_clip, self.n_val_clips)
-        if least < 1 or self.moving_weight < 0:
+        if least < 1 or min(self.moving_weight, self.detail_weight) < 0:
             raise ValueError(
                 f"clips_per_batch={self.clips_per_batch}, frames_per_clip={self.frames_per_clip}, "
                 f"n_val_clips={self.n_val_clips}: expected 1 or more; "
-                f"moving_weight={self.moving_weight}: expected 0 or more"
+                f"moving_weight={self.moving_weight}, detail_weight={self.detail_weight}: "
+                "expected 0 or more"
             )
 
     def run(
@@ -111,7 +115,7 @@ class TrainTokenizer(TokenizerStage):
             watch=self.watch,
             folder=out.path,
             progress=progress,
-            validate=lambda: reconstruction_scores(model, held_out),
+            validate=lambda: reconstruction_scores(self.source, model, held_out),
             discriminator=discriminator,
         )
         log = run.finish()
@@ -225,7 +229,9 @@ class TrainTokenizer(TokenizerStage):
                 batch.images,
                 model(batch.images),
                 self.loss,
-                pixel_weight=1 + self.moving_weight * batch.moving.float(),
+                pixel_weight=1
+                + self.moving_weight * batch.moving.float()
+                + self.detail_weight * batch.detail,
                 perceptual=perceptual,
                 discriminator=network,
                 last_layer=model.decoder.conv_out.weight,

@@ -13,6 +13,7 @@ from model.magvit2.config import MagvitConfig, tiny
 from model.magvit2.discriminator import PatchDiscriminator
 from model.magvit2.losses import (
     TokenizerLossConfig,
+    cell_colour_loss,
     code_perplexity,
     discriminator_loss,
     entropy_terms,
@@ -151,6 +152,42 @@ def test_pixel_weight_chooses_what_counts_and_its_scale_does_not_matter():
         frames, output, TokenizerLossConfig(), pixel_weight=torch.full((4, 32, 32), 7.0)
     )
     assert_close(even.total, tokenizer_loss(frames, output, TokenizerLossConfig()).total)
+
+
+def test_chroma_counts_colours_and_not_brightness():
+    frames = images().clamp(-0.5, 0.5)
+    config, z = TokenizerLossConfig(chroma=3.0), some_z(18)
+    brighter = tokenizer_loss(frames, TokenizerOutput(reconstruction=frames + 0.1, z=z), config)
+    assert brighter.parts["chroma"].item() == pytest.approx(0, abs=1e-6)
+    redder = frames.clone()
+    redder[:, 0] += 0.1
+    loss = tokenizer_loss(frames, TokenizerOutput(reconstruction=redder, z=z), config)
+    tint = torch.tensor([0.1 * -0.168736, 0.1 * 0.5])  # BT.601
+    assert_close(loss.parts["chroma"], (tint.abs() + tint.square()).mean())
+    plain = tokenizer_loss(
+        frames, TokenizerOutput(reconstruction=redder, z=z), TokenizerLossConfig()
+    )
+    assert_close(loss.total, plain.total + 3 * loss.parts["chroma"])
+
+
+def test_bits_that_say_the_colours_linearly_have_no_cell_colour_loss():
+    generator = torch.Generator().manual_seed(0)
+    codes, others = torch.randn(2, 4, 6, 8, 8, generator=generator).sign()
+    shades = torch.einsum("bdhw,dc->bchw", codes, torch.randn(6, 3, generator=generator) / 20)
+    frames = torch.nn.functional.interpolate(shades, scale_factor=8.0)
+    assert cell_colour_loss(codes, frames).item() == pytest.approx(0, abs=1e-4)
+    assert cell_colour_loss(others, frames) > 50 * cell_colour_loss(codes, frames)
+
+
+def test_the_cell_colour_gradient_is_that_of_the_best_map():
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(4, 6, 4, 4, generator=generator).sign().requires_grad_()
+    frames = images()
+    (slope,) = torch.autograd.grad(cell_colour_loss(codes, frames), codes)
+    step = 0.01 * torch.randn(codes.shape, generator=generator)
+    with torch.no_grad():
+        up, down = (cell_colour_loss(codes + sign * step, frames) for sign in (1, -1))
+    assert_close((up - down) / 2, (slope * step).sum(), rtol=0.02, atol=1e-6)
 
 
 def test_perceptual_network_adds_its_mean():

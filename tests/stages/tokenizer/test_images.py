@@ -12,6 +12,7 @@ from stages.tokenizer.images import (
     MARGIN_PX,
     MOVED,
     READS,
+    detail_map,
     images_of,
     images_to_rgb,
     moving_mask,
@@ -144,3 +145,19 @@ def test_rgb_is_shown_as_it_is_and_depth_in_colours():
     assert (
         np.abs(shown.astype(int) - expected).max() <= 8
     )  # one step of the colour map: rounding may fall either way
+
+
+def test_small_coloured_things_stand_out_most_and_plain_areas_not_at_all():
+    images = torch.full((1, 3, 64, 64), -0.1)
+    grey, red = (slice(10, 14), slice(10, 14)), (slice(40, 44), slice(40, 44))
+    images[(0, slice(None), *grey)] += 0.2  # as far in RGB as the red one
+    images[(0, slice(None), *red)] += torch.tensor([0.28, -0.14, -0.14]).view(3, 1, 1)
+    (found,) = detail_map(images)
+    assert found[25:30, 25:30].max() == 0
+    assert found[red].min() > 1.5 * found[grey].max() > 0
+
+
+@pytest.mark.parametrize("side", [8, 64, 97])
+def test_detail_is_measured_at_any_size(side):
+    found = detail_map(torch.rand(2, 3, side, side) * 2 - 1)
+    assert found.shape == (2, side, side) and found.dtype == np.uint8 and found.max() > 100

@@ -76,7 +76,8 @@ def test_each_layout_takes_the_weights_that_its_tokens_come_from(
         assert torch.equal(found.state_dict()[name], value), name
     held_out = held_out_frames(source, opened(rows_of(stage, stores)), 2)
     assert result.numbers == {
-        f"val/{name}": value for name, value in reconstruction_scores(expected, held_out).items()
+        f"val/{name}": value
+        for name, value in reconstruction_scores(source, expected, held_out).items()
     }
     card = read_header(result.file(TOKENIZER_FILE))["card"]
     assert card["published"]["sha256"] == file.sha256 and card["weights"] == (

@@ -39,7 +39,10 @@ from storage.weights.ref import WeightsRef
 
 FILES = {TOKENIZER_FILE, "losses.csv", PLOT_FILE, "reconstruction.png", NOTE_FILE}
 PARTS = {"total", "l1", "l2", "token_entropy", "batch_entropy", "commitment"}
-SCORES = {"psnr", "psnr moving", "codes used (bits 0-8)", "codes used (bits 9-17)"}
+SCORES = {
+    "psnr", "psnr moving", "psnr detail", "psnr chroma", "colours kept",
+    "codes used (bits 0-8)", "codes used (bits 9-17)",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +85,11 @@ def test_its_numbers_are_those_of_its_checkpoint(trained, stores):
     held_out = held_out_frames(stage.source, opened(rows_of(stage, stores)), stage.n_val_clips)
     after = {
         f"val/{name}, after": value
-        for name, value in reconstruction_scores(network(trained), held_out).items()
+        for name, value in reconstruction_scores("rgb", network(trained), held_out).items()
     }
     with seeded(0):
         fresh = MagvitTokenizer(TOKENIZER).eval().to(memory_format=torch.channels_last)
-    before = reconstruction_scores(fresh, held_out)
+    before = reconstruction_scores("rgb", fresh, held_out)
     assert after.items() <= trained.numbers.items()
     assert {
         f"val/{name}, before": value for name, value in before.items()
@@ -270,17 +273,20 @@ def test_held_out_clips_are_whole(stores):
     )
 
 
-def test_moving_pixels_count_more():
-    """The mean of |error| with weight 1 + w where it moves, in plain numbers."""
-    stage = tokenizer_stage(moving_weight=3.0)
+@pytest.mark.parametrize("chosen", ["moving", "detail"])
+def test_moving_and_detailed_pixels_count_more(chosen):
+    """The mean of |error| with weight 1 + w where it moves, or has detail, in plain numbers."""
+    stage = tokenizer_stage(**{"moving_weight": 0.0, f"{chosen}_weight": 3.0})
     with seeded(0):
         model = MagvitTokenizer(TOKENIZER)
-    moving = torch.zeros(1, 8, 8, dtype=torch.bool)
-    moving[:, :4, :4] = True  # a quarter
-    batch = TokenizerBatch(images=torch.rand(1, 3, 8, 8), moving=moving, number=0, clip_ids=["a"])
+    at = torch.zeros(1, 8, 8, dtype=torch.bool)
+    at[:, :4, :4] = True  # a quarter
+    where = {"moving": torch.zeros_like(at), "detail": torch.zeros(1, 8, 8)}
+    where |= {chosen: at if chosen == "moving" else at.float()}
+    batch = TokenizerBatch(images=torch.rand(1, 3, 8, 8), **where, number=0, clip_ids=["a"])
     found = stage.loss_fn(None, None)(model, batch, torch.Generator())
     error = (model(batch.images).reconstruction - batch.images).abs().mean(dim=1)
-    inside, outside = error[moving].mean(), error[~moving].mean()
+    inside, outside = error[at].mean(), error[~at].mean()
     torch.testing.assert_close(found["l1"], (4 * inside * 1 + 1 * outside * 3) / (4 * 1 + 1 * 3))
 
 
