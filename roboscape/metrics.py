@@ -15,13 +15,14 @@ from roboscape.clip import Clip
 from roboscape.errors import RejectedClip
 from roboscape.video import Video
 from stages.evaluation import scores
-from stages.evaluation.scores import FRAME, ClipDepth, copy_first
+from stages.evaluation.scores import DETAIL, FRAME, MOVING, ClipDepth, copy_first
 from stages.tokenizer.images import moving_mask, rgb_to_images
 
 __all__ = ["Scores", "compare", "frame_psnr"]
 
 ValueRange = tuple[int | float, int | float]
 UNITS = {"psnr": "dB"}
+REGION_SUFFIXES = {FRAME: "", MOVING: "_moving", DETAIL: "_detail"}
 ROUNDING = 1e-3  # of the range: how far outside it a float video may lie
 
 
@@ -29,7 +30,9 @@ class Scores(Mapping[str, float]):
     """Metric -> value, over the frames that were predicted. What could not be measured is not in
     it, and `missing` says why.
 
-    psnr (dB), ssim: larger is better; `psnr_moving`: of the region that moves in the true video.
+    psnr (dB), ssim: larger is better; `psnr_moving`: of the region that moves in the true video;
+    `psnr_detail`: of the tenth of the picture with most detail; `psnr_chroma`: of the colours. The
+    last two fall where small things are lost, which `psnr` hides.
     lpips: smaller is better. abs_rel (smaller), delta1, delta2 (larger) of depth: raw, and
     `abs_rel_aligned` after one scale and one shift for the whole clip. With `_copy` at its end: of
     copying the last given frame instead, which a prediction should beat.
@@ -114,7 +117,7 @@ def compare(
     values: dict[str, float] = {}
     for suffix, candidate in (("", ours), ("_copy", copy_first(true))):
         for (region, metric), value in scores.compare(candidate, true, moving, network).items():
-            values[f"{metric}{'' if region == FRAME else '_moving'}{suffix}"] = value
+            values[f"{metric}{REGION_SUFFIXES[region]}{suffix}"] = value
     missing = {} if lpips else {"lpips": "not measured: no weights, lpips=(trunk, linear)"}
     if not moving[1:].any():
         missing["psnr_moving"] = "not measured: nothing moves in the true video"

@@ -100,7 +100,7 @@ def from_scratch(
             watch=watch,
             resources=resources,
         ),
-        evaluation=Evaluate(clip_format=clip_format, resources=resources),
+        evaluation=Evaluate(root=str(source), clip_format=clip_format, resources=resources),
     )
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from stages.drawing.pictures import Frames8, Image8, Row, colour_depth, contact_sheet, spread, strip
 from stages.evaluation.generated_video import GeneratedVideo
+from stages.evaluation.objects import OBJECTS
 from stages.evaluation.scores import (
+    CAMERA,
     COPY,
-    DECODED,
     FRAME,
     FREE,
     MODEL,
@@ -22,20 +23,21 @@ from stages.evaluation.scores import (
 from stages.tokenizer.images import Source, images_to_rgb, picture_frames
 
 FRAMES_SHOWN = 8
-DIFFERENCE_GAIN = 3  # differences are amplified this much
 CELL_PX = 224  # side of a frame in the animation
 SPEED = 2.0  # of animations, times real time
 HOLD_FRAMES = 3  # by which the last frame of a clip stays longer
 
 
 def draw_strip(clip: ClipVideos, scores: Scores, rate_hz: float) -> UInt8[np.ndarray, "h w 3"]:
-    """True (decoded) and predicted frames, their difference, and depth; frame 0 is given."""
-    predicted, shown = clip.predicted[FREE], spread(len(clip.decoded), FRAMES_SHOWN)
-    difference = (predicted - clip.decoded).abs() * DIFFERENCE_GAIN - 1
+    """The camera's frames, what their tokens keep of them, the prediction, and depth.
+
+    Frame 0 is given.
+    """
+    shown = spread(len(clip.decoded), FRAMES_SHOWN)
     rows: list[Row] = [
-        ("true\n(decoded)", images_to_rgb(clip.decoded[shown])),
-        ("predicted", images_to_rgb(predicted[shown])),
-        (f"|difference|\nx {DIFFERENCE_GAIN}", picture_frames("rgb", difference[shown])),
+        ("camera", images_to_rgb(clip.camera[shown])),
+        ("its tokens\n(decoded)", images_to_rgb(clip.decoded[shown])),
+        ("predicted", images_to_rgb(clip.predicted[FREE][shown])),
     ]
     if clip.depth is not None:
         rows.append(("true depth\n(decoded)", depth_colours(clip, clip.depth.decoded)[shown]))
@@ -55,18 +57,18 @@ def depth_colours(
 
 
 def caption(scores: Scores) -> str:
-    """PSNR of the prediction, and of the copy of frame 0."""
+    """PSNR of the prediction against the camera, and of the copy of frame 0."""
     parts = []
-    for label, region in (("", FRAME), ("moving region ", MOVING)):
-        ours = scores.get(Cell(FREE, DECODED, region, MODEL, "psnr"))
-        copied = scores.get(Cell(FREE, DECODED, region, COPY, "psnr"))
+    for label, region in (("", FRAME), ("moving region ", MOVING), ("objects ", OBJECTS)):
+        ours = scores.get(Cell(FREE, CAMERA, region, MODEL, "psnr"))
+        copied = scores.get(Cell(FREE, CAMERA, region, COPY, "psnr"))
         if ours is not None and copied is not None:
             parts.append(f"{label}{ours:.1f} dB (copying frame 0: {copied:.1f})")
     return "held out, free-running: " + ", ".join(parts)
 
 
 def animate(clips: Sequence[ClipVideos], rate_hz: float) -> UInt8[np.ndarray, "t h w 3"]:
-    """True, predicted and predicted depth side by side, clip after clip."""
+    """Camera, prediction and predicted depth side by side, clip after clip."""
     return pad_alike([frame for clip in clips for frame in animate_clip(clip, rate_hz)])
 
 
@@ -80,7 +82,7 @@ def pad_alike(frames: Sequence[Image8]) -> Frames8:
 
 def animate_clip(clip: ClipVideos, rate_hz: float) -> list[Image8]:
     videos = {
-        "true (decoded)": images_to_rgb(clip.decoded),
+        "camera": images_to_rgb(clip.camera),
         "predicted": images_to_rgb(clip.predicted[FREE]),
     }
     if clip.depth is not None:

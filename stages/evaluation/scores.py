@@ -4,23 +4,26 @@ Frame 0 is given to every method and never scored. Protocols (two) and reference
 tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from model import metrics
+from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
+from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.tokenizer.images import moving_mask
 
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
 REFERENCES = (DECODED, CAMERA, PSEUDO_DEPTH)
-FRAME, MOVING = "whole frame", "moving region"
+FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 MODEL, COPY, PREVIOUS, CEILING = (
     "world model",
     "copy of frame 0",
@@ -67,9 +70,32 @@ class ClipVideos:
     predicted: Mapping[str, Float[Tensor, "t c h w"]]
     other_actions: Float[Tensor, "t c h w"] | None  # free-running under another clip's actions
     depth: ClipDepth | None
+    masks: UInt8[np.ndarray, "t h w"] | None = None  # of `object_masks`, where there is a truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredClip:
+    """watched: the objects, by method; empty without masks."""
+
+    clip_id: str
+    scores: Scores
+    watched: Sequence[MethodSightings] = ()
+
+
+def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
+    """All scores of a clip, those of its objects among them."""
+    scores, watched = score_clip(clip, perceptual), list[MethodSightings]()
+    if clip.masks is not None:
+        watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.masks)
+    for of_method in watched:
+        for (region, metric), value in object_numbers(of_method.seen, len(clip.camera)):
+            for protocol in of_method.protocols:
+                scores[Cell(protocol, CAMERA, region, of_method.method, metric)] = value
+    return ScoredClip(clip_id=clip.clip_id, scores=scores, watched=watched)
 
 
 def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
+    """The scores that any source allows."""
     moving = moving_mask(clip.decoded, still=clip.decoded[:1])
     scores: Scores = {}
     for reference, target in ((DECODED, clip.decoded), (CAMERA, clip.camera)):
@@ -116,6 +142,8 @@ def compare(
         (region, "psnr"): value for region, value in compare_psnr(video, target, moving).items()
     }
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
+    found[DETAIL, "psnr"] = detail_psnr(ours, true).item()
+    found[FRAME, "psnr_chroma"] = chroma_psnr(ours, true).item()
     similarity, edge = metrics.ssim_map(ours, true), metrics.SSIM_EDGE
     inner = mask[..., edge:-edge, edge:-edge]
     found[FRAME, "ssim"] = similarity.mean().item()

@@ -1,13 +1,15 @@
 """A trained world model on held-out clips -> metric tables and pictures.
 
 Files of the result: `metrics.md` (to read), `metrics.csv` and `metrics.json` (means),
-`tables/clips.csv` (every clip), `rollout.png`, `rollout.gif` and `rollout.mp4` (true frames and
+`tables/clips.csv` (every clip), `tables/objects.csv` (every object in every frame), `objects.png`
+(the objects over the horizon), `rollout.png`, `rollout.gif` and `rollout.mp4` (true frames and
 free-running predictions).
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +18,13 @@ from jaxtyping import Int
 from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
+from simulation.ground_truth import truth_beside
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import clip_ids_at, spread_rows, usable_rows
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.horizon import plot_horizon
+from stages.evaluation.objects import objects_csv
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
 from stages.evaluation.report import (
@@ -30,9 +35,10 @@ from stages.evaluation.report import (
     metrics_page,
     report_numbers,
 )
-from stages.evaluation.scores import Cell, ClipVideos, Scores, score_clip
+from stages.evaluation.scores import Cell, ClipVideos, ScoredClip, Scores, scored
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
+from stages.objects.true_objects import object_masks
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
@@ -51,12 +57,14 @@ class Evaluate(DatasetStage):
     out unless `split` is `train`.
     """
 
+    # Where the data set is, with or without `ground_truth`; None: objects are not looked for
+    root: str | None = field(default=None, metadata={"key": False})
     n_clips: int = 16  # at most, spread evenly over the usable ones
     split: str = "val"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     seed: int = 0
     n_pictures: int = 3
-    # For the times in the pictures
+    # For the times in pictures and tables
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("rate_hz",)})
     lpips: LpipsWeights | None = None
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
@@ -68,11 +76,11 @@ class Evaluate(DatasetStage):
     )
 
     name: ClassVar[str] = "evaluation"
-    # 2: the number of cells masked again is rounded up; 3: free of float rounding
-    version: ClassVar[int] = 3
+    # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects
+    version: ClassVar[int] = 4
     inputs: ClassVar[Inputs] = {
-        "discover": ("split",),
-        "clip": ("rgb", "actions"),
+        "discover": ("task", "episode", "split"),
+        "clip": ("rgb", "actions", "frame_index"),
         "depth": ("inverse_depth", "valid", "inverse_depth_range"),
         "rgb_tokens": ("rgb_tokens",),
         "depth_tokens": ("depth_tokens",),
@@ -97,17 +105,23 @@ class Evaluate(DatasetStage):
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
-        per_clip, shown = self.score(networks, rows, chosen, others, progress)
+        clips, shown = self.score(networks, rows, chosen, others, progress)
         # Write the tables, then the pictures
+        per_clip = [clip.scores for clip in clips]
         means = mean_scores(per_clip)
         numbers = report_numbers(means, len(chosen))
         setting = self.setting(rows, networks, len(chosen), len(usable))
         clip_ids = clip_ids_at(rows["clip"], chosen)
         other_ids = [""] * len(chosen) if others is None else clip_ids_at(rows["clip"], others)
-        write_file(out.path / "metrics.md", metrics_page(means, per_clip, setting).encode())
+        write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
         write_file(out.path / "metrics.json", self.document(setting, numbers, means))
         write_file(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
+        watched = {clip.clip_id: clip.watched for clip in clips if clip.watched}
+        if watched:
+            write_file(out.path / "tables" / "objects.csv", objects_csv(watched))
+            picture = plot_horizon(list(watched.values()), setting.n_frames, setting.rate_hz)
+            write_file(out.path / "objects.png", picture)
         self.draw(out, [clip for _, clip in shown], [per_clip[i] for i, _ in shown])
         return numbers
 
@@ -118,11 +132,12 @@ class Evaluate(DatasetStage):
         chosen: Int[np.ndarray, " n"],
         others: Int[np.ndarray, " n"] | None,
         progress: Progress,
-    ) -> tuple[list[Scores], list[tuple[int, ClipVideos]]]:
+    ) -> tuple[list[ScoredClip], list[tuple[int, ClipVideos]]]:
         """Scores of all chosen clips, and (index, videos) of those to show."""
         perceptual = self.lpips.load(networks.device) if self.lpips else None
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
-        per_clip: list[Scores] = []
+        clips: list[ScoredClip] = []
+        root = Path(self.root) if self.root else None
         shown: list[tuple[int, ClipVideos]] = []
         progress(0, len(chosen), "generating")
         for number, start in enumerate(range(0, len(chosen), CLIPS_PER_BATCH)):
@@ -131,11 +146,12 @@ class Evaluate(DatasetStage):
             for clip in predicted_videos(
                 networks, rows, chosen[part], other, self.sampling, self.seed, number
             ):
-                if len(per_clip) in pictured:
-                    shown.append((len(per_clip), clip))
-                per_clip.append(score_clip(clip, perceptual))
-                progress(len(per_clip), len(chosen), f"clip {clip.clip_id}")
-        return per_clip, shown
+                clip = with_masks(clip, rows, int(chosen[len(clips)]), root)
+                if len(clips) in pictured:
+                    shown.append((len(clips), clip))
+                clips.append(scored(clip, perceptual))
+                progress(len(clips), len(chosen), f"clip {clip.clip_id}")
+        return clips, shown
 
     def setting(
         self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
@@ -148,6 +164,8 @@ class Evaluate(DatasetStage):
             split=self.split,
             n_clips=n_clips,
             n_usable=n_usable,
+            rate_hz=self.clip_format.rate_hz,
+            n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,
             has_depth=networks.has_depth,
             depth_annotator=by,
@@ -175,3 +193,18 @@ class Evaluate(DatasetStage):
         frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
+
+
+def with_masks(
+    clip: ClipVideos, rows: Mapping[str, Rows], row: int, root: Path | None
+) -> ClipVideos:
+    """The clip with the masks of its objects, where its episode has exact ground truth."""
+    if root is None:
+        return clip
+    index = rows["discover"].read(("task", "episode"), row)
+    truth = truth_beside(root, int(index["task"]), int(index["episode"]))
+    if truth is None:
+        return clip
+    frames = rows["clip"].read(("frame_index",), row)["frame_index"]
+    size = (clip.camera.shape[-2], clip.camera.shape[-1])
+    return replace(clip, masks=object_masks(truth, frames, size))

@@ -16,6 +16,7 @@ from stages.evaluation.scores import (
     CAMERA,
     COPY,
     DECODED,
+    DETAIL,
     FRAME,
     FREE,
     MODEL,
@@ -50,6 +51,8 @@ def test_a_video_has_the_scores_of_the_evaluation(video, clips, world: World, ag
         for metric in ("psnr", "ssim"):
             cells[f"{metric}{suffix}"] = Cell(FREE, reference, FRAME, method, metric)
             cells[f"{metric}_moving{suffix}"] = Cell(FREE, reference, MOVING, method, metric)
+        cells[f"psnr_detail{suffix}"] = Cell(FREE, reference, DETAIL, method, "psnr")
+        cells[f"psnr_chroma{suffix}"] = Cell(FREE, reference, FRAME, method, "psnr_chroma")
         for metric in ("abs_rel", "delta1", "delta2"):
             for name in (metric, f"{metric}_aligned"):
                 cells[f"{name}{suffix}"] = Cell(FREE, PSEUDO_DEPTH, FRAME, method, name)
@@ -174,6 +177,7 @@ def test_the_text_is_a_table_beside_copying(video, clips):
     assert lines[0] == "15 predicted frames against the true frames of clip clip001"
     assert lines[1].split() == ["predicted", "copied"]
     names = [line.split()[0] for line in lines[2:]]
-    assert names[:4] == ["psnr", "psnr_moving", "ssim", "ssim_moving"] and names[-1] == "lpips"
-    assert lines[2].endswith("dB") and len(lines[4].split()) == 3
+    pictures = ["psnr", "psnr_moving", "psnr_detail", "psnr_chroma", "ssim", "ssim_moving"]
+    assert names[:6] == pictures and names[-1] == "lpips"
+    assert lines[2].endswith("dB") and len(lines[6].split()) == 3
     assert clips[UNTRACKED].clip_id not in repr(lines)

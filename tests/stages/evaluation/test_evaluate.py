@@ -26,6 +26,7 @@ from stages.evaluation.scores import (
     CEILING,
     COPY,
     DECODED,
+    DETAIL,
     FRAME,
     FREE,
     MODEL,
@@ -92,6 +93,9 @@ def test_it_writes_tables_and_pictures(evaluated):
         0.0,
         1.0,
     }
+    assert {"psnr_free_camera", "ssim_free_camera", "beats_copy_camera_ssim"} <= set(
+        evaluated.numbers
+    )
     assert len({row["clip"] for row in table(evaluated, "tables/clips.csv")}) == 3
     document = json.loads(evaluated.file("metrics.json").read_text())
     assert document["numbers"] == evaluated.numbers
@@ -253,7 +257,7 @@ def test_frame_0_is_never_scored():
 
 def test_a_still_clip_has_no_moving_region():
     regions = {cell.region for cell in score_clip(moving_clip(still=True), None)}
-    assert regions == {FRAME}
+    assert regions == {FRAME, DETAIL}
 
 
 def test_lpips_is_of_the_whole_frame_and_0_for_equal_clips():
@@ -329,7 +333,9 @@ def test_a_perfect_model_beats_the_copy_baseline(world, monkeypatch, without_pic
     )
     text = result.file("metrics.md").read_text()
     assert (
-        "**beats copying that frame** in PSNR (100.00 against" in text
+        "against the decoded true tokens, the world model **beats copying that frame** in PSNR "
+        "(100.00 against"
+        in text
         and "better in 3 of 3 clips" in text
     )
     assert "The actions steer it" in text
@@ -445,7 +451,7 @@ def test_progress_is_reported(world, without_pictures):
 def test_bfloat16_is_that_of_all_networks_and_of_no_score(
     world, evaluated, without_pictures, monkeypatch
 ):
-    casts: dict[str, set[bool]] = {"predict_tokens": set(), "score_clip": set()}
+    casts: dict[str, set[bool]] = {"predict_tokens": set(), "scored": set()}
 
     def watched(module, name: str):
         plain = getattr(module, name)
@@ -457,9 +463,9 @@ def test_bfloat16_is_that_of_all_networks_and_of_no_score(
         monkeypatch.setattr(module, name, call)
 
     watched(predict, "predict_tokens")
-    watched(evaluation, "score_clip")
+    watched(evaluation, "scored")
     result = world.evaluate(precision="bfloat16")
-    assert casts == {"predict_tokens": {True}, "score_clip": {False}}
+    assert casts == {"predict_tokens": {True}, "scored": {False}}
     for name in ("tokenizer_psnr", "abs_rel_tokenizer"):  # of the true tokens: decoding alone
         rounded, exact = result.numbers[name], evaluated.numbers[name]
         assert rounded != exact and rounded == pytest.approx(exact, rel=0.02)

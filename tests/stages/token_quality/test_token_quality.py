@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from repository import ROOT
-from small_stores import run_stage, square_clips, write_clips
+from small_stores import run_stage
 from small_world import World, make_world
 from torch import Tensor
 
@@ -105,12 +105,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def run(world: World, root: Path, **changes):
-    frames = np.tile(np.arange(16), (7, 1))
-    clips = {**square_clips(7)["clip"], "frame_index": frames}
-    index = world.rows["discover"]
-    rows = {**world.rows, "clip": write_clips(index, "clip", clips, rejected=(3,))}
     stage = TokenQuality(root=str(root), n_clips=3, **changes)
-    return run_stage(world.root, stage, rows, world.results)
+    return run_stage(world.root, stage, world.rows, world.results)
 
 
 def test_untrained_tokens_are_not_good_and_every_clip_is_counted(world, tmp_path):
