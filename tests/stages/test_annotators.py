@@ -304,7 +304,7 @@ def test_the_reported_cost_of_depth_is_what_is_counted(
         ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
         (
             {"n_frames": 33},
-            "n_frames=33 with windows=direct, .* at most 32, .* take windows=official",
+            "33 frames a clip with windows=direct, .* at most 32, .* take windows=official",
         ),
         ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
         (
