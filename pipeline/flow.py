@@ -34,7 +34,7 @@ def world_model_path(e: Experiment, run: RunStage) -> StoreRef:
     index = run(e.discover)
     clips = run(e.clip, discover=index)
     depth = run(e.depth, discover=index, clip=clips)
-    tracks = run(e.keypoints, clip=clips, depth=depth)
+    tracks = run(e.keypoints, discover=index, clip=clips, depth=depth)
 
     # How good the labels are: from the clips alone, and against the truth where there is one
     labels = {"clip": clips, "depth": depth, "keypoints": tracks}

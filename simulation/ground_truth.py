@@ -2,8 +2,8 @@
 # pyright: reportAttributeAccessIssue=false
 """Exact ground truth of a simulated episode, in `<root>/ground_truth/<task>/<episode>/`.
 
-Depth and geom id of every pixel, and the world pose of every geom, in every frame. Only evaluation
-may read it.
+Depth and geom id of every pixel, and the world pose of every geom, in every frame. Who may
+read it says `stages.simulated_truth`.
 """
 
 import json

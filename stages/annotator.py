@@ -6,15 +6,22 @@ stage. Wrong settings are refused where it is built, not clip by clip.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from stages.base import ClipInputs, ClipStage, Rejected, ResourceName, Resources
-from stages.clip_format import ClipFormat
+from stages.clip_format import AnnotationRate, ClipFormat
 from storage.weights.ref import WeightsRef
 
 LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
+# The attribute of a store whose labels are not pseudo labels, and its text
+EXACT = "exact_labels"
+EXACT_TEXT = "exact ground truth of simulated episodes, no pseudo labels"
+# The attribute of a store whose labels are not pseudo labels, and its text
+EXACT = "exact_labels"
+EXACT_TEXT = "exact ground truth of simulated episodes, no pseudo labels"
 OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
 
 
@@ -23,6 +30,11 @@ class Annotator(ABC):
 
     # The clips that it is made for; None if it takes any. The experiment sets it, see `ClipFormat`.
     clip_format: ClipFormat | None = None
+    # The rate and the size of the frames that it sees, see `stages.annotation_frames`: None is the
+    # clip's own. Any other rate needs the folder of the episodes.
+    annotation_rate_hz: AnnotationRate = None
+    frame_px: int | None = None
+    root: str | None = None
 
     @property
     @abstractmethod
@@ -37,6 +49,31 @@ class Annotator(ABC):
         none.
         """
         return None
+
+    def frames_seen(self, clip_format: ClipFormat) -> int:
+        """Frames of a clip's span that it is run on."""
+        return clip_format.frames_at(self.annotation_rate_hz)
+
+    def side_px(self, clip_format: ClipFormat) -> int:
+        """Of the frames that it sees: the clip's own frames have the clip's size."""
+        own = self.frame_px is None or self.annotation_rate_hz is None
+        return clip_format.size if own else self.frame_px  # type: ignore[return-value]
+
+    def check_rate(self) -> None:
+        """Raises ValueError for a rate that no frames can have, or without a source of frames."""
+        who, rate = type(self).__name__, self.annotation_rate_hz
+        if rate is None or rate == "native":
+            pass
+        elif isinstance(rate, str) or not 0 < rate < float("inf"):
+            raise ValueError(
+                f"{who}: annotation_rate_hz={rate!r}, expected a rate above 0, 'native' for all of "
+                "the source's frames, or null for the clip's own"
+            )
+        if rate is not None and self.root is None:
+            raise ValueError(
+                f"{who}: annotation_rate_hz={rate!r} without `root`, the folder of the episodes, "
+                "whose videos have these frames: give it, or take annotation_rate_hz=null"
+            )
 
 
 class NetworkAnnotator(Annotator):
@@ -103,17 +140,24 @@ class AnnotatedStage(ClipStage):
         return setting and f"{self.config_name}.annotator.{setting}"
 
 
+def of_one_length(clips: Sequence[ClipInputs]) -> Iterator[list[ClipInputs]]:
+    """The clips by their number of frames, which differs where a source has gaps."""
+    for n_frames in dict.fromkeys(len(clip.arrays["rgb"]) for clip in clips):
+        yield [clip for clip in clips if len(clip.arrays["rgb"]) == n_frames]
+
+
 def check_choice(who: str, name: str, value: object, choices: Any) -> None:
     """Raises ValueError for a value that is none of a Literal's."""
     if value not in get_args(choices):
         raise ValueError(f"{who}: {name}={value!r}, expected one of {', '.join(get_args(choices))}")
 
 
-def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: str) -> None:
+def check_frames(clip: ClipInputs, n_frames: int | None, min_contrast: float, stage: str) -> None:
     """Raises ValueError for a clip of another length or dtype, Rejected (`blank_frame`) where a
     frame has no contrast.
 
     Frames of uint8 hold no NaN; others could, and their scale is not known.
+    n_frames: None if the clip has as many as the source gave.
     min_contrast: least standard deviation of a frame's grey levels (0-255).
     """
     rgb = clip.arrays["rgb"]
@@ -122,7 +166,7 @@ def check_frames(clip: ClipInputs, n_frames: int, min_contrast: float, stage: st
             f"clip {clip.clip_id}: frames of {rgb.dtype}, stage '{stage}' expects uint8 in 0-255, "
             "as stage 'clip' writes them: convert them"
         )
-    if len(rgb) != n_frames:
+    if n_frames is not None and len(rgb) != n_frames:
         raise ValueError(
             f"clip {clip.clip_id}: {len(rgb)} frames, stage '{stage}' is set to "
             f"n_frames={n_frames}; give stages 'clip' and '{stage}' the same clip_format"

@@ -1,6 +1,11 @@
 """What all stages agree on about a clip: frames, rate and size. An experiment says it once."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+# Of the frames that an annotator sees: a rate, all that the source has, or None for the clip's own
+AnnotationRate = float | Literal["native"] | None
+NATIVE_HZ = 30.0  # AGIBOT's; what a cost counts for "native", since the source is not read for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,15 @@ class ClipFormat:
     def seconds(self) -> float:
         """From the first frame to the last."""
         return (self.n_frames - 1) / self.rate_hz
+
+    def frames_at(self, rate_hz: AnnotationRate) -> int:
+        """How many frames a clip's span has at this rate, its own among them; a slower source has
+        fewer.
+        """
+        if rate_hz is None:
+            return self.n_frames
+        rate = NATIVE_HZ if rate_hz == "native" else rate_hz
+        return (self.n_frames - 1) * max(1, round(rate / self.rate_hz)) + 1
 
     def __str__(self) -> str:
         return f"{self.n_frames} frames of {self.size} px at {self.rate_hz:g} Hz"

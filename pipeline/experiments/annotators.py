@@ -16,10 +16,13 @@ from stages.base import Resources
 from stages.clip_format import ClipFormat
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import DepthAnnotator, DepthUnits
+from stages.depth.truth import TrueDepth
 from stages.depth.video_depth_anything import VideoDepthAnything
+from stages.keypoints.dense_flow import DenseFlow
 from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.keypoints.stage import KeypointAnnotator
+from stages.keypoints.truth import TrueTracking
 from stages.tokenizer.images import Source
 from stages.tokenizer.published import Layout, PublishedTokenizer
 from storage.weights.folder import resolve_weights
@@ -33,8 +36,10 @@ VDA: dict[str, VideoDepthConfig] = {
     "vda-vitl": vitl(),
     "vda-vitl-metric": vitl(metric=True),
 }
-DEPTH = ("sensor", "vda-tiny", *VDA)
-KEYPOINTS = ("lucas-kanade", "spatracker-tiny", "spatracker")
+# The rate at which the published networks see a video, see docs/annotators.md
+NETWORK_HZ = 10.0
+DEPTH = ("sensor", "truth", "vda-tiny", *VDA)
+KEYPOINTS = ("dense-flow", "lucas-kanade", "truth", "spatracker-tiny", "spatracker")
 ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")
 TOKENIZERS: dict[str, Layout] = {"magvit2-1x": "1x", "magvit2-tencent": "tencent"}
 
@@ -42,32 +47,52 @@ TOKENIZERS: dict[str, Layout] = {"magvit2-1x": "1x", "magvit2-tencent": "tencent
 def depth_annotator(
     name: str, root: str, clip_format: ClipFormat, gpus: float, weights: Path
 ) -> DepthAnnotator:
-    """root: of the episodes, for the depth camera that `sensor` reads. gpus: of one worker."""
+    """root: of the episodes, for their videos and what `sensor` reads. gpus: of one worker.
+
+    Raises FileNotFoundError for `truth` of episodes that are not simulated.
+    """
     if name == "sensor":
         return SensorDepth(root=root, clip_format=clip_format)
+    if name == "truth":
+        return TrueDepth.of(root, clip_format)
     if name == "vda-tiny":
-        return annotator_training.small_depth(shipped_weights(name), clip_format)
+        small = annotator_training.small_depth(shipped_weights(name), clip_format)
+        return replace(small, root=root)
     check(name, DEPTH, "depth annotator")
     return VideoDepthAnything(
         weights=resolve_weights(name, weights),
         model=VDA[name],
+        root=root,
+        annotation_rate_hz=NETWORK_HZ,
         clip_format=clip_format,
         gpus=gpus,
     )
 
 
 def keypoint_annotator(
-    name: str, depth_units: DepthUnits, clip_format: ClipFormat, gpus: float, weights: Path
+    name: str,
+    root: str,
+    depth_units: DepthUnits,
+    clip_format: ClipFormat,
+    gpus: float,
+    weights: Path,
 ) -> KeypointAnnotator:
-    """depth_units: of the depth that the tracker reads."""
+    """root: of the episodes, for their videos. depth_units: of the depth that the tracker reads."""
+    if name == "dense-flow":
+        return DenseFlow(root=root, clip_format=clip_format)
     if name == "lucas-kanade":
-        return LucasKanade()
+        return LucasKanade(root=root, clip_format=clip_format)
+    if name == "truth":
+        return TrueTracking.of(root)
     if name == "spatracker-tiny":
-        return annotator_training.small_tracks(shipped_weights(name), depth_units, clip_format)
+        small = annotator_training.small_tracks(shipped_weights(name), depth_units, clip_format)
+        return replace(small, root=root)
     check(name, KEYPOINTS, "keypoint annotator")
     return SpatialTracking(
         weights=resolve_weights(name, weights),
         model=tracker(),
+        root=root,
+        annotation_rate_hz=NETWORK_HZ,
         depth_units=depth_units,
         clip_format=clip_format,
         gpus=gpus,
@@ -105,7 +130,7 @@ def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
         return e.vary({"depth": replace(e.depth, annotator=made)})
     if role == "keypoints.annotator":
         units = e.depth.annotator.units
-        tracks = keypoint_annotator(name, units, e.clip_format, gpus, weights)
+        tracks = keypoint_annotator(name, e.clip.root, units, e.clip_format, gpus, weights)
         return e.vary({"keypoints": replace(e.keypoints, annotator=tracks)})
     old = e.rgb_tokenizer if role == "rgb_tokenizer" else e.depth_tokenizer
     return e.vary({role: tokenizer(name, old.source, old.resources, weights)})

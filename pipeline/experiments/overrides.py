@@ -10,7 +10,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from stages.clip_format import ClipFormat
 from storage.weights.folder import resolve_weights
@@ -77,6 +77,10 @@ class Overrides:
             return tuple(value)
         if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
+        if float in choices and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if type(value) in choices or value in literals(choices):
+            return value
         if old is not None and value is not None and type(value) is not type(old):
             raise ValueError(
                 f"{path}={value!r} has type {type(value).__name__}; expected "
@@ -129,6 +133,11 @@ def choices_of(config: type, name: str) -> tuple[Any, ...]:
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)
+
+
+def literals(choices: tuple[Any, ...]) -> list[Any]:
+    """The single values among the types that a field may hold."""
+    return [value for kind in choices if get_origin(kind) is Literal for value in get_args(kind)]
 
 
 def parts(choices: tuple[Any, ...]) -> list[type]:

@@ -22,7 +22,7 @@ from stages.clips.discover import Discover
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import PseudoDepth
 from stages.evaluation.stage import Evaluate
-from stages.keypoints.lucas_kanade import LucasKanade
+from stages.keypoints.dense_flow import DenseFlow
 from stages.keypoints.stage import Keypoints
 from stages.label_quality.score_stage import ScoreLabels
 from stages.label_quality.stage import LabelQuality
@@ -56,7 +56,7 @@ def from_scratch(
     cpus: float = 2.0,
     gpus: float = 0.0,
 ) -> Experiment:
-    """All networks from random weights; labels by `sensor` and `lucas-kanade`.
+    """All networks from random weights; labels by `sensor` and `dense-flow`.
 
     cpus: threads of the trainings and the evaluation. Tiny networks gain nothing from a second one,
     and lose much if another process needs that core. gpus: of a training; half of it for tokens.
@@ -83,7 +83,9 @@ def from_scratch(
             annotator=SensorDepth(root=str(source), clip_format=clip_format),
             clip_format=clip_format,
         ),
-        keypoints=Keypoints(annotator=LucasKanade(), clip_format=clip_format),
+        keypoints=Keypoints(
+            annotator=DenseFlow(root=str(source), clip_format=clip_format), clip_format=clip_format
+        ),
         label_quality=LabelQuality(),
         label_scores=ScoreLabels(root=str(source)),
         rgb_tokenizer=TrainTokenizer(source="rgb", **tokenizers),

@@ -18,6 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
+from stages.annotator import EXACT
 from stages.drawing.markdown import markdown_table
 from storage.files import open_files
 from storage.stores import store
@@ -60,6 +61,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         f"# {own.manifest.stage} `{ref.key}`",
         f"**{state}** · made {own.manifest.created or '?'} · `{ref.uri}`",
         *stand_in_note(nodes),
+        *exact_note(nodes),
         *licence_note(nodes),
         mermaid(nodes, state, artifacts),
         *pictures(ref, result),
@@ -82,6 +84,12 @@ def stand_in_note(nodes: Sequence[Node]) -> list[str]:
         f"> Labels made by the stand-in **{a['annotator']}**, not by {a['stand_in_for']}."
         for a in found
     ]
+
+
+def exact_note(nodes: Sequence[Node]) -> list[str]:
+    """A note on every page downstream of labels that the simulation itself gave."""
+    found = [n.manifest for n in nodes if n.manifest.attributes.get(EXACT)]
+    return [f"> **Exact labels**: stage {m.stage} has {m.attributes[EXACT]}." for m in found]
 
 
 def licence_note(nodes: Sequence[Node]) -> list[str]:

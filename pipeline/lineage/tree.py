@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from pipeline.lineage.graph import Node, source_of
+from stages.annotator import EXACT
 
 
 def lineage_tree(nodes: Sequence[Node], parameters: bool = False) -> Tree:
@@ -47,6 +48,8 @@ def details(node: Node) -> str:
         parts.append(
             f"stand-in {manifest.attributes['annotator']} for {manifest.attributes['stand_in_for']}"
         )
+    if manifest.attributes.get(EXACT):
+        parts.append(f"{manifest.attributes[EXACT]}")
     if not node.complete:
         parts.append("[red]incomplete[/red]")
     return "  [dim]" + ", ".join(parts) + "[/dim]"

@@ -1,25 +1,23 @@
 """Simulated clips -> exact labels in a store, for `roboscape train-annotator`.
 
-The only stage besides `label_scores` that reads `<root>/ground_truth`. No stage of a world model
-reads its store.
+No stage of a world model reads its store. Who else reads the truth: `stages.simulated_truth`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from simulation.ground_truth import GroundTruth, read_ground_truth
-from stages.annotator_training.exact_labels import true_depth, true_tracks
+from simulation.ground_truth import GroundTruth
 from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
 from stages.batches import raw_draws
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import colour_depth, contact_sheet, draw_tracks, spread, strip
+from stages.exact_labels import true_depth, true_tracks
+from stages.simulated_truth import sample_digest, truth_reader
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -43,14 +41,7 @@ class Truth(ClipStage):
     @classmethod
     def of(cls, root: Path, **parameters) -> "Truth":
         """The stage for a simulated data set as it is now; FileNotFoundError for any other one."""
-        recipe = root / "sample.json"
-        if not recipe.is_file():
-            raise FileNotFoundError(
-                f"{root}: no sample.json, so these are not simulated episodes, and only those have "
-                "exact labels to train annotators on; `roboscape sample` makes some"
-            )
-        digest = json.loads(recipe.read_text())["digest"]
-        return cls(root=str(root.absolute()), sample=digest, **parameters)
+        return cls(root=str(root.absolute()), sample=sample_digest(root), **parameters)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
@@ -72,19 +63,13 @@ class Truth(ClipStage):
         )
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        root = Path(self.root) / "ground_truth"
-
-        # Clips of one episode follow each other, and an episode's images are hundreds of MB
-        @lru_cache(maxsize=1)
-        def truth_of(task: int, episode: int) -> GroundTruth:
-            return read_ground_truth(root / str(task) / str(episode))
+        truth_of = truth_reader(Path(self.root))
 
         def label(clip: ClipInputs) -> Arrays | Rejected:
             try:
-                truth = truth_of(int(clip.arrays["task"]), int(clip.arrays["episode"]))
-            except FileNotFoundError as error:
-                return Rejected("no_truth", str(error))
-            return self.label(clip, truth)
+                return self.label(clip, truth_of(clip))
+            except Rejected as rejected:
+                return rejected
 
         return lambda clips: [label(clip) for clip in clips]
 

@@ -20,12 +20,12 @@ from model.video_depth.config import VideoDepthConfig
 from model.video_depth.losses import DepthLossConfig, depth_loss
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth, network_size, normalised
-from stages.annotator_training.exact_labels import FARTHEST_M
 from stages.annotator_training.train import TrainAnnotator
 from stages.base import Inputs
 from stages.batches import BatchOrder, fingerprint, raw_draws, usable_rows
 from stages.depth.video_depth_anything import network_estimate
 from stages.drawing.pictures import colour_depth, contact_sheet, png_bytes, spread, strip
+from stages.exact_labels import FARTHEST_M
 from stages.networks import new_or_started
 from storage.stores.rows import Rows
 

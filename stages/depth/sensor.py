@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Integer
 from stages.base import ClipInputs, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
+from stages.resizing import resize_nearest
 from storage.sources.agibot.calibration import read_depth_png
 from storage.sources.agibot.tree import depth_frames
 from storage.sources.file_ref import FileRef, SourceError
@@ -97,18 +98,3 @@ def sensor_estimate(depth_m: Float32[np.ndarray, "t h w"], size: tuple[int, int]
     return DepthEstimate(
         inverse_depth=1 / np.where(valid, picked, np.float32(1)) * valid, valid=valid
     )
-
-
-def resize_nearest(
-    images: Float32[np.ndarray, "t h w"], size: tuple[int, int]
-) -> Float32[np.ndarray, "t i j"]:
-    """The images resized as the video is: each new pixel is the old one under its centre."""
-    rows, columns = (
-        nearest_pixels(old, new) for old, new in zip(images.shape[1:], size, strict=True)
-    )
-    return images[:, rows[:, None], columns]
-
-
-def nearest_pixels(n_source: int, n: int) -> Integer[np.ndarray, " n"]:
-    """For each of n pixels along an axis, the source pixel under its centre."""
-    return ((np.arange(n) + 0.5) * n_source / n).astype(int)

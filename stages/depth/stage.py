@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
+from stages.annotation_frames import annotate_frames, frame_inputs, frame_resources
 from stages.annotator import AnnotatedStage, Annotator
 from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
@@ -31,6 +32,10 @@ class DepthEstimate:
 
     inverse_depth: Float32[np.ndarray, "t h w"]
     valid: Bool[np.ndarray, "t h w"]
+
+    def sampled(self, frames: Int64[np.ndarray, " i"]) -> "DepthEstimate":
+        """Of these frames only."""
+        return DepthEstimate(inverse_depth=self.inverse_depth[frames], valid=self.valid[frames])
 
 
 class DepthAnnotator(Annotator):
@@ -57,7 +62,9 @@ class DepthAnnotator(Annotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        """The function that a worker calls; it estimates depth at the clip format's size."""
+        """The function that a worker calls; it estimates depth of each frame that it is given, at
+        the clip format's size.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,7 @@ class PseudoDepth(AnnotatedStage):
 
     @property
     def inputs(self) -> Inputs:
-        return self.annotator.inputs
+        return frame_inputs(self.annotator, self.annotator.inputs)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:
@@ -96,13 +103,15 @@ class PseudoDepth(AnnotatedStage):
 
     @property
     def resources(self) -> Resources:
-        return self.annotator.resources
+        return frame_resources(self.annotator, self.annotator.resources, self.clip_format)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         estimate = self.annotator.start(device)
+        n = self.annotator.resources.clips_per_call
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
-            return [self.checked(estimated) for estimated in estimate(clips)]
+            found = annotate_frames(estimate, clips, self.annotator, self.clip_format, n)
+            return [self.checked(estimated) for estimated in found]
 
         return annotate
 

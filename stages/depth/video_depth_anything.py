@@ -15,9 +15,9 @@ from model.video_depth.cost import Precision, flops_per_frame, peak_bytes
 from model.video_depth.model import VideoDepth, compile_blocks
 from model.video_depth.published import load_published
 from model.video_depth.video import INPUT_SIZE, STEP, Windows, estimate_depth, network_size
-from stages.annotator import OWN, NetworkAnnotator, check_choice, check_frames
+from stages.annotator import OWN, NetworkAnnotator, check_choice, check_frames, of_one_length
 from stages.base import ClipInputs, Inputs, Rejected, Resources
-from stages.clip_format import ClipFormat
+from stages.clip_format import AnnotationRate, ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
 from stages.networks import load_own
 from storage.weights.ref import WeightsRef
@@ -42,6 +42,8 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     input_size: int = INPUT_SIZE  # px, shorter side of the network's input
     windows: Windows = "official"
     precision: Precision = "float32"
+    root: str | None = field(default=None, metadata={"key": False})
+    annotation_rate_hz: AnnotationRate = None
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: float = 2.0  # see `check_frames`
     # torch.compile the encoder's blocks
@@ -58,17 +60,18 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         check_choice(who, "windows", self.windows, Windows)
         check_choice(who, "precision", self.precision, Precision)
         self.check_share()
+        self.check_rate()
         if self.input_size < PATCH or self.input_size % PATCH:
             above = max(1, -(-self.input_size // PATCH)) * PATCH
             raise ValueError(
                 f"{who}: input_size={self.input_size}, expected a multiple of {PATCH}, "
                 f"the side of a patch, such as {above}"
             )
-        n_frames = self.clip_format.n_frames
+        n_frames = self.n_frames
         if self.windows == "direct" and n_frames > MAX_FRAMES:
             raise ValueError(
-                f"{who}: n_frames={n_frames} with windows=direct, expected at most {MAX_FRAMES}, "
-                "the length of one forward pass: take windows=official"
+                f"{who}: {n_frames} frames a clip with windows=direct, expected at most "
+                f"{MAX_FRAMES}, the length of one forward pass: take windows=official"
             )
 
     @property
@@ -78,9 +81,10 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     @property
     def attributes(self) -> dict[str, str]:
         height, width = self.input_shape
-        run = f"{self.windows} windows, {height}x{width} px, {self.precision}"
+        run = f"{self.windows} windows, {height}x{width} px, {self.precision}, "
+        run += f"{self.n_frames} frames a clip"
         alignment = "one window a clip"
-        if self.windows == "official" and self.clip_format.n_frames > STEP:
+        if self.windows == "official" and self.n_frames > STEP:
             alignment = "windows are aligned"
             if self.model.metric:
                 alignment = "windows are faded into each other, not aligned"
@@ -98,9 +102,14 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         return network_size(self.clip_format.size, self.clip_format.size, self.input_size)
 
     @property
+    def n_frames(self) -> int:
+        """Of a clip's span, at the rate of annotation."""
+        return self.frames_seen(self.clip_format)
+
+    @property
     def frames_run(self) -> int:
         """Frames of one forward pass."""
-        return MAX_FRAMES if self.windows == "official" else self.clip_format.n_frames
+        return MAX_FRAMES if self.windows == "official" else self.n_frames
 
     @cached_property
     def peak_bytes(self) -> int:
@@ -116,7 +125,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     @cached_property
     def gflops_per_clip(self) -> float:
         per_frame = flops_per_frame(self.model, size=self.input_shape, n_frames=self.frames_run)
-        n_windows = 1 if self.windows == "direct" else -(-self.clip_format.n_frames // STEP)
+        n_windows = 1 if self.windows == "direct" else -(-self.n_frames // STEP)
         return n_windows * self.frames_run * per_frame / 1e9
 
     @property
@@ -129,28 +138,28 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
         network = load_video_depth(self.weights.resolve(), self.model).to(torch.device(device))
         if self.compile:
             compile_blocks(network)
+        expected = self.n_frames if self.annotation_rate_hz is None else None
 
         def estimate(clips: Sequence[ClipInputs]) -> list[DepthEstimate | Rejected]:
             made: dict[int, DepthEstimate | Rejected] = {}
             good: list[ClipInputs] = []
             for clip in clips:
                 try:
-                    check_frames(clip, self.clip_format.n_frames, self.min_contrast, "depth")
+                    check_frames(clip, expected, self.min_contrast, "depth")
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected
-            if good:
-                frames = np.stack([clip.arrays["rgb"] for clip in good])
+            for alike in of_one_length(good):
                 depths = estimate_depth(
                     network,
-                    frames,
+                    np.stack([clip.arrays["rgb"] for clip in alike]),
                     input_size=self.input_size,
                     windows=self.windows,
                     precision=self.precision,
                 )
                 made |= {
                     clip.row: network_estimate(d, self.model.metric)
-                    for clip, d in zip(good, depths, strict=True)
+                    for clip, d in zip(alike, depths, strict=True)
                 }
             return [made[clip.row] for clip in clips]
 

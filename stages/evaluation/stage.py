@@ -157,9 +157,6 @@ class Evaluate(DatasetStage):
         self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
     ) -> Setting:
         annotator, how = AnnotatorInfo.of(rows["depth"]), self.sampling
-        by = annotator.name
-        if annotator.stand_in_for:
-            by += f", a stand-in for {annotator.stand_in_for}"
         return Setting(
             split=self.split,
             n_clips=n_clips,
@@ -168,7 +165,7 @@ class Evaluate(DatasetStage):
             n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,
             has_depth=networks.has_depth,
-            depth_annotator=by,
+            depth_annotator=annotator.title,
             depth_units=annotator.units,
             sampling=(
                 f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, "

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.base import ClipInputs, Rejected, Resources
+from stages.clip_format import AnnotationRate, ClipFormat
 from stages.keypoints.stage import FB_ERROR, KeypointAnnotator, Queries, TrackEstimate
 from storage.stores.spec import ArraySpec
 
@@ -48,8 +49,15 @@ class LucasKanade(KeypointAnnotator):
     min_texture: float = 40.0  # of a point that may move: `texture` in the first frame
     still_factor: float = 0.5
     still_bonus: float = 2.0
+    root: str | None = field(default=None, metadata={"key": False})
+    # More does not help, since each step is small and drift adds up: see docs/annotators.md
+    annotation_rate_hz: AnnotationRate = None
+    clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="lucas-kanade", init=False)
     version: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        self.check_rate()
 
     def resources_for(self, n_points: int) -> Resources:
         return Resources(memory_gb=0.5)

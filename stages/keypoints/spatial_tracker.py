@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from model.spatial_tracker.config import SpatialTrackerConfig
 from model.spatial_tracker.cost import Cost, predict_cost
@@ -14,12 +14,14 @@ from model.spatial_tracker.model import SpatialTracker
 from model.spatial_tracker.predictor import Precision, depth_from_inverse, track_points
 from model.spatial_tracker.published import load_published
 from model.spatial_tracker.triplane import HOLE
-from stages.annotator import OWN, NetworkAnnotator, check_choice
+from stages.annotation_frames import CLIP_FRAMES
+from stages.annotator import OWN, NetworkAnnotator, check_choice, of_one_length
 from stages.base import Arrays, ClipInputs, Rejected, Resources
-from stages.clip_format import ClipFormat
+from stages.clip_format import AnnotationRate, ClipFormat
 from stages.depth.stage import DepthUnits
 from stages.keypoints.stage import FB_ERROR, KeypointAnnotator, Queries, TrackEstimate
 from stages.networks import load_own
+from storage.sources.video import nearest
 from storage.stores.spec import ArraySpec
 from storage.weights.ref import WeightsRef
 
@@ -44,6 +46,8 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     inverse_floor: float = 0.05
     visible_above: float = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
+    root: str | None = field(default=None, metadata={"key": False})
+    annotation_rate_hz: AnnotationRate = None
     backward_points: int = 64  # 0: no forward-backward error
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     clips_per_call: int = field(default=1, metadata={"key": False})
@@ -56,6 +60,7 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
         check_choice(who, "depth_units", self.depth_units, DepthUnits)
         check_choice(who, "precision", self.precision, Precision)
         self.check_share()
+        self.check_rate()
         if not 0 < self.inverse_floor < 1:
             raise ValueError(
                 f"{who}: inverse_floor={self.inverse_floor:g}, expected a share between 0 and 1"
@@ -68,7 +73,7 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
             raise ValueError(
                 f"{who}: backward_points={self.backward_points}, expected 0 (none) or more"
             )
-        n_frames = self.clip_format.n_frames
+        n_frames = self.n_frames
         try:
             self.model.check_length(n_frames)
         except ValueError as error:
@@ -76,25 +81,33 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
                 f"{who}: n_frames={n_frames}, model.window={self.model.window}: {error}"
             ) from error
 
+    @property
+    def n_frames(self) -> int:
+        """Of a clip's span, at the rate of annotation."""
+        return self.frames_seen(self.clip_format)
+
     def attributes_for(self, n_points: int) -> Mapping[str, str]:
         c, cost = self.model, self.cost(n_points)
         gflops = cost.flops / self.clips_per_call / 1e9
         size = f"{c.working_height}x{c.working_width} px, windows of {c.window} frames"
         steps = f"{c.iterations} iterations, attention in {self.precision}"
+        seen = f", {self.n_frames} frames a clip"
         depth = f"inverse depth inverted, floor {self.inverse_floor:g} of the clip's largest"
         if self.depth_units == "1/m":
             depth = "metres"
+        if self.annotation_rate_hz is not None:
+            depth += "; of the nearest of the clip's own frames"
         memory = f"{cost.peak_bytes / 1e9:.1f} GB at the peak"
         return {
             "licence": self.weights.licence or "not known",
-            "made_by": f"SpatialTracker, {size}, {steps}",
+            "made_by": f"SpatialTracker, {size}, {steps}{seen}",
             "depth_given": depth,
             "expected_cost": f"{memory}, {gflops:.0f} GFLOP a clip",
         }
 
     def cost(self, n_points: int) -> Cost:
         """Predicted for one call: all points forward, then clip by clip some of them backward."""
-        n_frames = self.clip_format.n_frames
+        n_frames = self.n_frames
         there = predict_cost(self.model, self.clips_per_call, n_frames, n_points + SUPPORT_POINTS)
         n_back = len(self.tracked_back(n_points))
         if not n_back:
@@ -135,17 +148,20 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
 
         def track(clips: Sequence[ClipInputs], queries: Queries) -> list[TrackEstimate | Rejected]:
             made: dict[int, TrackEstimate | Rejected] = {}
-            good, depths = [], []
+            good: list[ClipInputs] = []
+            depths: dict[int, np.ndarray] = {}
             for clip in clips:
                 try:
-                    depths.append(tracker_depth(clip.arrays, self.depth_units, self.inverse_floor))
+                    depth = tracker_depth(clip.arrays, self.depth_units, self.inverse_floor)
+                    depths[clip.row] = held(depth, clip.arrays.get(CLIP_FRAMES))
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected
-            if good:
-                frames = np.stack([clip.arrays["rgb"] for clip in good])
-                found = self.track(network, frames, np.stack(depths), queries)
-                made |= {clip.row: estimate for clip, estimate in zip(good, found, strict=True)}
+            for alike in of_one_length(good):
+                frames = np.stack([clip.arrays["rgb"] for clip in alike])
+                depth = np.stack([depths[clip.row] for clip in alike])
+                found = self.track(network, frames, depth, queries)
+                made |= {clip.row: estimate for clip, estimate in zip(alike, found, strict=True)}
             return [made[clip.row] for clip in clips]
 
         return track
@@ -212,6 +228,19 @@ def load_spatial_tracker(path: Path, config: SpatialTrackerConfig) -> SpatialTra
     if path.suffix == OWN:
         return load_own(path, SpatialTracker, config, "keypoints")
     return load_published(path, config)
+
+
+def held(
+    depth: Float32[np.ndarray, "t h w"], clip_frames: Int64[np.ndarray, " t"] | None
+) -> Float32[np.ndarray, "n h w"]:
+    """Depth for each frame that the tracker sees: that of the nearest of the clip's own frames.
+
+    Only these have depth. A mean of two would be the depth of nothing where something moves; the
+    nearest is at most half a clip step old. clip_frames: None if the tracker sees no others.
+    """
+    if clip_frames is None:
+        return depth
+    return depth[nearest(clip_frames, np.arange(clip_frames[-1] + 1))]
 
 
 def tracker_depth(arrays: Arrays, units: DepthUnits, floor: float) -> Float32[np.ndarray, "t h w"]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, UInt8
+from jaxtyping import Bool, Float16, Float32, Int64, UInt8
 
+from stages.annotation_frames import annotate_frames, frame_inputs, frame_resources, merged
 from stages.annotator import AnnotatedStage, Annotator, check_frames
 from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
@@ -27,7 +28,7 @@ FB_ERROR = "fb_error"
 
 @dataclass(frozen=True, kw_only=True)
 class TrackEstimate:
-    """tracks: x, y in clip pixels, (0, 0) the centre of the top-left one.
+    """tracks: x, y in pixels of the frames given, (0, 0) the centre of the top-left one.
 
     extras: the annotator's own arrays. Among them may be `fb_error` (t p): the distance between
     tracking forward and back again, in px for each frame on the way; 0 or NaN where not measured.
@@ -37,14 +38,41 @@ class TrackEstimate:
     visible: Bool[np.ndarray, "t p"]
     extras: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def sampled(self, frames: Int64[np.ndarray, " i"]) -> "TrackEstimate":
+        """Of these frames only."""
+        return TrackEstimate(
+            tracks=self.tracks[frames],
+            visible=self.visible[frames],
+            extras={name: array[frames] for name, array in self.extras.items()},
+        )
+
+    def resized(self, scale: float) -> "TrackEstimate":
+        """In the pixels of pictures that are `scale` times as wide and as high."""
+        if scale == 1:
+            return self
+        extras = dict(self.extras)
+        if FB_ERROR in extras:
+            extras[FB_ERROR] = extras[FB_ERROR] * np.float32(scale)
+        tracks = ((self.tracks + 0.5) * scale - 0.5).astype(np.float32)
+        return TrackEstimate(tracks=tracks, visible=self.visible, extras=extras)
+
 
 Queries = Float32[np.ndarray, "p 2"]
 
 
 class KeypointAnnotator(Annotator):
-    """Tracks points of clips, whose arrays are `rgb`, `inverse_depth` and `valid`."""
+    """Tracks points of clips, whose arrays are `rgb`, `inverse_depth` and `valid`.
+
+    With an `annotation_rate_hz`, `rgb` has more frames than the depth, which is of the clip's own:
+    `clip_frames` says which these are.
+    """
 
     depth_units: DepthUnits | None = None  # of the depth that it reads; None if it reads none
+
+    @property
+    def inputs(self) -> Inputs:
+        """Arrays that it reads besides."""
+        return {}
 
     def attributes_for(self, n_points: int) -> Mapping[str, str]:
         """What reports say of it; `stand_in_for` names the annotator that it replaces."""
@@ -61,7 +89,9 @@ class KeypointAnnotator(Annotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        """The function that a worker calls; queries are x, y in the first frame of every clip."""
+        """The function that a worker calls; queries are x, y in the first frame of every clip. It
+        follows them through each frame that it is given.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +109,16 @@ class Keypoints(AnnotatedStage):
 
     name: ClassVar[str] = "keypoints"
     version: ClassVar[int] = 1
-    inputs: ClassVar[Inputs] = {"clip": ("rgb",), "depth": ("inverse_depth", "valid")}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.grid < 1:
             raise ValueError(f"grid={self.grid}: expected 1 or more points along each side")
+
+    @property
+    def inputs(self) -> Inputs:
+        read = {"clip": ("rgb",), "depth": ("inverse_depth", "valid")}
+        return frame_inputs(self.annotator, merged(read, self.annotator.inputs))
 
     @property
     def n_points(self) -> int:
@@ -118,10 +152,22 @@ class Keypoints(AnnotatedStage):
 
     @property
     def resources(self) -> Resources:
-        return self.annotator.resources_for(self.n_points)
+        own = self.annotator.resources_for(self.n_points)
+        return frame_resources(self.annotator, own, self.clip_format)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        track = self.annotator.start(device)
+        track_points = self.annotator.start(device)
+        n = self.annotator.resources_for(self.n_points).clips_per_call
+
+        def track(clips: Sequence[ClipInputs]) -> list[TrackEstimate | Rejected]:
+            seen = clips[0].arrays["rgb"].shape[1:3]
+            found = track_points(clips, grid_queries(self.grid, seen))
+            return [
+                one
+                if isinstance(one, Rejected)
+                else one.resized(clip.arrays["inverse_depth"].shape[1] / seen[0])
+                for one, clip in zip(found, clips, strict=True)
+            ]
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             made: dict[int, Arrays | Rejected] = {}
@@ -132,12 +178,11 @@ class Keypoints(AnnotatedStage):
                     good.append(clip)
                 except Rejected as rejected:
                     made[clip.row] = rejected
-            if good:
-                queries = grid_queries(self.grid, good[0].arrays["rgb"].shape[1:3])
-                for clip, found in zip(good, track(good, queries), strict=True):
-                    made[clip.row] = (
-                        found if isinstance(found, Rejected) else checked_tracks(found, clip)
-                    )
+            estimates = annotate_frames(track, good, self.annotator, self.clip_format, n)
+            for clip, found in zip(good, estimates, strict=True):
+                made[clip.row] = (
+                    found if isinstance(found, Rejected) else checked_tracks(found, clip)
+                )
             return [made[clip.row] for clip in clips]
 
         return annotate

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from stages.annotator import EXACT
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
@@ -44,10 +45,20 @@ class AnnotatorInfo:
     name: str
     units: str
     stand_in_for: str
+    exact: str = ""  # says so if the labels are the simulation's own
+
+    @property
+    def title(self) -> str:
+        """Its name, and what a reader must know of it."""
+        if self.exact:
+            return f"{self.name}, {self.exact}"
+        if self.stand_in_for:
+            return f"{self.name}, a stand-in for {self.stand_in_for}"
+        return self.name
 
     @classmethod
     def of(cls, rows: Rows) -> "AnnotatorInfo":
         about = read_manifest(rows.ref).attributes
         units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
         name, replaced = about.get("annotator", "unknown"), about.get("stand_in_for", "")
-        return cls(str(name), units, str(replaced))
+        return cls(str(name), units, str(replaced), str(about.get(EXACT, "")))

@@ -24,8 +24,7 @@ def report(
     """Markdown: the annotators, the quality of all clips, the scores of some and of baselines."""
     lines = ["# Labels", ""]
     for role, a in annotators.items():
-        stand_in = f", a stand-in for {a.stand_in_for}" if a.stand_in_for else ""
-        lines.append(f"- {role}: **{a.name}**{stand_in}")
+        lines.append(f"- {role}: **{a.name}**{a.title.removeprefix(a.name)}")
     lines += ["", "## Quality", "", quality_table(quality), "", f"{flag_summary(quality)}.", ""]
     if flagged := flagged_table(quality):
         lines += [flagged, ""]

@@ -15,7 +15,7 @@ from torch import Tensor
 from model import metrics
 from model.world.keypoints import select_active_tracks
 from simulation.ground_truth import GroundTruth
-from stages.annotator_training.exact_labels import FARTHEST_M, TrueTracks, true_depth, true_tracks
+from stages.exact_labels import FARTHEST_M, TrueTracks, true_depth, true_tracks
 from stages.label_quality.labels import Labels
 
 MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves

@@ -9,7 +9,7 @@ from simulation.dataset import SampleSummary
 from simulation.ground_truth import NOTHING, GroundTruth, geom_bodies, geom_poses, read_ground_truth
 from simulation.recording import Episode, ground_truth_folder, render_frames, simulate_episode
 from simulation.renderer import FAR_M, pixel_rays
-from stages.annotator_training.exact_labels import TrueTracks, true_tracks
+from stages.exact_labels import TrueTracks, true_tracks
 
 N = QUICK.n_frames
 FRAMES = np.arange(N)

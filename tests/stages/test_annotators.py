@@ -21,13 +21,19 @@ from model.training.checkpoint import save_model
 from model.video_depth.model import VideoDepth
 from model.video_depth.video import estimate_depth
 from pipeline.experiments.overrides import Overrides
+from simulation.dataset import SampleSummary
 from stages.base import Arrays, ClipInputs, Rejected
 from stages.clip_format import ClipFormat
 from stages.depth.stage import PseudoDepth
-from stages.depth.video_depth_anything import VideoDepthAnything, network_estimate
-from stages.keypoints.spatial_tracker import SpatialTracking
+from stages.depth.video_depth_anything import (
+    VideoDepthAnything,
+    load_video_depth,
+    network_estimate,
+)
+from stages.keypoints.spatial_tracker import SpatialTracking, held
 from stages.keypoints.stage import Keypoints
 from storage.errors import WeightsError
+from storage.sources.video import Video
 from storage.weights.ref import WeightsRef
 
 SIDE = 64
@@ -304,7 +310,7 @@ def test_the_reported_cost_of_depth_is_what_is_counted(
         ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
         (
             {"n_frames": 33},
-            "n_frames=33 with windows=direct, .* at most 32, .* take windows=official",
+            "33 frames a clip with windows=direct, .* at most 32, .* take windows=official",
         ),
         ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
         (
@@ -405,3 +411,71 @@ def test_official_windows_cost_twice_as_much_and_both_are_named(depth_weights: W
         "official windows" in official.attributes["made_by"]
         and "direct windows" in direct.attributes["made_by"]
     )
+
+
+@pytest.fixture(scope="module")
+def long_clip(quick_sample: SampleSummary) -> ClipInputs:
+    """5 frames at 2 Hz of the sample's first video, which has 4 Hz."""
+    path = sorted(quick_sample.root.glob("observations/*/*/videos/head_color.mp4"))[0]
+    index = np.arange(5) * 2
+    with Video(path) as video:
+        short = clip(0, video.frames(index, (SIDE, SIDE)))
+    more = {
+        "frame_index": index,
+        "frame_time_ns": index * 250_000_000,
+        "video": np.array(path.relative_to(quick_sample.root).as_posix()),
+    }
+    return ClipInputs(row=0, clip_id="clip0", arrays={**short.arrays, **more})
+
+
+def test_networks_run_over_the_frames_of_their_rate(
+    depth_weights: WeightsRef,
+    tracker_weights: WeightsRef,
+    quick_sample: SampleSummary,
+    long_clip: ClipInputs,
+):
+    source = {"root": str(quick_sample.root), "annotation_rate_hz": 4.0}
+    with Video(quick_sample.root / str(long_clip.arrays["video"])) as video:
+        frames = video.frames(np.arange(9), (SIDE, SIDE))
+    clips = ClipFormat(n_frames=5, size=SIDE)
+    depth = depth_stage(depth_weights, n_frames=5, **source)
+    (made,) = made_by(depth, [long_clip])
+    network = load_video_depth(Path(depth_weights.path), DEPTH)
+    whole = estimate_depth(network, frames[None], input_size=42, windows="direct")[0]
+    assert isinstance(made, dict)
+    np.testing.assert_allclose(made["inverse_depth"], whole[::2], rtol=2e-3)
+    tracker = SpatialTracking(
+        weights=tracker_weights, model=replace(TRACKER, window=8), depth_units="relative",
+        backward_points=2, clip_format=clips, **source,
+    )  # fmt: skip
+    stage = Keypoints(annotator=tracker, grid=3, clip_format=clips)
+    (tracked,) = made_by(stage, [long_clip])
+    assert isinstance(tracked, dict)
+    for spec in stage.outputs:
+        spec.check(tracked[spec.name], "clip0")
+
+
+def test_a_frame_without_depth_has_that_of_the_nearest_clip_frame():
+    depth = np.arange(3, dtype=np.float32)[:, None, None] + np.zeros((3, 2, 2), np.float32)
+    found = held(depth, np.array([0, 3, 7]))
+    np.testing.assert_array_equal(found[:, 0, 0], [0, 0, 1, 1, 1, 1, 2, 2])
+    assert held(depth, None) is depth
+
+
+def test_the_cost_grows_with_the_rate(depth_weights: WeightsRef, tracker_weights: WeightsRef):
+    rates: list[Any] = [None, 4.0, 10.0, "native"]
+    official = {"windows": "official", "root": "x"}
+    depth = [
+        depth_stage(depth_weights, **official, annotation_rate_hz=rate).annotator for rate in rates
+    ]
+    gflops = [a.gflops_per_clip for a in depth if isinstance(a, VideoDepthAnything)]
+    assert gflops[0] < gflops[1] < gflops[2] < gflops[3]
+    assert gflops[2] / gflops[0] == pytest.approx(4), "windows of 32 frames every 22 of 76"
+    tracks = [
+        keypoint_stage(tracker_weights, root="x", annotation_rate_hz=rate).annotator
+        for rate in rates
+    ]
+    flops = [a.cost(9).flops for a in tracks if isinstance(a, SpatialTracking)]
+    assert flops[0] < flops[1] < flops[2] < flops[3]
+    assert "76 frames a clip" in tracks[2].attributes_for(9)["made_by"]
+    assert "nearest of the clip's own frames" in tracks[2].attributes_for(9)["depth_given"]

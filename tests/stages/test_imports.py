@@ -15,6 +15,7 @@ TRAINING = ("matplotlib", "tensorboardX", "model.training.loop", "stages.trainin
         "stages.clips.clip",
         "stages.depth.sensor",
         "stages.depth.video_depth_anything",
+        "stages.keypoints.dense_flow",
         "stages.keypoints.lucas_kanade",
         "stages.keypoints.spatial_tracker",
         "stages.tokenizer.tokenize",

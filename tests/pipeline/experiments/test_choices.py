@@ -68,7 +68,12 @@ def test_the_cost_of_networks_is_shown_before_a_run(weights: Path, tree: Path):
     )
     assert lines[2].startswith("Non-commercial: made with spatracker")
     print_limits(named("demo", tree).stages, Console(file=(nothing := io.StringIO())))
-    assert nothing.getvalue() == ""
+    # A tracker on a CPU: how many frames it sees, at 10 Hz and at the clip's own rate
+    text = "keypoints by dense-flow: {} frames a clip, about {} CPU s\n"
+    assert nothing.getvalue() == text.format(76, "1.3")
+    slow = named("demo", tree, keypoints__annotator__annotation_rate_hz=None)
+    print_limits(slow.stages, Console(file=(nothing := io.StringIO())))
+    assert nothing.getvalue() == text.format(16, "0.1")
 
 
 def test_the_papers_experiment_has_its_tokenizer_and_its_network(weights: Path, tree: Path):
@@ -98,7 +103,7 @@ def test_a_name_replaces_an_annotator_and_the_tracker_follows(weights: Path, tre
     assert depth.model == vitl(metric=True) and depth.input_size == 280
     assert tracks.depth_units == depth.units == "1/m"
     back = named(
-        "pseudo-labels", tree, depth__annotator="sensor", keypoints__annotator="lucas-kanade"
+        "pseudo-labels", tree, depth__annotator="sensor", keypoints__annotator="dense-flow"
     )
     assert differing(back, named("sensor-labels", tree)) == set()
 
@@ -116,12 +121,12 @@ def test_a_name_replaces_a_tokenizer(weights: Path, tree: Path):
         (
             "depth.annotator",
             "midas",
-            r"no depth annotator 'midas'; there is: sensor, vda-tiny, vda-vits, ",
+            r"no depth annotator 'midas'; there is: sensor, truth, vda-tiny, vda-vits, ",
         ),
         (
             "keypoints.annotator",
             "raft",
-            r"no keypoint annotator 'raft'; there is: lucas-kanade, spatracker-tiny, ",
+            r"no keypoint annotator 'raft'; there is: dense-flow, lucas-kanade, truth, spat",
         ),
         ("rgb_tokenizer", "vqgan", r"no tokenizer 'vqgan'; there is: magvit2-1x, magvit2-tencent"),
     ],
@@ -148,6 +153,6 @@ def test_without_its_weights_an_experiment_says_which_and_how_to_get_them(
 
 
 def test_every_name_is_that_of_published_weights_or_ours():
-    ours = {"sensor", "lucas-kanade", "vda-tiny", "spatracker-tiny"}
+    ours = {"sensor", "dense-flow", "lucas-kanade", "truth", "vda-tiny", "spatracker-tiny"}
     published = {entry.name for entry in published_weights.PUBLISHED}
     assert {*annotators.DEPTH, *annotators.KEYPOINTS, *annotators.TOKENIZERS} - ours <= published

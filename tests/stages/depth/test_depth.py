@@ -14,8 +14,9 @@ from label_clips import T, one_clip, still_clip, write_depth
 from stages.base import ClipInputs, ClipStage, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.depth.scaling import depth_to_image, image_to_depth, inverse_depth_range
-from stages.depth.sensor import SensorDepth, nearest_pixels, sensor_estimate
+from stages.depth.sensor import SensorDepth, sensor_estimate
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits, PseudoDepth
+from stages.resizing import nearest_pixels
 from storage.sources.agibot.tree import list_episodes
 from storage.stores.key import content_key, parameters
 from storage.stores.records import Manifest

@@ -13,11 +13,11 @@ from PIL import Image
 from small_stores import opened, run_stage
 
 from simulation.ground_truth import GroundTruth, truth_beside, write_ground_truth
-from stages.annotator_training.exact_labels import true_depth, true_tracks
 from stages.base import DatasetStage
 from stages.clip_format import ClipFormat
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import PseudoDepth
+from stages.exact_labels import true_depth, true_tracks
 from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.stage import Keypoints, grid_queries
 from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo
@@ -344,6 +344,7 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
         "name": "sensor",
         "units": "1/m",
         "stand_in_for": "Video Depth Anything",
+        "exact": "",
     }
     assert "keypoints: **lucas-kanade**, a stand-in for SpatialTracker" in page
     assert f"| lucas-kanade, all points | {100 * result.numbers['average_jaccard']:.1f} |" in page

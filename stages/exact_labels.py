@@ -1,7 +1,7 @@
 """Exact depth and point tracks of a simulated clip, in the clip's own pixels.
 
-Only the scoring of labels and the training of annotators may use them; nothing that a world model
-sees comes from here.
+The scoring of labels, the training of annotators and the annotators named `truth` use them. A world
+model sees them only where a run asks for `truth` by name, and then every page says so.
 
 In: an episode's `GroundTruth` and the source frames that the clip is made of. Both pictures cover
 the same view, so their pixels are related as a resize relates them.
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer
 
 from simulation.ground_truth import NOTHING, GroundTruth
-from stages.depth.sensor import nearest_pixels
+from stages.resizing import nearest_pixels
 
 # Aligned inverse depths at or below 1 / this count as this far; the simulation sees no farther
 FARTHEST_M = 20.0
