@@ -1,8 +1,8 @@
 """Finds the exact ground truth of simulated episodes, `<root>/ground_truth`.
 
 Who reads it: the scores of labels (`label_scores`), of tokens and of predicted objects; the
-training of annotators; and the annotators named `truth`, for studies that separate the model from its
-labels. What is made with these says so on every page; no other annotator may read it.
+training of annotators; and the annotators named `truth`, for studies that separate the model from
+its labels. What is made with these says so on every page; no other annotator may read it.
 """
 
 import json
