@@ -50,9 +50,9 @@ SAMPLES: dict[str, SampleConfig] = {
     "smoke": replace(
         demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96
     ),
-    # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. At 4
-    # Hz there is every frame that a clip at 2 Hz can start on; rendering more would cost time.
-    "pretrain": replace(demo_sample(), n_episodes=320, seed=1000, rate_hz=4.0, ground_truth=False),
+    # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. Many
+    # short episodes: what limits the tokens is the number of scenes (docs/tokens.md).
+    "pretrain": replace(demo_sample(), n_episodes=400, seed=1000, rate_hz=4.0, duration_s=9.0),
     "annotators": annotator_training.SAMPLE,
 }
 
