@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from simulation.ground_truth import GroundTruth
-from stages.depth.sensor import nearest_pixels
+from stages.resizing import nearest_pixels
 
 NO_OBJECT = 255
 
