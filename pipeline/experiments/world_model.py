@@ -108,7 +108,7 @@ def from_scratch(
         depth_tokens=Tokens(
             source="depth", grid=grid, clip_format=clip_format, resources=tokenizing
         ),
-        token_quality=TokenQuality(root=str(source)),
+        token_quality=TokenQuality(root=str(source), resources=tokenizing),
         world_model=TrainWorldModel(
             model=replace(world_model, grid=grid),
             training=world_training,

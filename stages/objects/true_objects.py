@@ -26,8 +26,3 @@ def object_masks(
         of_geom[geom] = number.get(body, NO_OBJECT)
     rows, columns = (nearest_pixels(n, m) for n, m in zip(truth.geom.shape[1:], size, strict=True))
     return of_geom[truth.geom[np.ix_(frames, rows, columns)]]
-
-
-def object_words(truth: GroundTruth) -> list[str]:
-    """What each object is called, by its number: "red box"."""
-    return [str(about["words"]) for about in truth.labels["objects"].values()]

@@ -16,6 +16,7 @@ from pipeline.cli.run import print_limits
 from pipeline.experiments import annotators, registry
 from pipeline.experiments.experiment import Experiment
 from pipeline.settings import Settings
+from simulation.dataset import SampleSummary
 from stages.depth.video_depth_anything import VideoDepthAnything
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.tokenizer.published import PublishedTokenizer
@@ -156,3 +157,31 @@ def test_every_name_is_that_of_published_weights_or_ours():
     ours = {"sensor", "dense-flow", "lucas-kanade", "truth", "vda-tiny", "spatracker-tiny"}
     published = {entry.name for entry in published_weights.PUBLISHED}
     assert {*annotators.DEPTH, *annotators.KEYPOINTS, *annotators.TOKENIZERS} - ours <= published
+
+
+@pytest.mark.parametrize(("given", "kept"), [(5, 5.0), ("native", "native"), (None, None)])
+def test_a_rate_of_annotation_is_a_number_native_or_none(given: object, kept: object, tree: Path):
+    e = named("demo", tree, keypoints__annotator__annotation_rate_hz=given)
+    rate = e.keypoints.annotator.annotation_rate_hz
+    assert rate == kept and type(rate) is type(kept)
+
+
+def test_other_rates_are_refused_and_annotators_read_the_source_of_the_run(tree: Path):
+    for wrong in ("fast", True):
+        with pytest.raises(ValueError, match=r"annotation_rate_hz"):
+            named("demo", tree, keypoints__annotator__annotation_rate_hz=wrong)
+    assert named("demo", tree).keypoints.annotator.root == str(tree)
+    with pytest.raises(ValueError, match=r"the folder of the episodes, which --source decides"):
+        named("demo", tree, keypoints__annotator__root="elsewhere")
+
+
+def test_exact_labels_are_taken_by_name_for_simulated_episodes_only(
+    quick_sample: SampleSummary, tree: Path
+):
+    names = {"depth__annotator": "truth", "keypoints__annotator": "truth"}
+    e = named("demo", quick_sample.root, **names)
+    assert (e.depth.annotator.name, e.keypoints.annotator.name) == ("truth", "truth")
+    assert e.depth.annotator.units == "1/m"
+    for role in names:
+        with pytest.raises(FileNotFoundError, match=r"no sample.json, so these are not simulated"):
+            named("demo", tree, **{role: "truth"})
