@@ -52,7 +52,7 @@ SAMPLES: dict[str, SampleConfig] = {
     ),
     # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. Many
     # short episodes: what limits the tokens is the number of scenes (docs/tokens.md).
-    "pretrain": replace(demo_sample(), n_episodes=400, seed=1000, rate_hz=4.0, duration_s=9.0),
+    "pretrain": replace(demo_sample(), n_episodes=1000, seed=1000, rate_hz=4.0, duration_s=9.0),
     "annotators": annotator_training.SAMPLE,
 }
 

@@ -135,7 +135,7 @@ def small(source: Path) -> Experiment:
         size=96,
         tokenizer=tiny_tokenizer(patch=8),
         tokenizer_training=TrainConfig(
-            steps=12_000, learning_rate=3e-3, warmup_steps=100, min_lr_ratio=0.02
+            steps=20_000, learning_rate=3e-3, warmup_steps=100, min_lr_ratio=0.02, ema=0.999
         ),
         tokenizer_options=KEEP_OBJECTS,
         world_model=tiny_world_model(),
