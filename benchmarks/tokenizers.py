@@ -1,7 +1,7 @@
 """Which tokenizer keeps objects: layouts and losses at equal CPU time, on simulated episodes.
 
     python benchmarks/tokenizers.py                      # all variants, 150 s each: an hour
-    python benchmarks/tokenizers.py --variants shipped plain --seconds 500
+    python benchmarks/tokenizers.py --variants 'full recipe' plain --seconds 500
     python benchmarks/tokenizers.py --episodes 4 --held-out 2 --seconds 2     # that it runs
 
 Each variant trains from random weights on frames of one sample and is measured on frames of
@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from measuring import Conditions
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from simulation.dataset import make_sample
 from simulation.ground_truth import read_ground_truth
 from stages.drawing.markdown import markdown_table
 from stages.objects.sightings import without_objects
-from stages.objects.true_objects import object_masks
+from stages.objects.true_objects import TrueObjects, true_objects
 from stages.token_quality.measures import ClipQuality, DecodedClip, means, measure
 from stages.tokenizer.images import detail_map, rgb_to_images
 from storage.sources.video import Video
@@ -53,7 +52,7 @@ class Recipe:
 
 PLAIN = {"detail": 0.0, "loss": TokenizerLossConfig()}
 VARIANTS = {
-    "shipped": Recipe(),
+    "full recipe": Recipe(),
     "without cell_colour": Recipe(loss=TokenizerLossConfig(chroma=2.0)),
     "without detail_weight": Recipe(detail=0.0),
     "without chroma": Recipe(loss=TokenizerLossConfig(cell_colour=9.0)),
@@ -68,7 +67,6 @@ VARIANTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    frames: UInt8[np.ndarray, "t h w 3"]  # as large as the video
     video: Path
     numbers: Int[np.ndarray, " t"]
 
@@ -140,35 +138,33 @@ def numbers(clips: list[ClipQuality]) -> tuple[str, ...]:
 def episodes(root: Path, every: int) -> Iterator[Episode]:
     for path in sorted(root.glob("observations/*/*/videos/head_color.mp4")):
         with Video(path) as video:
-            chosen = np.arange(0, len(video.times_s), every)
-            yield Episode(frames=video.frames(chosen, (256, 192)), video=path, numbers=chosen)
+            yield Episode(video=path, numbers=np.arange(0, len(video.times_s), every))
 
 
-def resized(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t i i 3"]:
-    """Squeezed to a square by area, as stage `clip` does it."""
-    return np.stack(
-        [cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames]
-    )
+def images_of(episode: Episode, size: int) -> Float[Tensor, "t c i i"]:
+    """Squeezed to a square as stage `clip` does it, in [-1, 1]."""
+    with Video(episode.video) as video:
+        return rgb_to_images(video.frames(episode.numbers, (size, size)))
 
 
-def masks_of(episode: Episode, size: int) -> UInt8[np.ndarray, "t i i"]:
+def objects_of(episode: Episode, size: int) -> TrueObjects:
     root, task, number = episode.video.parents[4], *episode.video.parts[-4:-2]
     truth = read_ground_truth(root / "ground_truth" / task / number)
-    return object_masks(truth, episode.numbers, (size, size))
+    return true_objects(truth, episode.numbers, (size, size))
 
 
 def decoded_clip(episode: Episode, size: int, tokenizer: MagvitTokenizer) -> DecodedClip:
-    camera = rgb_to_images(resized(episode.frames, size))
+    camera = images_of(episode, size)
     with torch.no_grad():
         decoded = tokenizer.decode_ids(tokenizer.to_ids(camera))
-    masks = masks_of(episode, size)
-    return DecodedClip(clip_id=episode.video.parts[-3], camera=camera, decoded=decoded, masks=masks)
+    objects, name = objects_of(episode, size), episode.video.parts[-3]
+    return DecodedClip(clip_id=name, camera=camera, decoded=decoded, objects=objects)
 
 
 def erased_clip(episode: Episode, size: int) -> DecodedClip:
-    camera, masks = rgb_to_images(resized(episode.frames, size)), masks_of(episode, size)
-    decoded = without_objects(camera, masks)
-    return DecodedClip(clip_id=episode.video.parts[-3], camera=camera, decoded=decoded, masks=masks)
+    camera, objects = images_of(episode, size), objects_of(episode, size)
+    decoded, name = without_objects(camera, objects.masks), episode.video.parts[-3]
+    return DecodedClip(clip_id=name, camera=camera, decoded=decoded, objects=objects)
 
 
 # Training
@@ -176,7 +172,7 @@ def erased_clip(episode: Episode, size: int) -> DecodedClip:
 
 def trained(recipe: Recipe, data: list[Episode], seconds: float) -> tuple[MagvitTokenizer, int]:
     """A tokenizer after so much CPU time, and its steps."""
-    images = torch.cat([rgb_to_images(resized(episode.frames, recipe.size)) for episode in data])
+    images = torch.cat([images_of(episode, recipe.size) for episode in data])
     detail = torch.from_numpy(detail_map(images)) if recipe.detail else None
     torch.manual_seed(0)
     network = MagvitTokenizer(tiny(recipe.patch)).train()

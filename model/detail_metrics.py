@@ -16,6 +16,7 @@ from model.metrics import MAX_PSNR, psnr
 
 SQUARES = 16  # along each side of a frame
 DETAIL_SHARE = 0.1  # of the squares
+FAINTEST = 0.02  # distance of chroma, of a range of 2, that counts as a colour: noise has less
 
 
 def detailed_squares(target: Float[Tensor, "b t c h w"]) -> Bool[Tensor, "b t h w"]:
@@ -54,14 +55,17 @@ def colour_kept(
     """The share of the colours that is kept in the most colourful tenth of each frame's squares.
 
     1 - squared error of the chroma / squared distance of the target's chroma from its frame's
-    median. 1: nothing is lost. 0: no better than painting all in that one tint. Below 0: worse.
+    median. 1: nothing is lost. 0: no better than painting all in that one tint. Below 0: worse. NaN
+    for a clip without colours to keep, such as a grey one.
     """
     found, true = (opponent(video)[:, :, 1:].double() for video in (predicted, target))
     usual = true.flatten(3).median(dim=3).values[..., None, None]
     distance, error = (x.square().sum(2) for x in (true - usual, found - true))
     mask = largest_squares(distance)
-    lost, there = (torch.where(mask, x, 0.0).sum((1, 2, 3)) for x in (error, distance))
-    return (1 - lost / there.clamp(min=1e-6)).to(predicted.dtype)
+    n = mask.sum((1, 2, 3))
+    lost, there = (torch.where(mask, x, 0.0).sum((1, 2, 3)) / n for x in (error, distance))
+    kept = torch.where(there > FAINTEST**2, 1 - lost / there, torch.nan)
+    return kept.to(predicted.dtype)
 
 
 def largest_squares(values: Float[Tensor, "b t h w"]) -> Bool[Tensor, "b t h w"]:

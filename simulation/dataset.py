@@ -1,7 +1,7 @@
 """Makes the sample: simulated episodes in AGIBOT-World's layout, from one seed.
 
     <root>/observations, parameters, proprio_stats, task_info   as in AGIBOT-World
-    <root>/ground_truth/<task>/<episode>   exact depth, geoms, poses, success; for evaluation only
+    <root>/ground_truth/<task>/<episode>   exact depth, geoms, poses, success
     <root>/sample.json                     the config, its digest, and the faulty episodes
     <root>/.made/<episode>.json            written last: marks the episode as complete
 

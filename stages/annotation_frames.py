@@ -91,7 +91,8 @@ def frame_resources(annotator: Annotator, own: Resources, clip_format: ClipForma
     if annotator.annotation_rate_hz is None:
         return own
     side, n_frames = annotator.side_px(clip_format), annotator.frames_seen(clip_format)
-    decoded = min(MAX_BYTES, own.clips_per_shard * n_frames * side**2 * 3)
+    # Twice: as they are decoded, and stacked
+    decoded = 2 * min(MAX_BYTES, own.clips_per_shard * n_frames * side**2 * 3)
     return Resources(
         cpus=own.cpus,
         gpus=own.gpus,
@@ -111,7 +112,8 @@ def annotate_frames(
     """What the annotator says of the clips' own frames, in their order.
 
     It sees `rgb` at its own rate and size, and `clip_frames`; all other arrays are as they were. A
-    clip whose video is damaged is rejected with the source's reason.
+    clip whose video is damaged is rejected with the source's reason. Raises SourceError for a video
+    that is not there.
     """
     if not clips or annotator.annotation_rate_hz is None:
         return list(estimate(clips)) if clips else []
@@ -158,6 +160,8 @@ def decoded(
     try:
         reel = read_frames(group[0], spans, annotator, side_px)
     except SourceError as fault:
+        if fault.reason == "missing_file":
+            raise  # stage `clip` has read this video: it is this machine that cannot
         if len(group) > 1:
             for clip in group:
                 yield from decoded([clip], annotator, side_px, rejected)

@@ -19,9 +19,6 @@ LIBRARIES_GB = 1.0  # torch and the worker itself, beside the network
 # The attribute of a store whose labels are not pseudo labels, and its text
 EXACT = "exact_labels"
 EXACT_TEXT = "exact ground truth of simulated episodes, no pseudo labels"
-# The attribute of a store whose labels are not pseudo labels, and its text
-EXACT = "exact_labels"
-EXACT_TEXT = "exact ground truth of simulated episodes, no pseudo labels"
 OWN = ".safetensors"  # weights that this repository's commands made; others are published pickles
 
 

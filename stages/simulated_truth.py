@@ -22,6 +22,11 @@ def sample_digest(root: Path) -> str:
             f"{root}: no sample.json, so these are not simulated episodes, and only those have "
             "exact labels; `roboscape sample` makes some"
         )
+    if not (root / "ground_truth").is_dir():
+        raise FileNotFoundError(
+            f"{root}: simulated episodes without exact labels; make a sample with "
+            "ground_truth=True, as `roboscape sample` does"
+        )
     return json.loads(recipe.read_text())["digest"]
 
 

@@ -6,7 +6,7 @@ commitment terms of lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, sec
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -46,9 +46,9 @@ class TokenizerLossConfig:
     l2: float = 1.0
     perceptual: float = 1.0  # used if a perceptual network is passed
     # L1 and L2 of the two chroma channels (BT.601), beside those of RGB: colours of small things
-    chroma: float = 0.0
+    chroma: float = field(default=0.0, metadata={"added": True})
     # Of `cell_colour_loss`: the bits of small tokenizers name colours late, or never, without it
-    cell_colour: float = 0.0
+    cell_colour: float = field(default=0.0, metadata={"added": True})
     commitment: float = 0.1
     entropy: float = 0.005  # of (entropy per token - diversity * entropy of the batch)
     diversity: float = 1.0
@@ -131,7 +131,8 @@ def cell_colour_loss(
     first steps on. Mean squared error of luma and chroma, where chroma counts CHROMA_FACTOR times.
     """
     with torch.autocast(codes.device.type, enabled=False):
-        cells = F.adaptive_avg_pool2d(opponent(images.float()), codes.shape[-2:])
+        grid = (codes.shape[-2], codes.shape[-1])
+        cells = F.adaptive_avg_pool2d(opponent(images.float()), grid)
         scale = cells.new_tensor([1.0, CHROMA_FACTOR**0.5, CHROMA_FACTOR**0.5])
         colours = rearrange(cells, "b c gh gw -> (b gh gw) c") * scale
         bits = rearrange(codes.float(), "b d gh gw -> (b gh gw) d")

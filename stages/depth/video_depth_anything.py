@@ -43,7 +43,7 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
     windows: Windows = "official"
     precision: Precision = "float32"
     root: str | None = field(default=None, metadata={"key": False})
-    annotation_rate_hz: AnnotationRate = None
+    annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: float = 2.0  # see `check_frames`
     # torch.compile the encoder's blocks

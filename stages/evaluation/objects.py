@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from stages.objects.object_scores import object_scores, psnr_of
 from stages.objects.sightings import Sighting, sightings
+from stages.objects.true_objects import TrueObjects
 
 OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS = (
     "objects",
@@ -40,12 +41,12 @@ Video = Float[Tensor, "t c h w"]
 def watch_objects(
     candidates: Sequence[tuple[tuple[str, ...], str, Video]],
     camera: Video,
-    masks: UInt8[np.ndarray, "t h w"],
+    objects: TrueObjects,
 ) -> list[MethodSightings]:
     frames = range(1, len(camera))
     return [
         MethodSightings(
-            protocols=protocols, method=method, seen=sightings(video, camera, masks, frames)
+            protocols=protocols, method=method, seen=sightings(video, camera, objects, frames)
         )
         for protocols, method, video in candidates
     ]
@@ -66,7 +67,8 @@ def object_numbers(
             continue
         yield (region, "psnr"), scores.psnr
         yield (region, "delta_e"), scores.delta_e
-        yield (region, "named"), scores.named
+        if scores.named is not None:
+            yield (region, "named"), scores.named
         for metric, frame in times_judged(n_frames).items():
             there = [s.present for s in chosen if s.frame == frame]
             if there:

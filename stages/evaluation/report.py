@@ -217,10 +217,7 @@ def copy_verdict(
 
 def objects_verdict(clips: Sequence[ScoredClip], setting: Setting) -> str:
     """How many of the objects are there in the prediction, when there is exact truth."""
-    watched = [clip.watched for clip in clips]
-    if not any(watched):
-        return "This source has no masks of objects: whether they last was not measured."
-    lines = []
+    watched, lines = [clip.watched for clip in clips], list[str]()
     for frame in times_judged(setting.n_frames).values():
         found, copied = (permanence(watched, FREE, m, frame) for m in (MODEL, COPY))
         if found:
@@ -229,10 +226,11 @@ def objects_verdict(clips: Sequence[ScoredClip], setting: Setting) -> str:
                 for ours, theirs in zip(found, copied, strict=True)
             ]
             lines.append(f"after {frame / setting.rate_hz:g} s {listed(parts)}")
+    if not lines:
+        return "No masks of objects, or no large ones: whether objects last was not measured."
     return (
-        "**Permanence**, objects that are present in the prediction by colour and place: "
-        + "; ".join(lines)
-        + "."
+        "**Permanence**, objects of all clips together that are there in the prediction, by colour "
+        "and place: " + "; ".join(lines) + "."
     )
 
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
+from stages.objects.true_objects import TrueObjects
 from stages.tokenizer.images import moving_mask
 
 FREE, TEACHER = "free-running", "teacher-forced"
@@ -70,12 +70,12 @@ class ClipVideos:
     predicted: Mapping[str, Float[Tensor, "t c h w"]]
     other_actions: Float[Tensor, "t c h w"] | None  # free-running under another clip's actions
     depth: ClipDepth | None
-    masks: UInt8[np.ndarray, "t h w"] | None = None  # of `object_masks`, where there is a truth
+    objects: TrueObjects | None = None  # where there is a truth
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredClip:
-    """watched: the objects, by method; empty without masks."""
+    """watched: the objects, by method; empty without a truth."""
 
     clip_id: str
     scores: Scores
@@ -85,8 +85,8 @@ class ScoredClip:
 def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
     """All scores of a clip, those of its objects among them."""
     scores, watched = score_clip(clip, perceptual), list[MethodSightings]()
-    if clip.masks is not None:
-        watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.masks)
+    if clip.objects is not None:
+        watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)
     for of_method in watched:
         for (region, metric), value in object_numbers(of_method.seen, len(clip.camera)):
             for protocol in of_method.protocols:

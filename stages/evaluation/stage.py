@@ -18,7 +18,6 @@ from jaxtyping import Int
 from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
-from simulation.ground_truth import truth_beside
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import clip_ids_at, spread_rows, usable_rows
 from stages.clip_format import ClipFormat
@@ -38,7 +37,7 @@ from stages.evaluation.report import (
 from stages.evaluation.scores import Cell, ClipVideos, ScoredClip, Scores, scored
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
-from stages.objects.true_objects import object_masks
+from stages.objects.true_objects import clip_objects
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
@@ -146,7 +145,9 @@ class Evaluate(DatasetStage):
             for clip in predicted_videos(
                 networks, rows, chosen[part], other, self.sampling, self.seed, number
             ):
-                clip = with_masks(clip, rows, int(chosen[len(clips)]), root)
+                size = (clip.camera.shape[-2], clip.camera.shape[-1])
+                objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
+                clip = replace(clip, objects=objects)
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
                 clips.append(scored(clip, perceptual))
@@ -190,18 +191,3 @@ class Evaluate(DatasetStage):
         frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
-
-
-def with_masks(
-    clip: ClipVideos, rows: Mapping[str, Rows], row: int, root: Path | None
-) -> ClipVideos:
-    """The clip with the masks of its objects, where its episode has exact ground truth."""
-    if root is None:
-        return clip
-    index = rows["discover"].read(("task", "episode"), row)
-    truth = truth_beside(root, int(index["task"]), int(index["episode"]))
-    if truth is None:
-        return clip
-    frames = rows["clip"].read(("frame_index",), row)["frame_index"]
-    size = (clip.camera.shape[-2], clip.camera.shape[-1])
-    return replace(clip, masks=object_masks(truth, frames, size))

@@ -36,6 +36,8 @@ Look = Float32[np.ndarray, "p 3"]
 PATCH_PX = 5  # side of the square whose mean colour is a point's look
 SHADES = 16  # so many frames, spread over the clip, give its usual picture
 LEAST_LEVEL = 1.5  # colours are uncertain by so much: noise of the darkest pixels
+MOST_POINTS = 32_000  # that OpenCV looks up at once
+LEAST_SIDE_PX = 12  # of frames: the flow's patches need some
 CPU_S = 0.03  # a frame of 256 px, on one core of a 2.6 GHz Xeon
 
 
@@ -69,11 +71,17 @@ class DenseFlow(KeypointAnnotator):
 
     def __post_init__(self) -> None:
         self.check_rate()
+        if self.frame_px is not None and self.frame_px < LEAST_SIDE_PX:
+            raise ValueError(
+                f"DenseFlow: frame_px={self.frame_px}, expected {LEAST_SIDE_PX} or more, or null "
+                "for the clip's own size"
+            )
 
     def resources_for(self, n_points: int) -> Resources:
         n, side = self.frames_seen(self.clip_format), self.side_px(self.clip_format)
-        # RGB twice, and both flows
-        return Resources(memory_gb=0.5 + n * side**2 * (2 * 3 + 2 * 8) / 1e9)
+        # RGB twice, both flows, and the points' distances from each other
+        pictures, pairs = n * side**2 * (2 * 3 + 2 * 8), n_points**2 * 2 * 8
+        return Resources(memory_gb=0.5 + (pictures + pairs) / 1e9)
 
     def attributes_for(self, n_points: int) -> Mapping[str, str]:
         n, side = self.frames_seen(self.clip_format), self.side_px(self.clip_format)
@@ -221,9 +229,10 @@ def flow_method(finest: int) -> cv2.DISOpticalFlow:
 
 def sample(image: np.ndarray, points: Points) -> Float32[np.ndarray, "p c"]:
     """The image's values at each point, bilinear; beyond the edge those of the edge."""
-    x, y = points[:, :1], points[:, 1:]
-    found = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found[:, 0].astype(np.float32)
+    edge, found = cv2.BORDER_REPLICATE, []
+    for part in np.split(points, range(MOST_POINTS, len(points), MOST_POINTS)):
+        found.append(cv2.remap(image, part[:, :1], part[:, 1:], cv2.INTER_LINEAR, borderMode=edge))
+    return np.concatenate(found)[:, 0].astype(np.float32)
 
 
 def same_look(one: Look, other: Look, limit: float, max_shadow: float) -> Seen:

@@ -51,7 +51,7 @@ class LucasKanade(KeypointAnnotator):
     still_bonus: float = 2.0
     root: str | None = field(default=None, metadata={"key": False})
     # More does not help, since each step is small and drift adds up: see docs/annotators.md
-    annotation_rate_hz: AnnotationRate = None
+    annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="lucas-kanade", init=False)
     version: int = field(default=1, init=False)

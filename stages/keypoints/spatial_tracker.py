@@ -47,7 +47,7 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     visible_above: float = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
     root: str | None = field(default=None, metadata={"key": False})
-    annotation_rate_hz: AnnotationRate = None
+    annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})
     backward_points: int = 64  # 0: no forward-backward error
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     clips_per_call: int = field(default=1, metadata={"key": False})

@@ -18,7 +18,8 @@ class ObjectScores:
     psnr: float  # dB, of all object pixels' mean squared error, each sighting counted alike
     colour_error: float  # ΔE76 of an object's mean colour
     delta_e: float  # ΔE00 of its pixels
-    named: float  # share whose colour is nearest to its own, of the frame's objects
+    # Share whose colour is nearest to its own, of those with others in the frame; None if none has
+    named: float | None
     present: float  # share seen near its place, rather than its surroundings
 
 
@@ -30,12 +31,13 @@ def object_scores(sightings: Sequence[Sighting]) -> ObjectScores | None:
     def mean(name: str) -> float:
         return float(np.mean([getattr(seen, name) for seen in sightings]))
 
+    beside_others = [seen.named for seen in sightings if seen.named is not None]
     return ObjectScores(
         n=len(sightings),
         psnr=psnr_of(mean("squared_error")),
         colour_error=mean("colour_error"),
         delta_e=mean("delta_e"),
-        named=mean("named"),
+        named=float(np.mean(beside_others)) if beside_others else None,
         present=mean("present"),
     )
 
@@ -51,9 +53,10 @@ def smallest_held(sightings: Sequence[Sighting], min_named: float, n_bins: int =
     Sightings are put in order of area and cut into bins of equal number; the answer is the smallest
     area of the first bin from which on every bin is good. None if not even the largest are.
     """
-    if not sightings:
+    judged = [seen for seen in sightings if seen.named is not None]
+    if not judged:
         return None
-    order = sorted(sightings, key=lambda seen: seen.area)
+    order = sorted(judged, key=lambda seen: seen.area)
     smallest = None
     for part in reversed(np.array_split(np.arange(len(order)), min(n_bins, len(order)))):
         if np.mean([order[i].named for i in part]) < min_named:

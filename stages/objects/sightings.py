@@ -14,15 +14,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from model.colour import ciede2000, lab
-from stages.objects.true_objects import NO_OBJECT
+from stages.objects.true_objects import NO_OBJECT, TrueObjects
 
 # Smaller ones are not judged: 40 px of 128 x 128, as a share of the frame
 MIN_AREA = 40 / 128**2
 # How far beside its true place an object may be and still count as present, in frame widths
 PLACE_TOLERANCE = 1 / 32
 RING = 1 / 32  # width of the surroundings, in frame widths
-# An object that is this far from where it was in frame 0 was moved, in frame widths
-MOVED = 1 / 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,9 @@ class Sighting:
     object: int
     area: float  # share of the frame's pixels that show it
     moved: bool  # whether it has left its place of frame 0
-    named: bool  # whether the mean colour at its true place is nearest to its own, of all objects
+    # Whether the mean colour at its true place is nearest to its own, of all large objects in the
+    # frame; None if there is no other
+    named: bool | None
     present: bool  # whether that is so near its true place, its surroundings among the choices
     squared_error: float  # mean over its pixels and channels, of a range of 2
     colour_error: float  # ΔE76 between its mean colour and that of the video there
@@ -43,18 +43,17 @@ class Sighting:
 def sightings(
     video: Float[Tensor, "t c h w"],
     camera: Float[Tensor, "t c h w"],
-    masks: UInt8[np.ndarray, "t h w"],
+    objects: TrueObjects,
     frames: Sequence[int] | None = None,
 ) -> list[Sighting]:
     """Every object of at least MIN_AREA in these frames (all), as `video` shows it.
 
-    camera: the true frames, both in [-1, 1]. masks: as `object_masks` gives them.
+    camera: the true frames, both in [-1, 1].
     """
     wanted = range(len(video)) if frames is None else frames
-    starts = centres(masks[0])
     found: list[Sighting] = []
     for t in wanted:
-        found += frame_sightings(t, video[t], camera[t], masks[t], starts)
+        found += frame_sightings(t, video[t], camera[t], objects.masks[t], objects.moved[t])
     return found
 
 
@@ -63,20 +62,18 @@ def frame_sightings(
     image: Float[Tensor, "c h w"],
     camera: Float[Tensor, "c h w"],
     mask: UInt8[np.ndarray, "h w"],
-    starts: dict[int, Float[np.ndarray, " 2"]],
+    moved: Bool[np.ndarray, " o"],
 ) -> Iterator[Sighting]:
-    """The objects of one frame. starts: each object's centre in frame 0, where it was seen."""
+    """The objects of one frame."""
     large = [n for n in object_numbers(mask) if (mask == n).mean() >= MIN_AREA]
     if not large:
         return
     ours, true = channels_last(lab(image)), channels_last(lab(camera))
     error = (image - camera).double().square().mean(0).numpy()
     means = np.stack([true[mask == n].mean(0) for n in large])
-    places = centres(mask)
     for i, n in enumerate(large):
         at = mask == n
         shown = ours[at].mean(0)
-        here, there = places[n], starts.get(n)
         around = true[surroundings(mask, n)]
         others = [around.mean(0)] if len(around) else []
         delta = ciede2000(torch.from_numpy(ours[at]), torch.from_numpy(true[at]))
@@ -84,8 +81,8 @@ def frame_sightings(
             frame=frame,
             object=n,
             area=float(at.mean()),
-            moved=there is None or float(np.linalg.norm(here - there)) > MOVED,
-            named=nearest(shown, means) == i,
+            moved=bool(moved[n]),
+            named=nearest(shown, means) == i if len(large) > 1 else None,
             present=any(
                 nearest(colour, np.stack([*means, *others])) == i
                 for colour in colours_near(ours, at)
@@ -119,11 +116,6 @@ def without_objects(
 
 def object_numbers(mask: UInt8[np.ndarray, "h w"]) -> list[int]:
     return [int(n) for n in np.unique(mask) if n != NO_OBJECT]
-
-
-def centres(mask: UInt8[np.ndarray, "h w"]) -> dict[int, Float[np.ndarray, " 2"]]:
-    """The mean place of each object's pixels, (y, x) in frame heights and widths."""
-    return {n: np.argwhere(mask == n).mean(0) / mask.shape for n in object_numbers(mask)}
 
 
 def surroundings(mask: UInt8[np.ndarray, "h w"], n: int) -> Bool[np.ndarray, "h w"]:

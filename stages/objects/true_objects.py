@@ -3,26 +3,61 @@
 Nothing that a world model sees comes from here. Real episodes have no such masks.
 """
 
-import numpy as np
-from jaxtyping import Integer, UInt8
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from simulation.ground_truth import GroundTruth
+import numpy as np
+from jaxtyping import Bool, Integer, UInt8
+
+from simulation.ground_truth import GroundTruth, truth_beside
 from stages.resizing import nearest_pixels
+from storage.stores.rows import Rows
 
 NO_OBJECT = 255
+MOVED_M = 0.02  # an object this far from where it was in the clip's first frame was moved
+# What `clip_objects` reads, by role
+READS = {"discover": ("task", "episode"), "clip": ("frame_index",)}
 
 
-def object_masks(
+@dataclass(frozen=True, kw_only=True)
+class TrueObjects:
+    """masks: which of the scene's movable objects each pixel shows; NO_OBJECT for everything else.
+
+    moved: whether an object, by its number, has left its place of the first frame, seen or not.
+    """
+
+    masks: UInt8[np.ndarray, "t h w"]
+    moved: Bool[np.ndarray, "t o"]
+
+
+def clip_objects(
+    rows: Mapping[str, Rows], row: int, root: Path | None, size: tuple[int, int]
+) -> TrueObjects | None:
+    """The objects of a clip; None if its episode has no exact ground truth at `root`."""
+    if root is None:
+        return None
+    index = rows["discover"].read(READS["discover"], row)
+    truth = truth_beside(root, int(index["task"]), int(index["episode"]))
+    if truth is None:
+        return None
+    return true_objects(truth, rows["clip"].read(READS["clip"], row)["frame_index"], size)
+
+
+def true_objects(
     truth: GroundTruth, frames: Integer[np.ndarray, " t"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "t h w"]:
-    """Which of the scene's movable objects each pixel shows; NO_OBJECT for everything else.
+) -> TrueObjects:
+    """frames: of the source video. size: (height, width) of the clip, which shows the same view.
 
-    frames: of the source video. size: (height, width) of the clip, which shows the same view. An
-    object's number is its place in the labels' list.
+    An object's number is its place in the labels' list.
     """
     number = {name: i for i, name in enumerate(truth.labels["objects"])}
     of_geom = np.full(256, NO_OBJECT, np.uint8)
+    moved = np.zeros((len(frames), len(number)), bool)
     for geom, body in enumerate(truth.geom_body):
         of_geom[geom] = number.get(body, NO_OBJECT)
+        if body in number:
+            place = truth.geom_position_m[frames, geom]
+            moved[:, number[body]] |= np.linalg.norm(place - place[0], axis=1) > MOVED_M
     rows, columns = (nearest_pixels(n, m) for n, m in zip(truth.geom.shape[1:], size, strict=True))
-    return of_geom[truth.geom[np.ix_(frames, rows, columns)]]
+    return TrueObjects(masks=of_geom[truth.geom[np.ix_(frames, rows, columns)]], moved=moved)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.metrics import psnr
 from stages.objects.object_scores import object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
+from stages.objects.true_objects import TrueObjects
 
 Values = dict[str, float]  # by the names of `MEASURES`; what was not measured is missing
 
@@ -60,12 +61,12 @@ MEASURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedClip:
-    """A clip, and what its tokens decode to, in [-1, 1]. masks: of `object_masks`, if there are."""
+    """A clip, and what its tokens decode to, in [-1, 1]."""
 
     clip_id: str
     camera: Float[Tensor, "t c h w"]
     decoded: Float[Tensor, "t c h w"]
-    masks: UInt8[np.ndarray, "t h w"] | None
+    objects: TrueObjects | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +87,14 @@ def measure(clip: DecodedClip) -> ClipQuality:
         "detail_psnr": detail_psnr(*pair).item(),
         "colour_kept": colour_kept(*pair).item(),
     }
-    if clip.masks is None:
+    if not np.isfinite(values["colour_kept"]):
+        del values["colour_kept"]
+    if clip.objects is None:
         return ClipQuality(clip_id=clip.clip_id, values=values)
     # The control: the same objects in frames from which all objects were erased
-    seen = sightings(clip.decoded, clip.camera, clip.masks)
-    control = without_objects(clip.camera, clip.masks)
-    erased = sightings(control, clip.camera, clip.masks)
+    seen = sightings(clip.decoded, clip.camera, clip.objects)
+    control = without_objects(clip.camera, clip.objects.masks)
+    erased = sightings(control, clip.camera, clip.objects)
     return ClipQuality(
         clip_id=clip.clip_id, values=values | object_values(seen), seen=seen, erased=erased
     )
@@ -101,11 +104,11 @@ def object_values(seen: Sequence[Sighting]) -> Values:
     scores = object_scores(seen)
     if scores is None:
         return {}
-    return {
+    named = {} if scores.named is None else {"objects_named": scores.named}
+    return named | {
         "objects_psnr": scores.psnr,
         "objects_colour_error": scores.colour_error,
         "objects_delta_e": scores.delta_e,
-        "objects_named": scores.named,
         "objects_present": scores.present,
     }
 
@@ -125,6 +128,11 @@ def out_of_limits(values: Values, limits: Mapping[str, float]) -> list[TokenMeas
         for m in MEASURES
         if m.limit and m.name in values and m.violates(values[m.name], limits[m.limit])
     ]
+
+
+def is_judged(values: Values) -> bool:
+    """Whether anything with a limit was measured."""
+    return any(m.limit and m.name in values for m in MEASURES)
 
 
 def smallest_px(clips: Sequence[ClipQuality], min_named: float, side: int) -> float | None:

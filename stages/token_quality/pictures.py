@@ -61,10 +61,10 @@ def worst_objects(clips: Sequence[DecodedClip], measured: Sequence[ClipQuality])
     """The object with the largest colour error of each clip, the worst first."""
     found = []
     for i, (clip, quality) in enumerate(zip(clips, measured, strict=True)):
-        if clip.masks is None or not quality.seen:
+        if clip.objects is None or not quality.seen:
             continue
         worst = max(quality.seen, key=lambda seen: seen.colour_error)
-        at = np.argwhere(clip.masks[worst.frame] == worst.object).mean(0)
+        at = np.argwhere(clip.objects.masks[worst.frame] == worst.object).mean(0)
         text = f"{worst.colour_error:.0f}"
         found.append((worst.colour_error, (i, worst.frame, (float(at[0]), float(at[1])), text)))
     return [place for _, place in sorted(found, key=lambda item: -item[0])]

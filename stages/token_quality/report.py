@@ -10,6 +10,7 @@ from stages.token_quality.measures import (
     MEASURES,
     ClipQuality,
     Values,
+    is_judged,
     means,
     object_values,
     out_of_limits,
@@ -40,6 +41,8 @@ def verdict(clips: Sequence[ClipQuality], limits: Mapping[str, float], side: int
     counted = f"{n_flagged} of {len(clips)} held-out clips are out of a limit."
     found = "; ".join(f"{m.label} {m.text.format(values[m.name])}" for m in broken)
     start = f"**Not good**: {found}." if broken else "**Good**: within all limits."
+    if not is_judged(values):
+        start = "**Not judged**: these frames have no colours to keep, and no masks of objects."
     return " ".join([start, held(clips, limits["min_named"], side), counted])
 
 

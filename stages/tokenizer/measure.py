@@ -35,7 +35,7 @@ DIFFERENCE_GAIN = 3  # differences are amplified this much
 class TokenizerBatch:
     images: Float[Tensor, "i c h w"]  # in [-1, 1]
     moving: Bool[Tensor, "i h w"]
-    detail: Float[Tensor, "i h w"]  # of `detail_map`, in [0, 1]
+    detail: Float[Tensor, "i h w"] | None = None  # of `detail_map`, in [0, 1]
     number: int  # of the batch, from 0
     clip_ids: list[str]
 
@@ -43,25 +43,32 @@ class TokenizerBatch:
         return self
 
     def to(self, device: torch.device) -> "TokenizerBatch":
-        moved = {name: getattr(self, name).to(device) for name in ("images", "moving", "detail")}
-        return replace(self, **moved)
+        detail = None if self.detail is None else self.detail.to(device)
+        images, moving = self.images.to(device), self.moving.to(device)
+        return replace(self, images=images, moving=moving, detail=detail)
 
 
-def read_clips(source: Source, store: Rows, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    """The arrays of whole clips; where they move, and their `detail_map`."""
+def read_clips(
+    source: Source, store: Rows, rows: Int[np.ndarray, " b"], *, detail: bool = False
+) -> dict[str, np.ndarray]:
+    """The arrays of whole clips; where they move, and their `detail_map` if it is wanted."""
     arrays = gather(store, READS[source][1], rows)
     clips = images_of(source, arrays)
     moving = np.stack([moving_mask(clip).numpy() for clip in clips])
-    return arrays | {"moving": moving, "detail": np.stack([detail_map(clip) for clip in clips])}
+    maps = {"detail": np.stack([detail_map(clip) for clip in clips])} if detail else {}
+    return arrays | {"moving": moving} | maps
 
 
 def frames_of(
     source: Source, arrays: Mapping[str, np.ndarray], clip_ids: list[str], number: int = 0
 ) -> TokenizerBatch:
+    detail = None
+    if "detail" in arrays:
+        detail = rearrange(torch.from_numpy(arrays["detail"]), "b t h w -> (b t) h w") / 255
     return TokenizerBatch(
         images=rearrange(images_of(source, dict(arrays)), "b t c h w -> (b t) c h w"),
         moving=rearrange(torch.from_numpy(arrays["moving"]), "b t h w -> (b t) h w"),
-        detail=rearrange(torch.from_numpy(arrays["detail"]), "b t h w -> (b t) h w") / 255,
+        detail=detail,
         number=number,
         clip_ids=clip_ids,
     )

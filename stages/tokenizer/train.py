@@ -70,7 +70,7 @@ class TrainTokenizer(TokenizerStage):
     moving_weight: float = 4.0
     # Extra weight of pixels that differ from their surroundings, coloured ones most (`detail_map`):
     # small things would count as little as the few pixels that they have
-    detail_weight: float = 0.0
+    detail_weight: float = field(default=0.0, metadata={"added": True})
     discriminator: DiscriminatorConfig | None = field(default=None, metadata={"key": "adversary"})
     lpips: LpipsWeights | None = None  # None: no perceptual term
     start_from: WeightsRef | None = None
@@ -153,7 +153,10 @@ class TrainTokenizer(TokenizerStage):
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TokenizerBatch]:
         """Batch i: the next clips in the data set's order, with frames of each drawn at random."""
         store, usable = rows[READS[self.source][0]], usable_rows(rows, "train")
-        data = PreparedRows(lambda chosen: read_clips(self.source, store, chosen), usable)
+        detail = self.detail_weight > 0
+        data = PreparedRows(
+            lambda chosen: read_clips(self.source, store, chosen, detail=detail), usable
+        )
         seed = self.training.seed
         order = BatchOrder(
             rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
@@ -216,6 +219,10 @@ class TrainTokenizer(TokenizerStage):
             start=self.loss.adversarial_start,
         )
 
+    def pixel_weight(self, batch: TokenizerBatch) -> Tensor:
+        weight = 1 + self.moving_weight * batch.moving.float()
+        return weight if batch.detail is None else weight + self.detail_weight * batch.detail
+
     def loss_fn(self, perceptual: Lpips | None, discriminator: Discriminator | None) -> LossFn:
         n_accum = self.training.grad_accum_steps
 
@@ -229,9 +236,7 @@ class TrainTokenizer(TokenizerStage):
                 batch.images,
                 model(batch.images),
                 self.loss,
-                pixel_weight=1
-                + self.moving_weight * batch.moving.float()
-                + self.detail_weight * batch.detail,
+                pixel_weight=self.pixel_weight(batch),
                 perceptual=perceptual,
                 discriminator=network,
                 last_layer=model.decoder.conv_out.weight,

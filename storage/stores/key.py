@@ -21,6 +21,8 @@ def parameters(value: Any) -> Any:
     workers): they change no number in the output, so they must not change its key.
     A string: under this name, the field's first one, so that keys of existing stores stay valid.
     A tuple of strings: these attributes of the value count instead of it, under their own names.
+    `metadata={"added": True}`: a field that came later, whose default changes nothing. It counts
+    only where it has another value, so that keys of existing stores stay valid.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain: dict[str, Any] = {}
@@ -45,7 +47,7 @@ def parameters(value: Any) -> Any:
 
 def _parameters_of_field(field: dataclasses.Field, value: Any) -> dict[str, Any]:
     counts = field.metadata.get("key", True)
-    if counts is False:
+    if counts is False or (field.metadata.get("added") and value == field.default):
         return {}
     if isinstance(counts, tuple):
         return {name: parameters(getattr(value, name)) for name in counts}

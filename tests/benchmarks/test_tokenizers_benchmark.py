@@ -10,7 +10,7 @@ import tokenizers
 def test_it_prints_a_row_for_each_variant_and_the_control(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    variants = ["shipped", "64 px"]
+    variants = ["full recipe", "64 px"]
     asked = argparse.Namespace(variants=variants, seconds=1.0, episodes=1, held_out=1)
     tokenizers.run(asked, tmp_path)
     text = capsys.readouterr().out

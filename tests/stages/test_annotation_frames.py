@@ -15,6 +15,7 @@ from stages.annotation_frames import annotate_frames, frames_of_span
 from stages.base import ClipInputs, Inputs, Rejected
 from stages.clip_format import AnnotationRate, ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, PseudoDepth
+from storage.sources.file_ref import SourceError
 from storage.sources.video import Video
 
 SMALL = ClipFormat(n_frames=3, rate_hz=1.0, size=32)
@@ -163,9 +164,17 @@ def test_an_episode_is_decoded_once_for_all_its_clips(
 
 def test_a_clip_whose_video_is_bad_is_rejected_with_the_reason(quick_sample: SampleSummary):
     annotator = Brightness(root=str(quick_sample.root), annotation_rate_hz=4.0)
-    good, gone = clip(quick_sample, 0, row=0), clip(quick_sample, 0, row=1, video="gone.mp4")
-    late = clip(quick_sample, 0, row=2)
+    good, late = clip(quick_sample, 0, row=0), clip(quick_sample, 0, row=2)
     late.arrays["frame_index"] = late.arrays["frame_index"] + 1000
-    found = annotated(annotator, [good, late, gone])
+    found = annotated(annotator, [good, late])
     assert isinstance(found[0], DepthEstimate)
-    assert [one.reason for one in found[1:]] == ["short_video", "missing_file"]
+    assert [one.reason for one in found[1:]] == ["short_video"]
+
+
+def test_a_video_that_this_machine_cannot_see_is_an_error_and_no_rejection(
+    quick_sample: SampleSummary,
+):
+    """Stage `clip` has read it; a rejection would be sealed into the store for all machines."""
+    annotator = Brightness(root=str(quick_sample.root), annotation_rate_hz=4.0)
+    with pytest.raises(SourceError, match=r"gone\.mp4: missing_file"):
+        annotated(annotator, [clip(quick_sample, 0, row=1, video="gone.mp4")])

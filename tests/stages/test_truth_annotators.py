@@ -75,6 +75,12 @@ def test_clips_without_truth_are_rejected_and_other_data_sets_refused(root: Path
         TrueTracking.of(str(root))
 
 
+def test_a_sample_without_ground_truth_is_refused_before_anything_runs(tmp_path: Path):
+    (tmp_path / "sample.json").write_text(json.dumps({"digest": "d" * 8}))
+    with pytest.raises(FileNotFoundError, match=r"without exact labels.*ground_truth=True"):
+        TrueTracking.of(str(tmp_path))
+
+
 def test_another_sample_is_another_key_and_another_place_is_not(root: Path):
     before = [parameters(stage) for stage in stages(root)]
     assert all("root" not in str(one) for one in before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from small_stores import new_result, square_clips, write_clips, write_index
+from small_stores import SIDE, T, new_result, square_clips, write_clips, write_index
 from small_stores import run_stage as run
 
 from model.magvit2.autoencoder import MagvitTokenizer
@@ -16,14 +16,18 @@ from model.magvit2.config import tiny as tiny_tokenizer
 from model.training.checkpoint import save_model
 from model.world.config import tiny as tiny_world
 from model.world.dual_branch import DualBranchWorldModel
+from simulation.ground_truth import GroundTruth, write_ground_truth
+from simulation.scene import Camera
 from stages.evaluation.stage import Evaluate
 from stages.tokenizer.images import images_of
 from stages.tokenizer.measure import TOKENIZER_FILE
 from stages.world_model.data import WORLD_MODEL_FILE
 from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_writer
+from storage.stores.rows import open_rows
 
 REJECTED = 3
+SQUARE_RED = 230  # red level of the clips' square
 SPLITS = ["test", "val", "val", "val", "train", "val", "val"]
 USABLE = [1, 2, 5, 6]  # of split val; row REJECTED is rejected
 
@@ -100,3 +104,25 @@ def seal(ref: StoreRef, name: str, network, config, card: dict) -> None:
     writer = open_writer(ref)
     save_model(writer.path / name, network, config, card=card)
     writer.finish({})
+
+
+def write_square_truth(world: World) -> None:
+    """Exact ground truth of the usable clips' square, beside the episodes, as object 0."""
+    clips = open_rows(world.rows["clip"])
+    for row in USABLE:
+        inside = clips.read(("rgb",), row)["rgb"][..., 0] == SQUARE_RED
+        places = np.zeros((T, 2, 3))
+        places[:, 1, 0] = np.linspace(0, 1, T)  # it moves
+        truth = GroundTruth(
+            depth_m=np.ones((T, SIDE, SIDE), np.float16),
+            geom=inside.astype(np.uint8),
+            geom_position_m=places,
+            geom_axes=np.tile(np.eye(3), (T, 2, 1, 1)),
+            geom_body=("world", "object0"),
+            camera=Camera(
+                width=SIDE, height=SIDE, fx=1.0, fy=1.0, cx=0.0, cy=0.0,
+                position_m=np.zeros(3), rotation=np.eye(3),
+            ),
+            labels={"objects": {"object0": {"kind": "box", "words": "orange box"}}},
+        )  # fmt: skip
+        write_ground_truth(world.root / "ground_truth" / "327" / str(648600 + row), truth)

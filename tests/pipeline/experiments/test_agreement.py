@@ -24,6 +24,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data set's folder; experiments need only its fingerprint and the sample's digest."""
     folder = tmp_path_factory.mktemp("source")
     (folder / "sample.json").write_text('{"digest": "0"}')
+    (folder / "ground_truth").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.clips.discover.fingerprint", lambda root: "0" * 64)
         yield folder

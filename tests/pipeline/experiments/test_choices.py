@@ -71,7 +71,7 @@ def test_the_cost_of_networks_is_shown_before_a_run(weights: Path, tree: Path):
     print_limits(named("demo", tree).stages, Console(file=(nothing := io.StringIO())))
     # A tracker on a CPU: how many frames it sees, at 10 Hz and at the clip's own rate
     text = "keypoints by dense-flow: {} frames a clip, about {} CPU s\n"
-    assert nothing.getvalue() == text.format(76, "1.3")
+    assert nothing.getvalue() == text.format(76, "0.6")
     slow = named("demo", tree, keypoints__annotator__annotation_rate_hz=None)
     print_limits(slow.stages, Console(file=(nothing := io.StringIO())))
     assert nothing.getvalue() == text.format(16, "0.1")

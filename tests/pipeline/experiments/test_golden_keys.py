@@ -33,6 +33,7 @@ def make_inputs(folder: Path) -> dict[str, str]:
     source.mkdir()
     weights.mkdir()
     (source / "sample.json").write_text(json.dumps({"digest": SOURCE}))
+    (source / "ground_truth").mkdir()
     for entry in published_weights.PUBLISHED:
         (weights / entry.file).write_text(entry.name)
     return {"ROBOSCAPE_WEIGHTS": str(weights), "ROBOSCAPE_HOME": str(folder / "workspace")}

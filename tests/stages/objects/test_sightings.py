@@ -7,15 +7,15 @@ from torch import Tensor
 
 from stages.objects.object_scores import ObjectScores, object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
-from stages.objects.true_objects import NO_OBJECT
+from stages.objects.true_objects import NO_OBJECT, TrueObjects
 
 TABLE = (0.1, 0.0, -0.1)
 COLOURS = ((0.8, -0.7, -0.7), (-0.7, -0.2, 0.8), (0.8, 0.7, -0.8))  # red, blue, yellow
 SIDE, PX = 64, 8
 
 
-def scene(places: list[list[tuple[int, int]]]) -> tuple[Tensor, np.ndarray]:
-    """Frames and masks; for each frame the (row, column) of each square's corner."""
+def scene(places: list[list[tuple[int, int]]]) -> tuple[Tensor, TrueObjects]:
+    """Frames and objects; for each frame the (row, column) of each square's corner."""
     masks = np.full((len(places), SIDE, SIDE), NO_OBJECT, np.uint8)
     frames = torch.tensor(TABLE).view(1, 3, 1, 1).repeat(len(places), 1, SIDE, SIDE)
     for t, corners in enumerate(places):
@@ -23,7 +23,8 @@ def scene(places: list[list[tuple[int, int]]]) -> tuple[Tensor, np.ndarray]:
             at = slice(row, row + PX), slice(column, column + PX)
             masks[t][at] = n
             frames[t][(slice(None), *at)] = torch.tensor(COLOURS[n]).view(3, 1, 1)
-    return frames, masks
+    moved = np.array([[a != b for a, b in zip(at, places[0], strict=True)] for at in places])
+    return frames, TrueObjects(masks=masks, moved=moved)
 
 
 RESTING = [(8, 8), (8, 40), (40, 8)]
@@ -31,7 +32,7 @@ MOVING = [(40, 40), (8, 40), (40, 8)]  # the red square has moved
 
 
 @pytest.fixture
-def clip() -> tuple[Tensor, np.ndarray]:
+def clip() -> tuple[Tensor, TrueObjects]:
     return scene([RESTING, MOVING])
 
 
@@ -42,8 +43,8 @@ def scores(seen: list[Sighting]) -> ObjectScores:
 
 
 def test_the_true_video_shows_every_object(clip):
-    camera, masks = clip
-    seen = sightings(camera, camera, masks)
+    camera, objects = clip
+    seen = sightings(camera, camera, objects)
     assert [(s.frame, s.object) for s in seen] == [(t, n) for t in (0, 1) for n in (0, 1, 2)]
     found = scores(seen)
     assert (found.named, found.present, found.colour_error, found.psnr) == (1, 1, 0, 100)
@@ -51,21 +52,25 @@ def test_the_true_video_shows_every_object(clip):
 
 
 def test_only_objects_that_left_their_place_count_as_moved(clip):
-    camera, masks = clip
-    assert [s.moved for s in sightings(camera, camera, masks)] == [False] * 3 + [True, False, False]
+    camera, objects = clip
+    assert [s.moved for s in sightings(camera, camera, objects)] == [False] * 3 + [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_erased_objects_are_neither_present_nor_right_in_colour(clip):
-    camera, masks = clip
-    found = scores(sightings(without_objects(camera, masks), camera, masks))
+    camera, objects = clip
+    found = scores(sightings(without_objects(camera, objects.masks), camera, objects))
     assert found.present == 0
     assert found.colour_error > 40 and found.delta_e > 20 and found.psnr < 12
     assert found.named <= 1 / 3  # all have the table's colour, so all are taken for one
 
 
 def test_a_copy_of_the_first_frame_loses_exactly_the_object_that_moved(clip):
-    camera, masks = clip
-    seen = sightings(camera[:1].expand(2, -1, -1, -1), camera, masks, frames=[1])
+    camera, objects = clip
+    seen = sightings(camera[:1].expand(2, -1, -1, -1), camera, objects, frames=[1])
     assert [(s.object, s.moved, s.present) for s in seen] == [
         (0, True, False),
         (1, False, True),
@@ -75,26 +80,42 @@ def test_a_copy_of_the_first_frame_loses_exactly_the_object_that_moved(clip):
 
 @pytest.mark.parametrize(("shift", "present"), [(0, True), (2, True), (3, True), (16, False)])
 def test_an_object_may_be_a_little_beside_its_place(clip, shift, present):
-    camera, masks = clip
+    camera, objects = clip
     there = [(row, column + shift) for row, column in RESTING]
     moved, _ = scene([there, there])
-    assert all(s.present == present for s in sightings(moved, camera, masks, frames=[0]))
+    assert all(s.present == present for s in sightings(moved, camera, objects, frames=[0]))
+
+
+def test_a_half_hidden_object_at_rest_has_not_moved(clip):
+    camera, objects = clip
+    objects.masks[1, 8:12, 40:48] = NO_OBJECT  # the blue one, which rests
+    assert [s.moved for s in sightings(camera, camera, objects, frames=[1])] == [True, False, False]
+
+
+def test_an_object_alone_in_a_frame_cannot_be_named_but_can_be_there(clip):
+    camera, objects = clip
+    objects.masks[objects.masks != 1] = NO_OBJECT
+    erased = without_objects(camera, objects.masks)
+    (alone,) = sightings(erased, camera, objects, frames=[0])
+    assert (alone.object, alone.named, alone.present) == (1, None, False)
+    assert scores([alone]).named is None and smallest_held([alone], 0.9) is None
 
 
 def test_swapped_colours_are_named_wrongly(clip):
-    camera, masks = clip
+    camera, objects = clip
     swapped, _ = scene([[RESTING[1], RESTING[0], RESTING[2]]] * 2)
-    named = {s.object: s.named for s in sightings(swapped, camera, masks, frames=[0])}
+    named = {s.object: s.named for s in sightings(swapped, camera, objects, frames=[0])}
     assert named == {0: False, 1: False, 2: True}
 
 
 def test_small_and_hidden_objects_are_not_judged():
-    camera, masks = scene([RESTING])
+    camera, objects = scene([RESTING])
+    masks = objects.masks
     masks[0, 8:16, 8:16] = NO_OBJECT
     masks[0, 8:10, 8:10] = 0  # 4 px of 64 x 64, where 10 are needed
-    assert [s.object for s in sightings(camera, camera, masks)] == [1, 2]
-    nothing = np.full_like(masks, NO_OBJECT)
-    assert sightings(camera, camera, nothing) == []
+    assert [s.object for s in sightings(camera, camera, objects)] == [1, 2]
+    masks[:] = NO_OBJECT
+    assert sightings(camera, camera, objects) == []
     assert object_scores([]) is None and smallest_held([], 0.9) is None
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from repository import ROOT
 from small_stores import run_stage
-from small_world import World, make_world
+from small_world import World, make_world, write_square_truth
 from torch import Tensor
 
 from stages.objects.sightings import without_objects
+from stages.objects.true_objects import TrueObjects
 from stages.token_quality.measures import ClipQuality, DecodedClip, means, measure
 from stages.token_quality.pictures import quality_sheet
 from stages.token_quality.report import page
@@ -31,8 +33,13 @@ def erasing() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+def at_rest(masks: np.ndarray) -> TrueObjects:
+    return TrueObjects(masks=masks, moved=np.zeros((len(masks), 8), bool))
+
+
 def quality(camera: Tensor, decoded: Tensor, masks: np.ndarray | None) -> ClipQuality:
-    return measure(DecodedClip(clip_id="a", camera=camera, decoded=decoded, masks=masks))
+    objects = None if masks is None else at_rest(masks)
+    return measure(DecodedClip(clip_id="a", camera=camera, decoded=decoded, objects=objects))
 
 
 def verdict_of(found: ClipQuality) -> str:
@@ -90,10 +97,17 @@ def test_means_of_objects_are_over_sightings_not_over_clips(erasing):
 
 def test_the_sheet_shows_the_worst_objects_or_squares(erasing):
     camera, decoded = (rgb_to_images(erasing[name]) for name in ("camera", "decoded"))
-    for masks in (erasing["masks"], None):
-        clip = DecodedClip(clip_id="a", camera=camera, decoded=decoded, masks=masks)
+    for objects in (at_rest(erasing["masks"]), None):
+        clip = DecodedClip(clip_id="a", camera=camera, decoded=decoded, objects=objects)
         sheet = quality_sheet([clip], [measure(clip)])
         assert sheet.shape[0] > 300 and sheet.shape[1] > 500
+
+
+def test_grey_frames_without_masks_are_not_judged():
+    grey = torch.full((3, 3, 32, 32), 0.1) + 0.01 * torch.randn(3, 3, 32, 32)
+    found = quality(grey, grey + 0.01 * torch.randn(grey.shape), None)
+    assert "colour_kept" not in found.values
+    assert verdict_of(found).startswith("**Not judged**")
 
 
 # The stage
@@ -105,7 +119,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def run(world: World, root: Path, **changes):
-    stage = TokenQuality(root=str(root), n_clips=3, **changes)
+    stage = TokenQuality(root=str(root), **{"n_clips": 3, **changes})
     return run_stage(world.root, stage, world.rows, world.results)
 
 
@@ -135,3 +149,13 @@ def test_limits_decide(world, tmp_path):
 def test_a_stage_of_no_clips_is_refused():
     with pytest.raises(ValueError, match="n_clips=0"):
         TokenQuality(root="", n_clips=0)
+
+
+def test_objects_of_simulated_episodes_are_found_by_their_ground_truth(world):
+    """The masks are those of the clip's own episode and frames."""
+    write_square_truth(world)
+    result = run(world, world.root, n_clips=4)
+    assert {"objects_psnr", "objects_present"} <= set(result.numbers)
+    assert "objects named rightly" not in result.file("tokens.md").read_text()  # each is alone
+    with result.file("tokens.csv").open(newline="") as file:
+        assert [int(row["sightings"]) for row in csv.DictReader(file)] == [16] * 4

@@ -133,3 +133,18 @@ def test_keys_never_change():
     """Users' stores are found by them."""
     assert content_key(Config()) == "802aa018b0a8c20e"
     assert content_key({"é": [None, True, 0.1, -0.0, 10**20]}) == "7b9c08c59113dc46"
+
+
+def test_a_field_that_was_added_counts_only_where_it_is_not_its_default():
+    @dataclass(frozen=True)
+    class Before:
+        rate: float = 1.0
+
+    @dataclass(frozen=True)
+    class After:
+        rate: float = 1.0
+        weight: float = field(default=0.0, metadata={"added": True})
+
+    assert content_key(After()) == content_key(Before())
+    assert content_key(After(weight=2.0)) != content_key(Before())
+    assert parameters(After(weight=2.0)) == {"rate": 1.0, "weight": 2.0}
