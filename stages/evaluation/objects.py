@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from stages.objects.masks import TrueObjects
 from stages.objects.object_scores import object_scores, psnr_of
 from stages.objects.sightings import Sighting, sightings
-from stages.objects.true_objects import TrueObjects
 
 OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS = (
     "objects",

@@ -16,7 +16,7 @@ from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
-from stages.objects.true_objects import TrueObjects
+from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
 
 FREE, TEACHER = "free-running", "teacher-forced"

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from model.colour import ciede2000, lab
-from stages.objects.true_objects import NO_OBJECT, TrueObjects
+from stages.objects.masks import NO_OBJECT, TrueObjects
 
 # Smaller ones are not judged: 40 px of 128 x 128, as a share of the frame
 MIN_AREA = 40 / 128**2

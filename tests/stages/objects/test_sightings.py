@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.objects.masks import NO_OBJECT, TrueObjects
 from stages.objects.object_scores import ObjectScores, object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
-from stages.objects.true_objects import NO_OBJECT, TrueObjects
 
 TABLE = (0.1, 0.0, -0.1)
 COLOURS = ((0.8, -0.7, -0.7), (-0.7, -0.2, 0.8), (0.8, 0.7, -0.8))  # red, blue, yellow

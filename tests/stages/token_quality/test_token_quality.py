@@ -13,8 +13,8 @@ from small_stores import run_stage
 from small_world import World, make_world, write_square_truth
 from torch import Tensor
 
+from stages.objects.masks import TrueObjects
 from stages.objects.sightings import without_objects
-from stages.objects.true_objects import TrueObjects
 from stages.token_quality.measures import ClipQuality, DecodedClip, means, measure
 from stages.token_quality.pictures import quality_sheet
 from stages.token_quality.report import page
