@@ -3,15 +3,12 @@
 Every default is set here, before anything runs: a stage's fields are part of its key.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from model.magvit2.config import MagvitConfig, one_x
 from model.magvit2.config import tiny as tiny_tokenizer
-from model.magvit2.losses import TokenizerLossConfig
 from model.training.loop import TrainConfig
 from model.world.config import WorldModelConfig, paper_small, small
 from model.world.config import tiny as tiny_world_model
@@ -38,12 +35,6 @@ from stages.world_model.train import TrainWorldModel
 # Names of published weights, see `pipeline.experiments.annotators`
 DEPTH_WEIGHTS, TRACK_WEIGHTS, TOKENIZER_WEIGHTS = "vda-vits", "spatracker", "magvit2-1x"
 WATCH = RunConfig(save_every=25, tensorboard=True)
-# What keeps small coloured things in tokens of 8 px: measured in docs/tokens.md
-KEEP_OBJECTS = {
-    "loss": TokenizerLossConfig(chroma=2.0, cell_colour=9.0),
-    "detail_weight": 6.0,
-    "moving_weight": 0.0,
-}
 # For days on GPUs. Loss spikes stop the training; in batches of a few clips they would be chance.
 WATCH_LONG = RunConfig(
     save_every=500, validate_every=2000, rollout_every=2000, tensorboard=True, spike_deviations=20.0
@@ -61,7 +52,6 @@ def from_scratch(
     hop_s: float = 0.5,
     val_share: float = 0.05,
     clips_per_batch: int = 8,
-    tokenizer_options: Mapping[str, Any] = MappingProxyType({}),
     watch: RunConfig = WATCH,
     cpus: float = 2.0,
     gpus: float = 0.0,
@@ -70,7 +60,6 @@ def from_scratch(
 
     cpus: threads of the trainings and the evaluation. Tiny networks gain nothing from a second one,
     and lose much if another process needs that core. gpus: of a training; half of it for tokens.
-    tokenizer_options: further fields of both `TrainTokenizer`.
     """
     source = source.absolute()
     resources = Resources(cpus=cpus, gpus=gpus, memory_gb=16.0 if gpus else 2.0)
@@ -82,7 +71,7 @@ def from_scratch(
     tokenizers = {
         "model": tokenizer, "training": tokenizer_training,
         "clips_per_batch": 2, "frames_per_clip": 4, "n_val_clips": 16,
-        "watch": RunConfig(save_every=100), "resources": resources, **tokenizer_options,
+        "watch": RunConfig(save_every=100), "resources": resources,
     }  # fmt: skip
     return Experiment(
         clip_format=clip_format,

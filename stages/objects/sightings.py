@@ -135,8 +135,9 @@ def colours_near(
     y, x = np.nonzero(at)
     far = max(1, round(PLACE_TOLERANCE * width))
     for step in (0, max(1, far // 2), far):
-        for dy in {-step, 0, step}:
-            for dx in {-step, 0, step}:
+        steps = (-step, 0, step) if step else (0,)
+        for dy in steps:
+            for dx in steps:
                 there_y, there_x = y + dy, x + dx
                 inside = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
                 if inside.mean() > 0.5:

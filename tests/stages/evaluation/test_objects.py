@@ -11,7 +11,8 @@ from small_world import World, make_world, write_square_truth
 
 from model.world.cache import FrameTokens
 from stages.evaluation import predict
-from stages.evaluation.objects import MethodSightings, object_numbers, permanence, psnr_by_frame
+from stages.evaluation.horizon import by_frame
+from stages.evaluation.objects import MethodSightings, object_numbers, scores_at
 from stages.evaluation.scores import FREE, MODEL, TEACHER
 from stages.objects.sightings import Sighting
 from storage.stores.results import Result
@@ -47,18 +48,19 @@ def test_permanence_pools_the_objects_of_all_clips():
         watched(*[sighting(1, moved=False, present=True)] * 3),
         watched(sighting(1, moved=True, present=False), sighting(2, moved=True, present=True)),
     ]
-    found = {p.region: (p.n, p.share) for p in permanence(clips, FREE, MODEL, 1)}
+    at = scores_at(clips, FREE, MODEL, 1)
+    found = {region: (scores.n, scores.present) for region, scores in at.items()}
     assert found == {
         "objects": (4, 0.75),
         "objects that were moved": (1, 0),
         "objects at rest": (3, 1),
     }
-    assert permanence(clips, TEACHER, MODEL, 1) == []
+    assert scores_at(clips, TEACHER, MODEL, 1) == {}
 
 
 def test_psnr_over_the_horizon_has_gaps_where_nothing_is_seen():
     seen = [sighting(1, moved=False, present=True), sighting(3, moved=False, present=True)]
-    found = psnr_by_frame(seen, 4)
+    found = by_frame(seen, "objects", "psnr", 4)
     assert np.isnan(found[[0, 2]]).all() and found[[1, 3]] == pytest.approx(20)
 
 

@@ -23,7 +23,7 @@ from stages.tokenizer.images import rgb_to_images
 
 LIMITS = TokenQuality(root="").limits
 # Frames of the sample, and what they decoded to from the tokens of the tokenizer that shipped up to
-# commit 871e604: a grey table with dark arms
+# commit 871e604: a grey table with dark arms (tests/support/erasing_frames.py makes the file)
 ERASING = ROOT / "tests" / "golden" / "erasing_tokenizer.npz"
 
 
