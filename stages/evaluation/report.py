@@ -8,7 +8,14 @@ import numpy as np
 from model import metrics
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table
-from stages.evaluation.objects import OBJECT_REGIONS, OBJECTS, scores_at, times_judged
+from stages.evaluation.objects import (
+    AT_HOME_M,
+    AWAY_M,
+    OBJECT_REGIONS,
+    OBJECTS,
+    scores_at,
+    times_judged,
+)
 from stages.evaluation.scores import (
     CAMERA,
     CEILING,
@@ -331,10 +338,11 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
-            "Objects: those of at least 40 px of 128 x 128, by exact masks. Moved: away from the "
-            "place of frame 0. Named rightly: the mean colour at the true place is nearest to the "
-            "object's own, of all objects in the frame. Present: near its true place, its "
-            "surroundings among the choices; `tables/objects.csv` has every sighting."
+            "Objects: those of at least 40 px of 128 x 128, by exact masks. Moved: by over "
+            f"{100 * AWAY_M:g} cm since frame 0; at rest: by under {100 * AT_HOME_M:g} cm. Named "
+            "rightly: the mean colour at the true place is nearest to the object's own, of all "
+            "objects in the frame. Present: near its true place, its surroundings among the "
+            "choices; `tables/objects.csv` has every sighting."
         )
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")

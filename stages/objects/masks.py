@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Float, UInt8
 
 NO_OBJECT = 255
 
@@ -12,8 +12,8 @@ NO_OBJECT = 255
 class TrueObjects:
     """masks: which of the scene's movable objects each pixel shows; NO_OBJECT for everything else.
 
-    moved: whether an object, by its number, has left its place of the first frame, seen or not.
+    moved_m: how far each object, by its number, is from its place in the first frame, seen or not.
     """
 
     masks: UInt8[np.ndarray, "t h w"]
-    moved: Bool[np.ndarray, "t o"]
+    moved_m: Float[np.ndarray, "t o"]

@@ -30,7 +30,7 @@ class Sighting:
     frame: int
     object: int
     area: float  # share of the frame's pixels that show it
-    moved: bool  # whether it has left its place of frame 0
+    moved_m: float  # how far it is from its place of frame 0
     # Whether the mean colour at its true place is nearest to its own, of all large objects in the
     # frame; None if there is no other
     named: bool | None
@@ -53,7 +53,7 @@ def sightings(
     wanted = range(len(video)) if frames is None else frames
     found: list[Sighting] = []
     for t in wanted:
-        found += frame_sightings(t, video[t], camera[t], objects.masks[t], objects.moved[t])
+        found += frame_sightings(t, video[t], camera[t], objects.masks[t], objects.moved_m[t])
     return found
 
 
@@ -62,7 +62,7 @@ def frame_sightings(
     image: Float[Tensor, "c h w"],
     camera: Float[Tensor, "c h w"],
     mask: UInt8[np.ndarray, "h w"],
-    moved: Bool[np.ndarray, " o"],
+    moved_m: Float[np.ndarray, " o"],
 ) -> Iterator[Sighting]:
     """The objects of one frame."""
     large = [n for n in object_numbers(mask) if (mask == n).mean() >= MIN_AREA]
@@ -81,7 +81,7 @@ def frame_sightings(
             frame=frame,
             object=n,
             area=float(at.mean()),
-            moved=bool(moved[n]),
+            moved_m=float(moved_m[n]),
             named=nearest(shown, means) == i if len(large) > 1 else None,
             present=any(
                 nearest(colour, np.stack([*means, *others])) == i

@@ -34,7 +34,7 @@ def erasing() -> dict[str, np.ndarray]:
 
 
 def at_rest(masks: np.ndarray) -> TrueObjects:
-    return TrueObjects(masks=masks, moved=np.zeros((len(masks), 8), bool))
+    return TrueObjects(masks=masks, moved_m=np.zeros((len(masks), 8)))
 
 
 def quality(camera: Tensor, decoded: Tensor, masks: np.ndarray | None) -> ClipQuality:
