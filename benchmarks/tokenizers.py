@@ -30,8 +30,9 @@ from simulation.config import demo_sample
 from simulation.dataset import make_sample
 from simulation.ground_truth import read_ground_truth
 from stages.drawing.markdown import markdown_table
+from stages.objects.masks import TrueObjects
 from stages.objects.sightings import without_objects
-from stages.objects.true_objects import TrueObjects, true_objects
+from stages.objects.true_objects import true_objects
 from stages.token_quality.measures import ClipQuality, DecodedClip, means, measure
 from stages.tokenizer.images import detail_map, rgb_to_images
 from storage.sources.video import Video

@@ -113,14 +113,21 @@ def read_ground_truth(folder: Path) -> GroundTruth:
         )
 
 
-# Clips of one episode follow each other, and an episode's images are hundreds of MB
-@lru_cache(maxsize=1)
 def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:
     """The ground truth of an episode of the data set at `root`; None where there is none."""
+    folder = root / "ground_truth" / str(task) / str(episode)
     try:
-        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
+        written = (folder / "truth.npz").stat().st_mtime_ns
     except FileNotFoundError:
         return None
+    return _read_cached(folder, written)
+
+
+# Clips of one episode follow each other, and an episode's images are hundreds of MB
+@lru_cache(maxsize=1)
+def _read_cached(folder: Path, written: int) -> GroundTruth:
+    """written: when, so that a sample that is made again is read again."""
+    return read_ground_truth(folder)
 
 
 def _steps(images: np.ndarray) -> np.ndarray:

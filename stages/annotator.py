@@ -53,15 +53,15 @@ class Annotator(ABC):
 
     def side_px(self, clip_format: ClipFormat) -> int:
         """Of the frames that it sees: the clip's own frames have the clip's size."""
-        own = self.frame_px is None or self.annotation_rate_hz is None
-        return clip_format.size if own else self.frame_px  # type: ignore[return-value]
+        if self.frame_px is None or self.annotation_rate_hz is None:
+            return clip_format.size
+        return self.frame_px
 
     def check_rate(self) -> None:
         """Raises ValueError for a rate that no frames can have, or without a source of frames."""
         who, rate = type(self).__name__, self.annotation_rate_hz
-        if rate is None or rate == "native":
-            pass
-        elif isinstance(rate, str) or not 0 < rate < float("inf"):
+        is_number = isinstance(rate, int | float) and 0 < rate < float("inf")
+        if not (is_number or rate in (None, "native")):
             raise ValueError(
                 f"{who}: annotation_rate_hz={rate!r}, expected a rate above 0, 'native' for all of "
                 "the source's frames, or null for the clip's own"

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -190,16 +190,26 @@ class ParallelStage(DatasetStage):
         """One worker's part. All of them see `folder`; the first one writes the result's files."""
 
 
-def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
-    """A clip function from a function of one clip's arrays, given by name."""
+Made = TypeVar("Made")
 
-    def process(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
-        made: list[Arrays | Rejected] = []
+
+def for_each(
+    function: Callable[[ClipInputs], Made],
+) -> Callable[[Sequence[ClipInputs]], list[Made | Rejected]]:
+    """A function of many clips from one of a single clip, which may raise Rejected."""
+
+    def process(clips: Sequence[ClipInputs]) -> list[Made | Rejected]:
+        made: list[Made | Rejected] = []
         for clip in clips:
             try:
-                made.append(function(**clip.arrays))
+                made.append(function(clip))
             except Rejected as rejected:
                 made.append(rejected)
         return made
 
     return process
+
+
+def per_clip(function: Callable[..., Arrays]) -> ClipFunction:
+    """A clip function from a function of one clip's arrays, given by name."""
+    return for_each(lambda clip: function(**clip.arrays))

@@ -6,11 +6,9 @@ its labels. What is made with these says so on every page; no other annotator ma
 """
 
 import json
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
-from simulation.ground_truth import GroundTruth, read_ground_truth
+from simulation.ground_truth import GroundTruth, truth_beside
 from stages.base import ClipInputs, Rejected
 
 
@@ -30,21 +28,14 @@ def sample_digest(root: Path) -> str:
     return json.loads(recipe.read_text())["digest"]
 
 
-def truth_reader(root: Path) -> Callable[[ClipInputs], GroundTruth]:
-    """A function that gives the truth of the clip's episode, from its arrays `task` and `episode`.
+def clip_truth(root: Path, clip: ClipInputs) -> GroundTruth:
+    """The truth of the clip's episode, from its arrays `task` and `episode`.
 
-    It raises Rejected (`no_truth`) where there is none.
+    Raises Rejected (`no_truth`) where there is none.
     """
-
-    # Clips of one episode follow each other, and an episode's images are hundreds of MB
-    @lru_cache(maxsize=1)
-    def read(task: int, episode: int) -> GroundTruth:
-        return read_ground_truth(root / "ground_truth" / str(task) / str(episode))
-
-    def truth_of(clip: ClipInputs) -> GroundTruth:
-        try:
-            return read(int(clip.arrays["task"]), int(clip.arrays["episode"]))
-        except FileNotFoundError as error:
-            raise Rejected("no_truth", str(error)) from error
-
-    return truth_of
+    task, episode = int(clip.arrays["task"]), int(clip.arrays["episode"])
+    truth = truth_beside(root, task, episode)
+    if truth is None:
+        where = root / "ground_truth" / str(task) / str(episode)
+        raise Rejected("no_truth", f"no exact ground truth in {where}")
+    return truth

@@ -84,7 +84,7 @@ def tencent() -> MagvitConfig:
     return MagvitConfig(n_res_blocks=4, adaptive_decoder=True)
 
 
-def tiny(patch: int = 16, *, base_channels: int = 32, n_mid_blocks: int = 1) -> MagvitConfig:
+def tiny(patch: int = 16) -> MagvitConfig:
     """For training on a CPU; `patch` is the side of a token's cell: 8, 16, 32 ... pixels.
 
     4 x 4 pixels are folded into channels first: the published layouts spend most at full
@@ -96,10 +96,10 @@ def tiny(patch: int = 16, *, base_channels: int = 32, n_mid_blocks: int = 1) -> 
         raise ValueError(f"patch={patch} px: expected a power of two, at least 8")
     multipliers = (1, 2, 4, *[4] * max(0, n_levels - 3))[:n_levels]
     return MagvitConfig(
-        base_channels=base_channels,
+        base_channels=32,
         channel_multipliers=multipliers,
         n_res_blocks=1,
-        n_mid_blocks=n_mid_blocks,
+        n_mid_blocks=1,
         norm_groups=8,
         stem_patch=4,
     )

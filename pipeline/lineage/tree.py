@@ -49,7 +49,7 @@ def details(node: Node) -> str:
             f"stand-in {manifest.attributes['annotator']} for {manifest.attributes['stand_in_for']}"
         )
     if manifest.attributes.get(EXACT):
-        parts.append(f"{manifest.attributes[EXACT]}")
+        parts.append(str(manifest.attributes[EXACT]))
     if not node.complete:
         parts.append("[red]incomplete[/red]")
     return "  [dim]" + ", ".join(parts) + "[/dim]"

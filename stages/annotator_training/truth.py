@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from simulation.ground_truth import GroundTruth
-from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
+from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Resources, for_each
 from stages.batches import raw_draws
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import colour_depth, contact_sheet, draw_tracks, spread, strip
 from stages.exact_labels import true_depth, true_tracks
-from stages.simulated_truth import sample_digest, truth_reader
+from stages.simulated_truth import clip_truth, sample_digest
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -63,15 +63,8 @@ class Truth(ClipStage):
         )
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
-        truth_of = truth_reader(Path(self.root))
-
-        def label(clip: ClipInputs) -> Arrays | Rejected:
-            try:
-                return self.label(clip, truth_of(clip))
-            except Rejected as rejected:
-                return rejected
-
-        return lambda clips: [label(clip) for clip in clips]
+        root = Path(self.root)
+        return for_each(lambda clip: self.label(clip, clip_truth(root, clip)))
 
     def label(self, clip: ClipInputs, truth: GroundTruth) -> Arrays:
         side = self.clip_format.size

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from stages.annotator import EXACT, EXACT_TEXT
-from stages.base import ClipInputs, Inputs, Rejected, Resources
+from stages.base import ClipInputs, Inputs, Rejected, Resources, for_each
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
 from stages.exact_labels import true_depth
-from stages.simulated_truth import sample_digest, truth_reader
+from stages.simulated_truth import clip_truth, sample_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +45,13 @@ class TrueDepth(DepthAnnotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs]], Sequence[DepthEstimate | Rejected]]:
-        truth_of, side = truth_reader(Path(self.root)), self.clip_format.size
+        root, side = Path(self.root), self.clip_format.size
 
-        def estimate(clip: ClipInputs) -> DepthEstimate | Rejected:
-            try:
-                truth = truth_of(clip)
-            except Rejected as rejected:
-                return rejected
-            depth, known = true_depth(truth, clip.arrays["frame_index"], (side, side))
+        def estimate(clip: ClipInputs) -> DepthEstimate:
+            frames = clip.arrays["frame_index"]
+            depth, known = true_depth(clip_truth(root, clip), frames, (side, side))
             known &= depth > 0
             inverse = np.where(known, 1 / np.where(known, depth, np.float32(1)), np.float32(0))
             return DepthEstimate(inverse_depth=inverse, valid=known)
 
-        return lambda clips: [estimate(clip) for clip in clips]
+        return for_each(estimate)

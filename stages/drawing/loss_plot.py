@@ -1,15 +1,13 @@
 """A training's losses as a picture."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-INK, FAINT = "#22272e", "#d0d7de"
+from stages.drawing.figure import INK, figure_png, new_figure, style_axis
+
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#57606a")
 WIDTH, HEIGHT = 3.4, 2.3  # of one panel, inches
 
@@ -22,18 +20,13 @@ def plot_losses(rows: Sequence[dict[str, float | int]], title: str) -> bytes:
     names = list(dict.fromkeys(name for row in rows for name in row if is_loss(name)))
     n_columns = min(3, len(names))
     n_rows = -(-len(names) // n_columns)
-    figure = Figure(
-        figsize=(WIDTH * n_columns, HEIGHT * n_rows + 0.4), dpi=130, layout="constrained"
-    )
-    figure.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
+    figure = new_figure(WIDTH * n_columns, HEIGHT * n_rows + 0.4, title)
     axes = np.ravel(figure.subplots(n_rows, n_columns, squeeze=False))
     for axis, name, colour in zip(axes, names, (COLOURS * len(names))[: len(names)], strict=False):
         plot_part(axis, rows, name, colour)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    sink = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(sink, metadata={"Software": None})
-    return sink.getvalue()
+    return figure_png(figure)
 
 
 def plot_part(axis: Axes, rows: Sequence[dict[str, float | int]], name: str, colour: str) -> None:
@@ -47,11 +40,7 @@ def plot_part(axis: Axes, rows: Sequence[dict[str, float | int]], name: str, col
         x, y = zip(*held_out, strict=True)
         axis.plot(x, y, "o-", color=INK, markersize=4, linewidth=0.8, label="held-out clips")
         axis.legend(fontsize=7, frameon=False, labelcolor=INK)
-    axis.set_title(name.replace("_", " "), fontsize=9, color=INK, loc="left")
-    axis.tick_params(labelsize=7, colors=INK)
-    axis.grid(color=FAINT, linewidth=0.5)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(FAINT)
+    style_axis(axis, name.replace("_", " "))
 
 
 def running_mean(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n"]:

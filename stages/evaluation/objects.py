@@ -4,25 +4,22 @@ Only against the camera's frames, and only where the source has exact masks. An 
 must go along with the hand; one at rest must stay.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.objects.object_scores import object_scores, psnr_of
+from stages.drawing.csv_table import csv_table
+from stages.objects.masks import TrueObjects
+from stages.objects.object_scores import ObjectScores, object_scores
 from stages.objects.sightings import Sighting, sightings
-from stages.objects.true_objects import TrueObjects
 
-OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS = (
-    "objects",
-    "objects that were moved",
-    "objects at rest",
-)
+OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS = "objects", "moved objects", "objects at rest"
 OBJECT_REGIONS = (OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS)
+# Moved: by more than objects are wide, so that a copy of frame 0 has nothing of them there. What lies
+# between moved and at rest is in neither group.
+AWAY_M, AT_HOME_M = 0.08, 0.02
 HALF, END = "present_half", "present_end"
 
 
@@ -56,12 +53,8 @@ def object_numbers(
     seen: Sequence[Sighting], n_frames: int
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """(region, metric) -> value of one method in one clip; nothing for a region without objects."""
-    regions = (
-        (OBJECTS, list(seen)),
-        (MOVED_OBJECTS, [s for s in seen if s.moved]),
-        (RESTING_OBJECTS, [s for s in seen if not s.moved]),
-    )
-    for region, chosen in regions:
+    for region in OBJECT_REGIONS:
+        chosen = [s for s in seen if in_region(s, region)]
         scores = object_scores(chosen)
         if scores is None:
             continue
@@ -70,9 +63,9 @@ def object_numbers(
         if scores.named is not None:
             yield (region, "named"), scores.named
         for metric, frame in times_judged(n_frames).items():
-            there = [s.present for s in chosen if s.frame == frame]
-            if there:
-                yield (region, metric), float(np.mean(there))
+            there = object_scores([s for s in chosen if s.frame == frame])
+            if there is not None:
+                yield (region, metric), there.present
 
 
 def times_judged(n_frames: int) -> dict[str, int]:
@@ -80,30 +73,19 @@ def times_judged(n_frames: int) -> dict[str, int]:
     return {HALF: n_frames // 2, END: n_frames - 1}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Permanence:
-    """Of all objects of all clips at one moment, pooled."""
-
-    region: str
-    n: int
-    share: float  # present
-
-
-def permanence(
+def scores_at(
     clips: Sequence[Sequence[MethodSightings]], protocol: str, method: str, frame: int
-) -> list[Permanence]:
-    """The share of objects present at a frame, by region; regions without objects are missing."""
+) -> dict[str, ObjectScores]:
+    """By region: the objects of all clips together, at a frame. None are there: no such region."""
     seen = [s for s in pooled(clips, protocol, method) if s.frame == frame]
-    found = []
-    for region in OBJECT_REGIONS:
-        there = [s.present for s in seen if in_region(s, region)]
-        if there:
-            found.append(Permanence(region=region, n=len(there), share=float(np.mean(there))))
-    return found
+    found = {r: object_scores([s for s in seen if in_region(s, r)]) for r in OBJECT_REGIONS}
+    return {region: scores for region, scores in found.items() if scores is not None}
 
 
 def in_region(seen: Sighting, region: str) -> bool:
-    return region == OBJECTS or seen.moved == (region == MOVED_OBJECTS)
+    if region == OBJECTS:
+        return True
+    return seen.moved_m > AWAY_M if region == MOVED_OBJECTS else seen.moved_m < AT_HOME_M
 
 
 def pooled(
@@ -118,27 +100,14 @@ def pooled(
     ]
 
 
-def psnr_by_frame(seen: Sequence[Sighting], n_frames: int) -> Float[np.ndarray, " t"]:
-    """PSNR inside objects in dB at each frame, all clips together; NaN where there is none."""
-    values = np.full(n_frames, np.nan)
-    for t in range(n_frames):
-        errors = [s.squared_error for s in seen if s.frame == t]
-        if errors:
-            values[t] = psnr_of(float(np.mean(errors)))
-    return values
-
-
 def objects_csv(clips: Mapping[str, Sequence[MethodSightings]]) -> bytes:
     """Every sighting of every method, by clip id."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = ("frame", "object", "area", "moved", "named", "present", "squared_error", "delta_e")
-    writer.writerow(["clip", "protocol", "method", *columns])
-    for clip_id, watched in clips.items():
-        for of_method in watched:
-            for seen in of_method.seen:
-                values = [getattr(seen, name) for name in columns]
-                shown = [f"{v:.6f}" if isinstance(v, float) else v for v in values]
-                for protocol in of_method.protocols:
-                    writer.writerow([clip_id, protocol, of_method.method, *shown])
-    return text.getvalue().encode()
+    columns = ("frame", "object", "area", "moved_m", "named", "present", "squared_error", "delta_e")
+    rows = (
+        (clip_id, protocol, watched.method, *(getattr(seen, name) for name in columns))
+        for clip_id, of_clip in clips.items()
+        for watched in of_clip
+        for seen in watched.seen
+        for protocol in watched.protocols
+    )
+    return csv_table(("clip", "protocol", "method", *columns), rows)

@@ -1,15 +1,21 @@
 """Scores of clips -> means, tables that never mix protocols or references, and a summary."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from model import metrics
+from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table
-from stages.evaluation.objects import OBJECT_REGIONS, OBJECTS, permanence, times_judged
+from stages.evaluation.objects import (
+    AT_HOME_M,
+    AWAY_M,
+    OBJECT_REGIONS,
+    OBJECTS,
+    scores_at,
+    times_judged,
+)
 from stages.evaluation.scores import (
     CAMERA,
     CEILING,
@@ -219,11 +225,11 @@ def objects_verdict(clips: Sequence[ScoredClip], setting: Setting) -> str:
     """How many of the objects are there in the prediction, when there is exact truth."""
     watched, lines = [clip.watched for clip in clips], list[str]()
     for frame in times_judged(setting.n_frames).values():
-        found, copied = (permanence(watched, FREE, m, frame) for m in (MODEL, COPY))
-        if found:
+        ours, copied = (scores_at(watched, FREE, m, frame) for m in (MODEL, COPY))
+        if ours:
             parts = [
-                f"{ours.share:.0%} of {ours.n} {ours.region} (copying: {theirs.share:.0%})"
-                for ours, theirs in zip(found, copied, strict=True)
+                f"{found.present:.0%} of {found.n} {region} (copying: {copied[region].present:.0%})"
+                for region, found in ours.items()
             ]
             lines.append(f"after {frame / setting.rate_hz:g} s {listed(parts)}")
     if not lines:
@@ -332,10 +338,11 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
-            "Objects: those of at least 40 px of 128 x 128, by exact masks. Moved: away from the "
-            "place of frame 0. Named rightly: the mean colour at the true place is nearest to the "
-            "object's own, of all objects in the frame. Present: near its true place, its "
-            "surroundings among the choices; `tables/objects.csv` has every sighting."
+            "Objects: those of at least 40 px of 128 x 128, by exact masks. Moved: by over "
+            f"{100 * AWAY_M:g} cm since frame 0; at rest: by under {100 * AT_HOME_M:g} cm. Named "
+            "rightly: the mean colour at the true place is nearest to the object's own, of all "
+            "objects in the frame. Present: near its true place, its surroundings among the "
+            "choices; `tables/objects.csv` has every sighting."
         )
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
@@ -353,22 +360,14 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
 
 
 def metrics_csv(means: Scores) -> bytes:
-    return csv_bytes(Cell._fields, ([*cell, f"{value:.6f}"] for cell, value in means.items()))
+    return csv_table((*Cell._fields, "value"), ((*cell, value) for cell, value in means.items()))
 
 
 def clips_csv(clip_ids: Sequence[str], others: Sequence[str], per_clip: Sequence[Scores]) -> bytes:
     """Long form; `other_clip` is the clip whose actions ΔPSNR was measured with."""
     lines = (
-        [clip_id, other, *cell, f"{scores[cell]:.6f}"]
+        (clip_id, other, *cell, scores[cell])
         for clip_id, other, scores in zip(clip_ids, others, per_clip, strict=True)
         for cell in sorted(scores, key=table_order)
     )
-    return csv_bytes(("clip", "other_clip", *Cell._fields), lines)
-
-
-def csv_bytes(names: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "value"])
-    writer.writerows(lines)
-    return text.getvalue().encode()
+    return csv_table(("clip", "other_clip", *Cell._fields, "value"), lines)

@@ -16,13 +16,13 @@ from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
-from stages.objects.true_objects import TrueObjects
+from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
 
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
-REFERENCES = (DECODED, CAMERA, PSEUDO_DEPTH)
+REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 MODEL, COPY, PREVIOUS, CEILING = (
     "world model",
@@ -98,7 +98,7 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
     """The scores that any source allows."""
     moving = moving_mask(clip.decoded, still=clip.decoded[:1])
     scores: Scores = {}
-    for reference, target in ((DECODED, clip.decoded), (CAMERA, clip.camera)):
+    for reference, target in ((CAMERA, clip.camera), (DECODED, clip.decoded)):
         for protocols, method, video in candidates(clip, reference):
             for (region, metric), value in compare(video, target, moving, perceptual).items():
                 scores |= {

@@ -166,7 +166,7 @@ class Evaluate(DatasetStage):
             n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,
             has_depth=networks.has_depth,
-            depth_annotator=annotator.title,
+            depth_annotator=annotator.name + annotator.caveat,
             depth_units=annotator.units,
             sampling=(
                 f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, "

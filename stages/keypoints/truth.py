@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from stages.annotator import EXACT, EXACT_TEXT
-from stages.base import ClipInputs, Inputs, Rejected, Resources
+from stages.base import ClipInputs, Inputs, Rejected, Resources, for_each
 from stages.exact_labels import true_tracks
 from stages.keypoints.stage import KeypointAnnotator, Queries, TrackEstimate
-from stages.simulated_truth import sample_digest, truth_reader
+from stages.simulated_truth import clip_truth, sample_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +43,12 @@ class TrueTracking(KeypointAnnotator):
     def start(
         self, device: str
     ) -> Callable[[Sequence[ClipInputs], Queries], Sequence[TrackEstimate | Rejected]]:
-        truth_of = truth_reader(Path(self.root))
+        root = Path(self.root)
 
-        def track(clip: ClipInputs, queries: Queries) -> TrackEstimate | Rejected:
-            try:
-                truth = truth_of(clip)
-            except Rejected as rejected:
-                return rejected
-            size = clip.arrays["rgb"].shape[1:3]
-            points = true_tracks(truth, clip.arrays["frame_index"], queries, size)
+        def track(clip: ClipInputs, queries: Queries) -> TrackEstimate:
+            frames, size = clip.arrays["frame_index"], clip.arrays["rgb"].shape[1:3]
+            points = true_tracks(clip_truth(root, clip), frames, queries, size)
             tracks = np.where(points.known[:, None], points.tracks, queries)
             return TrackEstimate(tracks=tracks, visible=points.visible)
 
-        return lambda clips, queries: [track(clip, queries) for clip in clips]
+        return lambda clips, queries: for_each(lambda clip: track(clip, queries))(clips)

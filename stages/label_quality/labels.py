@@ -48,13 +48,11 @@ class AnnotatorInfo:
     exact: str = ""  # says so if the labels are the simulation's own
 
     @property
-    def title(self) -> str:
-        """Its name, and what a reader must know of it."""
+    def caveat(self) -> str:
+        """What a reader must know, to follow the name; empty if there is nothing."""
         if self.exact:
-            return f"{self.name}, {self.exact}"
-        if self.stand_in_for:
-            return f"{self.name}, a stand-in for {self.stand_in_for}"
-        return self.name
+            return f", {self.exact}"
+        return f", a stand-in for {self.stand_in_for}" if self.stand_in_for else ""
 
     @classmethod
     def of(cls, rows: Rows) -> "AnnotatorInfo":

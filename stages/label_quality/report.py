@@ -24,7 +24,7 @@ def report(
     """Markdown: the annotators, the quality of all clips, the scores of some and of baselines."""
     lines = ["# Labels", ""]
     for role, a in annotators.items():
-        lines.append(f"- {role}: **{a.name}**{a.title.removeprefix(a.name)}")
+        lines.append(f"- {role}: **{a.name}**{a.caveat}")
     lines += ["", "## Quality", "", quality_table(quality), "", f"{flag_summary(quality)}.", ""]
     if flagged := flagged_table(quality):
         lines += [flagged, ""]

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from model.colour import ciede2000, lab
-from stages.objects.true_objects import NO_OBJECT, TrueObjects
+from stages.objects.masks import NO_OBJECT, TrueObjects
 
 # Smaller ones are not judged: 40 px of 128 x 128, as a share of the frame
 MIN_AREA = 40 / 128**2
@@ -30,7 +30,7 @@ class Sighting:
     frame: int
     object: int
     area: float  # share of the frame's pixels that show it
-    moved: bool  # whether it has left its place of frame 0
+    moved_m: float  # how far it is from its place of frame 0
     # Whether the mean colour at its true place is nearest to its own, of all large objects in the
     # frame; None if there is no other
     named: bool | None
@@ -53,7 +53,7 @@ def sightings(
     wanted = range(len(video)) if frames is None else frames
     found: list[Sighting] = []
     for t in wanted:
-        found += frame_sightings(t, video[t], camera[t], objects.masks[t], objects.moved[t])
+        found += frame_sightings(t, video[t], camera[t], objects.masks[t], objects.moved_m[t])
     return found
 
 
@@ -62,7 +62,7 @@ def frame_sightings(
     image: Float[Tensor, "c h w"],
     camera: Float[Tensor, "c h w"],
     mask: UInt8[np.ndarray, "h w"],
-    moved: Bool[np.ndarray, " o"],
+    moved_m: Float[np.ndarray, " o"],
 ) -> Iterator[Sighting]:
     """The objects of one frame."""
     large = [n for n in object_numbers(mask) if (mask == n).mean() >= MIN_AREA]
@@ -81,7 +81,7 @@ def frame_sightings(
             frame=frame,
             object=n,
             area=float(at.mean()),
-            moved=bool(moved[n]),
+            moved_m=float(moved_m[n]),
             named=nearest(shown, means) == i if len(large) > 1 else None,
             present=any(
                 nearest(colour, np.stack([*means, *others])) == i
@@ -135,8 +135,9 @@ def colours_near(
     y, x = np.nonzero(at)
     far = max(1, round(PLACE_TOLERANCE * width))
     for step in (0, max(1, far // 2), far):
-        for dy in {-step, 0, step}:
-            for dx in {-step, 0, step}:
+        steps = (-step, 0, step) if step else (0,)
+        for dy in steps:
+            for dx in steps:
                 there_y, there_x = y + dy, x + dx
                 inside = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
                 if inside.mean() > 0.5:

@@ -4,31 +4,18 @@ Nothing that a world model sees comes from here. Real episodes have no such mask
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Integer
 
 from simulation.ground_truth import GroundTruth, truth_beside
+from stages.objects.masks import NO_OBJECT, TrueObjects
 from stages.resizing import nearest_pixels
 from storage.stores.rows import Rows
 
-NO_OBJECT = 255
-MOVED_M = 0.02  # an object this far from where it was in the clip's first frame was moved
 # What `clip_objects` reads, by role
 READS = {"discover": ("task", "episode"), "clip": ("frame_index",)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrueObjects:
-    """masks: which of the scene's movable objects each pixel shows; NO_OBJECT for everything else.
-
-    moved: whether an object, by its number, has left its place of the first frame, seen or not.
-    """
-
-    masks: UInt8[np.ndarray, "t h w"]
-    moved: Bool[np.ndarray, "t o"]
 
 
 def clip_objects(
@@ -53,11 +40,12 @@ def true_objects(
     """
     number = {name: i for i, name in enumerate(truth.labels["objects"])}
     of_geom = np.full(256, NO_OBJECT, np.uint8)
-    moved = np.zeros((len(frames), len(number)), bool)
+    moved_m = np.zeros((len(frames), len(number)))
     for geom, body in enumerate(truth.geom_body):
         of_geom[geom] = number.get(body, NO_OBJECT)
         if body in number:
             place = truth.geom_position_m[frames, geom]
-            moved[:, number[body]] |= np.linalg.norm(place - place[0], axis=1) > MOVED_M
+            way = np.linalg.norm(place - place[0], axis=1)
+            moved_m[:, number[body]] = np.maximum(moved_m[:, number[body]], way)
     rows, columns = (nearest_pixels(n, m) for n, m in zip(truth.geom.shape[1:], size, strict=True))
-    return TrueObjects(masks=of_geom[truth.geom[np.ix_(frames, rows, columns)]], moved=moved)
+    return TrueObjects(masks=of_geom[truth.geom[np.ix_(frames, rows, columns)]], moved_m=moved_m)

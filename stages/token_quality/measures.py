@@ -9,9 +9,9 @@ from torch import Tensor
 
 from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.metrics import psnr
+from stages.objects.masks import TrueObjects
 from stages.objects.object_scores import object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
-from stages.objects.true_objects import TrueObjects
 
 Values = dict[str, float]  # by the names of `MEASURES`; what was not measured is missing
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from model.colour import lab
+from model.detail_metrics import SQUARES
 from stages.drawing.pictures import Image8, contact_sheet, spread, strip
 from stages.token_quality.measures import ClipQuality, DecodedClip
 from stages.tokenizer.images import images_to_rgb
@@ -75,10 +76,10 @@ def worst_squares(clips: Sequence[DecodedClip]) -> list[Place]:
     found = []
     for i, clip in enumerate(clips):
         error = (lab(clip.decoded) - lab(clip.camera)).norm(dim=1)
-        squares = F.adaptive_avg_pool2d(error[:, None], (16, 16))[:, 0]
+        squares = F.adaptive_avg_pool2d(error[:, None], (SQUARES, SQUARES))[:, 0]
         t, y, x = np.unravel_index(int(squares.argmax()), tuple(squares.shape))
         h, w = error.shape[-2:]
-        centre = (float((y + 0.5) / 16 * h), float((x + 0.5) / 16 * w))
+        centre = (float((y + 0.5) / SQUARES * h), float((x + 0.5) / SQUARES * w))
         value = float(squares[t, y, x])
         found.append((value, (i, int(t), centre, f"{value:.0f}")))
     return [place for _, place in sorted(found, key=lambda item: -item[0])]

@@ -1,9 +1,8 @@
 """The page and the table of `token_quality`: verdict first, then numbers with their limits."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
+from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table
 from stages.objects.object_scores import object_scores
 from stages.token_quality.measures import (
@@ -22,20 +21,21 @@ FLAGGED_SHOWN = 20
 
 def page(clips: Sequence[ClipQuality], limits: Mapping[str, float], side: int) -> str:
     """Markdown. side: of a frame, in px."""
-    flagged = flagged_table(clips, limits)
+    values, flagged = means(clips), flagged_table(clips, limits)
     sections = [
         "# What the tokens keep",
-        verdict(clips, limits, side),
-        numbers_table(clips, limits),
+        verdict(values, clips, limits, side),
+        numbers_table(values, clips, limits),
         *([flagged] if flagged else []),
         *notes(clips),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def verdict(clips: Sequence[ClipQuality], limits: Mapping[str, float], side: int) -> str:
-    """Good, or what is lost; with masks also how small an object may be."""
-    values = means(clips)
+def verdict(
+    values: Values, clips: Sequence[ClipQuality], limits: Mapping[str, float], side: int
+) -> str:
+    """Good, or what is lost; with masks also how small an object may be. values: the means."""
     broken = out_of_limits(values, limits)
     n_flagged = sum(bool(out_of_limits(clip.values, limits)) for clip in clips)
     counted = f"{n_flagged} of {len(clips)} held-out clips are out of a limit."
@@ -60,8 +60,7 @@ def held(clips: Sequence[ClipQuality], min_named: float, side: int) -> str:
     return f"These tokens hold objects from {smallest:.0f} px on ({share}; {n} sightings)."
 
 
-def numbers_table(clips: Sequence[ClipQuality], limits: Mapping[str, float]) -> str:
-    values = means(clips)
+def numbers_table(values: Values, clips: Sequence[ClipQuality], limits: Mapping[str, float]) -> str:
     erased = object_values([seen for clip in clips for seen in clip.erased])
     lines = []
     for m in MEASURES:
@@ -107,23 +106,14 @@ def notes(clips: Sequence[ClipQuality]) -> list[str]:
 
 def table(clips: Sequence[ClipQuality], limits: Mapping[str, float]) -> bytes:
     """CSV: a row a clip; a cell is empty where nothing was measured."""
-    text = io.StringIO()
     names = [m.name for m in MEASURES]
-    writer = csv.DictWriter(
-        text, ["clip", *names, "sightings", "out_of_limits"], lineterminator="\n"
-    )
-    writer.writeheader()
-    for clip in clips:
-        writer.writerow(
-            {
-                "clip": clip.clip_id,
-                **shown(clip.values),
-                "sightings": len(clip.seen),
-                "out_of_limits": " ".join(m.name for m in out_of_limits(clip.values, limits)),
-            }
+    rows = (
+        (
+            clip.clip_id,
+            *(clip.values.get(name) for name in names),
+            len(clip.seen),
+            " ".join(m.name for m in out_of_limits(clip.values, limits)),
         )
-    return text.getvalue().encode()
-
-
-def shown(values: Values) -> dict[str, str]:
-    return {name: f"{value:.5f}" for name, value in values.items()}
+        for clip in clips
+    )
+    return csv_table(("clip", *names, "sightings", "out_of_limits"), rows)

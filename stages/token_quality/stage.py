@@ -102,11 +102,13 @@ class TokenQuality(DatasetStage):
         flagged = sum(bool(out_of_limits(clip.values, self.limits)) for clip in measured)
         numbers = {"clips": float(len(measured)), "clips_flagged": float(flagged), **values}
         if broken and self.refuse:
-            said = ", ".join(f"{m.label} {m.text.format(values[m.name])}" for m in broken)
+            said = ", ".join(
+                f"{m.label} {m.text.format(values[m.name])} ({m.limit}={self.limits[m.limit]:g})"
+                for m in broken
+            )
             raise ValueError(
-                f"these tokens do not keep the frames' contents: {said}; the limits are "
-                f"{ {m.limit: self.limits[m.limit] for m in broken} }. Train the tokenizer longer "
-                "or with smaller cells, or set token_quality.refuse=false to go on"
+                f"these tokens do not keep the frames' contents: {said}. Train the tokenizer "
+                "longer or with smaller cells, or set token_quality.refuse=false to go on"
             )
         return numbers | ({"good": float(not broken)} if is_judged(values) else {})
 

@@ -86,17 +86,16 @@ def reconstruction_scores(
 ) -> dict[str, float]:
     """PSNR in dB of whole frames and of regions, and how much of the codebook is used.
 
-    "psnr moving" is missing if nothing moves in any frame. Of RGB also the colours, which the PSNR
-    of whole frames hides: see `model.detail_metrics`.
+    Of RGB also the colours, which the PSNR of whole frames hides: see `model.detail_metrics`. What
+    cannot be measured is missing: "psnr moving" if nothing moves, "colours kept" of grey frames.
     """
     pairs, ids = [], []
     for images, moving in zip(batch.images.split(16), batch.moving.split(16), strict=True):
         ids.append(model.to_ids(images))
         decoded = model.decode_ids(ids[-1])
         pairs.append(pair_scores(source, decoded[:, None], images[:, None], moving[:, None]))
-    found = {name: torch.cat([pair[name] for pair in pairs]).nanmean().item() for name in pairs[0]}
-    if not batch.moving.any():
-        del found["psnr moving"]
+    values = {name: torch.cat([pair[name] for pair in pairs]) for name in pairs[0]}
+    found = {name: v.nanmean().item() for name, v in values.items() if not v.isnan().all()}
     low, high = code_perplexity(torch.cat(ids))
     return found | {"codes used (bits 0-8)": low, "codes used (bits 9-17)": high}
 
@@ -107,7 +106,7 @@ def pair_scores(
     images: Float[Tensor, "i 1 c h w"],
     moving: Bool[Tensor, "i 1 h w"],
 ) -> dict[str, Float[Tensor, " i"]]:
-    """One value an image; NaN where nothing moves."""
+    """One value an image; NaN where nothing moves, or nothing is coloured."""
     scores = {
         "psnr": frame_psnr(decoded, images)[:, 0],
         "psnr moving": frame_psnr(decoded, images, moving)[:, 0],

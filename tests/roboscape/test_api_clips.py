@@ -139,7 +139,9 @@ def test_unknown_arrays_and_columns_are_explained(clips, tmp_path):
         LookupError, match="no array 'colour'; there is: rgb, actions, states, depth"
     ):
         clips[1]["colour"]
-    with pytest.raises(LookupError, match=r"clip/\w+ has no array 'states'; it has actions, rgb"):
+    with pytest.raises(
+        LookupError, match=r"clip/\w+ has no array 'states'; it has actions, frame_index, rgb"
+    ):
         clips[1].states  # noqa: B018
     with pytest.raises(LookupError, match="no store 'evaluation' is joined to clips"):
         clips[1]["evaluation/psnr"]

@@ -78,7 +78,7 @@ def test_a_run_makes_a_workspace_and_the_same_again_makes_nothing(script, tmp_pa
         "    rs.run('smoke', workspace=workspace + '-other')"
     )
     assert code == 1 and "this process has run in" in text, text
-    assert text.count("run 20") == 1 and "12 stores" in text, "the second run was quiet"
+    assert text.count("run 20") == 1 and "13 stores" in text, "the second run was quiet"
     ws = rs.open(tmp_path / "workspace")
     first, second = ws.runs().to_pylist()
     assert first["state"] == second["state"] == "completed" and first["experiment"] == "smoke"

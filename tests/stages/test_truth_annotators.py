@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_clips import box_truth
+from label_clips import box_truth, write_box_sample
 
-from simulation.ground_truth import write_ground_truth
 from stages.annotator import EXACT
 from stages.base import ClipInputs, Rejected
 from stages.clip_format import ClipFormat
@@ -25,9 +24,7 @@ FRAMES = np.arange(T) * 2
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "sample.json").write_text(json.dumps({"digest": "d" * 8}))
-    write_ground_truth(tmp_path / "ground_truth" / "7" / "1", box_truth())
-    return tmp_path
+    return write_box_sample(tmp_path)
 
 
 def clip(episode: int = 1) -> ClipInputs:
@@ -93,4 +90,4 @@ def test_what_is_made_with_them_says_so(root: Path):
         assert "no pseudo labels" in stage.attributes[EXACT]
         assert "stand_in_for" not in stage.attributes
     info = AnnotatorInfo("truth", "px", "", stages(root)[0].attributes[EXACT])
-    assert info.title == "truth, exact ground truth of simulated episodes, no pseudo labels"
+    assert info.caveat == ", exact ground truth of simulated episodes, no pseudo labels"

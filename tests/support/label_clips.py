@@ -1,11 +1,12 @@
 """Clips, depth pictures and ground truth made by code, for the tests of the labels."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from simulation.ground_truth import GroundTruth
+from simulation.ground_truth import GroundTruth, write_ground_truth
 from simulation.scene import Camera
 from stages.base import ClipInputs
 
@@ -125,3 +126,13 @@ def box_truth(
         depth_m=depth.astype(np.float16), geom=geom, geom_position_m=position, geom_axes=axes,
         geom_body=("world", "plate"), camera=camera, labels={},
     )  # fmt: skip
+
+
+def write_box_sample(root: Path) -> Path:
+    """A simulated data set with nothing but the exact truth of one episode, 1 of task 7: the box.
+
+    Returns the root.
+    """
+    (root / "sample.json").write_text(json.dumps({"digest": "d" * 8}))
+    write_ground_truth(root / "ground_truth" / "7" / "1", box_truth())
+    return root

@@ -41,11 +41,7 @@ def square_clips(n: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     )
     tracks[:, :, :6] = place[:, :, None] + rng.uniform(-3, 3, (n, 1, 6, 2))
     return {
-        "clip": {
-            "rgb": rgb,
-            "actions": actions,
-            "frame_index": np.broadcast_to(np.arange(T), (n, T)).copy(),
-        },
+        "clip": {"rgb": rgb, "actions": actions},
         "depth": {
             "inverse_depth": inverse_depth,
             "valid": np.ones((n, T, SIDE, SIDE), bool),

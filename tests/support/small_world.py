@@ -52,6 +52,7 @@ class World:
 def make_world(root: Path) -> World:
     torch.manual_seed(0)
     arrays, index = square_clips(len(SPLITS)), write_index(root, SPLITS)
+    arrays["clip"]["frame_index"] = np.tile(np.arange(T), (len(SPLITS), 1))
     clip = write_clips(
         index, "clip", arrays["clip"], rejected=(REJECTED,), inputs={"discover": index.uri}
     )

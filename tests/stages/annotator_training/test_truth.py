@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from label_clips import box_truth
+from label_clips import write_box_sample
 from small_stores import write_clips, write_index
 
-from simulation.ground_truth import write_ground_truth
 from stages.annotator_training.truth import Truth, random_points
 from stages.base import ClipInputs, Rejected
 from stages.clip_format import ClipFormat
@@ -20,9 +19,7 @@ FRAMES = np.arange(T) * 2
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "sample.json").write_text(json.dumps({"digest": "d" * 8}))
-    write_ground_truth(tmp_path / "ground_truth" / "7" / "1", box_truth())
-    return tmp_path
+    return write_box_sample(tmp_path)
 
 
 def clip(episode: int = 1, clip_id: str = "a") -> ClipInputs:

@@ -11,15 +11,18 @@ from small_world import World, make_world, write_square_truth
 
 from model.world.cache import FrameTokens
 from stages.evaluation import predict
-from stages.evaluation.objects import MethodSightings, object_numbers, permanence, psnr_by_frame
+from stages.evaluation.horizon import by_frame
+from stages.evaluation.objects import MethodSightings, object_numbers, scores_at
 from stages.evaluation.scores import FREE, MODEL, TEACHER
 from stages.objects.sightings import Sighting
 from storage.stores.results import Result
 
 
-def sighting(frame: int, *, moved: bool, present: bool, error: float = 0.04) -> Sighting:
+def sighting(frame: int, *, moved: bool | None, present: bool, error: float = 0.04) -> Sighting:
+    """moved: None is a little."""
+    way = {True: 0.3, False: 0.0, None: 0.05}[moved]
     return Sighting(
-        frame=frame, object=0, area=0.01, moved=moved, named=present, present=present,
+        frame=frame, object=0, area=0.01, moved_m=way, named=present, present=present,
         squared_error=error, colour_error=1.0, delta_e=2.0,
     )  # fmt: skip
 
@@ -33,10 +36,15 @@ def test_regions_are_by_motion_and_permanence_by_frame():
     ]
     found = dict(object_numbers(seen, n_frames=4))
     assert found["objects", "present_half"] == 0.5 and found["objects", "present_end"] == 1
-    assert found["objects that were moved", "present_half"] == 0
+    assert found["moved objects", "present_half"] == 0
     assert found["objects at rest", "present_half"] == 1
     assert ("objects at rest", "present_end") not in found  # none was there
     assert found["objects", "psnr"] == pytest.approx(20)
+
+
+def test_what_has_moved_by_less_than_its_width_is_neither_moved_nor_at_rest():
+    found = dict(object_numbers([sighting(3, moved=None, present=True)], n_frames=4))
+    assert {region for region, _ in found} == {"objects"}
 
 
 def test_permanence_pools_the_objects_of_all_clips():
@@ -47,18 +55,19 @@ def test_permanence_pools_the_objects_of_all_clips():
         watched(*[sighting(1, moved=False, present=True)] * 3),
         watched(sighting(1, moved=True, present=False), sighting(2, moved=True, present=True)),
     ]
-    found = {p.region: (p.n, p.share) for p in permanence(clips, FREE, MODEL, 1)}
+    at = scores_at(clips, FREE, MODEL, 1)
+    found = {region: (scores.n, scores.present) for region, scores in at.items()}
     assert found == {
         "objects": (4, 0.75),
-        "objects that were moved": (1, 0),
+        "moved objects": (1, 0),
         "objects at rest": (3, 1),
     }
-    assert permanence(clips, TEACHER, MODEL, 1) == []
+    assert scores_at(clips, TEACHER, MODEL, 1) == {}
 
 
 def test_psnr_over_the_horizon_has_gaps_where_nothing_is_seen():
     seen = [sighting(1, moved=False, present=True), sighting(3, moved=False, present=True)]
-    found = psnr_by_frame(seen, 4)
+    found = by_frame(seen, "objects", "psnr", 4)
     assert np.isnan(found[[0, 2]]).all() and found[[1, 3]] == pytest.approx(20)
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -316,9 +317,14 @@ def score(root: Path, clips: list[LabelledClip], rejected: tuple[int, ...] = (),
     )
 
 
-@pytest.fixture(autouse=True)
-def forget():
-    truth_beside.cache_clear()
+def test_an_episode_that_is_made_again_is_read_again(tmp_path, truth):
+    write_ground_truth(tmp_path / "ground_truth/1/2", truth)
+    first = truth_beside(tmp_path, 1, 2)
+    assert truth_beside(tmp_path, 1, 2) is first  # one read for the clips of an episode
+    write_ground_truth(tmp_path / "ground_truth/1/2", truth)
+    os.utime(tmp_path / "ground_truth/1/2/truth.npz", ns=(1, 1))
+    assert truth_beside(tmp_path, 1, 2) is not first
+    assert truth_beside(tmp_path, 1, 3) is None
 
 
 def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.objects.masks import NO_OBJECT, TrueObjects
 from stages.objects.object_scores import ObjectScores, object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
-from stages.objects.true_objects import NO_OBJECT, TrueObjects
 
 TABLE = (0.1, 0.0, -0.1)
 COLOURS = ((0.8, -0.7, -0.7), (-0.7, -0.2, 0.8), (0.8, 0.7, -0.8))  # red, blue, yellow
@@ -23,8 +23,10 @@ def scene(places: list[list[tuple[int, int]]]) -> tuple[Tensor, TrueObjects]:
             at = slice(row, row + PX), slice(column, column + PX)
             masks[t][at] = n
             frames[t][(slice(None), *at)] = torch.tensor(COLOURS[n]).view(3, 1, 1)
-    moved = np.array([[a != b for a, b in zip(at, places[0], strict=True)] for at in places])
-    return frames, TrueObjects(masks=masks, moved=moved)
+    moved_m = np.array(
+        [[float(a != b) for a, b in zip(at, places[0], strict=True)] for at in places]
+    )
+    return frames, TrueObjects(masks=masks, moved_m=moved_m)
 
 
 RESTING = [(8, 8), (8, 40), (40, 8)]
@@ -51,13 +53,10 @@ def test_the_true_video_shows_every_object(clip):
     assert [s.area for s in seen] == [pytest.approx(PX**2 / SIDE**2)] * 6
 
 
-def test_only_objects_that_left_their_place_count_as_moved(clip):
+def test_each_object_has_its_own_way_from_its_first_place(clip):
     camera, objects = clip
-    assert [s.moved for s in sightings(camera, camera, objects)] == [False] * 3 + [
-        True,
-        False,
-        False,
-    ]
+    ways = [s.moved_m for s in sightings(camera, camera, objects)]
+    assert ways == [0, 0, 0, 1, 0, 0]
 
 
 def test_erased_objects_are_neither_present_nor_right_in_colour(clip):
@@ -71,10 +70,10 @@ def test_erased_objects_are_neither_present_nor_right_in_colour(clip):
 def test_a_copy_of_the_first_frame_loses_exactly_the_object_that_moved(clip):
     camera, objects = clip
     seen = sightings(camera[:1].expand(2, -1, -1, -1), camera, objects, frames=[1])
-    assert [(s.object, s.moved, s.present) for s in seen] == [
-        (0, True, False),
-        (1, False, True),
-        (2, False, True),
+    assert [(s.object, s.moved_m, s.present) for s in seen] == [
+        (0, 1, False),
+        (1, 0, True),
+        (2, 0, True),
     ]
 
 
@@ -89,7 +88,7 @@ def test_an_object_may_be_a_little_beside_its_place(clip, shift, present):
 def test_a_half_hidden_object_at_rest_has_not_moved(clip):
     camera, objects = clip
     objects.masks[1, 8:12, 40:48] = NO_OBJECT  # the blue one, which rests
-    assert [s.moved for s in sightings(camera, camera, objects, frames=[1])] == [True, False, False]
+    assert [s.moved_m for s in sightings(camera, camera, objects, frames=[1])] == [1, 0, 0]
 
 
 def test_an_object_alone_in_a_frame_cannot_be_named_but_can_be_there(clip):
@@ -121,7 +120,7 @@ def test_small_and_hidden_objects_are_not_judged():
 
 def sighting(area: float, *, named: bool) -> Sighting:
     return Sighting(
-        frame=0, object=0, area=area, moved=False, named=named, present=named,
+        frame=0, object=0, area=area, moved_m=0.0, named=named, present=named,
         squared_error=0.1, colour_error=1.0, delta_e=1.0,
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ from small_stores import run_stage
 from small_world import World, make_world, write_square_truth
 from torch import Tensor
 
+from stages.objects.masks import TrueObjects
 from stages.objects.sightings import without_objects
-from stages.objects.true_objects import TrueObjects
 from stages.token_quality.measures import ClipQuality, DecodedClip, means, measure
 from stages.token_quality.pictures import quality_sheet
 from stages.token_quality.report import page
@@ -23,7 +23,7 @@ from stages.tokenizer.images import rgb_to_images
 
 LIMITS = TokenQuality(root="").limits
 # Frames of the sample, and what they decoded to from the tokens of the tokenizer that shipped up to
-# commit 871e604: a grey table with dark arms
+# commit 871e604: a grey table with dark arms (tests/support/erasing_frames.py makes the file)
 ERASING = ROOT / "tests" / "golden" / "erasing_tokenizer.npz"
 
 
@@ -34,7 +34,7 @@ def erasing() -> dict[str, np.ndarray]:
 
 
 def at_rest(masks: np.ndarray) -> TrueObjects:
-    return TrueObjects(masks=masks, moved=np.zeros((len(masks), 8), bool))
+    return TrueObjects(masks=masks, moved_m=np.zeros((len(masks), 8)))
 
 
 def quality(camera: Tensor, decoded: Tensor, masks: np.ndarray | None) -> ClipQuality:
