@@ -17,8 +17,8 @@ from stages.objects.sightings import Sighting, sightings
 
 OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS = "objects", "moved objects", "objects at rest"
 OBJECT_REGIONS = (OBJECTS, MOVED_OBJECTS, RESTING_OBJECTS)
-# Moved: by more than objects are wide, so that a copy of frame 0 has nothing of them there. What lies
-# between moved and at rest is in neither group.
+# Moved: by more than objects are wide, so that a copy of frame 0 has nothing of them there. What
+# lies between moved and at rest is in neither group.
 AWAY_M, AT_HOME_M = 0.08, 0.02
 HALF, END = "present_half", "present_end"
 

@@ -33,8 +33,10 @@ DIFFERENCE_GAIN = 3  # differences are amplified this much
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerBatch:
+    """Frames, and the masks that were asked for."""
+
     images: Float[Tensor, "i c h w"]  # in [-1, 1]
-    moving: Bool[Tensor, "i h w"]
+    moving: Bool[Tensor, "i h w"] | None = None
     detail: Float[Tensor, "i h w"] | None = None  # of `detail_map`, in [0, 1]
     number: int  # of the batch, from 0
     clip_ids: list[str]
@@ -44,31 +46,40 @@ class TokenizerBatch:
 
     def to(self, device: torch.device) -> "TokenizerBatch":
         detail = None if self.detail is None else self.detail.to(device)
-        images, moving = self.images.to(device), self.moving.to(device)
-        return replace(self, images=images, moving=moving, detail=detail)
+        moving = None if self.moving is None else self.moving.to(device)
+        return replace(self, images=self.images.to(device), moving=moving, detail=detail)
 
 
 def read_clips(
-    source: Source, store: Rows, rows: Int[np.ndarray, " b"], *, detail: bool = False
+    source: Source,
+    store: Rows,
+    rows: Int[np.ndarray, " b"],
+    *,
+    moving: bool = True,
+    detail: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The arrays of whole clips; where they move, and their `detail_map` if it is wanted."""
+    """The arrays of whole clips; where they move and their `detail_map`, if these are wanted."""
     arrays = gather(store, READS[source][1], rows)
-    clips = images_of(source, arrays)
-    moving = np.stack([moving_mask(clip).numpy() for clip in clips])
-    maps = {"detail": np.stack([detail_map(clip) for clip in clips])} if detail else {}
-    return arrays | {"moving": moving} | maps
+    clips = images_of(source, arrays) if moving or detail else ()
+    if moving:
+        arrays["moving"] = np.stack([moving_mask(clip).numpy() for clip in clips])
+    if detail:
+        arrays["detail"] = np.stack([detail_map(clip) for clip in clips])
+    return arrays
 
 
 def frames_of(
     source: Source, arrays: Mapping[str, np.ndarray], clip_ids: list[str], number: int = 0
 ) -> TokenizerBatch:
-    detail = None
-    if "detail" in arrays:
-        detail = rearrange(torch.from_numpy(arrays["detail"]), "b t h w -> (b t) h w") / 255
+    masks = {
+        name: rearrange(torch.from_numpy(arrays[name]), "b t h w -> (b t) h w")
+        for name in ("moving", "detail")
+        if name in arrays
+    }
     return TokenizerBatch(
         images=rearrange(images_of(source, dict(arrays)), "b t c h w -> (b t) c h w"),
-        moving=rearrange(torch.from_numpy(arrays["moving"]), "b t h w -> (b t) h w"),
-        detail=detail,
+        moving=masks.get("moving"),
+        detail=masks["detail"] / 255 if "detail" in masks else None,
         number=number,
         clip_ids=clip_ids,
     )
@@ -89,6 +100,7 @@ def reconstruction_scores(
     Of RGB also the colours, which the PSNR of whole frames hides: see `model.detail_metrics`. What
     cannot be measured is missing: "psnr moving" if nothing moves, "colours kept" of grey frames.
     """
+    assert batch.moving is not None, "held_out_frames makes the masks"
     pairs, ids = [], []
     for images, moving in zip(batch.images.split(16), batch.moving.split(16), strict=True):
         ids.append(model.to_ids(images))

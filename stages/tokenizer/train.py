@@ -153,10 +153,9 @@ class TrainTokenizer(TokenizerStage):
     def batches(self, rows: Mapping[str, Rows]) -> Callable[[int], TokenizerBatch]:
         """Batch i: the next clips in the data set's order, with frames of each drawn at random."""
         store, usable = rows[READS[self.source][0]], usable_rows(rows, "train")
-        detail = self.detail_weight > 0
-        data = PreparedRows(
-            lambda chosen: read_clips(self.source, store, chosen, detail=detail), usable
-        )
+        # The masks cost more than reading: only those that weigh something
+        masks = {"moving": self.moving_weight > 0, "detail": self.detail_weight > 0}
+        data = PreparedRows(lambda chosen: read_clips(self.source, store, chosen, **masks), usable)
         seed = self.training.seed
         order = BatchOrder(
             rows=usable, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
@@ -172,7 +171,7 @@ class TrainTokenizer(TokenizerStage):
     def batch(
         self, arrays: Mapping[str, np.ndarray], number: int, clip_ids: list[str], n_frames: int
     ) -> TokenizerBatch:
-        b, t = arrays["moving"].shape[:2]
+        b, t = arrays[READS[self.source][1][0]].shape[:2]
         draws = raw_draws(b * t, "frames", self.training.seed, number).reshape(b, t)
         frames = np.sort(np.argsort(draws, axis=1)[:, :n_frames], axis=1)
         clips = np.arange(b)[:, None]
@@ -220,7 +219,9 @@ class TrainTokenizer(TokenizerStage):
         )
 
     def pixel_weight(self, batch: TokenizerBatch) -> Tensor:
-        weight = 1 + self.moving_weight * batch.moving.float()
+        weight = torch.ones_like(batch.images[:, 0])
+        if batch.moving is not None:
+            weight = weight + self.moving_weight * batch.moving
         return weight if batch.detail is None else weight + self.detail_weight * batch.detail
 
     def loss_fn(self, perceptual: Lpips | None, discriminator: Discriminator | None) -> LossFn:

@@ -15,6 +15,7 @@ from stages.tokenizer.images import (
     detail_map,
     images_of,
     images_to_rgb,
+    median_frame,
     moving_mask,
     picture_frames,
     rgb_to_images,
@@ -103,6 +104,12 @@ def test_moving_is_what_differs_from_the_median_frame_and_a_margin(levels):
         abs(levels.astype(float) - np.median(levels, axis=0)) / 127.5 > MOVED
     )  # an odd number of frames
     np.testing.assert_array_equal(moving_mask(images).numpy(), grown(changed))
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 5, 16])
+def test_the_median_frame_is_that_of_torch(n_frames):
+    images = torch.rand(n_frames, 3, 4, 5, generator=torch.Generator().manual_seed(n_frames))
+    assert torch.equal(median_frame(images), images.median(dim=0, keepdim=True).values)
 
 
 def test_a_change_in_one_channel_is_motion_and_noise_is_not():

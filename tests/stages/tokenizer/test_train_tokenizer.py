@@ -273,6 +273,14 @@ def test_held_out_clips_are_whole(stores):
     )
 
 
+@pytest.mark.parametrize("weight", ["moving_weight", "detail_weight"])
+def test_only_masks_that_weigh_something_are_made(stores, weight):
+    stage = tokenizer_stage(**{"moving_weight": 0.0, "detail_weight": 0.0, weight: 1.0})
+    batch = stage.batches(opened(rows_of(stage, stores)))(0)
+    found = {"moving_weight": batch.moving, "detail_weight": batch.detail}
+    assert found.pop(weight) is not None and list(found.values()) == [None]
+
+
 @pytest.mark.parametrize("chosen", ["moving", "detail"])
 def test_moving_and_detailed_pixels_count_more(chosen):
     """The mean of |error| with weight 1 + w where it moves, or has detail, in plain numbers."""
