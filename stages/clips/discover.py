@@ -19,8 +19,9 @@ from stages.clip_format import ClipFormat
 from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
 from stages.clips.splits import assign_splits
 from storage.sources.agibot.proprio import ProprioHeader, read_proprio_header
-from storage.sources.agibot.tree import Episode, EpisodeInfo, fingerprint, list_episodes
+from storage.sources.agibot.tree import Episode, EpisodeInfo, list_episodes, source_files
 from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.source_files import SOURCE_FILES_FILE, fingerprint_of, write_source_files
 from storage.sources.video import nearest
 from storage.stores.index import (
     LEFT_OUT_FILE,
@@ -35,13 +36,24 @@ from storage.stores.results import ResultWriter
 from storage.stores.rows import INDEX_FILE
 
 
+def fingerprint(root: Path) -> str:
+    """64 hex digits that tell the data set by its files' names and contents.
+
+    Raises ValueError if `root` is no AGIBOT-World root.
+    """
+    return fingerprint_of(source_files(root))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Discover(DatasetStage):
-    """Writes `index.parquet`, and `left_out.parquet` with a row for each thing not indexed."""
+    """Writes `index.parquet`, and `left_out.parquet` with a row for each thing not indexed.
+
+    Also `source_files.parquet`: the data set's files with digests of their contents.
+    """
 
     # Where the data set is; `source` says which one it is
     root: str = field(metadata={"key": False})
-    source: str  # `storage.sources.agibot.tree.fingerprint(root)`
+    source: str  # `fingerprint(root)`
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
     hop_s: float = 0.5  # between the starts of successive clips
     cameras: tuple[str, ...] = ("head_color",)
@@ -75,13 +87,15 @@ class Discover(DatasetStage):
         self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         root = Path(self.root)
-        listing = list_episodes(root)
-        if listing.fingerprint != self.source:
+        files = source_files(root)
+        if (found := fingerprint_of(files)) != self.source:
             raise ValueError(
                 f"the files under {root} have changed since this run was planned (fingerprint "
-                f"{listing.fingerprint[:12]}, expected {self.source[:12]}): run again to make an "
-                "index of the changed files"
+                f"{found[:12]}, expected {self.source[:12]}): run again to make an index of the "
+                "changed files"
             )
+        write_source_files(out.path / SOURCE_FILES_FILE, files)
+        listing = list_episodes(root)
         # Clips of each episode, or the reasons why there are none
         left_out = [_left_out(fault) for fault in listing.faults]
         candidates: list[Candidate] = []

@@ -1,8 +1,8 @@
 """Reads the hub's uncompressed tars in place, by an index of every member's offset and size.
 
 The index costs a seek per member (a 48 GB tar has some 200,000), so those of large tars are kept
-as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), by the tar's
-path and size.
+as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), for the tar as
+it is: a changed one is indexed again.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from storage.atomic import replacing
 from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.file_state import FileState
 
 KEPT_FROM = 2_000  # members; each process indexes a smaller tar itself
 # First bytes of gzip, bzip2, xz and zstd
@@ -31,7 +32,7 @@ def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
     Raises SourceError: `compressed_tar`, or `truncated_tar` if the file ends before its last member
     (its first members are not used either: the download has to be finished).
     """
-    table = _index(path, path.stat().st_size)
+    table = _index(path, FileState.of(path))
     if prefix:
         table = table.filter(pc.starts_with(table["name"], prefix))  # type: ignore[attr-defined]
     names, offsets, sizes = (table[column].to_pylist() for column in _SCHEMA.names)
@@ -42,13 +43,13 @@ def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
 
 
 @lru_cache(maxsize=4)  # a stage reads many episodes of one tar before the next tar
-def _index(path: Path, n_bytes: int) -> pa.Table:
+def _index(path: Path, state: FileState) -> pa.Table:
     folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
-    key = hashlib.sha256(f"{path.absolute()} {n_bytes}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr(state).encode()).hexdigest()[:24]
     kept = folder / f"{key}.parquet"
     if kept.exists():
         return pq.read_table(kept)
-    table = _scan(path, n_bytes)
+    table = _scan(path, state.size)
     if len(table) >= KEPT_FROM:
         with replacing(kept) as temp:
             pq.write_table(table, temp, compression="zstd")

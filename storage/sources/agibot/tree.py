@@ -7,7 +7,6 @@ case. Of a file that is there twice, the extracted one is used before the tar's 
 `task_info` and the headers of tars are read.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.sources import tars
+from storage.sources.contents import OnProgress
 from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.source_files import SourceFile, digested
 
 FOLDERS = ("observations", "parameters", "proprio_stats", "task_info")
 
@@ -71,11 +72,10 @@ class Episode:
 
 @dataclass(frozen=True)
 class Listing:
-    """Episodes by id; faults: unreadable tars and task_info; fingerprint: as of `fingerprint`."""
+    """Episodes by id; faults: unreadable tars and task_info."""
 
     episodes: list[Episode]
     faults: list[SourceError]
-    fingerprint: str
 
 
 def list_episodes(root: Path) -> Listing:
@@ -86,10 +86,8 @@ def list_episodes(root: Path) -> Listing:
     _check_root(root)
     episodes: dict[int, Episode] = {}
     faults: list[SourceError] = []
-    digest = hashlib.sha256()
     packed: list[Path] = []
-    for path, size in _files(root):
-        digest.update(f"{path}\t{size}\n".encode())
+    for path, _ in _files(root):
         if path.endswith(".tar"):
             packed.append(root / path)
         elif path.startswith("task_info/"):
@@ -103,20 +101,18 @@ def list_episodes(root: Path) -> Listing:
                 _add(f"{folder}/{name}", ref, episodes)
         except SourceError as fault:
             faults.append(fault)
-    return Listing(sorted(episodes.values(), key=lambda e: e.episode), faults, digest.hexdigest())
+    return Listing(sorted(episodes.values(), key=lambda e: e.episode), faults)
 
 
-def fingerprint(root: Path) -> str:
-    """SHA-256 over the names and sizes of all files in the root's four folders, sorted by path.
+def source_files(
+    root: Path, on_progress: OnProgress = lambda done, total: None
+) -> list[SourceFile]:
+    """All files in the root's four folders, with the digests of their contents.
 
-    Times and changes that keep the size do not count: a copy has the same fingerprint. Raises
-    ValueError if `root` is no AGIBOT-World root.
+    Raises ValueError if `root` is no AGIBOT-World root.
     """
     _check_root(root)
-    digest = hashlib.sha256()
-    for path, size in _files(root):
-        digest.update(f"{path}\t{size}\n".encode())
-    return digest.hexdigest()
+    return digested(root, _files(root), on_progress)
 
 
 def depth_frames(depth: FileRef) -> dict[int, FileRef]:
