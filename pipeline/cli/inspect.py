@@ -13,6 +13,7 @@ from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import Rows, find_row, open_rows
+from storage.stores.verify import unbound
 from storage.stores.verify import verify as verify_store
 
 
@@ -62,6 +63,8 @@ def report_problems(ref: StoreRef, out: Console) -> bool:
         out.print(f"[red]wrong:[/red] {problem}")
     if not problems:
         out.print("every checksum is right", style="green")
+        if store.is_complete(ref) and (note := unbound(ref)):
+            out.print(note, markup=False)
     return not problems
 
 

@@ -14,19 +14,15 @@ from pipeline.lineage.provenance import (
 )
 from stages.base import ClipStage, DatasetStage, Stage
 from storage.stores import store
-from storage.stores.key import content_key, parameters
+from storage.stores.key import content_key, parameters, recipe_of
 from storage.stores.records import Manifest, StoreRef
 from storage.stores.rows import open_rows
 
 
 def recipe(stage: Stage, inputs: Mapping[str, StoreRef]) -> dict[str, Any]:
     """What the key of the stage's output is computed from."""
-    return {
-        "stage": stage.name,
-        "version": stage.version,
-        "parameters": parameters(stage),
-        "inputs": {role: ref.key for role, ref in inputs.items()},
-    }
+    keys = {role: ref.key for role, ref in inputs.items()}
+    return recipe_of(stage.name, stage.version, parameters(stage), keys)
 
 
 def output_ref(stage: Stage, inputs: Mapping[str, StoreRef], root: str) -> StoreRef:

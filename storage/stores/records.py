@@ -34,7 +34,8 @@ class StoreRef:
 
     def __post_init__(self) -> None:
         parts = self.uri.split("/")
-        if len(parts) < 4 or parts[-3] != STORES or not all(parts[-2:]):
+        named = all(part not in ("", ".", "..") for part in parts[-2:])
+        if len(parts) < 4 or parts[-3] != STORES or not named:
             raise ValueError(
                 f"'{self.uri}' does not name a store; expected <root>/{STORES}/<stage>/<key>"
             )
@@ -160,6 +161,12 @@ class PartRecord:
     seconds: float
     chunks: dict[str, str] = field(default_factory=dict)  # by path in the part's folder
 
+    def __post_init__(self) -> None:
+        for name in (f"{self.attempt}", *self.files):
+            require_inside(name, f"the record of shard {self.shard}")
+        if "/" in self.attempt:
+            raise CorruptFile(f"the record of shard {self.shard} has the attempt '{self.attempt}'")
+
     @property
     def part(self) -> str:
         """The part's folder, relative to the store's."""
@@ -198,6 +205,21 @@ def read_record(files: Files, path: str) -> PartRecord:
             "renamed"
         )
     return record
+
+
+def require_inside(name: str, where: str) -> None:
+    """Raises CorruptFile if a file name that was read from a store leads out of it."""
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise CorruptFile(
+            f"{where} names the file {name!r}, which is not in the store: such a store was not "
+            "written by this pipeline; do not use it"
+        )
+
+
+def document_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a document as `read_document` returns it."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode_document(content: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,13 @@ from storage.atomic import sync, sync_tree
 from storage.errors import CorruptFile, StoreConflict, StoreError
 from storage.files import Files, LocalFiles, open_files, sha256_file
 from storage.stores.records import StoreRef, cache_folder, encode_document
-from storage.stores.store import COMPLETE, is_complete, read_complete, read_manifest
+from storage.stores.store import (
+    COMPLETE,
+    is_complete,
+    manifest_digest,
+    read_complete,
+    read_manifest,
+)
 
 WORK, FILES, LOCK = "work", "files", "work.lock"
 CHUNK = 4 << 20
@@ -85,6 +91,7 @@ class ResultWriter:
             "folder": folder,
             "files": digests,
             "numbers": {name: float(value) for name, value in numbers.items()},
+            "manifest": manifest_digest(self.ref),
         }
         stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": writer}
         if not files.create(COMPLETE, encode_document(seal | stamp)):
@@ -175,7 +182,7 @@ def open_result(ref: StoreRef) -> Result:
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `open_rows`")
     result = Result(ref)
-    assert result.seal["key"] == ref.key, (result.seal["key"], ref)
+    assert result.seal, ref
     return result
 
 
