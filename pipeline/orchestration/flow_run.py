@@ -1,6 +1,5 @@
 """The data path as a Prefect flow: the run form, and how each stage becomes a task."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +99,8 @@ class TaskRunner:
 def journaled(context: RunContext) -> Iterator[None]:
     """Records in the journal how the run ends, also if it fails or is interrupted."""
     journal = context.journal
-    journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
+    journal.prefect_run = flow_run.id or ""
+    journal.drive_here()
     journal.save()
     try:
         with journal.heartbeat():
