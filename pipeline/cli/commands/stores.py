@@ -64,14 +64,16 @@ def gc(
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete; without it, only list.")
     ] = False,
-    unused: Annotated[
-        bool, typer.Option("--unused", help="Also stores that no run of this workspace used.")
-    ] = False,
+    unused: Annotated[bool, typer.Option("--unused", help="Also stores that no run used.")] = False,
     older_than_h: Annotated[
         float, typer.Option(metavar="HOURS", help="Only what is older than this.")
     ] = 24.0,
 ) -> None:
     """List or delete files that killed workers left behind.
+
+    Nothing is deleted while a run is alive that has its stores at the same
+    place, in this workspace or another. A store that a run of any workspace
+    used is not unused, nor is what it was made from.
 
     [bold]Examples[/bold]
     roboscape gc
