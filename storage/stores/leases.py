@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -260,3 +260,14 @@ def unreadable_record(root: str, record: Record) -> UnreadableRecord:
         f"{root}/{record.path} cannot be read ({record.error}): it may be the record of a run that "
         "needs stores here. Restore it, or delete the file if no such run is left, and try again."
     )
+
+
+@contextmanager
+def removing(refs: Sequence[StoreRef], *, home: str, what: str) -> Iterator[None]:
+    """Keeps others off stores of one root while parts of them are deleted.
+
+    Raises StoreInUse if a live user has one of them.
+    """
+    with hold(refs[0].root, home=home, what=what) as lease:
+        lease.acquire(removes=map(str, refs))
+        yield

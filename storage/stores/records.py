@@ -243,8 +243,8 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
     if found != expected:
         raise CorruptFile(
             f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It "
-            "was changed after it was written: restore it from a backup, or delete the store and "
-            "run its stage again."
+            "was changed after it was written: restore it from a backup, or let `roboscape repair` "
+            "make again what is damaged."
         )
     return content
 
