@@ -7,7 +7,7 @@ from pipeline.lineage.graph import find
 from pipeline.settings import Settings
 from storage.errors import StoreError, StoreNeeded
 from storage.stores import cleanup, leases, store
-from storage.stores.records import Manifest, StoreRef
+from storage.stores.records import StoreRef
 
 
 def delete_store(
@@ -20,7 +20,8 @@ def delete_store(
     """
     ref = exactly(what, settings.stores)
     with leases.hold(ref.root, home=str(settings.home), what="`roboscape delete`") as lease:
-        after = downstream(ref, manifests_beside(ref))
+        # Of two damaged stores, one must be deleted first
+        after = downstream(ref, read_manifests(ref.root, skip_unreadable=is_damaged(ref)))
         if after and not and_after:
             raise StoreNeeded(
                 f"{ref} is needed by what was made from it: {', '.join(map(str, after))}. "
@@ -43,16 +44,13 @@ def exactly(what: str, root: str) -> StoreRef:
     return ref
 
 
-def manifests_beside(ref: StoreRef) -> dict[str, Manifest]:
-    """Those of all stores under the root; none if the store's own cannot be read.
-
-    Such a store cannot be opened, so nothing that was made from it can need it any more.
-    """
+def is_damaged(ref: StoreRef) -> bool:
+    """Whether the store's own manifest cannot be read."""
     try:
         store.read_manifest(ref)
     except (StoreError, ValueError, TypeError, KeyError):
-        return {}
-    return read_manifests(ref.root)
+        return True
+    return False
 
 
 def refuse_if_used_elsewhere(targets: list[StoreRef], settings: Settings) -> None:

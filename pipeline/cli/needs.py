@@ -71,7 +71,7 @@ def with_upstream(named: Mapping[str, str], manifests: Mapping[str, Manifest]) -
     return found
 
 
-def read_manifests(root: str) -> dict[str, Manifest]:
+def read_manifests(root: str, *, skip_unreadable: bool = False) -> dict[str, Manifest]:
     """Of every store, by `stage/key`. Raises UnreadableRecord if one cannot be read."""
     found: dict[str, Manifest] = {}
     for ref in cleanup.list_stores(root):
@@ -79,6 +79,9 @@ def read_manifests(root: str) -> dict[str, Manifest]:
             found[str(ref)] = store.read_manifest(ref)
             created_s(found[str(ref)])
         except (StoreError, OSError, ValueError, TypeError, KeyError) as error:
+            found.pop(str(ref), None)
+            if skip_unreadable:
+                continue
             raise UnreadableRecord(
                 f"the manifest of {ref.uri} cannot be read ({error}), so what it needs is not "
                 f"known: `roboscape repair {ref}` writes it again, `roboscape delete {ref}` "

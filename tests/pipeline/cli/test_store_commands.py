@@ -169,7 +169,9 @@ def test_delete_wants_a_key(settings: Settings, made):
 def test_a_store_without_a_readable_manifest_can_be_deleted(settings: Settings, made):
     flip(Path(made["clip"].uri, "manifest.json"), 300)
     assert call(settings, "delete", str(made["depth"]))[0] == 1, "what clip needs is not known"
-    assert call(settings, "delete", str(made["clip"]))[0] == 0
+    assert call(settings, "delete", str(made["clip"]))[0] == 1, "depth was made from it"
+    assert call(settings, "delete", str(made["clip"]), "--and-after")[0] == 0
+    assert not store.exists(made["clip"]) and not store.exists(made["depth"])
 
 
 # verify and repair
