@@ -90,7 +90,7 @@ def difference(wanted: dict[str, Any], last: Manifest) -> str:
         for n in sorted(new | old)
         if new.get(n) != old.get(n)
     ]
-    old_keys = {role: uri.rsplit("/", 1)[-1] for role, uri in last.inputs.items()}
+    old_keys = {role: name.partition("/")[2] for role, name in last.inputs.items()}
     changed += [
         f"input {role} changed"
         for role, key in wanted["inputs"].items()

@@ -46,6 +46,11 @@ class StoreRef:
         root = root.rstrip("/") if "://" in root else os.path.abspath(root)
         return StoreRef(f"{root}/{STORES}/{stage}/{key}")
 
+    @staticmethod
+    def under(root: str, name: str) -> "StoreRef":
+        """The store `stage/key` under `root`; of a whole address only these two count."""
+        return StoreRef.at(root, *store_name(name).split("/"))
+
     @property
     def stage(self) -> str:
         return self.uri.split("/")[-2]
@@ -62,6 +67,15 @@ class StoreRef:
         return f"{self.stage}/{self.key}"
 
 
+def store_name(text: str) -> str:
+    """`stage/key` of a store that is named so, or by its address in any root."""
+    parts = text.split("/")
+    is_address = len(parts) >= 4 and parts[-3] == STORES
+    if not (is_address or len(parts) == 2) or {"", ".", ".."} & set(parts[-2:]):
+        raise ValueError(f"'{text}' does not name a store; expected stage/key")
+    return "/".join(parts[-2:])
+
+
 def cache_folder(ref: StoreRef) -> Path:
     """This machine's folder for a result in an object store; each root has its own."""
     home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
@@ -72,10 +86,14 @@ def cache_folder(ref: StoreRef) -> Path:
 class Manifest:
     """A store's recipe and planned content; written once, before any work.
 
-    parameters, inputs (role -> uri of the upstream store) and version are the recipe behind the
-    key. specs, n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code:
-    git commit, whether the tree was dirty, package versions. weights: name, sha256 and licence of
-    each file used. attributes: whatever a report should show.
+    parameters, inputs (role -> upstream store) and version are the recipe behind the key. specs,
+    n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code: git commit,
+    whether the tree was dirty, package versions. weights: name, sha256 and licence of each file
+    used. attributes: whatever a report should show.
+
+    Other stores are named `stage/key`, relative to the store's own root, so that a root can be
+    moved or copied. Older manifests hold addresses: these are shortened, as the stores moved with
+    the root.
     """
 
     stage: str
@@ -101,6 +119,10 @@ class Manifest:
                 f"store {self.stage}/{self.key} of clips needs specs, n_clips and clips_per_shard; "
                 f"found {[s.name for s in self.specs]}, {self.n_clips} and {self.clips_per_shard}"
             )
+        names = {role: store_name(name) for role, name in self.inputs.items()}
+        object.__setattr__(self, "inputs", names)
+        if self.index_uri is not None:
+            object.__setattr__(self, "index_uri", store_name(self.index_uri))
 
     @property
     def n_shards(self) -> int:
@@ -243,8 +265,8 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
     if found != expected:
         raise CorruptFile(
             f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It "
-            "was changed after it was written: restore it from a backup, or delete the store and "
-            "run its stage again."
+            "was changed after it was written: restore it from a backup, or let `roboscape repair` "
+            "make again what is damaged."
         )
     return content
 

@@ -53,7 +53,8 @@ class ResultWriter:
         if is_complete(ref):
             self.close()
             raise StoreConflict(
-                f"result {ref.uri} is complete already: delete the store to make it again"
+                f"result {ref.uri} is complete already: `roboscape delete {ref}`, or --force of "
+                "the run, to make it again"
             )
         if local and (home / FILES).is_dir():
             # Killed between publishing and the seal: resume from there.
@@ -201,8 +202,8 @@ def require_sha256(path: Path, expected: str, owner: str) -> None:
     if found != expected:
         raise CorruptFile(
             f"{owner}: the SHA-256 of {path} is {found}, expected {expected}. The file was changed "
-            "after it was published: restore it from a backup, or delete the store and run its "
-            "stage again."
+            "after it was published: restore it from a backup, or let `roboscape repair` make it "
+            "again."
         )
 
 

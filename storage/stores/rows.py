@@ -141,16 +141,12 @@ class ClipRows(Rows):
 
     @cached_property
     def index(self) -> Rows:
-        """The index store. It is looked for under this store's own root first, so that a root can
-        be moved.
-        """
+        """The index store, which is under this store's own root."""
         if self.manifest.index_uri is None:
             raise StoreError(
                 f"store {self.ref.uri} has no index store: it was created without `index_uri`"
             )
-        index = StoreRef(self.manifest.index_uri)
-        here = StoreRef.at(self.ref.root, index.stage, index.key)
-        return open_rows(here if is_complete(here) else index)
+        return open_rows(StoreRef.under(self.ref.root, self.manifest.index_uri))
 
     @property
     def clip_ids(self) -> Sequence[str]:

@@ -235,8 +235,8 @@ class Shard:
     def corrupt(self, what: str) -> CorruptShard:
         return CorruptShard(
             f"{self.files.uri}/{self.path}: {what}. The shard was changed after it was committed: "
-            "check the disk, then `storage.stores.store.retract` the shard and run its stage "
-            "again; only this shard is made again."
+            f"check the disk, then `roboscape repair {'/'.join(self.files.uri.split('/')[-2:])}` "
+            "makes this shard again, and no other."
         )
 
 

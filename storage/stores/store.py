@@ -83,7 +83,8 @@ def create(ref: StoreRef, manifest: Manifest) -> None:
         if _plain(old[name]) != _plain(new[name]):
             raise StoreConflict(
                 f"store {ref} exists with another {name}: found {old[name]}, expected {new[name]}. "
-                "Two recipes share one key: raise the stage's `version`, or delete the store."
+                "Two recipes share one key: raise the stage's `version`, or `roboscape delete "
+                f"{ref}`."
             )
 
 
