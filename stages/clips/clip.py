@@ -179,5 +179,11 @@ def make_clip(
         "intrinsics": recording.intrinsics_for((f.size, f.size)),
         "extrinsics": recording.extrinsics_at(rows),
         "flags": np.array([flag in recording.notes for flag in FLAGS]),
-        "scores": score(reel.motion(rows), times[span], state.position[span], config.quality),
+        "scores": score(
+            reel.motion(rows),
+            times[span],
+            state.position[span],
+            state.quaternion[span],
+            config.quality,
+        ),
     }
