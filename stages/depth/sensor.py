@@ -63,8 +63,12 @@ class SensorDepth(DepthAnnotator):
 
         @lru_cache(maxsize=2)  # clips of one episode follow each other
         def frames_of(text: str, proprio: str) -> dict[int, FileRef]:
-            with faults_as("missing_depth", text, "the episode's depth pictures"):
-                files = depth_frames(FileRef.parse(text, root))
+            expected = "the episode's depth pictures"
+            with faults_as("missing_depth", text, expected):
+                folder = FileRef.parse(text, root)
+                if not folder.path.exists():
+                    raise SourceError("missing_depth", text, "no such folder", expected)
+                files = depth_frames(folder)
                 if not files or 0 in files:
                     return files
                 return from_zero(files, n_rows(FileRef.parse(proprio, root)), text)

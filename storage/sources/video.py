@@ -113,7 +113,7 @@ class Video:
         """Lists the frames from the packets, without decoding (about 2 % of the cost)."""
         self._stream = self._picture_stream()
         found: list[tuple[int, bool]] = []
-        hidden_keys: list[int] = []
+        hidden_keys: list[int | None] = []
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size:

@@ -32,7 +32,7 @@ def unit(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarray, "n 2 4
 
     An arm with zeros in all rows is not there: it has the identity.
     """
-    solid = np.where(is_zero(quaternion).all(0)[:, None], IDENTITY, quaternion)
+    solid = np.where(is_zero(quaternion).all(axis=0, keepdims=True).T, IDENTITY, quaternion)
     length = np.linalg.norm(solid, axis=-1, keepdims=True)
     lost = ~((length > UNIT_LENGTHS[0]) & (length < UNIT_LENGTHS[1]))  # NaN compares as false
     return np.where(lost, np.nan, solid / np.where(lost, 1.0, length))

@@ -11,6 +11,7 @@ from typing import Literal
 
 import h5py
 import numpy as np
+from h5py import h5o
 from jaxtyping import Int64
 
 from storage.sources.file_ref import FileRef, SourceError, faults_as
@@ -65,7 +66,7 @@ def optional_dataset(file: h5py.File, ref: FileRef, name: str) -> h5py.Dataset |
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         return None
-    elsewhere = h5py.h5o.get_info(found.id).fileno != h5py.h5o.get_info(file.id).fileno
+    elsewhere = h5o.get_info(found.id).fileno != h5o.get_info(file.id).fileno
     if elsewhere or found.is_virtual or found.external:
         what = f"'{name}' takes its values from another file"
         raise SourceError("foreign_data", ref, what, "values in the file itself (repack it)")
