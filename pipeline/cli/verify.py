@@ -5,7 +5,7 @@ from rich.console import Console
 from pipeline.lineage.graph import find
 from storage.stores import cleanup, store
 from storage.stores.records import StoreRef
-from storage.stores.verify import verify
+from storage.stores.verify import unbound, verify
 
 
 def print_verified(what: str | None, root: str, out: Console, *, full: bool) -> bool:
@@ -14,7 +14,7 @@ def print_verified(what: str | None, root: str, out: Console, *, full: bool) -> 
     Raises LookupError if there is no such store.
     """
     refs = [find(what, root)] if what else cleanup.list_stores(root)
-    damaged = [ref for ref in refs if not print_store(ref, out, full)]
+    damaged = [ref for ref in refs if not print_verified_store(ref, out, full=full)]
     if not refs:
         out.print(f"no store in {root}", markup=False)
     if damaged:
@@ -26,10 +26,13 @@ def print_verified(what: str | None, root: str, out: Console, *, full: bool) -> 
     return not damaged
 
 
-def print_store(ref: StoreRef, out: Console, full: bool) -> bool:
+def print_verified_store(ref: StoreRef, out: Console, *, full: bool) -> bool:
+    """Prints whether a store is sound, and each fault; returns whether it is."""
     problems = verify(ref, "full" if full else "quick")
     state = "" if store.is_complete(ref) else " (incomplete; what is there)"
     out.print(f"{'damaged' if problems else 'sound':<8} {ref}{state}", markup=False)
     for problem in problems:
         out.print(f"  {problem}", markup=False)
+    if full and not problems and not state and (note := unbound(ref)):
+        out.print(f"  {note}", markup=False)
     return not problems

@@ -19,7 +19,7 @@ from index_store import discover
 
 from stages.clips.clip_times import NS
 from stages.clips.discover import Discover, fingerprint, overlapping
-from storage.sources.agibot.tree import EpisodeInfo, Segment
+from storage.sources.agibot.task_info import EpisodeInfo, Segment
 from storage.sources.file_ref import FileRef
 from storage.stores.key import parameters
 
