@@ -103,4 +103,4 @@ class JoinedStores:
 
 def _keys(manifest: Manifest) -> dict[str, str]:
     """Role -> key of each input."""
-    return {role: StoreRef(uri).key for role, uri in manifest.inputs.items()}
+    return {role: name.partition("/")[2] for role, name in manifest.inputs.items()}

@@ -50,8 +50,7 @@ class Lineage:
     @property
     def inputs(self) -> dict[str, str]:
         """What it was made from directly: role -> `stage/KEY`."""
-        inputs = self._node.manifest.inputs
-        return {role: str(StoreRef(uri)) for role, uri in inputs.items()}
+        return dict(self._node.manifest.inputs)
 
     @property
     def source(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.lineage.graph import find, located, made, newest_complete, read_node
+from pipeline.lineage.graph import find, made, newest_complete, read_node
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.settings import Settings
 from roboscape.clips import Clips
@@ -90,9 +90,8 @@ class Workspace:
         asked = {"depth": depth, "keypoints": keypoints, "label_quality": label_quality}
         named = {role: self._complete(name, role) for role, name in asked.items() if name}
         for role, label in named.items():
-            inputs = store.read_manifest(label).inputs
-            made_from = StoreRef(inputs.get("clip", ref.uri))
-            if made_from.key != ref.key:
+            made_from = store.read_manifest(label).inputs.get("clip", str(ref))
+            if made_from != str(ref):
                 raise ValueError(f"{role}={label} was made from {made_from}, not from {ref}")
         return Clips(JoinedStores(clip, named))
 
@@ -157,7 +156,7 @@ class Workspace:
             "seconds": journal.ended - journal.started if journal.ended else None,
         }
         results = [
-            located(entry.uri, self._root)
+            StoreRef.under(self._root, entry.uri)  # the workspace may have moved since
             for entry in journal.stages
             if entry.name in LAST_STAGES and entry.state in DONE
         ]

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from model.training.device import pick_device
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
-from pipeline.lineage.graph import located
 from roboscape.clip import Clip
 from roboscape.clips import Clips
 from roboscape.errors import RejectedClip
@@ -140,8 +139,8 @@ class WorldModel:
         """The store that the model's depth tokens were made from, if it is there."""
         tokens = self._rows["depth_tokens"]
         assert isinstance(tokens, ClipRows), tokens
-        uri = tokens.manifest.inputs.get("depth")
-        ref = None if uri is None else located(uri, self._checkpoint.root)
+        name = tokens.manifest.inputs.get("depth")
+        ref = None if name is None else StoreRef.under(self._checkpoint.root, name)
         return open_rows(ref) if ref is not None and store.is_complete(ref) else None
 
     def __repr__(self) -> str:

@@ -13,6 +13,18 @@ class StoreConflict(StoreError):
     """The store exists, made by another recipe or in a format that this version cannot read."""
 
 
+class StoreInUse(StoreError):
+    """A live run uses or makes what was to be made or deleted."""
+
+
+class StoreNeeded(StoreError):
+    """Other stores or other workspaces need what was to be deleted."""
+
+
+class UnreadableRecord(StoreError):
+    """Who needs a store is not known, because a record about it cannot be read."""
+
+
 class RejectedRow(StoreError):
     """A row was read whose clip was rejected: check `Rows.ok` first."""
 

@@ -9,15 +9,20 @@ import json
 import os
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from model.published_files import differences
+
+SPARE_PARAMETERS = 1000  # of a network that is built, beside those that its file has
 HEADER_KEY = "roboscape"  # the only metadata entry: the order of several would not be fixed
 
 ConfigT = TypeVar("ConfigT")
@@ -54,14 +59,51 @@ def load_model(
             f"{config_type.__name__}: this is another kind of network"
         )
     config = from_plain(config_type, header["config"], str(path))
+    with safe_open(str(path), framework="pt") as file:
+        shapes = {
+            name: tuple(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+        }
+    require_shapes(lambda: build(config), shapes, str(path), str(config))
     module = build(config)
     with safe_open(str(path), framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: entries differ from those of {config}: {error}") from error
+        module.load_state_dict({name: file.get_tensor(name) for name in shapes})
     return module.eval(), config
+
+
+def require_shapes(
+    build: Callable[[], nn.Module],
+    found: Mapping[str, tuple[int, ...]],
+    where: str,
+    config: str,
+) -> None:
+    """Raises ValueError unless the network that `build` makes has entries of just these shapes.
+
+    So the sizes that a file's header names allocate nothing before they agree with its data: the
+    network is built without memory, and building ends once it has more parameters than the file.
+    """
+    left = SPARE_PARAMETERS + len(found)
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(
+                f"{where}: its header describes a network of more parameters than the {len(found)} "
+                "entries of the file: it is damaged, or was not written by this pipeline"
+            )
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            expected = {name: tuple(v.shape) for name, v in build().state_dict().items()}
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{where}: its header describes no network: {error}") from error
+    finally:
+        counting.remove()
+    wrong = differences(found, expected)
+    if wrong:
+        raise ValueError(f"{where}: entries differ from those of {config}: {'; '.join(wrong)}")
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -77,7 +119,24 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: no {HEADER_KEY!r} entry in its header: save_model did not write it"
         )
-    return json.loads(metadata[HEADER_KEY])
+    header = _plain(metadata[HEADER_KEY])
+    if not isinstance(header, dict) or not all(
+        isinstance(header.get(name), kind)
+        for name, kind in (("config_type", str), ("config", dict), ("card", dict))
+    ):
+        raise ValueError(
+            f"{path}: its {HEADER_KEY!r} entry is no header of ours (config_type, config and card "
+            "as JSON): fetch or make the file again"
+        )
+    return header
+
+
+def _plain(text: str) -> Any:
+    """What the JSON says; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -70,7 +70,13 @@ PANELS = {
         "checkpoint": training.checkpoint,
     },
     "Episodes and weights": {"sample": episodes.sample, "weights": weights_app},
-    "Services and files": {"up": services.up, "down": services.down, "gc": stores.gc},
+    "Services": {"up": services.up, "down": services.down},
+    "Stored files": {
+        "verify": stores.verify,
+        "repair": stores.repair,
+        "delete": stores.delete,
+        "gc": stores.gc,
+    },
 }
 for panel, commands in PANELS.items():
     for name, command in commands.items():

@@ -1,15 +1,30 @@
 """`roboscape gc`: files of killed workers and, on request, stores that no run uses any more."""
 
 import time
-from datetime import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.orchestration.journal import journals
+from pipeline.cli.needs import (
+    created_s,
+    named_by_runs,
+    read_manifests,
+    readable_journals,
+    with_upstream,
+)
 from pipeline.settings import Settings
-from storage.errors import StoreError
-from storage.stores import cleanup, store
+from storage.errors import StoreInUse
+from storage.stores import cleanup, leases
 from storage.stores.records import StoreRef
+
+
+@dataclass
+class Unneeded:
+    """Stores that no record names. `unknown`: too old for a record of who used them."""
+
+    stores: list[StoreRef] = field(default_factory=list)
+    unknown: list[StoreRef] = field(default_factory=list)
 
 
 def collect(
@@ -17,59 +32,77 @@ def collect(
 ) -> None:
     """Lists them, or with `delete` removes them.
 
-    Raises RuntimeError if something is to be deleted while a run is alive, whose parts look like
-    garbage, or unused stores at a root that others may share.
+    Raises StoreInUse if something is to be deleted while a run is alive, here or in another
+    workspace with stores at the same root, since its parts look like garbage; UnreadableRecord if a
+    record that may say so cannot be read.
     """
-    if delete and any(j.alive for j in journals(settings.runs)):
-        raise RuntimeError(
-            "a run is alive in this workspace; wait for it or stop it before `gc --delete`"
+    root = settings.stores
+    if not delete:
+        found = unneeded_stores(settings, older_than_s) if unused else Unneeded()
+        garbage = cleanup.garbage(root, older_than_s)
+        show(out, "garbage", garbage, "unused", found)
+        out.print("nothing was deleted; add --delete" if garbage or found.stores else NOTHING)
+        return
+    if alive := [journal for journal in readable_journals(settings) if journal.alive]:
+        raise StoreInUse(
+            f"run {alive[0].id} of this workspace is alive ({alive[0].driver}): wait for it, or "
+            "stop it, before `roboscape gc --delete`"
         )
-    if delete and unused and not str(settings.stores).startswith(str(settings.home)):
-        raise RuntimeError(
-            f"the stores at {settings.stores} may be shared, and only this workspace's runs are "
-            "known here: delete unused ones one by one"
-        )
-    collect_orphans = cleanup.sweep if delete else cleanup.garbage
-    orphans = collect_orphans(settings.stores, older_than_s)
-    stores = unused_stores(settings, older_than_s) if unused else []
-    for path in orphans:
-        out.print(f"{'deleted' if delete else 'garbage'}: {path}", markup=False)
-    for ref in stores:
-        if delete:
+    with leases.hold(root, home=str(settings.home), what="`roboscape gc`") as lease:
+        lease.acquire(removes=leases.ALL)
+        found = unneeded_stores(settings, older_than_s) if unused else Unneeded()
+        garbage = cleanup.sweep(root, older_than_s)
+        for ref in found.stores:
             cleanup.delete(ref)
-        out.print(f"{'deleted' if delete else 'unused'}: {ref.uri}", markup=False)
-    if not orphans and not stores:
-        out.print("nothing to collect")
-    elif not delete:
-        out.print("nothing was deleted; add --delete")
+        lease.retire_dead()
+    show(out, "deleted", garbage, "deleted", found)
+    if not garbage and not found.stores:
+        out.print(NOTHING)
 
 
-def unused_stores(settings: Settings, older_than_s: float) -> list[StoreRef]:
-    """Stores that no journal names and that nothing named was made from."""
-    used: set[str] = set()
-
-    def use(uri: str) -> None:
-        if uri in used:
-            return
-        used.add(uri)
-        try:
-            upstream = store.read_manifest(StoreRef(uri)).inputs.values()
-        except (StoreError, FileNotFoundError):
-            return  # deleted, or never begun: it keeps nothing alive
-        for input_uri in upstream:
-            use(input_uri)
-
-    for journal in journals(settings.runs):
-        for entry in journal.stages:
-            if entry.uri:
-                use(entry.uri)
-    return [
-        r
-        for r in cleanup.list_stores(settings.stores)
-        if r.uri not in used and age_s(r) > older_than_s
-    ]
+NOTHING = "nothing to collect"
 
 
-def age_s(ref: StoreRef) -> float:
-    created = store.read_manifest(ref).created
-    return time.time() - datetime.fromisoformat(created).timestamp() if created else float("inf")
+def show(out: Console, of_files: str, garbage: list[str], of_stores: str, found: Unneeded) -> None:
+    for path in garbage:
+        out.print(f"{of_files}: {path}", markup=False)
+    for ref in found.stores:
+        out.print(f"{of_stores}: {ref.uri}", markup=False)
+    for ref in found.unknown:
+        out.print(
+            f"kept: {ref.uri} is older than the records of who uses stores there; "
+            f"`roboscape delete {ref}` deletes it",
+            markup=False,
+        )
+
+
+def unneeded_stores(settings: Settings, older_than_s: float) -> Unneeded:
+    """Stores that no run used, of this workspace or another, and that nothing used was made from.
+
+    Raises UnreadableRecord if a journal, a lease or a manifest cannot be read.
+    """
+    root, limit = settings.stores, time.time() - older_than_s
+    manifests = read_manifests(root)
+    needed = with_upstream(named_by_runs(settings, root), manifests)
+    # Before the first record, other workspaces may have used a shared root without a note
+    recorded_since = 0.0 if is_private(settings) else first_record_s(root)
+    found = Unneeded()
+    for name, manifest in manifests.items():
+        created = created_s(manifest)
+        if name not in needed and created < limit:
+            known = found.stores if created >= recorded_since else found.unknown
+            known.append(StoreRef.under(root, name))
+    return found
+
+
+def is_private(settings: Settings) -> bool:
+    """Whether the stores are in the workspace's own folder."""
+    if "://" in settings.stores:
+        return False
+    return Path(settings.stores).resolve().is_relative_to(settings.home.resolve())
+
+
+def first_record_s(root: str) -> float:
+    """When the first user of the root noted itself there; the future if none did."""
+    records = [*leases.read_records(root, leases.LEASES), *leases.read_records(root, leases.USES)]
+    return min((r.user.since for r in records if r.user), default=float("inf"))

@@ -7,13 +7,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cli.verify import print_verified_store
 from pipeline.lineage.graph import find
 from pipeline.lineage.provenance import NON_COMMERCIAL, non_commercial_behind, non_commercial_text
 from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import Rows, find_row, open_rows
-from storage.stores.verify import verify as verify_store
 
 
 def print_store(
@@ -53,16 +53,7 @@ def print_store(
     elif complete or manifest.kind == "clips":
         rows = open_rows(ref, partial=not complete)
         print_clip(rows, clip, out, picture) if clip else print_rows(rows, out)
-    return not verify or report_problems(ref, out)
-
-
-def report_problems(ref: StoreRef, out: Console) -> bool:
-    problems = verify_store(ref, "full")
-    for problem in problems:
-        out.print(f"[red]wrong:[/red] {problem}")
-    if not problems:
-        out.print("every checksum is right", style="green")
-    return not problems
+    return not verify or print_verified_store(ref, out, full=True)
 
 
 def print_result(ref: StoreRef, out: Console) -> None:

@@ -1,28 +1,37 @@
 """`roboscape run --plan`: what would be made, and why; all keys are known before anything runs."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli.source import digest_source
 from pipeline.lineage.page import flatten
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import recipe
 from pipeline.settings import Settings
+from stages.base import Stage
+from stages.clips.discover import Discover
 from storage.errors import StoreError
+from storage.sources.agibot.tree import source_files
+from storage.sources.source_files import SOURCE_FILES_FILE, changes, read_source_files
 from storage.stores import cleanup, store
 from storage.stores.records import Manifest, StoreRef
+from storage.stores.results import open_result
 
 
 def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> None:
+    digest_source(request, settings)
     planner = planned(request, settings)
     known = cleanup.list_stores(settings.stores)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "key", "would", "because"):
         table.add_column(column, overflow="fold")
     for name, (stage, inputs, ref) in planner.planned.items():
-        action, reason = decide(recipe(stage, inputs), ref, known)
+        action, reason = decide(stage, recipe(stage, inputs), ref, known)
         table.add_row(name, ref.key, action, reason)
     out.print(table)
     for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
@@ -32,25 +41,43 @@ def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> Non
         out.print(f"[yellow]Non-commercial:[/yellow] {text}")
 
 
-def decide(wanted: dict[str, Any], ref: StoreRef, known: list[StoreRef]) -> tuple[str, str]:
+def decide(
+    stage: Stage, wanted: dict[str, Any], ref: StoreRef, known: list[StoreRef]
+) -> tuple[str, str]:
     """What a run would do for this output, and the reason."""
     if store.is_complete(ref):
         return "[cyan]reuse[/cyan]", "complete"
     if ref in known:
         return "[yellow]resume[/yellow]", "begun, not complete"
     last = latest(ref.stage, known)
-    return "[green]make[/green]", "never made" if last is None else difference(wanted, last)
+    if last is None:
+        return "[green]make[/green]", "never made"
+    old, manifest = last
+    reason = difference(wanted, manifest)
+    if isinstance(stage, Discover) and stage.source != manifest.parameters.get("source"):
+        reason = f"{source_changes(stage, old)} ({reason})"
+    return "[green]make[/green]", escape(reason)
 
 
-def latest(stage: str, known: list[StoreRef]) -> Manifest | None:
+def source_changes(stage: Discover, last: StoreRef) -> str:
+    """How the data set's files differ from those that the index was made of."""
+    try:
+        before = read_source_files(open_result(last).file(SOURCE_FILES_FILE))
+    except (StoreError, LookupError, OSError):
+        return "other files"  # not complete, or from before indices listed their files
+    return changes(before, source_files(Path(stage.root))) or "other files"
+
+
+def latest(stage: str, known: list[StoreRef]) -> tuple[StoreRef, Manifest] | None:
+    """The stage's newest version."""
     found = []
     for ref in known:
         if ref.stage == stage:
             try:
-                found.append(store.read_manifest(ref))
+                found.append((ref, store.read_manifest(ref)))
             except StoreError:
                 continue
-    return max(found, key=lambda m: m.created, default=None)
+    return max(found, key=lambda one: one[1].created, default=None)
 
 
 def difference(wanted: dict[str, Any], last: Manifest) -> str:
@@ -63,7 +90,7 @@ def difference(wanted: dict[str, Any], last: Manifest) -> str:
         for n in sorted(new | old)
         if new.get(n) != old.get(n)
     ]
-    old_keys = {role: uri.rsplit("/", 1)[-1] for role, uri in last.inputs.items()}
+    old_keys = {role: name.partition("/")[2] for role, name in last.inputs.items()}
     changed += [
         f"input {role} changed"
         for role, key in wanted["inputs"].items()

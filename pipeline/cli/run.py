@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.cli.sample import make
+from pipeline.cli.source import digest_source
 from pipeline.cli.status import stage_table
 from pipeline.experiments import registry
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
@@ -32,6 +33,7 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     # What can be refused is refused before the minutes that episodes and services take.
     registry.require_weights(request["experiment"], settings.weights)
     make_sample_if_wanted(request, settings, out)
+    digest_source(request, settings)
     print_limits(experiment_of(request, settings).stages, out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.

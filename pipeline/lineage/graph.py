@@ -1,6 +1,6 @@
 """From a store, checkpoint, metric or picture back to the episode files, by manifests alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,13 +11,17 @@ from storage.stores.records import STORES, Manifest, StoreRef
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One data set version and the versions that it was made from (`manifest.inputs`: role ->
-    uri, of the copy below this version's own root where there is one).
-    """
+    """One data set version."""
 
     ref: StoreRef
     manifest: Manifest
     complete: bool
+
+    @property
+    def inputs(self) -> dict[str, StoreRef]:
+        """The versions that it was made from, by role, under its own root."""
+        names = self.manifest.inputs
+        return {role: StoreRef.under(self.ref.root, name) for role, name in names.items()}
 
     @property
     def label(self) -> str:
@@ -35,8 +39,8 @@ def ancestry(ref: StoreRef) -> list[Node]:
         if at.uri in order:
             return
         node = read_node(at)
-        for uri in node.manifest.inputs.values():
-            visit(StoreRef(uri))
+        for upstream in node.inputs.values():
+            visit(upstream)
         order[at.uri] = node
 
     visit(ref)
@@ -53,7 +57,7 @@ def descendants(ref: StoreRef) -> list[Node]:
     def visit(uri: str) -> bool:
         if uri in nodes and uri not in made_from_it:
             node = nodes[uri]
-            made_from_it[uri] = any([visit(each) for each in node.manifest.inputs.values()])
+            made_from_it[uri] = any([visit(each.uri) for each in node.inputs.values()])
             order.extend([node] if made_from_it[uri] else [])
         return made_from_it.get(uri, False)
 
@@ -64,16 +68,7 @@ def descendants(ref: StoreRef) -> list[Node]:
 
 def read_node(ref: StoreRef) -> Node:
     """Raises FileNotFoundError if there is no such store."""
-    manifest = store.read_manifest(ref)
-    inputs = {role: located(uri, ref.root).uri for role, uri in manifest.inputs.items()}
-    return Node(ref=ref, manifest=replace(manifest, inputs=inputs), complete=store.is_complete(ref))
-
-
-def located(uri: str, root: str) -> StoreRef:
-    """The store of this address, or its copy under `root`: a root can be moved."""
-    there = StoreRef(uri)
-    here = StoreRef.at(root, there.stage, there.key)
-    return here if here == there or store.exists(here) else there
+    return Node(ref=ref, manifest=store.read_manifest(ref), complete=store.is_complete(ref))
 
 
 def newest_complete(root: str, stage: str) -> list[Manifest]:

@@ -110,7 +110,7 @@ def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> 
         lines.append(f"  style {name} fill:{colour},color:{text},stroke:#5b6b7c")
         if node.ref.uri in artifacts:
             lines.append(f'  click {name} "../../artifacts/artifact/{artifacts[node.ref.uri]}"')
-        lines += [f"  {names[uri]} --> {name}" for uri in node.manifest.inputs.values()]
+        lines += [f"  {names[each.uri]} --> {name}" for each in node.inputs.values()]
     return "\n".join([*lines, "```"])
 
 

@@ -26,8 +26,8 @@ def lineage_tree(nodes: Sequence[Node], parameters: bool = False) -> Tree:
         if parameters:
             for name, value in node.manifest.parameters.items():
                 branch.add(f"[dim]{name} = {escape(str(value))}[/dim]", highlight=False)
-        for upstream_role, uri in node.manifest.inputs.items():
-            grow(branch, by_uri[uri], upstream_role)
+        for upstream_role, upstream in node.inputs.items():
+            grow(branch, by_uri[upstream.uri], upstream_role)
         if node.manifest.kind == "index":
             branch.add(f"episode files: {source_of(list(nodes))}")
 

@@ -1,6 +1,6 @@
 """The data path as a Prefect flow: the run form, and how each stage becomes a task."""
 
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from pipeline.lineage.provenance import non_commercial, non_commercial_text, wei
 from pipeline.orchestration.crashed_runs import close_leftovers
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.journal import start_journal
-from pipeline.orchestration.plan import experiment_of
+from pipeline.orchestration.plan import experiment_of, plan
 from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.recipe import declared_inputs
 from pipeline.orchestration.stage_task import RunContext, run_stage
 from pipeline.settings import Settings
 from stages.base import Stage
+from storage.stores import leases
 from storage.stores.records import StoreRef
 
 # The stages to choose from in the run form
@@ -75,6 +76,7 @@ def roboscape(
         stall_s=settings.stall_s,
     )
     with journaled(context), connect_ray(settings, wanted=context.backend == "ray"):
+        register(context, [out for _, _, out in plan(e, settings.stores).planned.values()])
         return data_path(e, TaskRunner(context)).uri
 
 
@@ -96,14 +98,33 @@ class TaskRunner:
         return state.result()  # type: ignore[return-value]
 
 
+def register(context: RunContext, planned: list[StoreRef]) -> None:
+    """Tells other workspaces which stores this run needs, and which it would make again.
+
+    Waits, with a message, for a run that is in its way.
+    """
+    assert context.lease is not None, "a run holds a lease: see journaled"
+    context.lease.acquire(
+        uses={str(out) for out in planned},
+        removes={str(out) for out in planned if context.force and context.chosen(out.stage)},
+        wait=lambda message: print(message, file=sys.stderr, flush=True),
+    )
+
+
 @contextmanager
 def journaled(context: RunContext) -> Iterator[None]:
-    """Records in the journal how the run ends, also if it fails or is interrupted."""
+    """Holds the run's lease, and records in the journal how it ends, also if it is interrupted."""
     journal = context.journal
-    journal.prefect_run, journal.pid = flow_run.id or "", os.getpid()
+    journal.prefect_run = flow_run.id or ""
+    journal.drive_here()
     journal.save()
+    # The workspace's folder holds the folder of its journals
+    home, what = str(journal.path.parent.parent), f"run {journal.id}"
     try:
-        with journal.heartbeat():
+        with (
+            journal.heartbeat(),
+            leases.hold(context.root, home=home, what=what, run=journal.id) as context.lease,
+        ):
             yield
     except KeyboardInterrupt:
         journal.close("crashed")

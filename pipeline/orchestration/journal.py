@@ -2,7 +2,8 @@
 
 `roboscape status`, `rerun` and the next run read from it what a run did, without a server, even if
 its driver (the process that ran it) was killed. The driver touches the file at intervals, so that
-another machine that shares the folder can tell a live run from a dead one.
+another machine that shares the folder can tell a live run from a dead one; on its own machine the
+process id and start time do.
 """
 
 import json
@@ -17,10 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storage.atomic import write_file
-
-HEARTBEAT_S = 30.0
-# A run of another machine without a heartbeat counts as dead; long, since clocks differ
-HEARTBEAT_TIMEOUT_S = 600.0
+from storage.processes import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, ProcessName
 
 StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
 
@@ -43,8 +41,11 @@ class Journal:
     path: Path
     id: str
     request: dict[str, Any]  # the flow's parameters: enough to start it again
-    pid: int = field(default_factory=os.getpid)
-    host: str = field(default_factory=lambda: os.uname().nodename)
+    # The driver, as `ProcessName` has it
+    pid: int = 0
+    host: str = ""
+    process_start: str = ""
+    pid_space: str = ""
     started: float = field(default_factory=time.time)
     ended: float = 0.0
     state: Literal["running", "completed", "failed", "crashed"] = "running"
@@ -54,6 +55,18 @@ class Journal:
     def save(self) -> None:
         plain = {k: v for k, v in asdict(self).items() if k != "path"}
         write_file(self.path, json.dumps(plain, indent=1).encode(), flush=False)
+
+    def drive_here(self) -> None:
+        """Makes this process its driver."""
+        me = ProcessName()
+        self.pid, self.host = me.pid, me.host
+        self.process_start, self.pid_space = me.start, me.space
+
+    @property
+    def driver(self) -> ProcessName:
+        return ProcessName(
+            pid=self.pid, host=self.host, start=self.process_start, space=self.pid_space
+        )
 
     def entry(self, stage: str) -> StageEntry:
         """The stage's entry, added at the end if it is new."""
@@ -73,18 +86,16 @@ class Journal:
     @property
     def is_ours(self) -> bool:
         """Whether this process is, or was, its driver."""
-        return (self.pid, self.host) == (os.getpid(), os.uname().nodename)
+        return self.driver.is_this
 
     @property
     def alive(self) -> bool:
         """Whether its driver still runs; on another machine, whether it has a recent heartbeat."""
         if self.state != "running":
             return False
-        if self.host != os.uname().nodename:
+        if (runs := self.driver.runs) is None:
             return time.time() - self.path.stat().st_mtime < HEARTBEAT_TIMEOUT_S
-        if Path("/proc").exists():
-            return Path(f"/proc/{self.pid}").exists()
-        return process_exists(self.pid)
+        return runs
 
     @property
     def true_state(self) -> str:
@@ -110,20 +121,11 @@ class Journal:
             thread.join()
 
 
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def start_journal(folder: Path, request: dict[str, Any]) -> Journal:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run_id = f"{stamp}-{uuid.uuid4().hex[:4]}"
     journal = Journal(path=folder / f"{run_id}.json", id=run_id, request=request)
+    journal.drive_here()
     journal.save()
     return journal
 
@@ -136,13 +138,18 @@ def read_journal(path: Path) -> Journal:
 
 def journals(folder: Path) -> list[Journal]:
     """All runs, oldest first. Journals that cannot be read are skipped: they hold no data."""
-    found = []
-    for path in folder.glob("*.json"):
+    return read_all(folder)[0]
+
+
+def read_all(folder: Path) -> tuple[list[Journal], list[str]]:
+    """All runs, oldest first, and what is wrong with each journal that cannot be read."""
+    found, unreadable = [], []
+    for path in sorted(folder.glob("*.json")):
         try:
             found.append(read_journal(path))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return sorted(found, key=lambda journal: journal.started)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            unreadable.append(f"{path}: {type(error).__name__}: {error}")
+    return sorted(found, key=lambda journal: journal.started), unreadable
 
 
 def find_journal(folder: Path, run_id: str | None) -> Journal:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.settings import Settings, apply_environment
+from storage.processes import process_start
 
 START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
 STOP_LIMIT_S = 10.0
@@ -43,15 +44,6 @@ class Service:
     @property
     def alive(self) -> bool:
         return self.pid > 0 and process_start(self.pid) == self.start
-
-
-def process_start(pid: int) -> str:
-    """The process's start time in clock ticks since boot; "" if it has ended (or is a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def read_services(settings: Settings) -> dict[str, Service]:

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from stages.base import ClipStage, DatasetStage, ParallelStage, Stage
 from stages.drawing.pictures import png_bytes
 from storage.files import open_files
 from storage.stores import cleanup, store
+from storage.stores.leases import Lease
 from storage.stores.records import StoreRef
 from storage.stores.rows import open_rows
 
@@ -53,13 +55,14 @@ class RunContext(Workers):
     """How a run works. Nothing here changes the output, so nothing here is part of a key.
 
     stages: names of the stages to make; None means all. The others are reused if they are complete.
-    force: make the chosen stages again even if they are complete.
+    force: make the chosen stages again even if they are complete. lease: of this run, at the root.
     """
 
     root: str
     journal: Journal
     stages: tuple[str, ...] | None = None
     force: bool = False
+    lease: Lease | None = None
     # Store uri -> id of its lineage page in this run
     artifacts: dict[str, str] = field(default_factory=dict)
 
@@ -117,10 +120,29 @@ def decide(
                 f"stage '{stage.name}' needs '{role}' ({ref.stage} {ref.key}), which is not "
                 f"complete. Run it too: `roboscape rerun {ref.stage} --and-after`."
             )
-    if context.force:
-        cleanup.delete(out)
-    store.create(out, describe(stage, inputs, out))
-    return "Completed", make(stage, inputs, out, context)
+    with made_by_this_run(out, context) as waited:
+        if waited and store.is_complete(out):
+            return "Cached", f"{out.key} is complete: another run made it meanwhile"
+        if context.force:
+            cleanup.delete(out)
+        store.create(out, describe(stage, inputs, out))
+        return "Completed", make(stage, inputs, out, context)
+
+
+@contextmanager
+def made_by_this_run(out: StoreRef, context: RunContext) -> Iterator[bool]:
+    """Only one run at a time makes a store; gives whether another one had to be waited for."""
+    assert context.lease is not None, "a run holds a lease: see flow_run.journaled"
+    entry, waits = context.journal.entry(out.stage), list[str]()
+
+    def wait(message: str) -> None:
+        waits.append(message)
+        entry.note = message  # for `roboscape status`
+        context.journal.save()
+        print(f"{out.stage}: {message}", file=sys.stderr, flush=True)
+
+    with context.lease.making(out, wait):
+        yield bool(waits)
 
 
 def make(stage: Stage, inputs: dict[str, StoreRef], out: StoreRef, workers: Workers) -> str:

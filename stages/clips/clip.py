@@ -143,6 +143,8 @@ def cut_clips(
                 found += f"; {recording.n_frames} frames can be used"
                 found += f", expected at most {period / 1e6:.0f} ms"
                 raise Rejected("time_gap", found)
+            if clip_rows[-1] >= recording.n_paired:
+                raise Rejected("lost_frames", f"{recording.unpaired}; the clip ends behind it")
             reject_cut(cuts, clip_rows)
             made.append(make_clip(reel, clip_rows, recording, config))
         except Rejected as rejected:
@@ -179,5 +181,11 @@ def make_clip(
         "intrinsics": recording.intrinsics_for((f.size, f.size)),
         "extrinsics": recording.extrinsics_at(rows),
         "flags": np.array([flag in recording.notes for flag in FLAGS]),
-        "scores": score(reel.motion(rows), times[span], state.position[span], config.quality),
+        "scores": score(
+            reel.motion(rows),
+            times[span],
+            state.position[span],
+            state.quaternion[span],
+            config.quality,
+        ),
     }

@@ -1,6 +1,6 @@
 """Which clips are fit for training: no shot cut, some motion, and motion that can be followed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,8 @@ class Quality:
     max_whole_motion: float = 0.07  # `Motion.whole`: above it `chaotic_motion`
     max_unexplained: float = 30.0  # `Motion.unexplained`, grey levels: above it `chaotic_motion`
     max_hand_speed: float = 3.0  # m/s between rows: above it `hand_jump`; real hands reach 0.75
+    # rad/s between rows: above it `hand_jump`; a wrist's joints turn with 3 or so each
+    max_hand_turn: float = field(default=10.0, metadata={"added": True})
     max_count_difference: int = 3  # of video frames, rows and extrinsics: above it `count_mismatch`
     require_calibration: bool = False
 
@@ -31,18 +33,24 @@ def score(
     motion: Motion,
     times_ns: Int64[np.ndarray, " n"],
     hands: Float64[np.ndarray, "n 2 3"],
+    rotations: Float64[np.ndarray, "n 2 4"],
     quality: Quality,
 ) -> Float32[np.ndarray, "4"]:
-    """`SCORES` of a clip, from its motion and its flange positions in all rows that it spans.
+    """`SCORES` of a clip, from its motion and its flange poses in all rows that it spans.
 
     Raises Rejected: `static`, `chaotic_motion`, `hand_jump`.
     """
     reject_motion(motion, quality)
-    speed = fastest_hand(times_ns, hands)
+    speed, turn = fastest_hand(times_ns, hands), fastest_turn(times_ns, rotations)
     if speed > quality.max_hand_speed:
         raise Rejected(
             "hand_jump",
             f"a hand at {speed:.2f} m/s between two rows, at most {quality.max_hand_speed:g}",
+        )
+    if turn > quality.max_hand_turn:
+        raise Rejected(
+            "hand_jump",
+            f"a hand turns by {turn:.2f} rad/s between two rows, at most {quality.max_hand_turn:g}",
         )
     return np.array([motion.fastest, motion.whole, motion.unexplained, speed], "float32")
 
@@ -61,9 +69,36 @@ def reject_motion(motion: Motion, quality: Quality) -> None:
 
 
 def fastest_hand(times_ns: Int64[np.ndarray, " n"], hands: Float64[np.ndarray, "n 2 3"]) -> float:
-    """Greatest speed of a hand between successive rows, in m/s."""
-    steps = np.linalg.norm(np.diff(hands, axis=0), axis=-1)  # (n-1, 2)
-    return float((steps / (np.diff(times_ns) / 1e9)[:, None]).max(initial=0.0))
+    """Greatest speed of a hand between successive known rows, in m/s."""
+    return max(
+        _fastest(times, np.linalg.norm(np.diff(track, axis=0), axis=-1))
+        for times, track in _known_rows(times_ns, hands)
+    )
+
+
+def fastest_turn(
+    times_ns: Int64[np.ndarray, " n"], rotations: Float64[np.ndarray, "n 2 4"]
+) -> float:
+    """Greatest angular speed of a hand between successive known rows, in rad/s."""
+    return max(
+        # By the chord: the arc cosine of a product near 1 would lose half of its digits
+        _fastest(times, 4 * np.arcsin(np.clip(chord / 2, 0, 1)))
+        for times, track in _known_rows(times_ns, rotations)
+        for chord in [np.linalg.norm(np.diff(track, axis=0), axis=-1)]
+    )
+
+
+def _known_rows(
+    times_ns: Int64[np.ndarray, " n"], tracks: Float64[np.ndarray, "n 2 i"]
+) -> Iterator[tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, "m i"]]]:
+    """Each arm's rows without NaN: beside a hole, the change is that across the hole."""
+    for arm in range(2):
+        known = np.isfinite(tracks[:, arm]).all(-1)
+        yield times_ns[known], tracks[known, arm]
+
+
+def _fastest(times_ns: Int64[np.ndarray, " n"], steps: Float64[np.ndarray, " m"]) -> float:
+    return float((steps / (np.diff(times_ns) / 1e9)).max(initial=0.0))
 
 
 def find_cuts(reel: Reel, clip_rows: Int64[np.ndarray, "m t"], rule: CutRule) -> dict[int, Cut]:

@@ -32,12 +32,30 @@ def clip_starts_ns(
     """Starts of clips every `hop_s` from the first row on, as long as the last frame is there.
 
     It may be late by half a source period. Clips share frames if they start a whole number of frame
-    steps apart, so `hop_s` is best a multiple of `1 / rate_hz`.
+    steps apart, so `hop_s` is best a multiple of `1 / rate_hz`. None starts inside of a gap that is
+    longer than a clip: a clock that is set may jump by years.
     """
-    span = round((n_frames - 1) * NS / rate_hz)
-    last = int(timestamps_ns[-1]) + period_ns(timestamps_ns) // 2 - span
-    n_clips = max(0, (last - int(timestamps_ns[0])) // round(hop_s * NS) + 1)
-    return timestamps_ns[0] + np.arange(n_clips, dtype="int64") * round(hop_s * NS)
+    span, hop = round((n_frames - 1) * NS / rate_hz), round(hop_s * NS)
+    first, late = int(timestamps_ns[0]), period_ns(timestamps_ns) // 2
+    parts = [np.zeros(0, "int64")]
+    for begin, end in _without_long_gaps(timestamps_ns, span):
+        earliest = -(-(int(timestamps_ns[begin]) - late - first) // hop)  # rounded up
+        latest = (int(timestamps_ns[end - 1]) + late - span - first) // hop
+        parts.append(np.arange(max(0, earliest), latest + 1, dtype="int64"))
+    return first + np.concatenate(parts) * hop
+
+
+def long_gaps(timestamps_ns: Int64[np.ndarray, " n"], span_ns: int) -> Int64[np.ndarray, " m"]:
+    """Rows after which the clock goes on by more than a clip's span."""
+    return np.flatnonzero(np.diff(timestamps_ns) > span_ns)
+
+
+def _without_long_gaps(
+    timestamps_ns: Int64[np.ndarray, " n"], span_ns: int
+) -> list[tuple[int, int]]:
+    """Rows [begin, end) of each part between such gaps."""
+    ends = [*(long_gaps(timestamps_ns, span_ns) + 1).tolist(), len(timestamps_ns)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def largest_gap_ns(

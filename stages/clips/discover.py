@@ -7,7 +7,7 @@ skills of the segments that they overlap.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,11 +16,20 @@ from jaxtyping import Int64
 
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress
 from stages.clip_format import ClipFormat
-from stages.clips.clip_times import NS, clip_starts_ns, frame_times_ns, largest_gap_ns, period_ns
+from stages.clips.clip_times import (
+    NS,
+    clip_starts_ns,
+    frame_times_ns,
+    largest_gap_ns,
+    long_gaps,
+    period_ns,
+)
 from stages.clips.splits import assign_splits
 from storage.sources.agibot.proprio import ProprioHeader, read_proprio_header
-from storage.sources.agibot.tree import Episode, EpisodeInfo, fingerprint, list_episodes
-from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.agibot.task_info import EpisodeInfo
+from storage.sources.agibot.tree import Episode, list_episodes, source_files
+from storage.sources.file_ref import FileRef, SourceError, faults_as
+from storage.sources.source_files import SOURCE_FILES_FILE, fingerprint_of, write_source_files
 from storage.sources.video import nearest
 from storage.stores.index import (
     LEFT_OUT_FILE,
@@ -34,14 +43,27 @@ from storage.stores.index import (
 from storage.stores.results import ResultWriter
 from storage.stores.rows import INDEX_FILE
 
+MAX_REASONS = 100  # rows for the gaps of one episode
+
+
+def fingerprint(root: Path) -> str:
+    """64 hex digits that tell the data set by its files' names and contents.
+
+    Raises ValueError if `root` is no AGIBOT-World root.
+    """
+    return fingerprint_of(source_files(root))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Discover(DatasetStage):
-    """Writes `index.parquet`, and `left_out.parquet` with a row for each thing not indexed."""
+    """Writes `index.parquet`, and `left_out.parquet` with a row for each thing not indexed.
+
+    Also `source_files.parquet`: the data set's files with digests of their contents.
+    """
 
     # Where the data set is; `source` says which one it is
     root: str = field(metadata={"key": False})
-    source: str  # `storage.sources.agibot.tree.fingerprint(root)`
+    source: str  # `fingerprint(root)`
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
     hop_s: float = 0.5  # between the starts of successive clips
     cameras: tuple[str, ...] = ("head_color",)
@@ -75,25 +97,27 @@ class Discover(DatasetStage):
         self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         root = Path(self.root)
-        listing = list_episodes(root)
-        if listing.fingerprint != self.source:
+        files = source_files(root)
+        if (found := fingerprint_of(files)) != self.source:
             raise ValueError(
                 f"the files under {root} have changed since this run was planned (fingerprint "
-                f"{listing.fingerprint[:12]}, expected {self.source[:12]}): run again to make an "
-                "index of the changed files"
+                f"{found[:12]}, expected {self.source[:12]}): run again to make an index of the "
+                "changed files"
             )
+        write_source_files(out.path / SOURCE_FILES_FILE, files)
+        listing = list_episodes(root)
         # Clips of each episode, or the reasons why there are none
         left_out = [_left_out(fault) for fault in listing.faults]
         candidates: list[Candidate] = []
         for i, episode in enumerate(listing.episodes):
-            for found in candidates_of(episode, self):
+            for found in guarded(episode, self):
                 if isinstance(found, Candidate):
                     candidates.append(found)
                 else:
                     left_out.append(found)
             progress(i + 1, len(listing.episodes))
         # Splits depend on all episodes with clips, so the rows can be made only now
-        ids = {candidate.episode.episode for candidate in candidates}
+        ids = {candidate.episode.identity for candidate in candidates}
         splits = assign_splits(ids, self.val_share, self.test_share, self.split_salt)
         made = [row for candidate in candidates for row in clip_rows(candidate, splits, self, root)]
         relative = [_relative(row, root) for row in left_out]
@@ -116,11 +140,21 @@ class Candidate:
     spans: Int64[np.ndarray, "m 2"]
 
 
+def guarded(episode: Episode, config: Discover) -> list[Candidate | LeftOut]:
+    """`candidates_of`, or the reason why the episode cannot be read: one never ends the run."""
+    try:
+        with faults_as("unreadable_episode", f"episode {episode.identity}", "readable files"):
+            return list(candidates_of(episode, config))
+    except SourceError as fault:
+        return [replace(_left_out(fault), task=episode.task, episode=episode.episode)]
+
+
 def candidates_of(episode: Episode, config: Discover) -> Iterator[Candidate | LeftOut]:
     """The episode's clips of each camera, or the reason why there are none."""
 
     def left_out(reason: str, found: str, expected: str, **more) -> LeftOut:
-        item = f"episode {episode.task}/{episode.episode}"
+        unique = episode.identity == str(episode.episode)
+        item = f"episode {f'{episode.task}/{episode.episode}' if unique else episode.identity}"
         named = {"item": item, "task": episode.task, "episode": episode.episode}
         return LeftOut(reason=reason, found=found, expected=expected, **named, **more)
 
@@ -134,7 +168,8 @@ def candidates_of(episode: Episode, config: Discover) -> Iterator[Candidate | Le
     try:
         header = read_proprio_header(episode.proprio)
     except SourceError as fault:
-        yield left_out(fault.reason, fault.found, fault.expected)
+        found = f"{fault.item}: {fault.found}"
+        yield left_out(fault.reason, found, fault.expected)
         return
     starts, spans, reasons = plan_clips(header, config)
     for camera in config.cameras:
@@ -165,6 +200,20 @@ def plan_clips(
         found, expected = f"{NS / period:.3g} Hz", f"{f.rate_hz:g} Hz or more"
         return *none, [{"reason": "too_slow", "found": found, "expected": expected}]
     starts = clip_starts_ns(times, f.n_frames, f.rate_hz, config.hop_s)
+    # A gap that is longer than a clip is one row, however long it is
+    span = round(f.seconds * NS)
+    reasons = [
+        {
+            "reason": "time_gap",
+            "found": f"{(times[row + 1] - times[row]) / NS:.1f} s from row {row} to the next",
+            "expected": f"at most {f.seconds:g} s, the span of a clip (was the clock set?)",
+            "start_ns": int(times[row]),
+        }
+        for row in long_gaps(times, span)[:MAX_REASONS]
+    ]
+    if not len(starts) and reasons:
+        reasons[0]["found"] += f", and no part of the {len(times)} rows is as long as a clip"
+        return *none, reasons
     if not len(starts):
         seconds = (times[-1] - times[0]) / NS
         found = f"{len(times)} rows at {NS / period:.4g} Hz cover {seconds:.2f} s"
@@ -173,7 +222,7 @@ def plan_clips(
     # Clips with a gap are left out, each for itself
     wanted = frame_times_ns(starts, f.n_frames, f.rate_hz)
     gaps = largest_gap_ns(times, wanted)
-    reasons = [
+    reasons += [
         {
             "reason": "time_gap",
             "found": f"a row {gap / 1e6:.0f} ms from its time",
@@ -196,7 +245,7 @@ def plan_clips(
 
 
 def clip_rows(
-    candidate: Candidate, splits: Mapping[int, Split], config: Discover, root: Path
+    candidate: Candidate, splits: Mapping[str, Split], config: Discover, root: Path
 ) -> Iterator[ClipRow]:
     """The index rows of one camera of an episode, by time."""
     episode, camera = candidate.episode, candidate.camera
@@ -214,14 +263,14 @@ def clip_rows(
     for start, (first, end) in zip(starts, spans, strict=True):
         texts, skills = overlapping(episode.info, first, end)
         yield ClipRow(
-            clip_id=clip_id(episode.episode, camera, start, f.n_frames, f.rate_hz),
+            clip_id=clip_id(episode.identity, camera, start, f.n_frames, f.rate_hz),
             task=-1 if episode.task is None else episode.task,
             episode=episode.episode,
             camera=camera,
             start_ns=start,
             n_frames=f.n_frames,
             rate_hz=f.rate_hz,
-            split=splits[episode.episode],
+            split=splits[episode.identity],
             effector=candidate.effector,  # type: ignore[arg-type]
             task_name=episode.info.task_name if episode.info else "",
             texts=texts,
@@ -243,9 +292,11 @@ def counts(made: list[ClipRow], left_out: list[LeftOut], n_listed: int) -> dict[
     """The numbers of the stage's report."""
     numbers = {
         "clips": len(made),
-        "episodes": len({row.episode for row in made}),
+        "episodes": len({(row.task, row.episode) for row in made}),
         "episodes_listed": n_listed,
-        "episodes_without_text": len({row.episode for row in made if not row.task_name}),
+        "episodes_without_text": len(
+            {(row.task, row.episode) for row in made if not row.task_name}
+        ),
         "left_out": len(left_out),
     }
     splits = Counter(row.split for row in made)
@@ -261,5 +312,8 @@ def _left_out(fault: SourceError) -> LeftOut:
 
 def _relative(row: LeftOut, root: Path) -> LeftOut:
     """The row without the path of the data set, which is another one on each machine."""
-    changed = {name: getattr(row, name).replace(f"{root}/", "") for name in ("item", "found")}
+    changed = {
+        name: getattr(row, name).replace(f"{root}/", "").encode(errors="backslashreplace").decode()
+        for name in ("item", "found", "expected")
+    }
     return LeftOut(**vars(row) | changed)

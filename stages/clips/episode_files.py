@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from stages.clips.pairing import paired_until
 from storage.sources.agibot.calibration import Intrinsics, read_extrinsics, read_intrinsics
 from storage.sources.agibot.proprio import NOTES, Proprio, read_proprio
 from storage.sources.file_ref import FileRef, SourceError
@@ -19,10 +20,13 @@ FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrins
 class Recording:
     """n_frames: length of the shortest of video, rows and extrinsics; the others' tails are unused.
 
+    n_paired: frames from here on are not on the rows of their number, and `unpaired` says why.
     video_size: (height, width). notes: which `FLAGS` are set.
     """
 
     n_frames: int
+    n_paired: int
+    unpaired: str
     video_size: tuple[int, int]
     proprio: Proprio
     intrinsics: Intrinsics | None
@@ -75,6 +79,7 @@ def read_recording(
         raise SourceError(
             "count_mismatch", video.source, found, f"a difference of at most {max_count_difference}"
         )
+    n_paired, unpaired = paired_until(video.times_s, video.start_s, body.timestamps_ns)
     irregular = {
         "hand_effector": body.effector == "hand",
         "count_mismatch": spread > 0,
@@ -83,6 +88,8 @@ def read_recording(
     }
     return Recording(
         n_frames=min(counts.values()),
+        n_paired=n_paired,
+        unpaired=unpaired,
         video_size=(video.height, video.width),
         proprio=body,
         intrinsics=camera,

@@ -18,22 +18,34 @@ from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator, DepthEstimate, DepthUnits
 from stages.resizing import resize_nearest
 from storage.sources.agibot.calibration import read_depth_png
+from storage.sources.agibot.proprio import read_proprio_header
 from storage.sources.agibot.tree import depth_frames
-from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.file_ref import FileRef, SourceError, faults_as
 
 FEW = 3  # missing frames that a rejection names
+FINE = 8  # different readings; as many that are all multiples of COARSE were multiplied
+COARSE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class SensorDepth(DepthAnnotator):
+    """Pictures of 16-bit millimetres. They do not say their unit, so a clip whose depths are not
+    those of a robot at its table is rejected (`implausible_depth`).
+
+    min_median_m, max_median_m: of a clip's depths. A head camera that looks down sees the floor at
+    2.7 m at most; tenths of a millimetre, read as millimetres, are ten times as far.
+    """
+
     root: str = field(metadata={"key": False})  # of the data set; the index says what it is
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="sensor", init=False)
     version: int = field(default=1, init=False)
+    min_median_m: float = field(default=0.1, metadata={"added": True})
+    max_median_m: float = field(default=6.0, metadata={"added": True})
 
     units: ClassVar[DepthUnits] = "1/m"
     cameras: ClassVar[tuple[str, ...]] = ("head_color",)
-    inputs: ClassVar[Inputs] = {"discover": ("depth",), "clip": ("frame_index",)}
+    inputs: ClassVar[Inputs] = {"discover": ("depth", "proprio"), "clip": ("frame_index",)}
     resources: ClassVar[Resources] = Resources(memory_gb=0.5, clips_per_shard=32)
 
     @property
@@ -50,24 +62,66 @@ class SensorDepth(DepthAnnotator):
         root, size = Path(self.root), (self.clip_format.size, self.clip_format.size)
 
         @lru_cache(maxsize=2)  # clips of one episode follow each other
-        def frames_of(text: str) -> dict[int, FileRef]:
-            try:
-                return depth_frames(FileRef.parse(text, root))
-            except FileNotFoundError as error:
-                found, expected = "no such folder", "the episode's depth pictures"
-                raise SourceError("missing_depth", text, found, expected) from error
+        def frames_of(text: str, proprio: str) -> dict[int, FileRef]:
+            expected = "the episode's depth pictures"
+            with faults_as("missing_depth", text, expected):
+                folder = FileRef.parse(text, root)
+                if not folder.path.exists():
+                    raise SourceError("missing_depth", text, "no such folder", expected)
+                files = depth_frames(folder)
+                if not files or 0 in files:
+                    return files
+                return from_zero(files, n_rows(FileRef.parse(proprio, root)), text)
 
         def estimate(clip: ClipInputs) -> DepthEstimate | Rejected:
             text, frames = str(clip.arrays["depth"]), clip.arrays["frame_index"]
+            proprio = str(clip.arrays["proprio"])
             if not text:
                 return Rejected("no_depth", "the episode or this camera has no depth pictures")
             try:
-                return sensor_estimate(read_depth(frames_of(text), frames, text), size)
+                depth = read_depth(frames_of(text, proprio), frames, text)
+                check_metres(depth, self.min_median_m, self.max_median_m, text)
+                return sensor_estimate(depth, size)
             except SourceError as fault:
                 detail = f"{fault.item}: found {fault.found}; expected {fault.expected}"
                 return Rejected(fault.reason, detail)
 
         return lambda clips: [estimate(clip) for clip in clips]
+
+
+def n_rows(proprio: FileRef) -> int:
+    return len(read_proprio_header(proprio).timestamps_ns)
+
+
+def from_zero(files: Mapping[int, FileRef], n_rows: int, folder: str) -> dict[int, FileRef]:
+    """Pictures whose numbers begin above 0, by the frame that they belong to.
+
+    If the last one has the number of rows, they are numbered from 1. Otherwise it cannot be told
+    whether the first picture is missing. Raises SourceError (`depth_numbers`).
+    """
+    if max(files) == n_rows:
+        return {number - 1: file for number, file in files.items()}
+    found = f"{len(files)} pictures, {min(files)} to {max(files)}, for {n_rows} rows"
+    expected = f"numbers from 0, or from 1 to {n_rows}"
+    raise SourceError("depth_numbers", folder, found, expected)
+
+
+def check_metres(
+    depth_m: Float32[np.ndarray, "t h w"], least: float, most: float, folder: str
+) -> None:
+    """Raises SourceError (`implausible_depth`) for pictures in another unit than millimetres."""
+    known = depth_m[np.isfinite(depth_m)]
+    if not known.size:
+        return  # the stage rejects it for its holes
+    median = float(np.median(known))
+    if not least <= median <= most:
+        found = f"a median depth of {median:.4g} m, if the pictures hold millimetres"
+        expected = f"{least:g} to {most:g} m (parameters min_median_m, max_median_m)"
+        raise SourceError("implausible_depth", folder, found, expected)
+    readings = np.unique(np.round(known * 1000).astype("int64"))
+    if len(readings) >= FINE and not (readings % COARSE).any():
+        found = f"{len(readings)} different readings, all multiples of {np.gcd.reduce(readings)}"
+        raise SourceError("implausible_depth", folder, found, "millimetres, not scaled up")
 
 
 def read_depth(

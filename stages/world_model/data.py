@@ -9,7 +9,6 @@ from torch import Tensor
 
 from model.training.parallel import ALONE, Workers
 from model.world.batch import ActionStats, WorldBatch
-from storage.stores.records import StoreRef
 from storage.stores.rows import ClipRows, Rows
 
 WORLD_MODEL_FILE, ACTIVE_FILE = "world_model.safetensors", "active_tracks.csv"
@@ -72,5 +71,5 @@ def tokenizer_keys(rows: Mapping[str, Rows]) -> dict[str, str]:
     for role in ("rgb_tokens", "depth_tokens"):
         store = rows[role]
         assert isinstance(store, ClipRows), store
-        keys[role] = str(StoreRef(store.manifest.inputs["tokenizer"]))
+        keys[role] = store.manifest.inputs["tokenizer"]
     return keys

@@ -107,10 +107,9 @@ def decoders_of(rows: Mapping[str, Rows], device: torch.device) -> dict[Source, 
     for source in sources:
         tokens = rows[f"{source}_tokens"]
         assert isinstance(tokens, ClipRows), tokens
-        made_by = StoreRef(tokens.manifest.inputs["tokenizer"])
-        here = StoreRef.at(tokens.ref.root, made_by.stage, made_by.key)  # the root may have moved
+        made_by = StoreRef.under(tokens.ref.root, tokens.manifest.inputs["tokenizer"])
         try:
-            found[source] = load_tokenizer(open_result(here), source).to(device)
+            found[source] = load_tokenizer(open_result(made_by), source).to(device)
         except (StoreError, FileNotFoundError):
             continue
     return found

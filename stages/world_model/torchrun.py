@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from stages.base import Stage
 from stages.training.working_files import FOLDER_CHECK_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
 from storage.atomic import write_file
+from storage.stores import leases
 from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
 from storage.stores.rows import open_rows
@@ -155,6 +158,20 @@ def record_failure(path: Path, error: BaseException) -> None:
     write_file(path, json.dumps(what).encode())
 
 
+def is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def registered(spec: TrainingSpec) -> Iterator[None]:
+    """Tells others who share the stores' root what this training reads and makes."""
+    root, here = spec.out.root, str(Path.cwd())
+    with leases.hold(root, home=here, what="a training by torchrun") as lease:
+        lease.acquire(uses={str(ref) for ref in spec.inputs.values()})
+        with lease.making(spec.out, lambda message: print(message, flush=True)):
+            yield
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="One process of a training; started by torchrun or the pipeline."
@@ -171,8 +188,10 @@ def main() -> None:
     if is_complete(spec.out):
         print(f"{spec.out.uri} is complete; nothing to do")
         return
+    alone = not arguments.parent  # else the run that started this process holds a lease
     try:
-        train_together(spec, join(spec.stage.device), clear_stop=True)
+        with registered(spec) if alone and is_first() else nullcontext():
+            train_together(spec, join(spec.stage.device), clear_stop=True)
     except Exception as error:
         if arguments.failures:
             record_failure(arguments.failures / f"{os.environ.get('RANK', '0')}.json", error)

@@ -1,8 +1,8 @@
 """Reads the hub's uncompressed tars in place, by an index of every member's offset and size.
 
 The index costs a seek per member (a 48 GB tar has some 200,000), so those of large tars are kept
-as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), by the tar's
-path and size.
+as Parquet in this machine's cache folder (ROBOSCAPE_CACHE, or ~/.cache/roboscape), for the tar as
+it is: a changed one is indexed again.
 """
 
 import hashlib
@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 
 from storage.atomic import replacing
 from storage.sources.file_ref import FileRef, SourceError
+from storage.sources.file_state import FileState
 
+MAX_UNUSABLE = 100  # rows of one tar
+UNUSABLE = (-1, 0)
 KEPT_FROM = 2_000  # members; each process indexes a smaller tar itself
 # First bytes of gzip, bzip2, xz and zstd
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -26,12 +29,14 @@ _SCHEMA = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("size", pa.
 
 
 def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
-    """The regular files in the tar by name (without a leading `./`), if it begins with `prefix`.
+    """The files in the tar by name (without a leading `./`), if it begins with `prefix`; a hard
+    link is the file that it is linked to.
 
     Raises SourceError: `compressed_tar`, or `truncated_tar` if the file ends before its last member
     (its first members are not used either: the download has to be finished).
     """
-    table = _index(path, path.stat().st_size)
+    table = _index(path, FileState.of(path))
+    table = table.filter(pc.greater_equal(table["offset"], 0))  # type: ignore[attr-defined]
     if prefix:
         table = table.filter(pc.starts_with(table["name"], prefix))  # type: ignore[attr-defined]
     names, offsets, sizes = (table[column].to_pylist() for column in _SCHEMA.names)
@@ -41,14 +46,25 @@ def members(path: Path, prefix: str = "") -> dict[str, FileRef]:
     }
 
 
+def unusable(path: Path) -> list[SourceError]:
+    """The members that are there and cannot be read in place: links and sparse files."""
+    table = _index(path, FileState.of(path))
+    table = table.filter(pc.less(table["offset"], 0))  # type: ignore[attr-defined]
+    expected = "a plain file (extract the tar)"
+    return [
+        SourceError("unreadable_file", f"{path}!{name}", "a link or a sparse file", expected)
+        for name in table["name"].to_pylist()[:MAX_UNUSABLE]
+    ]
+
+
 @lru_cache(maxsize=4)  # a stage reads many episodes of one tar before the next tar
-def _index(path: Path, n_bytes: int) -> pa.Table:
+def _index(path: Path, state: FileState) -> pa.Table:
     folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
-    key = hashlib.sha256(f"{path.absolute()} {n_bytes}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"2 {state!r}".encode()).hexdigest()[:24]  # 2: of the index's format
     kept = folder / f"{key}.parquet"
     if kept.exists():
         return pq.read_table(kept)
-    table = _scan(path, n_bytes)
+    table = _scan(path, state.size)
     if len(table) >= KEPT_FROM:
         with replacing(kept) as temp:
             pq.write_table(table, temp, compression="zstd")
@@ -61,9 +77,9 @@ def _scan(path: Path, n_bytes: int) -> pa.Table:
     try:
         with tarfile.open(path, "r:") as tar:
             while (info := tar.next()) is not None:
-                if info.isreg():
+                if not info.isdir():
                     names.append(info.name.removeprefix("./"))
-                    spans.append((info.offset_data, info.size))
+                    spans.append(_span(info, names, spans))
                 # tarfile would keep an object for each member
                 tar.members = []  # type: ignore[attr-defined]
     except tarfile.ReadError as error:
@@ -75,6 +91,16 @@ def _scan(path: Path, n_bytes: int) -> pa.Table:
             "truncated_tar", path, f"{n_bytes} bytes", f"{end} or more (download it again)"
         )
     return pa.table({"name": names, "offset": offsets, "size": sizes}, schema=_SCHEMA)
+
+
+def _span(info: tarfile.TarInfo, names: list[str], spans: list[tuple[int, int]]) -> tuple[int, int]:
+    """(offset, size) of a member's bytes; UNUSABLE if they do not lie in one place in the tar."""
+    if info.islnk():
+        target = info.linkname.removeprefix("./")
+        return spans[names.index(target)] if target in names else UNUSABLE
+    if not info.isreg() or info.issparse():
+        return UNUSABLE
+    return info.offset_data, info.size
 
 
 def _ends_with_zeros(path: Path, n_bytes: int) -> bool:

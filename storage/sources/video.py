@@ -2,7 +2,9 @@
 
 Only requested frames become RGB; groups of pictures without any are skipped. A file's own claims
 (codec, rate, number of frames) are not trusted: frames are counted by their packets and have the
-packets' times.
+packets' times. What a container says about presentation counts: packets that its edit list hides
+are no frames, and a video to be shown turned or mirrored is refused, since its intrinsics and depth
+pictures may be those of either view.
 """
 
 from collections import deque
@@ -15,7 +17,7 @@ import av
 import av.logging
 import cv2
 import numpy as np
-from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Bool, Float64, Int64, Real, UInt8
 
@@ -24,6 +26,9 @@ from storage.sources.file_ref import FileRef, SourceError
 # A seek to a key frame costs about as much as decoding so many frames (2 to 8 are alike)
 SEEK_FRAMES = 6
 BUFFER_BYTES = 1 << 20  # reads from a tar slice go through Python: fewer, larger ones
+MAX_PIXELS = 1 << 25  # of a frame, 8K; a damaged header claims up to 65,535 x 65,535
+# Playlists (ffconcat, HLS, SDP) are no videos: they make FFmpeg open other files
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg"
 
 av.logging.set_level(av.logging.PANIC)  # no lines on stderr: what matters is raised
 
@@ -44,13 +49,17 @@ class Video:
     """An open video file, a context manager; frames are numbered from 0 in presentation order.
 
     times_s: each frame's presentation time, from the first frame's. key_frame: whether decoding can
-    start there. One thread decodes, since a worker has one CPU.
+    start there, or for the first frame at a hidden packet before it. start_s: the first frame's
+    time in the file; above 0 where the recording began late. One thread decodes, since a worker has
+    one CPU.
 
-    Raises SourceError: `missing_file`; `corrupt_video`, on opening or on decoding.
+    Raises SourceError: `missing_file`; `no_video_file`, for a playlist or another kind of file;
+    `corrupt_video`, on opening or on decoding; `turned_video`.
     """
 
     times_s: Float64[np.ndarray, " n"]
     key_frame: Bool[np.ndarray, " n"]
+    start_s: float
 
     def __init__(self, source: FileRef | Path):
         self.source = source if isinstance(source, FileRef) else FileRef(path=source)
@@ -58,9 +67,15 @@ class Video:
         try:
             # A plain path is read by FFmpeg itself, a slice of a tar through Python.
             place = self._file if self.source.member else str(self.source.path)
-            self._container = av.open(place, mode="r", buffer_size=BUFFER_BYTES)
-        except (FFmpegError, ValueError) as error:
+            options = {"format_whitelist": CONTAINERS}
+            self._container = av.open(place, mode="r", buffer_size=BUFFER_BYTES, options=options)
+        except Exception as error:
+            start = self._file.read(8)
             self._file.close()
+            if start.startswith((b"ffconcat", b"#EXT", b"v=0", b"<")):
+                expected = "a video (mp4): write the frames themselves into one file"
+                found = f"a text that begins with {start!r}, perhaps a list of other files"
+                raise SourceError("no_video_file", self.source, found, expected) from error
             raise self._corrupt(error) from error
         # One for all frames: its tables cost more than converting a small frame.
         self._reformatter = VideoReformatter()
@@ -96,31 +111,54 @@ class Video:
 
     def _read_packets(self) -> None:
         """Lists the frames from the packets, without decoding (about 2 % of the cost)."""
-        if not self._container.streams.video:
-            raise SourceError("corrupt_video", self.source, "no video stream", "one")
-        self._stream = self._container.streams.video[0]
-        self._stream.codec_context.thread_count = 1
+        self._stream = self._picture_stream()
         found: list[tuple[int, bool]] = []
+        hidden_keys: list[int | None] = []
         try:
             for packet in self._container.demux(self._stream):
-                if not packet.size or packet.is_discard:
+                if not packet.size:
+                    continue
+                if packet.is_discard:  # hidden by an edit list, though frames may build on it
+                    hidden_keys += [packet.pts] if packet.is_keyframe else []
                     continue
                 if packet.pts is None or packet.is_corrupt:
                     state = "is damaged" if packet.is_corrupt else "has no time"
                     what = f"packet {len(found)} {state}"
                     raise SourceError("corrupt_video", self.source, what, "intact packets")
                 found.append((packet.pts, packet.is_keyframe))
-        except FFmpegError as error:
+        except SourceError:
+            raise
+        except Exception as error:
             raise self._corrupt(error, f"after {len(found)} packets") from error
         found.sort()
-        if not found or not found[0][1]:
-            what, expected = f"{len(found)} packets", "one or more, the first a key frame"
-            raise SourceError("corrupt_video", self.source, what, expected)
         self._pts = np.array([pts for pts, _ in found], "int64")
         self._frame_of = {int(pts): frame for frame, pts in enumerate(self._pts)}
+        self._starts = dict(zip(self._frame_of.values(), self._frame_of, strict=True))
+        before = [pts for pts in hidden_keys if pts is not None and found and pts < found[0][0]]
+        if not found or not (found[0][1] or before):
+            what, expected = f"{len(found)} packets", "one or more, the first a key frame"
+            raise SourceError("corrupt_video", self.source, what, expected)
+        self.key_frame = np.array([key for _, key in found])
+        if not self.key_frame[0]:
+            self.key_frame[0], self._starts[0] = True, max(before)
         assert self._stream.time_base is not None, "a demuxed video stream has a time base"
         self.times_s = (self._pts - self._pts[0]) * float(self._stream.time_base)
-        self.key_frame = np.array([key for _, key in found])
+        self.start_s = float(self._pts[0] * self._stream.time_base)
+
+    def _picture_stream(self) -> av.VideoStream:
+        """The first stream of moving pictures; a cover picture is none."""
+        streams = [
+            s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
+        if not streams:
+            raise SourceError("corrupt_video", self.source, "no video stream", "one")
+        stream = streams[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        if stream.width * stream.height > MAX_PIXELS:
+            what = f"pictures of {stream.width}x{stream.height} px"
+            raise SourceError("corrupt_video", self.source, what, f"at most {MAX_PIXELS} pixels")
+        return stream
 
     def frames(
         self, indices: Sequence[int] | Int64[np.ndarray, " n"], size: tuple[int, int] | None = None
@@ -155,15 +193,32 @@ class Video:
                 at, frame = next((i, frame) for i, frame in frames if i >= index)
             except StopIteration:
                 raise self._corrupt("the decoder ended", f"before {which}") from None
-            except (FFmpegError, ValueError) as error:
+            except SourceError:
+                raise
+            except Exception as error:
                 raise self._corrupt(error, f"on the way to {which}") from error
             if at != index or frame.is_corrupt:
                 what = f"frame {at}" if at != index else "a damaged picture"
                 raise self._corrupt(what, f"in place of {which}")
+            self._check_view(frame)
             yield index, frame
 
+    def _check_view(self, frame: av.VideoFrame) -> None:
+        """Raises SourceError for a frame that is to be shown turned, or that has another size."""
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(matrix, "int32")[:5]
+        if b or c or a <= 0 or d <= 0:  # (x, y) is shown at (a x + c y, b x + d y)
+            what = f"frames to be shown turned by {frame.rotation} degrees or mirrored"
+            expected = "upright ones: `ffmpeg -i in.mp4 out.mp4` turns them (calibration and depth "
+            expected += "must be those of the turned frames)"
+            raise SourceError("turned_video", self.source, what, expected)
+        if (frame.width, frame.height) != (self.width, self.height):
+            what = f"a frame of {frame.width}x{frame.height} px"
+            expected = f"{self.width}x{self.height} px as in the file's header"
+            raise SourceError("corrupt_video", self.source, what, expected)
+
     def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        self._container.seek(int(self._pts[key]), stream=self._stream, backward=True)
+        self._container.seek(self._starts[key], stream=self._stream, backward=True)
         for frame in self._container.decode(self._stream):
             if frame.pts is None or frame.pts not in self._frame_of:
                 raise ValueError(

@@ -57,7 +57,9 @@ def garbage(root: str, older_than_s: float) -> list[str]:
     found: list[str] = []
     for folder, infos in sorted(by_store.items()):
         if not files.exists(f"{folder}/manifest.json"):
-            found += [folder] if _newest(infos) < limit else []
+            # `delete` takes the seal first: with a seal, this is a store whose manifest was lost
+            deleted = not files.exists(f"{folder}/complete.json")
+            found += [folder] if deleted and _newest(infos) < limit else []
             continue
         found += [info.path for info in infos if _unfinished(info) and info.modified < limit]
         found += [part for part, newest in _orphans(files, folder, infos) if newest < limit]

@@ -97,8 +97,10 @@ _LEFT_OUT_SCHEMA = pa.schema(
 )
 
 
-def clip_id(episode: int, camera: str, start_ns: int, n_frames: int, rate_hz: float) -> str:
-    """16 hex digits that name the clip, the same in every index."""
+def clip_id(episode: int | str, camera: str, start_ns: int, n_frames: int, rate_hz: float) -> str:
+    """16 hex digits that name the clip, the same in every index. episode: its number, with the
+    folders above it if others have the same one.
+    """
     return hashlib.blake2b(
         f"{episode} {camera} {start_ns} {n_frames} {rate_hz:g}".encode(), digest_size=8
     ).hexdigest()

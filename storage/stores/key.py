@@ -7,6 +7,7 @@ sums on a GPU may differ in the last bit.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -52,6 +53,18 @@ def _parameters_of_field(field: dataclasses.Field, value: Any) -> dict[str, Any]
     if isinstance(counts, tuple):
         return {name: parameters(getattr(value, name)) for name in counts}
     return {counts if isinstance(counts, str) else field.name: parameters(value)}
+
+
+def recipe_of(
+    stage: str, version: int, parameters: Any, inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a store's key is the hash of. inputs: role -> key of the store."""
+    return {
+        "stage": stage,
+        "version": version,
+        "parameters": parameters,
+        "inputs": dict(inputs),
+    }
 
 
 def content_key(recipe: Any) -> str:

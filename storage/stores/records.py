@@ -34,7 +34,8 @@ class StoreRef:
 
     def __post_init__(self) -> None:
         parts = self.uri.split("/")
-        if len(parts) < 4 or parts[-3] != STORES or not all(parts[-2:]):
+        named = all(part not in ("", ".", "..") for part in parts[-2:])
+        if len(parts) < 4 or parts[-3] != STORES or not named:
             raise ValueError(
                 f"'{self.uri}' does not name a store; expected <root>/{STORES}/<stage>/<key>"
             )
@@ -44,6 +45,11 @@ class StoreRef:
         # Workers run in other folders, so a local path becomes absolute.
         root = root.rstrip("/") if "://" in root else os.path.abspath(root)
         return StoreRef(f"{root}/{STORES}/{stage}/{key}")
+
+    @staticmethod
+    def under(root: str, name: str) -> "StoreRef":
+        """The store `stage/key` under `root`; of a whole address only these two count."""
+        return StoreRef.at(root, *store_name(name).split("/"))
 
     @property
     def stage(self) -> str:
@@ -61,6 +67,15 @@ class StoreRef:
         return f"{self.stage}/{self.key}"
 
 
+def store_name(text: str) -> str:
+    """`stage/key` of a store that is named so, or by its address in any root."""
+    parts = text.split("/")
+    is_address = len(parts) >= 4 and parts[-3] == STORES
+    if not (is_address or len(parts) == 2) or {"", ".", ".."} & set(parts[-2:]):
+        raise ValueError(f"'{text}' does not name a store; expected stage/key")
+    return "/".join(parts[-2:])
+
+
 def cache_folder(ref: StoreRef) -> Path:
     """This machine's folder for a result in an object store; each root has its own."""
     home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
@@ -71,10 +86,14 @@ def cache_folder(ref: StoreRef) -> Path:
 class Manifest:
     """A store's recipe and planned content; written once, before any work.
 
-    parameters, inputs (role -> uri of the upstream store) and version are the recipe behind the
-    key. specs, n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code:
-    git commit, whether the tree was dirty, package versions. weights: name, sha256 and licence of
-    each file used. attributes: whatever a report should show.
+    parameters, inputs (role -> upstream store) and version are the recipe behind the key. specs,
+    n_clips and clips_per_shard are for clip stores, whose rows `index_uri` names. code: git commit,
+    whether the tree was dirty, package versions. weights: name, sha256 and licence of each file
+    used. attributes: whatever a report should show.
+
+    Other stores are named `stage/key`, relative to the store's own root, so that a root can be
+    moved or copied. Older manifests hold addresses: these are shortened, as the stores moved with
+    the root.
     """
 
     stage: str
@@ -100,6 +119,10 @@ class Manifest:
                 f"store {self.stage}/{self.key} of clips needs specs, n_clips and clips_per_shard; "
                 f"found {[s.name for s in self.specs]}, {self.n_clips} and {self.clips_per_shard}"
             )
+        names = {role: store_name(name) for role, name in self.inputs.items()}
+        object.__setattr__(self, "inputs", names)
+        if self.index_uri is not None:
+            object.__setattr__(self, "index_uri", store_name(self.index_uri))
 
     @property
     def n_shards(self) -> int:
@@ -160,6 +183,12 @@ class PartRecord:
     seconds: float
     chunks: dict[str, str] = field(default_factory=dict)  # by path in the part's folder
 
+    def __post_init__(self) -> None:
+        for name in (f"{self.attempt}", *self.files):
+            require_inside(name, f"the record of shard {self.shard}")
+        if "/" in self.attempt:
+            raise CorruptFile(f"the record of shard {self.shard} has the attempt '{self.attempt}'")
+
     @property
     def part(self) -> str:
         """The part's folder, relative to the store's."""
@@ -200,6 +229,21 @@ def read_record(files: Files, path: str) -> PartRecord:
     return record
 
 
+def require_inside(name: str, where: str) -> None:
+    """Raises CorruptFile if a file name that was read from a store leads out of it."""
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise CorruptFile(
+            f"{where} names the file {name!r}, which is not in the store: such a store was not "
+            "written by this pipeline; do not use it"
+        )
+
+
+def document_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a document as `read_document` returns it."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def encode_document(content: Mapping[str, Any]) -> bytes:
     """JSON with the content's own crc32c as its last entry."""
     assert "crc32c" not in content, sorted(content)
@@ -221,8 +265,8 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
     if found != expected:
         raise CorruptFile(
             f"{files.uri}/{path}: the crc32c of its content is {found}, expected {expected}. It "
-            "was changed after it was written: restore it from a backup, or delete the store and "
-            "run its stage again."
+            "was changed after it was written: restore it from a backup, or let `roboscape repair` "
+            "make again what is damaged."
         )
     return content
 

@@ -26,7 +26,13 @@ from storage.atomic import sync, sync_tree
 from storage.errors import CorruptFile, StoreConflict, StoreError
 from storage.files import Files, LocalFiles, open_files, sha256_file
 from storage.stores.records import StoreRef, cache_folder, encode_document
-from storage.stores.store import COMPLETE, is_complete, read_complete, read_manifest
+from storage.stores.store import (
+    COMPLETE,
+    is_complete,
+    manifest_digest,
+    read_complete,
+    read_manifest,
+)
 
 WORK, FILES, LOCK = "work", "files", "work.lock"
 CHUNK = 4 << 20
@@ -47,7 +53,8 @@ class ResultWriter:
         if is_complete(ref):
             self.close()
             raise StoreConflict(
-                f"result {ref.uri} is complete already: delete the store to make it again"
+                f"result {ref.uri} is complete already: `roboscape delete {ref}`, or --force of "
+                "the run, to make it again"
             )
         if local and (home / FILES).is_dir():
             # Killed between publishing and the seal: resume from there.
@@ -85,6 +92,7 @@ class ResultWriter:
             "folder": folder,
             "files": digests,
             "numbers": {name: float(value) for name, value in numbers.items()},
+            "manifest": manifest_digest(self.ref),
         }
         stamp = {"sealed": datetime.now(UTC).isoformat(timespec="seconds"), "writer": writer}
         if not files.create(COMPLETE, encode_document(seal | stamp)):
@@ -175,7 +183,7 @@ def open_result(ref: StoreRef) -> Result:
     if read_manifest(ref).kind == "clips":
         raise StoreError(f"store {ref.uri} holds rows of clips, not a result: use `open_rows`")
     result = Result(ref)
-    assert result.seal["key"] == ref.key, (result.seal["key"], ref)
+    assert result.seal, ref
     return result
 
 
@@ -194,8 +202,8 @@ def require_sha256(path: Path, expected: str, owner: str) -> None:
     if found != expected:
         raise CorruptFile(
             f"{owner}: the SHA-256 of {path} is {found}, expected {expected}. The file was changed "
-            "after it was published: restore it from a backup, or delete the store and run its "
-            "stage again."
+            "after it was published: restore it from a backup, or let `roboscape repair` make it "
+            "again."
         )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Integer
 
 from storage.errors import IncompleteStore, RejectedRow, StoreError
 from storage.files import open_files
+from storage.stores.binding import committed_checks
 from storage.stores.records import Manifest, PartRecord, Reject, StoreRef
 from storage.stores.results import open_result
 from storage.stores.shards import Array, MappedShard, Shard, shard_path
@@ -102,6 +103,7 @@ class ClipRows(Rows):
     def __init__(self, ref: StoreRef, *, partial: bool = False):
         super().__init__(ref, partial=partial)
         self._shard = lru_cache(MAX_OPEN_SHARDS)(self._open_shard)
+        self._checks = lru_cache(MAX_OPEN_SHARDS)(self._read_checks)
         self._checked: dict[tuple[str, int], bytearray] = {}
 
     @cached_property
@@ -139,16 +141,12 @@ class ClipRows(Rows):
 
     @cached_property
     def index(self) -> Rows:
-        """The index store. It is looked for under this store's own root first, so that a root can
-        be moved.
-        """
+        """The index store, which is under this store's own root."""
         if self.manifest.index_uri is None:
             raise StoreError(
                 f"store {self.ref.uri} has no index store: it was created without `index_uri`"
             )
-        index = StoreRef(self.manifest.index_uri)
-        here = StoreRef.at(self.ref.root, index.stage, index.key)
-        return open_rows(here if is_complete(here) else index)
+        return open_rows(StoreRef.under(self.ref.root, self.manifest.index_uri))
 
     @property
     def clip_ids(self) -> Sequence[str]:
@@ -198,11 +196,15 @@ class ClipRows(Rows):
     def _open_shard(self, name: str, shard: int) -> Shard | MappedShard:
         spec, record, files = self.specs[name], self.records[shard], open_files(self.ref.uri)
         path = shard_path(spec)
-        size = record.files[path].size
-        opened = Shard(files, f"{record.part}/{path}", spec, record.n, size, record.first_row)
+        size, checks = record.files[path].size, self._checks(shard).get(path)
+        where = f"{record.part}/{path}"
+        opened = Shard(files, where, spec, record.n, size, record.first_row, checks)
         if files.local("") is None or not opened.is_strided:
             return opened
         return MappedShard(opened, self._checked.setdefault((name, shard), bytearray(record.n)))
+
+    def _read_checks(self, shard: int) -> dict[str, bytes]:
+        return committed_checks(open_files(self.ref.uri), self.ref, self.records[shard])
 
     def close(self) -> None:
         self._shard.cache_clear()

@@ -54,10 +54,10 @@ def encode_shard(
     yield index.tobytes() + CRC.pack(crc32c.crc32c(index.tobytes()))
 
 
-def tee_checksums(chunks: Iterable[bytes], checks: "hashlib._Hash") -> Iterator[bytes]:
+def tee_checksums(chunks: Iterable[bytes], checks: bytearray) -> Iterator[bytes]:
     """The chunks unchanged, while the crc32c at the end of each goes into `checks`."""
     for chunk in chunks:
-        checks.update(chunk[-CRC.size :])
+        checks += chunk[-CRC.size :]
         yield chunk
 
 
@@ -115,12 +115,11 @@ def zarr_codecs(spec: ArraySpec) -> list[BloscCodec | Crc32cCodec]:
 def open_zarr(files: Files, folder: str) -> zarr.Group:
     """A part as zarr-python sees it, read-only."""
     if isinstance(files, LocalFiles):
-        return zarr.open_group(
-            zarr.storage.LocalStore(files.root / folder, read_only=True), mode="r"
-        )
+        local = zarr.storage.LocalStore(files.root / folder, read_only=True)
+        return zarr.open_group(local, mode="r", zarr_format=3)
     assert isinstance(files, ObjectFiles), files
     store = zarr.storage.ObjectStore(files.store, read_only=True)
-    return zarr.open_group(store, path=files.key(folder), mode="r")
+    return zarr.open_group(store, path=files.key(folder), mode="r", zarr_format=3)
 
 
 # Reading
@@ -130,14 +129,23 @@ class Shard:
     """One array of one part, opened for reading. Every chunk is checked against its crc32c.
 
     size: the file's size in bytes as committed. first_row: the store's row of the first clip, for
-    messages. Raises CorruptShard, naming file and row, for anything that was changed; a missing
-    chunk is an error too, never a fill value.
+    messages. checks: the crc32c's of all chunks and of the index, one after the other, as they were
+    committed (None for parts that did not record them): they bind each chunk to its place, since
+    an intact one from elsewhere has another. Raises CorruptShard, naming file and row, for anything
+    that was changed; a missing chunk is an error too, never a fill value.
     """
 
     def __init__(
-        self, files: Files, path: str, spec: ArraySpec, n: int, size: int, first_row: int = 0
+        self,
+        files: Files,
+        path: str,
+        spec: ArraySpec,
+        n: int,
+        size: int,
+        first_row: int = 0,
+        checks: bytes | None = None,
     ):
-        self.files, self.path, self.spec = files, path, spec
+        self.files, self.path, self.spec, self.checks = files, path, spec, checks
         self.n, self.size, self.first_row = n, size, first_row
         self.dtype = np.dtype(spec.dtype)
         self.n_bytes = self.dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
@@ -150,7 +158,7 @@ class Shard:
             raise self.corrupt(
                 f"the file has {self.files.size(self.path)} bytes, {self.size} were written"
             )
-        self.check_crc("its index", data)
+        self.check_crc("its index", data, self.n)
         return np.frombuffer(data[: -CRC.size], "<u8").reshape(self.n, 2)
 
     def _bytes(self, start: int, length: int) -> bytes:
@@ -167,7 +175,7 @@ class Shard:
         data = self._bytes(offset, size)
         if len(data) != size:
             raise self.corrupt(f"{self.chunk(i)} has {len(data)} of {size} bytes")
-        self.check_crc(self.chunk(i), data)
+        self.check_crc(self.chunk(i), data, i)
         self.decode(i, memoryview(data)[: -CRC.size], out)
 
     def decode(self, i: int, data: memoryview, out: Array) -> None:
@@ -204,17 +212,31 @@ class Shard:
     def chunk(self, i: int) -> str:
         return f"chunk {i} (row {self.first_row + i})"
 
-    def check_crc(self, what: str, data: bytes | memoryview) -> None:
+    def check_place(self, i: int) -> None:
+        """Raises CorruptShard if chunk `i` ends in another crc32c than the one committed there."""
+        offset, size = (int(v) for v in self.index[i])
+        data = self._bytes(offset + size - CRC.size, CRC.size)
+        self._require_committed(self.chunk(i), data, i)
+
+    def check_crc(self, what: str, data: bytes | memoryview, place: int) -> None:
         found = crc32c.crc32c(memoryview(data)[: -CRC.size])
         expected = CRC.unpack(data[-CRC.size :])[0]
         if found != expected:
             raise self.corrupt(f"the crc32c of {what} is {found:08x}, expected {expected:08x}")
+        self._require_committed(what, data, place)
+
+    def _require_committed(self, what: str, data: bytes | memoryview, place: int) -> None:
+        if self.checks is None:
+            return
+        expected = self.checks[place * CRC.size : (place + 1) * CRC.size]
+        if bytes(data[-CRC.size :]) != expected:
+            raise self.corrupt(f"{what} is not the one that was committed there")
 
     def corrupt(self, what: str) -> CorruptShard:
         return CorruptShard(
             f"{self.files.uri}/{self.path}: {what}. The shard was changed after it was committed: "
-            "check the disk, then `storage.stores.store.retract` the shard and run its stage "
-            "again; only this shard is made again."
+            f"check the disk, then `roboscape repair {'/'.join(self.files.uri.split('/')[-2:])}` "
+            "makes this shard again, and no other."
         )
 
 
@@ -239,6 +261,6 @@ class MappedShard:
     def read(self, i: int, out: Array) -> None:
         if not self.checked[i]:
             chunk = self.bytes[i * self.stride : (i + 1) * self.stride]
-            self.shard.check_crc(self.shard.chunk(i), chunk.data)
+            self.shard.check_crc(self.shard.chunk(i), chunk.data, i)
             self.checked[i] = 1
         out[...] = self.view[i]

@@ -1,5 +1,6 @@
 """Describes an array of a store: its name, dtype, axes, shape, units and meaning."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,10 @@ class ArraySpec:
     fill: float | int | bool = 0
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"array '{self.name}': expected a name of letters, digits, _ . and -")
+        if np.dtype(self.dtype).kind not in "biufSU":
+            raise ValueError(f"array '{self.name}': dtype {self.dtype}, expected plain numbers")
         if len(self.axes) != len(self.shape):
             raise ValueError(
                 f"array '{self.name}': axes {self.axes} and shape {self.shape} differ in length"

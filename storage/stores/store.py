@@ -27,17 +27,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import CorruptShard, DiskFull, IncompleteStore, StoreConflict
+from storage.errors import CorruptFile, CorruptShard, DiskFull, IncompleteStore, StoreConflict
 from storage.files import FileRecord, Files, open_files, read_checked
+from storage.stores.binding import chunk_attribute, place_of
 from storage.stores.records import (
     Manifest,
     PartRecord,
     Reject,
     StoreRef,
     commit_path,
+    document_digest,
     encode_document,
     read_document,
     read_record,
+    require_inside,
 )
 from storage.stores.shards import (
     Array,
@@ -50,8 +53,8 @@ from storage.stores.shards import (
 
 FORMAT_NAME = "roboscape-stores"
 # Readers refuse another major version and ignore what a later minor one adds (1.1: `chunks` of
-# `PartRecord`).
-FORMAT = (1, 1)
+# `PartRecord`; 1.2: the checksums of chunks in a part's attributes, `manifest` in a seal).
+FORMAT = (1, 2)
 MANIFEST, COMPLETE, REJECTED = "manifest.json", "complete.json", "rejected.parquet"
 REJECTED_SCHEMA = pa.schema(
     [
@@ -80,7 +83,8 @@ def create(ref: StoreRef, manifest: Manifest) -> None:
         if _plain(old[name]) != _plain(new[name]):
             raise StoreConflict(
                 f"store {ref} exists with another {name}: found {old[name]}, expected {new[name]}. "
-                "Two recipes share one key: raise the stage's `version`, or delete the store."
+                "Two recipes share one key: raise the stage's `version`, or `roboscape delete "
+                f"{ref}`."
             )
 
 
@@ -113,7 +117,13 @@ def read_manifest(ref: StoreRef) -> Manifest:
     if not files.exists(MANIFEST):
         raise FileNotFoundError(f"there is no store {ref.uri}: run its stage ('{ref.stage}') first")
     require_format(ref.root)
-    return Manifest.from_json(read_document(files, MANIFEST))
+    content = read_document(files, MANIFEST)
+    try:
+        manifest = Manifest.from_json(content)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{ref.uri}/{MANIFEST} is no manifest: {error}") from error
+    _require_own(ref, MANIFEST, content)
+    return manifest
 
 
 def read_complete(ref: StoreRef) -> dict[str, Any]:
@@ -122,11 +132,25 @@ def read_complete(ref: StoreRef) -> dict[str, Any]:
     Raises IncompleteStore if it is missing.
     """
     try:
-        return read_document(open_files(ref.uri), COMPLETE)
+        seal = read_document(open_files(ref.uri), COMPLETE)
     except FileNotFoundError as error:
         raise IncompleteStore(
             f"store {ref.uri} is not complete: run its stage ('{ref.stage}') first"
         ) from error
+    _require_own(ref, COMPLETE, seal)
+    for name in (*seal.get("files", ()), seal.get("folder", "files")):
+        require_inside(name, f"{ref.uri}/{COMPLETE}")
+    return seal
+
+
+def _require_own(ref: StoreRef, name: str, content: Mapping[str, Any]) -> None:
+    """Raises CorruptFile if a file of the store says that it is another store's."""
+    found = (content.get("stage"), content.get("key"))
+    if found != (ref.stage, ref.key):
+        raise CorruptFile(
+            f"{ref.uri}/{name} is of the store {found[0]}/{found[1]}: the file or the folder was "
+            "copied or renamed; expected one file or folder for each store, under its own name"
+        )
 
 
 def shard_rows(store: StoreRef | Manifest, shard: int) -> range:
@@ -194,7 +218,7 @@ def write_part(
     )
     files = open_files(ref.uri)
     try:
-        written, chunks = _write_files(files, record, manifest, arrays)
+        written, chunks = _write_files(files, ref, record, manifest, arrays)
         _reopen(files, record, manifest, arrays)
     except BaseException as error:
         files.delete_tree(record.part)
@@ -235,33 +259,33 @@ def _check_rejects(ref: StoreRef, rows: range, rejects: Sequence[Reject]) -> Non
 
 
 def _write_files(
-    files: Files, record: PartRecord, manifest: Manifest, arrays: Mapping[str, Array]
+    files: Files,
+    ref: StoreRef,
+    record: PartRecord,
+    manifest: Manifest,
+    arrays: Mapping[str, Array],
 ) -> tuple[dict[str, FileRecord], dict[str, str]]:
     """Data first, metadata last: an interrupted part is not even a Zarr group."""
     holes = frozenset(reject.row - record.first_row for reject in record.rejects)
     written: dict[str, FileRecord] = {}
-    chunks: dict[str, str] = {}
+    checks: dict[str, bytearray] = {}
     for spec in manifest.specs:
-        path, checks = shard_path(spec), hashlib.sha256()
-        encoded = tee_checksums(encode_shard(arrays[spec.name], spec, holes), checks)
+        path = shard_path(spec)
+        checks[path] = bytearray()
+        encoded = tee_checksums(encode_shard(arrays[spec.name], spec, holes), checks[path])
         written[path] = files.write(f"{record.part}/{path}", encoded)
-        chunks[path] = checks.hexdigest()
     attributes = {
         "format": f"{FORMAT_NAME} {FORMAT[0]}.{FORMAT[1]}",
-        "stage": manifest.stage,
-        "key": manifest.key,
         "version": manifest.version,
-        "shard": record.shard,
-        "first_row": record.first_row,
-        "n": record.n,
-        "attempt": record.attempt,
+        **place_of(ref, record),
+        **chunk_attribute(checks),
         "rejected_rows": [reject.row for reject in record.rejects],
         "code": manifest.code,
         "written": _now(),
     }
     for path, data in metadata_files(manifest.specs, record.n, attributes).items():
         written[path] = files.write(f"{record.part}/{path}", [data])
-    return written, chunks
+    return written, {path: hashlib.sha256(found).hexdigest() for path, found in checks.items()}
 
 
 def _reopen(
@@ -325,20 +349,29 @@ def seal(ref: StoreRef) -> dict[str, Any]:
     content = {
         "stage": ref.stage,
         "key": ref.key,
-        "n_clips": manifest.n_clips,
-        "made": sum(record.made for record in records),
-        "rejected": len(rejects),
-        "reasons": dict(Counter(reject.reason for reject in rejects)),
+        **counts_of(manifest, records),
         "seconds": sum(record.seconds for record in records),
-        "n_bytes": sum(record.n_bytes for record in records),
         "digest": digest(manifest, records),
         "files": {REJECTED: asdict(rejected)},
         "parts": [replace(record, rejects=()).to_json() for record in records],
+        "manifest": manifest_digest(ref),
         "sealed": _now(),
         "writer": uuid.uuid4().hex,
     }
     files.create(COMPLETE, encode_document(content))
     return read_complete(ref)
+
+
+def counts_of(manifest: Manifest, records: Sequence[PartRecord]) -> dict[str, Any]:
+    """What a seal counts."""
+    rejects = [reject for record in records for reject in record.rejects]
+    return {
+        "n_clips": manifest.n_clips,
+        "made": sum(record.made for record in records),
+        "rejected": len(rejects),
+        "reasons": dict(Counter(reject.reason for reject in rejects)),
+        "n_bytes": sum(record.n_bytes for record in records),
+    }
 
 
 def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
@@ -349,6 +382,11 @@ def digest(manifest: Manifest, records: Sequence[PartRecord]) -> str:
             file, chunks = record.files[path], record.chunks.get(path, "")
             lines.append(f"{record.shard} {path} {file.size} {file.crc32c} {chunks}".rstrip())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def manifest_digest(ref: StoreRef) -> str:
+    """SHA-256 of the manifest's content, which a seal holds."""
+    return document_digest(read_document(open_files(ref.uri), MANIFEST))
 
 
 def retract(ref: StoreRef, shard: int) -> None:

@@ -6,12 +6,17 @@ from typing import Any, Literal
 
 from storage.errors import CorruptFile, StoreError
 from storage.files import Files, open_files, read_checked, sha256_file
+from storage.stores.binding import committed_checks
+from storage.stores.key import content_key, recipe_of
 from storage.stores.records import Manifest, PartRecord, StoreRef, read_record
 from storage.stores.results import Result
 from storage.stores.shards import Shard, open_zarr, shard_path
 from storage.stores.store import (
+    MANIFEST,
+    counts_of,
     digest,
     is_complete,
+    manifest_digest,
     read_complete,
     read_manifest,
     read_rejected,
@@ -48,25 +53,32 @@ def verify(ref: StoreRef, level: Literal["quick", "full"] = "quick") -> list[str
     seal = found.run(read_complete, ref) if is_complete(ref) else None
     if manifest is None:
         return found.messages
+    found.run(_check_recipe, ref, manifest, seal)
     if manifest.kind != "clips":
         for name in seal["files"] if seal else ():
             found.run(_check_result_file, files, Result(ref), name, full)
         return found.messages
     records = [found.run(read_record, files, f"commits/{name}") for name in files.list("commits")]
     for record in filter(None, records):
-        _check_part(found, files, manifest, record, full)
+        _check_part(found, files, ref, manifest, record, full)
     if seal is not None and None not in records:
         found.run(_check_seal, ref, manifest, records, seal)
     return found.messages
 
 
 def _check_part(
-    found: _Findings, files: Files, manifest: Manifest, record: PartRecord, full: bool
+    found: _Findings,
+    files: Files,
+    ref: StoreRef,
+    manifest: Manifest,
+    record: PartRecord,
+    full: bool,
 ) -> None:
     before = len(found.messages)
     found.run(_check_counts, files, manifest, record)
+    checks = found.run(committed_checks, files, ref, record) or {}
     for path in record.files:
-        found.run(_check_file, files, manifest, record, path, full)
+        found.run(_check_file, files, manifest, record, path, checks.get(path), full)
     if len(found.messages) == before:  # else Zarr would only report the same fault
         found.run(_check_zarr, files, manifest, record)
 
@@ -84,16 +96,26 @@ def _check_counts(files: Files, manifest: Manifest, record: PartRecord) -> None:
 
 
 def _check_file(
-    files: Files, manifest: Manifest, record: PartRecord, path: str, full: bool
+    files: Files,
+    manifest: Manifest,
+    record: PartRecord,
+    path: str,
+    checks: bytes | None,
+    full: bool,
 ) -> None:
-    """Checks a shard file by size, index and (full) chunk, to name the row; other files whole."""
+    """Checks a shard file by size, index and (full) chunk, to name the row; other files whole.
+
+    A quick check compares the first and the last chunk's checksum with the commit.
+    """
     expected, where = record.files[path], f"{record.part}/{path}"
     spec = next((spec for spec in manifest.specs if shard_path(spec) == path), None)
     if spec is None:
         read_checked(files, where, expected)
         return
-    shard = Shard(files, where, spec, record.n, expected.size, record.first_row)
+    shard = Shard(files, where, spec, record.n, expected.size, record.first_row, checks)
     _check_size(files, where, expected.size)
+    for i in sorted({0, record.n - 1}):
+        shard.check_place(i)
     if full and (found := shard.check_all()) != record.chunks.get(path, found):
         raise CorruptFile(
             f"{files.uri}/{where} is an intact shard file, but not the one that was committed"
@@ -118,6 +140,35 @@ def _check_zarr(files: Files, manifest: Manifest, record: PartRecord) -> None:
             )
 
 
+def _check_recipe(ref: StoreRef, manifest: Manifest, seal: dict[str, Any] | None) -> None:
+    """Raises CorruptFile if the manifest is not the one of the store's key, or of its seal."""
+    inputs = {role: uri.rsplit("/", 1)[-1] for role, uri in manifest.inputs.items()}
+    recipe = recipe_of(manifest.stage, manifest.version, manifest.parameters, inputs)
+    if (key := content_key(recipe)) != manifest.key:
+        raise CorruptFile(
+            f"{ref.uri}/{MANIFEST}: its version, parameters and inputs have the key {key}, not "
+            f"{manifest.key}: it was changed after the store was made, and no longer says how"
+        )
+    if seal is not None and seal.get("manifest", digest_now := manifest_digest(ref)) != digest_now:
+        raise CorruptFile(
+            f"{ref.uri}/{MANIFEST} is not the one that was there when the store was sealed"
+        )
+
+
+def unbound(ref: StoreRef) -> str | None:
+    """Why a sealed store of an earlier version can be checked less; None for one of this version.
+
+    No fault: such stores are read as ever.
+    """
+    seal = read_complete(ref)
+    if "manifest" in seal:
+        return None
+    return (
+        f"{ref} was sealed by an earlier version: its seal is not bound to its manifest, nor its "
+        "chunks to their places. A full check still finds exchanged files; remade, it has both"
+    )
+
+
 def _check_seal(
     ref: StoreRef, manifest: Manifest, records: list[PartRecord], seal: dict[str, Any]
 ) -> None:
@@ -133,6 +184,13 @@ def _check_seal(
     expected = [reject for record in records for reject in record.rejects]
     if read_rejected(ref) != expected:
         raise CorruptFile(f"{ref.uri}: the table of rejected rows is not that of the commits")
+    counted = counts_of(manifest, records)
+    wrong = {name: seal.get(name) for name in counted if seal.get(name) != counted[name]}
+    if wrong:
+        raise CorruptFile(
+            f"{ref.uri}: the seal says {wrong}, the commits say "
+            f"{ {name: counted[name] for name in wrong} }"
+        )
 
 
 def _check_result_file(files: Files, result: Result, name: str, full: bool) -> None:

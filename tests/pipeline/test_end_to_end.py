@@ -103,7 +103,7 @@ def test_inspection_of_stores_and_their_checksums(home: dict[str, str], tmp_path
     data = bytearray(shard.read_bytes())
     data[50] ^= 4
     shard.write_bytes(bytes(data))
-    assert "wrong:" in call(home, "inspect", "rgb_tokens", "--verify", code=1)
+    assert "damaged" in call(home, "inspect", "rgb_tokens", "--verify", code=1)
     data[50] ^= 4
     shard.write_bytes(bytes(data))
 

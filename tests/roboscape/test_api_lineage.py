@@ -49,10 +49,10 @@ def test_the_two_directions_agree(ws, world):
 
 
 def test_what_is_made_comes_after_all_of_its_inputs(ws, world):
-    seen = {world.rows["discover"].uri}
+    seen = {world.rows["discover"]}
     for node in descendants(world.rows["discover"]):
-        assert set(node.manifest.inputs.values()) <= seen, node.label
-        seen.add(node.ref.uri)
+        assert set(node.inputs.values()) <= seen, node.label
+        seen.add(node.ref)
 
 
 def test_a_store_says_how_it_was_made(ws, world):

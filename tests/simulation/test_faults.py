@@ -275,7 +275,8 @@ def test_a_missing_depth_picture_costs_the_clip_that_needs_it(
         index[0]["depth_off_by_one"], make("depth_off_by_one"), strict=True
     ):
         frames = made["frame_index"]
-        arrays = {"depth": inputs.arrays["depth"], "frame_index": frames}
+        files = {name: inputs.arrays[name] for name in ("depth", "proprio")}
+        arrays = {**files, "frame_index": frames}
         found.append(
             (N - 1 in frames, estimate([ClipInputs(row=0, clip_id="c", arrays=arrays)])[0])
         )

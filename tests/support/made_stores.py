@@ -13,6 +13,7 @@ import pytest
 
 from storage.files import LocalFiles
 from storage.stores import store
+from storage.stores.key import content_key, recipe_of
 from storage.stores.records import Manifest, PartRecord, Reject, StoreRef
 from storage.stores.spec import ArraySpec
 
@@ -21,7 +22,8 @@ DEPTH = ArraySpec("depth", "float16", ("h", "w"), (5, 4), "m", "", codec="zstd",
 RGB = ArraySpec("rgb", "uint8", ("h", "w", "c"), (4, 5, 3), "sRGB", "", codec="lz4")
 SPECS = (TOKENS, DEPTH, RGB)
 N, STEP = 10, 4
-KEY = "0123456789abcdef"
+PARAMETERS = {"size": 5}
+KEY = content_key(recipe_of("clip", 1, PARAMETERS, {}))
 
 
 def clips(seed: int = 0) -> dict[str, np.ndarray]:
@@ -36,9 +38,11 @@ def clips(seed: int = 0) -> dict[str, np.ndarray]:
 def manifest(kind: Any = "clips", **changes: Any) -> Manifest:
     of_clips = {"specs": SPECS, "n_clips": N, "clips_per_shard": STEP} if kind == "clips" else {}
     base = Manifest(
-        stage="clip", key=KEY, kind=kind, version=1, parameters={"size": 5}, inputs={}, **of_clips
+        stage="clip", key=KEY, kind=kind, version=1, parameters=PARAMETERS, inputs={}, **of_clips
     )
-    return replace(base, **changes)
+    stage = changes.get("stage", "clip")
+    key = content_key(recipe_of(stage, 1, PARAMETERS, {}))
+    return replace(base, key=key, **changes) if "key" not in changes else replace(base, **changes)
 
 
 def created(root: Path | str, of: Manifest | None = None) -> StoreRef:

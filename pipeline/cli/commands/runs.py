@@ -65,8 +65,9 @@ def rerun(
 ) -> None:
     """Run one stage of an earlier run again.
 
-    Only what is missing in it is made, and nothing before it. Experiment,
-    episodes and parameters are those of the earlier run.
+    Only what is missing in it is made, and nothing before it, unless files of
+    the episodes have changed since. Experiment, episodes and parameters are
+    those of the earlier run.
 
     [bold]Examples[/bold]
     roboscape rerun depth
@@ -75,12 +76,14 @@ def rerun(
     """
     from pipeline.cli.run import drive
     from pipeline.orchestration.journal import find_journal
-    from pipeline.orchestration.plan import stages_after
+    from pipeline.orchestration.plan import stages_to_rerun
 
-    request = find_journal(context.obj.runs, run).request
-    stages = stages_after(request, context.obj, stage, and_after)
+    journal = find_journal(context.obj.runs, run)
+    stages, note = stages_to_rerun(journal, context.obj, stage, and_after)
+    if note:
+        out.print(note, markup=False)
     changes = {"stages": stages, "force": force} | ({"backend": backend} if backend else {})
-    drive(request | changes, context.obj, out)
+    drive(journal.request | changes, context.obj, out)
 
 
 @failures_explained()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import FAILED, failures_explained, out
+from pipeline.cli.options import Backend
 
 
 @failures_explained()
@@ -59,19 +60,97 @@ def inspect(
 
 
 @failures_explained()
+def verify(
+    context: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[STORE]", help="A key, STAGE or STAGE/KEY. Default: all stores."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every byte; without it, sizes and metadata.")
+    ] = False,
+) -> None:
+    """Check that what is stored is what was written.
+
+    Exit code 1 if something is damaged; `roboscape repair` makes it again.
+
+    [bold]Examples[/bold]
+    roboscape verify
+    roboscape verify depth --full
+    """
+    from pipeline.cli.verify import print_verified
+
+    if not print_verified(what, context.obj.stores, out, full=full):
+        raise SystemExit(FAILED)
+
+
+@failures_explained()
+def repair(
+    context: typer.Context,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[STORE]", help="A key, STAGE or STAGE/KEY. Default: all stores."),
+    ] = None,
+    backend: Backend = None,
+) -> None:
+    """Make again what is damaged in a store, and nothing else.
+
+    Every byte is checked. Of clips, only damaged shards are made again; a
+    checkpoint or another result as a whole. What was made from it is kept: the
+    key is the same.
+
+    [bold]Examples[/bold]
+    roboscape repair
+    roboscape repair depth/3f2a --backend serial
+    """
+    from pipeline.cli.repair import repair as repair_stores
+
+    repair_stores(what, context.obj, out, backend)
+
+
+@failures_explained()
+def delete(
+    context: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="KEY", help="A key (a prefix will do), STAGE/KEY.")
+    ],
+    and_after: Annotated[
+        bool, typer.Option("--and-after", help="Also the stores made from it.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if finished runs of other workspaces used it.")
+    ] = False,
+) -> None:
+    """Delete one store.
+
+    Refused if other stores were made from it, if a live run uses it, or if
+    another workspace that shares the stores used it.
+
+    [bold]Examples[/bold]
+    roboscape delete depth/3f2a
+    roboscape delete 3f2a --and-after
+    """
+    from pipeline.cli.delete import delete_store
+
+    delete_store(what, context.obj, out, and_after=and_after, force=force)
+
+
+@failures_explained()
 def gc(
     context: typer.Context,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete; without it, only list.")
     ] = False,
-    unused: Annotated[
-        bool, typer.Option("--unused", help="Also stores that no run of this workspace used.")
-    ] = False,
+    unused: Annotated[bool, typer.Option("--unused", help="Also stores that no run used.")] = False,
     older_than_h: Annotated[
         float, typer.Option(metavar="HOURS", help="Only what is older than this.")
     ] = 24.0,
 ) -> None:
     """List or delete files that killed workers left behind.
+
+    Nothing is deleted while a run is alive that has its stores at the same
+    place, in this workspace or another. A store that a run of any workspace
+    used is not unused, nor is what it was made from.
 
     [bold]Examples[/bold]
     roboscape gc

@@ -1,15 +1,14 @@
-"""Resolves signs, units and gaps of AGIBOT's arm and gripper tracks, on arrays alone."""
+"""Resolves signs, lengths and gaps of AGIBOT's arm tracks, on arrays alone.
 
-from typing import Literal
+A reading that was lost is NaN, never a pose: the clips that need it are rejected.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-GRIPPER_OPEN, GRIPPER_CLOSED = 35.0, 120.0  # state/effector of a G1, measured on six real clips
-HAND_CLOSED_RAD = np.pi / 2  # mean finger angle of a closed hand; rough, not measured
-MIN_VARIATION = 0.05  # standard deviation of a closed fraction below which its sense is unclear
-MIN_CORRELATION = 0.3
 IDENTITY = np.array([0.0, 0.0, 0.0, 1.0])
+UNIT_LENGTHS = (0.5, 2.0)  # a quaternion of another length is no rotation that lacks its scale
+MAX_REACH_M = 2.0  # a command farther from where the hand usually is, is none
 
 
 def filled(
@@ -23,23 +22,46 @@ def filled(
     return action
 
 
-def is_zero(quaternion: Float64[np.ndarray, "n 2 4"]) -> Bool[np.ndarray, "n 2"]:
-    """Rows with zeros instead of a rotation."""
-    return np.linalg.norm(quaternion, axis=-1) < 1e-6
+def is_zero(vectors: Float64[np.ndarray, "n 2 i"]) -> Bool[np.ndarray, "n 2"]:
+    """Rows with zeros instead of a rotation or a position."""
+    return np.linalg.norm(vectors, axis=-1) < 1e-6
 
 
 def unit(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarray, "n 2 4"]:
-    """Quaternions of length 1; zeros become the identity."""
-    solid = np.where(is_zero(quaternion)[..., None], IDENTITY, quaternion)
-    return solid / np.linalg.norm(solid, axis=-1, keepdims=True)
+    """Quaternions of length 1; NaN where the reading was lost: zeros, or of no rotation's length.
+
+    An arm with zeros in all rows is not there: it has the identity.
+    """
+    solid = np.where(is_zero(quaternion).all(axis=0, keepdims=True).T, IDENTITY, quaternion)
+    length = np.linalg.norm(solid, axis=-1, keepdims=True)
+    lost = ~((length > UNIT_LENGTHS[0]) & (length < UNIT_LENGTHS[1]))  # NaN compares as false
+    return np.where(lost, np.nan, solid / np.where(lost, 1.0, length))
+
+
+def known_position(position: Float64[np.ndarray, "n 2 3"]) -> Float64[np.ndarray, "n 2 3"]:
+    """NaN where an arm that is there reads zeros: the base's origin is no place for a hand."""
+    zero = is_zero(position)
+    return np.where((zero & ~zero.all(0))[..., None], np.nan, position)
+
+
+def within_reach(
+    command: Float64[np.ndarray, "n 2 3"], hand: Float64[np.ndarray, "n 2 3"]
+) -> Float64[np.ndarray, "n 2 3"]:
+    """NaN where a command is farther than `MAX_REACH_M` from the hand's median position."""
+    known = np.isfinite(hand).all(-1, keepdims=True)
+    usual = np.ma.median(np.ma.masked_array(hand, np.broadcast_to(~known, hand.shape)), axis=0)
+    far = np.linalg.norm(command - usual.filled(np.nan), axis=-1, keepdims=True) > MAX_REACH_M
+    return np.where(far, np.nan, command)
 
 
 def align_in_time(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarray, "n 2 4"]:
     """The same rotations without jumps from q to -q; an arm's largest component is positive.
 
     The latter gives episodes with similar postures similar numbers, whatever the first row's sign.
+    A row after a hole has the sign that is nearer to the last row before it.
     """
-    turned = (quaternion[1:] * quaternion[:-1]).sum(-1) < 0  # (n-1, 2)
+    before = last_known(quaternion)[:-1]
+    turned = (quaternion[1:] * before).sum(-1) < 0  # (n-1, 2); NaN compares as false
     sign = np.cumprod(np.concatenate([np.ones((1, 2)), np.where(turned, -1.0, 1.0)]), axis=0)
     track = quaternion * sign[..., None]
     mean = np.nan_to_num(track).mean(0)  # (2, 4)
@@ -50,38 +72,13 @@ def align_in_time(quaternion: Float64[np.ndarray, "n 2 4"]) -> Float64[np.ndarra
 def align_to(
     quaternion: Float64[np.ndarray, "n 2 4"], reference: Float64[np.ndarray, "n 2 4"]
 ) -> Float64[np.ndarray, "n 2 4"]:
-    """The same rotations, each with the sign that is nearer to the reference."""
-    return quaternion * np.where((quaternion * reference).sum(-1, keepdims=True) < 0, -1.0, 1.0)
+    """The same rotations, each with the sign that is nearer to the reference's last known row."""
+    near = last_known(last_known(reference)[::-1])[::-1]  # before the first one: that one
+    return quaternion * np.where((quaternion * near).sum(-1, keepdims=True) < 0, -1.0, 1.0)
 
 
-def closed_fraction(raw: Float64[np.ndarray, "n e"]) -> Float64[np.ndarray, "n 2"]:
-    """0 open .. 1 closed, left and right, from any of the units found in the data.
-
-    Grippers (2 wide): a fraction already; about 35 open to 120 closed (usual in AGIBOT-World); or
-    0 to 120. Hands (12 wide): mean angle of the six finger joints over `HAND_CLOSED_RAD`; rough,
-    not validated on a real hand.
-    """
-    if raw.shape[1] == 12:
-        return np.clip(raw.reshape(-1, 2, 6).mean(-1) / HAND_CLOSED_RAD, 0.0, 1.0)
-    if np.nanmax(raw, initial=0.0) <= 1.5:
-        return np.clip(raw, 0.0, 1.0)
-    open_at = GRIPPER_OPEN if np.nanmin(raw) > 20 else 0.0
-    return np.clip((raw - open_at) / (GRIPPER_CLOSED - open_at), 0.0, 1.0)
-
-
-def gripper_sense(
-    measured: Float64[np.ndarray, "m 2"], commanded: Float64[np.ndarray, "m 2"]
-) -> Literal[1, -1] | None:
-    """Whether measured fractions follow (1) or oppose (-1) the commanded ones; None if unclear.
-
-    One answer for both arms: by the correlation over both, after subtracting each arm's mean.
-    """
-    if len(measured) < 2:
-        return None
-    x, y = measured - measured.mean(0), commanded - commanded.mean(0)
-    if not min(x.std(), y.std()) >= MIN_VARIATION:
-        return None
-    correlation = (x * y).mean() / (x.std() * y.std())
-    if abs(correlation) < MIN_CORRELATION:
-        return None
-    return 1 if correlation > 0 else -1
+def last_known(track: Float64[np.ndarray, "n 2 i"]) -> Float64[np.ndarray, "n 2 i"]:
+    """Each arm's last row without NaN, up to and including this one; NaN before the first."""
+    known = np.isfinite(track).all(-1)  # (n, 2)
+    rows = np.maximum.accumulate(np.where(known, np.arange(len(track))[:, None], 0), axis=0)
+    return np.take_along_axis(track, rows[..., None], axis=0)

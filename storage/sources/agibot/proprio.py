@@ -2,7 +2,7 @@
 
 The rows are the source's own (nominally 30 Hz), with the file's irregularities resolved: actions
 for some rows only, quaternions that change sign or are zero, grippers in three different units.
-`notes` lists what was done.
+`notes` lists what was done. Readings that were lost are NaN.
 """
 
 from dataclasses import dataclass, replace
@@ -14,17 +14,20 @@ from jaxtyping import Float64, Int64
 from storage.sources.agibot.arms import (
     align_in_time,
     align_to,
-    closed_fraction,
     filled,
-    gripper_sense,
     is_zero,
+    known_position,
     unit,
+    within_reach,
 )
+from storage.sources.agibot.gripper import closed_fraction, gripper_sense
 from storage.sources.agibot.proprio_file import (
     Effector,
+    action_dataset,
     action_rows,
     effector_of,
     open_h5,
+    optional_dataset,
     read_times,
     state_dataset,
 )
@@ -33,11 +36,15 @@ from storage.sources.file_ref import FileRef, SourceError
 NOTES = (
     "action_filled",  # commands for some rows only: the others equal the state
     "action_absent",  # a group of commands is empty or all zero: it equals the state
-    "zero_quaternion",  # became the identity
+    # Rows are NaN where an arm lost its rotation; an arm without any has the identity
+    "zero_quaternion",
     "gripper_inverted",  # state/effector opposed action/effector and was inverted
     "gripper_unverified",  # state/effector could not be compared with action/effector
     "no_head_or_waist",
 )
+
+
+MAX_TYPICAL_M = 10.0  # of a hand from its base, in most rows; in mm it would be some 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +53,8 @@ class Motion:
 
     position in m and quaternion (xyzw, unit, without sign changes in time): flange in the base
     frame, whose x points forward, y left, z up. joint in rad, left 0:7, right 7:14. closed: 0 open
-    .. 1 closed. effector: as in the file. head: yaw, pitch in rad; waist: pitch in rad, lift in m;
-    NaN if the file has none.
+    .. 1 closed. These are NaN where the reading was lost. effector: as in the file. head: yaw,
+    pitch in rad; waist: pitch in rad, lift in m; NaN if the file has none.
     """
 
     position: Float64[np.ndarray, "n 2 3"]
@@ -92,7 +99,8 @@ def read_proprio(ref: FileRef) -> Proprio:
     """All rows of the episode.
 
     Raises SourceError: `missing_file`; `missing_proprio_key`; `corrupt_proprio` (no HDF5,
-    inconsistent lengths, more actions than rows); `bad_timestamps` (not nanoseconds, not rising).
+    inconsistent lengths, more actions than rows); `foreign_data` (it points to other files);
+    `bad_timestamps` (not nanoseconds, not rising); `implausible_units`.
     """
     notes: set[str] = set()
     with open_h5(ref) as file:
@@ -122,20 +130,21 @@ def _state(file: h5py.File, ref: FileRef, n: int, notes: set[str]) -> Motion:
         return state_dataset(file, ref, name, n)[:].astype(float)
 
     def read_pair(name: str) -> Float64[np.ndarray, "n 2"]:
-        found = file.get(f"state/{name}")
-        if isinstance(found, h5py.Dataset) and found.shape == (n, 2):
+        found = optional_dataset(file, ref, f"state/{name}")
+        if found is not None and found.shape == (n, 2):
             return found[:].astype(float)
         notes.add("no_head_or_waist")
         return np.full((n, 2), np.nan)
 
-    quaternion = read("end/orientation")
+    position, quaternion = read("end/position"), read("end/orientation")
+    check_metres(position, ref)
     if is_zero(quaternion).any():
         notes.add("zero_quaternion")
     return Motion(
-        position=read("end/position"),
+        position=known_position(position),
         quaternion=align_in_time(unit(quaternion)),
         joint=read("joint/position"),
-        closed=closed_fraction(read("effector/position")),
+        closed=_closed(read("effector/position"), ref, "state"),
         effector=read("effector/position"),
         head=read_pair("head/position"),
         waist=read_pair("waist/position"),
@@ -165,14 +174,36 @@ def _action(file: h5py.File, ref: FileRef, state: Motion, notes: set[str]) -> Mo
     quaternion = np.where(unsent, state.quaternion, action["end/orientation"])
     rows, effector = sent["effector/position"]
     return Motion(
-        position=np.where(unsent, state.position, action["end/position"]),
+        position=within_reach(
+            np.where(unsent, state.position, known_position(action["end/position"])),
+            state.position,
+        ),
         quaternion=align_to(unit(quaternion), state.quaternion),
         joint=action["joint/position"],
-        closed=filled(state.closed, rows, closed_fraction(effector)),
+        closed=filled(state.closed, rows, _closed(effector, ref, "action")),
         effector=action["effector/position"],
         head=action["head/position"],
         waist=action["waist/position"],
     )
+
+
+def _closed(
+    raw: Float64[np.ndarray, "n e"], ref: FileRef, group: str
+) -> Float64[np.ndarray, "n 2"]:
+    try:
+        return closed_fraction(raw)
+    except ValueError as error:
+        expected = "fractions, 35 open to 120 closed, or 0 to 120; hands in rad"
+        item = f"'{group}/effector/position': {error}"
+        raise SourceError("implausible_units", ref, item, expected) from error
+
+
+def check_metres(position: Float64[np.ndarray, "n 2 3"], ref: FileRef) -> None:
+    """Raises SourceError (`implausible_units`) for hands far away from their robot."""
+    typical = float(np.nan_to_num(np.nanmedian(np.linalg.norm(position, axis=-1))))
+    if typical > MAX_TYPICAL_M:
+        found = f"'state/end/position': hands {typical:.4g} from the base in most rows"
+        raise SourceError("implausible_units", ref, found, f"m, at most {MAX_TYPICAL_M:g}")
 
 
 def _sent(
@@ -185,11 +216,7 @@ def _sent(
     rows = action_rows(file, ref, name, len(state))
     if not len(rows):
         return rows, np.zeros((0, *state.shape[1:]))
-    values = np.asarray(file[f"action/{name}"], float)
-    if values.shape[1:] != state.shape[1:]:
-        found = f"'action/{name}' {list(values.shape)}"
-        expected = f"rows of {list(state.shape[1:])} as in the state"
-        raise SourceError("corrupt_proprio", ref, found, expected)
+    values = action_dataset(file, ref, name, state.shape[1:])[:].astype(float)
     if name.startswith(("end", "joint")) and not values.any():
         return rows[:0], values[:0]
     return rows, values

@@ -1,53 +1,44 @@
 """Lists the episodes of an AGIBOT-World root, and each one's files.
 
-A file is identified by the end of its path (`.../videos/<camera>.mp4`) and belongs to the episode
-whose id is the last number in the path. So both depths of `parameters`, folders named after a tar
-(`702578-743685/`), episode folders nested in themselves and the members of tars need no special
-case. Of a file that is there twice, the extracted one is used before the tar's member. Only
-`task_info` and the headers of tars are read.
+Both depths of `parameters`, folders named after a tar (`702578-743685/`), episode folders nested in
+themselves and the members of tars need no special case: see `found_files`. Of a file that is there
+twice, the extracted one is used before the tar's member. Only `task_info` and the headers of tars
+are read. What cannot be read or is not understood is a fault with its path, never an end.
 """
 
-import hashlib
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.sources import tars
-from storage.sources.file_ref import FileRef, SourceError
-
-FOLDERS = ("observations", "parameters", "proprio_stats", "task_info")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Frames `[start_frame, end_frame)` of the episode (30 Hz in AGIBOT-World) with one action."""
-
-    start_frame: int
-    end_frame: int
-    text: str
-    skill: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeInfo:
-    """An episode's entry in `task_info`."""
-
-    task_name: str
-    scene: str
-    segments: tuple[Segment, ...]
+from storage.sources.agibot.found_files import (
+    FOLDERS,
+    Found,
+    Owner,
+    Unread,
+    joined,
+    owner_of,
+    role_of,
+)
+from storage.sources.agibot.task_info import EpisodeInfo, is_id, read_task_info
+from storage.sources.contents import OnProgress
+from storage.sources.file_ref import FileRef, SourceError, faults_as
+from storage.sources.source_files import SourceFile, digested
 
 
 @dataclass(kw_only=True)
 class Episode:
     """An episode's files; None or an empty dict for missing ones.
 
-    videos: by AGIBOT's camera names (`head_color`); intrinsics, extrinsics: by theirs (`head`), see
+    identity: its number, with the folders above it if other episodes have the same one. videos: by
+    AGIBOT's camera names (`head_color`); intrinsics, extrinsics: by theirs (`head`), see
     `calibration`.
     """
 
     episode: int
+    identity: str
     task: int | None = None
     info: EpisodeInfo | None = None
     proprio: FileRef | None = None
@@ -71,11 +62,10 @@ class Episode:
 
 @dataclass(frozen=True)
 class Listing:
-    """Episodes by id; faults: unreadable tars and task_info; fingerprint: as of `fingerprint`."""
+    """Episodes by id; faults: what could not be read or understood."""
 
     episodes: list[Episode]
     faults: list[SourceError]
-    fingerprint: str
 
 
 def list_episodes(root: Path) -> Listing:
@@ -84,39 +74,30 @@ def list_episodes(root: Path) -> Listing:
     Raises ValueError if `root` is no AGIBOT-World root.
     """
     _check_root(root)
-    episodes: dict[int, Episode] = {}
-    faults: list[SourceError] = []
-    digest = hashlib.sha256()
+    listed = _Listed(root)
     packed: list[Path] = []
-    for path, size in _files(root):
-        digest.update(f"{path}\t{size}\n".encode())
+    for path, size in _files(root, listed.faults):
         if path.endswith(".tar"):
             packed.append(root / path)
-        elif path.startswith("task_info/"):
-            _add_task_info(root / path, episodes, faults)
+        elif path.startswith("task_info/") and path.endswith(".json"):
+            listed.add_task_info(root / path)
         else:
-            _add(path, FileRef(path=root / path), episodes)
+            listed.add(path, FileRef(path=root / path), size)
     for tar in packed:
-        folder = tar.relative_to(root).with_suffix("").as_posix()
-        try:
-            for name, ref in tars.members(tar).items():
-                _add(f"{folder}/{name}", ref, episodes)
-        except SourceError as fault:
-            faults.append(fault)
-    return Listing(sorted(episodes.values(), key=lambda e: e.episode), faults, digest.hexdigest())
+        listed.add_tar(tar)
+    listed.faults += listed.unread.faults(str(root))
+    return Listing(_episodes(listed), listed.faults)
 
 
-def fingerprint(root: Path) -> str:
-    """SHA-256 over the names and sizes of all files in the root's four folders, sorted by path.
+def source_files(
+    root: Path, on_progress: OnProgress = lambda done, total: None
+) -> list[SourceFile]:
+    """All files in the root's four folders, with the digests of their contents.
 
-    Times and changes that keep the size do not count: a copy has the same fingerprint. Raises
-    ValueError if `root` is no AGIBOT-World root.
+    Raises ValueError if `root` is no AGIBOT-World root.
     """
     _check_root(root)
-    digest = hashlib.sha256()
-    for path, size in _files(root):
-        digest.update(f"{path}\t{size}\n".encode())
-    return digest.hexdigest()
+    return digested(root, _files(root), on_progress)
 
 
 def depth_frames(depth: FileRef) -> dict[int, FileRef]:
@@ -130,7 +111,7 @@ def depth_frames(depth: FileRef) -> dict[int, FileRef]:
     frames = {
         name.removeprefix(prefix): ref for name, ref in by_name.items() if name.startswith(prefix)
     }
-    return {int(number): frames[number] for number in sorted(frames) if number.isdigit()}
+    return {int(number): frames[number] for number in sorted(frames) if is_id(number)}
 
 
 def _check_root(root: Path) -> None:
@@ -147,83 +128,129 @@ def _check_root(root: Path) -> None:
     )
 
 
-def _files(root: Path) -> Iterator[tuple[str, int]]:
-    """(path under the root, bytes) of every file that is not hidden, sorted within each folder."""
+def _files(root: Path, faults: list[SourceError] | None = None) -> Iterator[tuple[str, int]]:
+    """(path under the root, bytes) of every file that is not hidden, sorted within each folder.
+
+    Folders that cannot be read and links that lead nowhere or in a circle go to `faults`.
+    """
+    faults = [] if faults is None else faults
     stack = [name for name in reversed(FOLDERS) if (root / name).is_dir()]
     while stack:
         folder = stack.pop()
-        with os.scandir(root / folder) as entries:
-            visible = (entry for entry in entries if not entry.name.startswith("."))
-            found = sorted(visible, key=lambda entry: entry.name)
-        for entry in found:
-            if entry.is_file():
-                yield f"{folder}/{entry.name}", entry.stat().st_size
-        stack.extend(f"{folder}/{entry.name}" for entry in reversed(found) if entry.is_dir())
-
-
-def _add(path: str, ref: FileRef, episodes: dict[int, Episode]) -> None:
-    """Adds the file to its episode, if it is one that we read and the first of its kind."""
-    above, _, name = path.rpartition("/")
-    numbers = [int(part) for part in above.split("/") if part.isdigit()]
-    if not numbers:
-        return
-    folder = above.rpartition("/")[2]
-    episode = episodes.get(numbers[-1]) or Episode(episode=numbers[-1])
-    if name == "proprio_stats.h5":
-        episode.proprio = episode.proprio or ref
-    elif folder == "videos" and name.endswith(".mp4"):
-        episode.videos.setdefault(name.removesuffix(".mp4"), ref)
-    elif folder == "depth" and name.startswith("head_depth_") and name.endswith(".png"):
-        _add_depth(episode, ref)
-    elif folder == "camera" and name.endswith("_intrinsic_params.json"):
-        episode.intrinsics.setdefault(name.removesuffix("_intrinsic_params.json"), ref)
-    elif folder == "camera" and name.endswith("_extrinsic_params_aligned.json"):
-        episode.extrinsics.setdefault(name.removesuffix("_extrinsic_params_aligned.json"), ref)
-    else:
-        return
-    if episode.task is None and numbers[0] != numbers[-1]:
-        episode.task = numbers[0]
-    episodes[episode.episode] = episode
-
-
-def _add_depth(episode: Episode, ref: FileRef) -> None:
-    folder = ref.member.rpartition("/")[0]
-    place = FileRef(path=ref.path, member=folder) if folder else FileRef(path=ref.path.parent)
-    episode.depth = episode.depth or place
-    episode.n_depth += episode.depth == place
-
-
-def _add_task_info(path: Path, episodes: dict[int, Episode], faults: list[SourceError]) -> None:
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        faults.append(SourceError("corrupt_task_info", path, str(error), "a JSON list of episodes"))
-        return
-    number = path.stem.removeprefix("task_")
-    for i, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         try:
-            episode_id = int(entry["episode_id"])
-            episode = episodes.setdefault(episode_id, Episode(episode=episode_id))
-            episode.info = _parse_info(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            item, found = f"{path} entry {i}", f"{type(error).__name__}: {error}"
-            expected = "episode_id and label_info"
-            faults.append(SourceError("corrupt_task_info", item, found, expected))
+            with os.scandir(root / folder) as entries:
+                visible = (entry for entry in entries if not entry.name.startswith("."))
+                found = sorted(visible, key=lambda entry: entry.name)
+        except OSError as error:
+            what = error.strerror or str(error)
+            faults.append(SourceError("unreadable_folder", root / folder, what, "a readable one"))
             continue
-        if episode.task is None and number.isdigit():
-            episode.task = int(number)
+        folders = []
+        for entry in found:
+            try:
+                with faults_as("unreadable_file", entry.path, "a file or a folder"):
+                    if entry.is_file():
+                        yield f"{folder}/{entry.name}", entry.stat().st_size
+                    elif entry.is_dir():
+                        _check_circle(entry, root / folder)
+                        folders.append(f"{folder}/{entry.name}")
+                    else:
+                        target = os.readlink(entry) if entry.is_symlink() else ""
+                        what = f"a link to {target}, which is not there" if target else "no file"
+                        raise SourceError("unreadable_file", entry.path, what, "a readable file")
+            except SourceError as fault:
+                faults.append(fault)
+        stack.extend(reversed(folders))
 
 
-def _parse_info(entry: dict) -> EpisodeInfo:
-    # Early files misspell the key.
-    labels = entry.get("label_info") or entry.get("lable_info") or {}
-    segments = []
-    for s in labels.get("action_config") or ():
-        start, end = int(s["start_frame"]), int(s["end_frame"])
-        text, skill = str(s.get("action_text", "")), str(s.get("skill", ""))
-        segments.append(Segment(start, end, text, skill))
-    return EpisodeInfo(
-        task_name=str(entry.get("task_name", "")),
-        scene=str(entry.get("init_scene_text", "")),
-        segments=tuple(segments),
-    )
+def _check_circle(entry: os.DirEntry, folder: Path) -> None:
+    """Raises SourceError for a link to a folder that it is in."""
+    if entry.is_symlink() and folder.resolve().is_relative_to(target := Path(entry).resolve()):
+        what = f"a link to {target}, which it is in"
+        raise SourceError("unreadable_file", entry.path, what, "no circle of folders")
+
+
+class _Listed:
+    """What has been found under a root so far."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.found: dict[Owner, Found] = {}
+        self.faults: list[SourceError] = []
+        self.unread = Unread()
+
+    def add(self, path: str, ref: FileRef, size: int) -> None:
+        """A file to its episode, if it is one that we read."""
+        role, owner = role_of(path), owner_of(path)
+        if role == "unused":
+            return
+        if role is None or owner is None:
+            self.unread.add(path)
+            return
+        if not _is_text(path):
+            found, expected = "a name that is no UTF-8", "one that is: rename it"
+            self.faults.append(SourceError("bad_name", ref, found, expected))
+            return
+        one = self.found.setdefault(owner, Found(*owner))
+        if role == "depth":
+            folder = ref.member.rpartition("/")[0]
+            one.depth[
+                FileRef(path=ref.path, member=folder) if folder else FileRef(path=ref.path.parent)
+            ] += 1
+            return
+        before, bytes_before = one.files.setdefault(role, (ref, size))
+        if before != ref and bytes_before != size and bool(before.member) == bool(ref.member):
+            found = f"{size} bytes, and {bytes_before} in {before}, which is used"
+            self.faults.append(SourceError("two_files", ref, found, "one such file an episode"))
+
+    def add_task_info(self, path: Path) -> None:
+        for entry in read_task_info(path):
+            if isinstance(entry, SourceError):
+                self.faults.append(entry)
+                continue
+            owner = () if entry.task is None else (str(entry.task),), entry.episode
+            one = self.found.setdefault(owner, Found(*owner))
+            one.info = entry.info or one.info
+
+    def add_tar(self, tar: Path) -> None:
+        folder = tar.relative_to(self.root).with_suffix("").as_posix()
+        try:
+            with faults_as("truncated_tar", tar, "a whole tar (download it again)"):
+                self.faults += tars.unusable(tar)
+                for name, ref in tars.members(tar).items():
+                    self.add(f"{folder}/{name}", ref, ref.size)
+        except SourceError as fault:
+            self.faults.append(fault)
+
+
+def _is_text(path: str) -> bool:
+    return path.encode(errors="ignore").decode() == path
+
+
+def _episodes(listed: _Listed) -> list[Episode]:
+    found = joined(listed.found.values())
+    numbers = Counter(one.number for one in found)
+    made = []
+    for one in sorted(found, key=lambda one: (one.number, one.group)):
+        shared = numbers[one.number] > 1
+        episode = Episode(
+            episode=one.number,
+            identity="/".join([*one.group, str(one.number)]) if shared else str(one.number),
+            task=next((int(part) for part in one.group if is_id(part)), None),
+            info=one.info,
+        )
+        for role, (ref, _) in one.files.items():
+            kind, _, name = role.partition(" ")
+            if kind == "proprio":
+                episode.proprio = ref
+            else:
+                by_name = {"video": episode.videos, "intrinsic_params": episode.intrinsics}
+                by_name.get(kind, episode.extrinsics)[name] = ref
+        if one.depth:
+            episode.depth, episode.n_depth = next(iter(one.depth.items()))
+            for other in list(one.depth)[1:]:
+                if bool(other.member) == bool(episode.depth.member):
+                    what = f"depth pictures, as in {episode.depth}, which is used"
+                    listed.faults.append(SourceError("two_files", other, what, "one such folder"))
+        made.append(episode)
+    return made

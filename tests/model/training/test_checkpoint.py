@@ -1,6 +1,8 @@
 """Our checkpoint files: round trips, atomic writes, and what is refused."""
 
+import json
 import os
+import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from model.training.checkpoint import (
+    HEADER_KEY,
     from_plain,
     load_model,
     read_header,
@@ -165,3 +170,54 @@ def test_a_float16_file_gives_the_same_network_up_to_half_precision(tmp_path: Pa
     for name, value in module.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
     assert half.stat().st_size < full.stat().st_size
+
+
+class Deep(nn.Module):
+    """A network whose depth its config names."""
+
+    def __init__(self, config: NetConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(config.width))
+
+
+def with_header(path: Path, source: Path, header: object) -> Path:
+    with safe_open(str(source), framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = header if isinstance(header, str) else json.dumps(header)
+    save_file(state, path, metadata={HEADER_KEY: text})
+    return path
+
+
+@pytest.mark.parametrize("build", [Net, Deep])
+@pytest.mark.parametrize("width", [10**9, 10**15, -1, 2**70, "wide"])
+def test_sizes_in_a_header_allocate_nothing_before_they_agree_with_the_file(
+    tmp_path: Path, build: type[nn.Module], width: object
+):
+    save_model(tmp_path / "a", net(), NetConfig())
+    header = read_header(tmp_path / "a")
+    header["config"]["width"] = width
+    hostile = with_header(tmp_path / "b", tmp_path / "a", header)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=f"{tmp_path}/b: (its header describes|entries differ)"):
+        load_model(hostile, build, NetConfig)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "in KB"
+
+
+@pytest.mark.parametrize(
+    "header", ["", "{", "[" * 100_000, "3", '{"config": {}}', {"config_type": 1, "config": {}}]
+)
+def test_a_header_that_is_none_of_ours_is_named(tmp_path: Path, header: object):
+    save_model(tmp_path / "a", net(), NetConfig())
+    with pytest.raises(ValueError, match=f"{tmp_path}/b: its 'roboscape' entry is no header"):
+        read_header(with_header(tmp_path / "b", tmp_path / "a", header))
+
+
+def test_loading_draws_no_random_numbers_twice(tmp_path: Path):
+    """The check before it builds a network, too, and must not change what is drawn next."""
+    save_model(tmp_path / "a", net(), NetConfig())
+    torch.manual_seed(5)
+    Net(NetConfig())
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    load_model(tmp_path / "a", Net, NetConfig)
+    assert torch.equal(torch.rand(2), expected)

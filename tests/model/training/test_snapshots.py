@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 import threading
 from dataclasses import replace
@@ -8,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.state_dict_saver import save as save_as_torch_does
 
 from model.training import snapshots as module
-from model.training.loop import TrainState
-from model.training.snapshots import ABOUT, Snapshots, saved_states
+from model.training.loop import TrainState, tensors_of
+from model.training.snapshots import ABOUT, DAMAGED, Snapshots, best_of, saved_states
+from model.training.state_files import DamagedState
 
 
 def state(step: int, **changes) -> TrainState:
@@ -77,8 +80,7 @@ def test_a_discriminator_keeps_its_first_name_on_disk(tmp_path):
     found.close()
     snapshot = found.latest()
     assert snapshot is not None
-    on_disk = FileSystemReader(snapshot.folder).read_metadata().state_dict_metadata
-    assert {"critic.w", "critic_optimizer.0.w"} <= on_disk.keys()
+    assert {"critic.w", "critic_optimizer.0.w"} <= snapshot.record["tensors"].keys()
     live = state(
         0,
         discriminator={"w": torch.zeros(())},
@@ -219,3 +221,150 @@ def test_a_generator_that_was_not_saved_is_not_changed(tmp_path):
 def test_about_is_plain_json(tmp_path):
     saved(tmp_path, 1, metrics={1: 0.5}).close()
     assert json.loads((tmp_path / "step-00000001" / ABOUT).read_text())["metric"] == 0.5
+
+
+# Damage
+
+FILE = "worker-00000.safetensors"
+
+
+def newest_of(folder: Path, file: str) -> Path:
+    return saved_states(folder)[-1].folder / file
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a bit of a number": lambda folder: flip(newest_of(folder, FILE), 8 * 700),
+    "the last bit": lambda folder: flip(
+        newest_of(folder, FILE), 8 * newest_of(folder, FILE).stat().st_size - 1
+    ),
+    "a bit of the record": lambda folder: flip(newest_of(folder, ABOUT), 8 * 8),
+    "cut": lambda folder: os.truncate(newest_of(folder, FILE), 400),
+    "empty": lambda folder: newest_of(folder, FILE).write_bytes(b""),
+    "gone": lambda folder: newest_of(folder, FILE).unlink(),
+    "record empty": lambda folder: newest_of(folder, ABOUT).write_bytes(b""),
+    "record gone": lambda folder: newest_of(folder, ABOUT).unlink(),
+    "record of another kind": lambda folder: newest_of(folder, ABOUT).write_text("[]"),
+    "of the state before": lambda folder: shutil.copy(
+        saved_states(folder)[0].folder / FILE, newest_of(folder, FILE)
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_set_aside_and_the_one_before_is_used(tmp_path, damage):
+    saved(tmp_path, 1, 2).close()
+    DAMAGES[damage](tmp_path)
+    found = Snapshots(tmp_path)
+    with pytest.warns(UserWarning, match="step-00000002 is damaged .* resumes from step 1"):
+        snapshot = found.latest()
+    live = state(0)
+    assert snapshot is not None and snapshot.fill(live) == 1 and numbers(live) == {1.0}
+    assert names(tmp_path) == ["step-00000001", f"step-00000002{DAMAGED}"]
+    found.save(state(2), next_batch=6)
+    found.close()
+    assert saved_states(tmp_path)[-1].step == 2, "the step can be saved again"
+
+
+def test_without_a_sound_state_the_training_stops_and_says_what_to_delete(tmp_path):
+    saved(tmp_path, 1).close()
+    DAMAGES["a bit of a number"](tmp_path)
+    for _ in range(2):  # it does not start from the first step the next time
+        with pytest.raises(DamagedState, match=f"another SHA-256.*delete the folder {tmp_path}"):
+            Snapshots(tmp_path).latest()
+
+
+def test_weights_of_a_damaged_state_are_not_read(tmp_path):
+    net = nn.Linear(2, 3)
+    found = Snapshots(tmp_path)
+    found.save(state(3, model=dict(net.state_dict()), ema=None), next_batch=3, metric=0.5)
+    found.close()
+    snapshot = found.best()
+    DAMAGES["a bit of a number"](tmp_path)
+    assert snapshot is not None
+    with pytest.raises(DamagedState, match=r"Delete the folder .*step-00000003 to go on"):
+        snapshot.load_weights(net)
+
+
+def test_a_damaged_record_does_not_stop_a_training_that_runs(tmp_path):
+    found = saved(tmp_path, 1, 2, metrics={1: 0.4, 2: 0.5})
+    (tmp_path / "step-00000001" / ABOUT).write_text("{")
+    with pytest.warns(UserWarning, match="not compared with the other saved states"):
+        best = best_of(saved_states(tmp_path))
+    assert best is not None and best.step == 2
+    with pytest.warns(UserWarning, match="not compared"):
+        found.save(state(3), next_batch=9)
+        found.wait()
+
+
+def test_tensors_that_share_their_memory_are_saved(tmp_path):
+    tied = torch.full((3, 2), 7.0)
+    found = Snapshots(tmp_path)
+    found.save(state(7, model={"a": tied, "b": tied, "part": tied[1:]}), next_batch=7)
+    found.close()
+    live = state(
+        0, model={name: torch.zeros(n, 2) for name, n in (("a", 3), ("b", 3), ("part", 2))}
+    )
+    snapshot = found.latest()
+    assert snapshot is not None and snapshot.fill(live) == 7 and numbers(live) == {7.0}
+
+
+# States of earlier versions
+
+
+def old_state(folder: Path, step: int) -> Path:
+    """As PyTorch's distributed checkpoint writes it, and version 1 of this code did."""
+    path = folder / f"step-{step:08d}"
+    save_as_torch_does(dict(tensors_of(state(step).parts())), checkpoint_id=path, no_dist=True)
+    about = {"step": step, "next_batch": 3 * step, "workers": 1, "metric": None}
+    (path / ABOUT).write_text(json.dumps(about))
+    return path
+
+
+def test_a_state_of_an_earlier_version_is_read_and_said_to_have_no_digests(tmp_path):
+    old_state(tmp_path, 4)
+    with pytest.warns(UserWarning, match="step-00000004 is of an earlier version"):
+        snapshot = Snapshots(tmp_path).latest()
+    live = state(0)
+    assert snapshot is not None and snapshot.fill(live) == 4 and numbers(live) == {4.0}
+    assert snapshot.about["next_batch"] == 12
+
+
+@pytest.mark.parametrize("file", [".metadata", "__0_0.distcp"])
+def test_a_cut_state_of_an_earlier_version_is_set_aside(tmp_path, file):
+    old_state(tmp_path, 4)
+    os.truncate(old_state(tmp_path, 5) / file, 300)
+    with pytest.warns(UserWarning, match="step-00000005 is damaged"):
+        snapshot = Snapshots(tmp_path).latest()
+    assert snapshot is not None and snapshot.step == 4
+
+
+class Exploit:
+    """Unpickling it runs code: it makes a folder."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("file", [".metadata", "__0_0.distcp"])
+def test_reading_a_foreign_state_runs_no_code(tmp_path, file):
+    path, marker = old_state(tmp_path / "states", 4) / file, tmp_path / "ran"
+    size = path.stat().st_size
+    path.write_bytes(pickle.dumps(Exploit(marker)).ljust(size, b"."))
+    for use in (
+        lambda: Snapshots(tmp_path / "states").latest().fill(state(0)),  # type: ignore[union-attr]
+        lambda: saved_states(tmp_path / "states")[0].load_weights(nn.Linear(2, 3)),
+    ):
+        with pytest.raises((DamagedState, pickle.UnpicklingError, CheckpointException)):
+            use()
+    assert not marker.exists()
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(pickle.dumps(Exploit(tmp_path / "none" / "ran")))  # the exploit is a real one

@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 COMMANDS = (
     "run", "rerun", "status", "ui", "experiments", "lineage", "inspect", "generate",
     "train-annotator", "train-spec", "checkpoint", "sample", "weights", "weights list",
-    "weights fetch", "up", "down", "gc",
+    "weights fetch", "up", "down", "verify", "repair", "delete", "gc",
 )  # fmt: skip
 HELP_WIDTH = 78  # of 80 columns
 HEAVY = ("torch", "numpy", "ray", "prefect", "zarr", "cv2", "mujoco", "pyarrow", "matplotlib")

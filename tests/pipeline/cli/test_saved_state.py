@@ -1,5 +1,7 @@
 """A saved state of a training that is not finished, as a checkpoint."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +99,29 @@ def test_what_is_no_unfinished_training_is_refused(root, stores, tmp_path):
     with pytest.raises(LookupError, match=r"has no saved state \(watch\.save_every\) yet"):
         write_checkpoint(fresh.key, tmp_path / "x.safetensors", str(root), best=False)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_damaged_newest_state_is_passed_over_and_named(stopped, root, tmp_path):
+    older, newest = saved_states(working_folder(stopped) / STATES)
+    (file,) = newest.folder.glob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    line = write_checkpoint(stopped.key, tmp_path / "now.safetensors", str(root), best=False)
+    assert f"step {older.step} of 5" in line
+    assert f"not used: the saved state of step {newest.step} is damaged" in line
+    shutil.rmtree(older.folder)
+    with pytest.raises(LookupError, match="another SHA-256"):
+        write_checkpoint(stopped.key, tmp_path / "none.safetensors", str(root), best=False)
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_a_foreign_training_runs_no_code(stopped, root, tmp_path):
+    """Its states may be of the format of earlier versions, which holds a pickle."""
+    for state in saved_states(working_folder(stopped) / STATES):
+        (state.folder / "about.json").write_text(json.dumps(state.about))
+        payload = b"cos\nmkdir\n(S'" + str(tmp_path / "ran").encode() + b"'\ntR."
+        (state.folder / ".metadata").write_bytes(payload)
+    with pytest.raises(LookupError, match=r"asks for posix.mkdir|asks for os.mkdir"):
+        write_checkpoint(stopped.key, tmp_path / "now.safetensors", str(root), best=False)
+    assert not (tmp_path / "ran").exists()

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pipeline.orchestration.journal import (
     close_dead,
     find_journal,
     journals,
+    read_all,
     read_journal,
     start_journal,
 )
@@ -38,6 +40,40 @@ def test_a_killed_driver_is_seen_and_recorded_as_crashed(tmp_path: Path):
     again = read_journal(journal.path)
     assert (again.state, again.stages[0].state) == ("crashed", "crashed")
     assert close_dead(tmp_path) == []
+
+
+def test_a_process_id_that_lives_again_is_not_the_run(tmp_path: Path):
+    """Another process with the driver's id: told apart by its start time."""
+    journal = start_journal(tmp_path, {})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        journal.pid = other.pid
+        journal.save()
+        again = read_journal(journal.path)
+        assert not again.alive and not again.is_ours and again.true_state == "crashed"
+        assert [j.id for j in close_dead(tmp_path)] == [journal.id]
+        other.communicate()
+
+
+def test_an_older_journal_without_a_start_time_needs_a_heartbeat_too(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    plain = json.loads(journal.path.read_text())
+    del plain["process_start"], plain["pid_space"]
+    journal.path.write_text(json.dumps(plain))
+    assert read_journal(journal.path).alive
+    long_ago = time.time() - 2 * HEARTBEAT_TIMEOUT_S
+    os.utime(journal.path, (long_ago, long_ago))
+    assert not read_journal(journal.path).alive
+
+
+def test_a_process_of_another_container_or_boot_is_judged_by_its_heartbeat(tmp_path: Path):
+    journal = start_journal(tmp_path, {})
+    journal.pid_space = "another boot or container, in which our process ids mean nothing"
+    journal.pid = 2**22 + 1  # there is no such process here
+    journal.save()
+    assert read_journal(journal.path).alive
+    long_ago = time.time() - 2 * HEARTBEAT_TIMEOUT_S
+    os.utime(journal.path, (long_ago, long_ago))
+    assert not read_journal(journal.path).alive
 
 
 def test_a_run_recognizes_its_driver(tmp_path: Path):
@@ -70,8 +106,11 @@ def test_runs_are_found_by_prefix_and_the_latest_by_default(tmp_path: Path):
 
 def test_a_damaged_journal_is_skipped(tmp_path: Path):
     journal = start_journal(tmp_path, {})
-    (tmp_path / "00000000-000000-dead.json").write_text("{half")
+    for i, text in enumerate(["{half", "[]", "null", '{"stages": 3}']):
+        (tmp_path / f"00000000-000000-dead{i}.json").write_text(text)
+    (tmp_path / "00000000-000000-folder.json").mkdir()
     assert [j.id for j in journals(tmp_path)] == [journal.id]
+    assert len(read_all(tmp_path)[1]) == 5
 
 
 def test_a_run_of_another_machine_is_alive_while_it_has_heartbeats(tmp_path: Path):

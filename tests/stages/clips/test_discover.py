@@ -18,8 +18,8 @@ from agibot_tree import (
 from index_store import discover
 
 from stages.clips.clip_times import NS
-from stages.clips.discover import Discover, overlapping
-from storage.sources.agibot.tree import EpisodeInfo, Segment
+from stages.clips.discover import Discover, fingerprint, overlapping
+from storage.sources.agibot.task_info import EpisodeInfo, Segment
 from storage.sources.file_ref import FileRef
 from storage.stores.key import parameters
 
@@ -72,6 +72,13 @@ def test_a_moved_data_set_has_the_same_key_and_index(tree, root, tmp_path):
     here, there = Discover.of(tree), Discover.of(root)
     assert parameters(here) == parameters(there) and here.root != there.root
     assert discover(here, tmp_path / "a")[1] == discover(there, tmp_path / "b")[1]
+
+
+def test_a_file_mended_in_place_makes_another_data_set(root):
+    before = fingerprint(root)
+    path = root / E.proprio
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert fingerprint(root) != before
 
 
 def test_a_data_set_changed_since_planning_is_refused(root, tmp_path):

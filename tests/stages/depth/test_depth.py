@@ -1,3 +1,4 @@
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from agibot_tree import FakeEpisode, pack, write_tree
+from agibot_tree import FakeEpisode, pack, write_proprio, write_tree
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,6 +24,7 @@ from storage.stores.records import Manifest
 
 SIDE = 24
 FRAMES = np.arange(T) * 3
+PROPRIO = "proprio_stats.h5"
 
 
 CLIPS = ClipFormat(size=SIDE)
@@ -53,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 def make(root: Path, text: str = "depth", frames: np.ndarray = FRAMES, **fields):
     stage = sensor_stage(str(root), **fields)
-    clip = one_clip(depth=np.array(text), frame_index=frames)
+    clip = one_clip(depth=np.array(text), proprio=np.array(PROPRIO), frame_index=frames)
     return stage.start("cpu", {})([clip])[0]
 
 
@@ -325,6 +327,75 @@ def test_a_picture_of_8_bits_is_not_depth(root: Path):
     assert reason(make(root))[0] == "corrupt_depth"
 
 
+def renumbered(root: Path, first: int, n_rows: int = 50) -> Path:
+    """The same pictures with numbers from `first` on, beside a file of so many rows."""
+    write_proprio(root / PROPRIO, FakeEpisode(n=n_rows))
+    pictures = [(root / f"depth/head_depth_{i:06d}.png").read_bytes() for i in range(50)]
+    for path in (root / "depth").iterdir():
+        path.unlink()
+    for i, picture in enumerate(pictures):
+        (root / f"depth/head_depth_{first + i:06d}.png").write_bytes(picture)
+    return root
+
+
+def test_pictures_numbered_from_1_belong_to_the_frames_before(root: Path):
+    before = made(root)
+    np.testing.assert_array_equal(
+        made(renumbered(root, 1))["inverse_depth"], before["inverse_depth"]
+    )
+
+
+@pytest.mark.parametrize(("first", "n_rows"), [(1, 51), (2, 50), (7, 60)])
+def test_pictures_whose_numbers_do_not_say_their_frames_are_refused(root: Path, first, n_rows):
+    why, detail = reason(make(renumbered(root, first, n_rows)))
+    assert why == "depth_numbers" and f"{first} to {first + 49}, for {n_rows} rows" in detail
+
+
+def test_what_a_saturated_sensor_reads_is_a_hole(root: Path):
+    before = made(root)
+    saturated = ramp_mm(9)
+    saturated[40:44, 30:50] = 65535
+    write_depth(root / "depth", {9: saturated})
+    after = made(root)
+    assert (before["valid"] & ~after["valid"])[3].any() and not after["valid"][
+        3, 20:22, 12:18
+    ].any()
+    np.testing.assert_array_equal(
+        after["inverse_depth"][after["valid"]], before["inverse_depth"][after["valid"]]
+    )
+
+
+UNITS = {  # what the pictures hold -> what is found
+    "0.1 mm": (10, "a median depth of 1"),
+    "mm in the upper byte": (16, "all multiples of 16"),
+    "m": (0.001, "a median depth of 0.00"),
+}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_pictures_in_another_unit_are_refused(root: Path, unit: str):
+    factor, found = UNITS[unit]
+    limit = 1e9 if factor == 16 else 6.0
+    write_depth(
+        root / "depth", {i: (ramp_mm(i) * factor).astype("uint16") for i in FRAMES.tolist()}
+    )
+    annotator = SensorDepth(root=str(root), clip_format=CLIPS, max_median_m=limit)
+    stage = PseudoDepth(annotator=annotator, clip_format=CLIPS)
+    clip = one_clip(depth=np.array("depth"), proprio=np.array(PROPRIO), frame_index=FRAMES)
+    why, detail = reason(stage.start("cpu", {})([clip])[0])
+    assert why == "implausible_depth" and found in detail
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_unpacked(root: Path):
+    path = root / "depth/head_depth_000009.png"
+    data = bytearray(path.read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    why, detail = reason(make(root))
+    assert why == "corrupt_depth" and ("60000x60000" in detail or "DecompressionBomb" in detail)
+
+
 def test_pictures_of_two_sizes_are_refused(root: Path):
     write_depth(root / "depth", {9: ramp_mm(9, 60, 80)})
     why, detail = reason(make(root))
@@ -333,7 +404,11 @@ def test_pictures_of_two_sizes_are_refused(root: Path):
 
 def test_one_bad_clip_spoils_no_other(root: Path):
     stage = sensor_stage(str(root))
-    clips = [one_clip(depth=np.array(text), frame_index=FRAMES) for text in ("depth", "", "depth")]
+    proprio = np.array(PROPRIO)
+    clips = [
+        one_clip(depth=np.array(text), proprio=proprio, frame_index=FRAMES)
+        for text in ("depth", "", "depth")
+    ]
     first, second, third = stage.start("cpu", {})(clips)
     assert isinstance(second, Rejected)
     np.testing.assert_array_equal(first["inverse_depth"], third["inverse_depth"])
@@ -347,7 +422,9 @@ def test_tars_give_what_folders_give(tmp_path: Path):
         folder = list_episodes(root).episodes[0].depth
         assert folder is not None
         annotate = SensorDepth(root=str(root), clip_format=CLIPS).start("cpu")
-        clip = one_clip(depth=np.array(folder.text(root)), frame_index=np.arange(16))
+        clip = one_clip(
+            depth=np.array(folder.text(root)), proprio=np.array(""), frame_index=np.arange(16)
+        )
         found.append(annotate([clip])[0])
     assert isinstance(found[0], DepthEstimate) and isinstance(found[1], DepthEstimate)
     np.testing.assert_array_equal(found[0].inverse_depth, found[1].inverse_depth)

@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 
 import av
 import numpy as np
@@ -215,3 +218,26 @@ def test_an_mp4_plays_what_was_written(tmp_path, height: int, width: int, rate_h
         played = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
     assert played.shape == (8, height + height % 2, width + width % 2, 3)
     assert np.abs(played.mean((1, 2, 3)) - 20 * np.arange(8)).max() < 4
+
+
+WRITE_MP4 = """
+import sys
+from pathlib import Path
+import numpy as np
+from stages.drawing.pictures import write_mp4
+noise = np.random.default_rng(0).normal(0, 12, (24, 104, 200, 3))
+waves = 128 + 80 * np.sin(np.arange(200) / 17 + np.arange(24)[:, None] / 3)[:, None, :, None]
+write_mp4(Path(sys.argv[1]), np.clip(waves + noise, 0, 255).astype(np.uint8), 6.0)
+"""
+
+
+def test_the_same_frames_give_the_same_mp4_whatever_memory_held_before(tmp_path):
+    """The allocator fills new memory with another byte in each process."""
+    for fill in ("0", "85"):
+        memory = {"MALLOC_PERTURB_": fill, "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+        subprocess.run(
+            [sys.executable, "-c", WRITE_MP4, str(tmp_path / f"{fill}.mp4")],
+            env=os.environ | memory | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+        )
+    assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "85.mp4").read_bytes()

@@ -138,3 +138,22 @@ def test_a_store_of_clips_needs_specs_and_sizes(missing):
         and manifest(n_clips=9).n_shards == 3
         and manifest(n_clips=8).n_shards == 2
     )
+
+
+def test_a_manifest_names_other_stores_relative_to_the_root():
+    """So that the root can be moved; older manifests have whole addresses."""
+    old = manifest().to_json() | {
+        "inputs": {"clip": f"/gone/stores/clip/{KEY}", "depth": f"s3://b/p/stores/depth/{KEY}"},
+        "index_uri": f"/gone/stores/discover/{KEY}",
+    }
+    again = Manifest.from_json(old)
+    assert again.inputs == {"clip": f"clip/{KEY}", "depth": f"depth/{KEY}"}
+    assert again.to_json()["index_uri"] == f"discover/{KEY}"
+    assert Manifest.from_json(again.to_json()).to_json() == again.to_json()
+    assert StoreRef.under("s3://b/q", old["inputs"]["clip"]).uri == f"s3://b/q/stores/clip/{KEY}"
+
+
+@pytest.mark.parametrize("name", ["", "clip", "clip/", "/k", "a/b/c", "../k", "clip/..", "a/../b"])
+def test_a_manifest_that_names_no_store_is_refused(name):
+    with pytest.raises(ValueError, match="does not name a store; expected stage/key"):
+        manifest(inputs={"clip": name})

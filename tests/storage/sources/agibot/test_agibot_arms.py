@@ -7,11 +7,11 @@ from hypothesis.extra.numpy import arrays
 from storage.sources.agibot.arms import (
     align_in_time,
     align_to,
-    closed_fraction,
     filled,
-    gripper_sense,
     is_zero,
+    known_position,
     unit,
+    within_reach,
 )
 
 UNIT = st.floats(-1, 1, width=32)
@@ -25,7 +25,7 @@ def smooth_tracks(draw) -> np.ndarray:
     rng = np.random.default_rng(seed)
     steps = rng.normal(size=(n, 2, 4)) * 0.1
     track = rng.normal(size=(1, 2, 4)) + np.cumsum(steps, axis=0)
-    return unit(track)
+    return track / np.linalg.norm(track, axis=-1, keepdims=True)
 
 
 @given(track=smooth_tracks(), seed=st.integers(0, 1000))
@@ -43,10 +43,49 @@ def test_signs_are_aligned_and_rotations_kept(track, seed):
 
 
 @given(q=arrays(float, (5, 2, 4), elements=UNIT))
-def test_unit_makes_rotations_of_everything(q):
+def test_unit_makes_rotations_or_holes_of_everything(q):
     made = unit(q)
-    np.testing.assert_allclose(np.linalg.norm(made, axis=-1), 1)
-    assert (made[is_zero(q)] == [0, 0, 0, 1]).all()
+    length = np.linalg.norm(made, axis=-1)
+    np.testing.assert_allclose(length[np.isfinite(length)], 1)
+    lost, absent = is_zero(q), is_zero(q).all(0)
+    assert np.isnan(made[lost & ~absent]).all()
+    assert (made[:, absent] == [0, 0, 0, 1]).all()
+    solid = np.abs(np.linalg.norm(q, axis=-1) - 1.25) < 0.74
+    assert np.isfinite(made[solid]).all()
+
+
+@pytest.mark.parametrize("lost", [0.0, np.nan, 1e-30, 1e30, np.inf])
+def test_a_lost_rotation_costs_its_row_and_no_sign(lost):
+    angle = np.linspace(0, 3, 40)  # to where the sign of q would change
+    q = np.stack([0 * angle, 0 * angle, np.sin(angle), np.cos(angle)], -1)[:, None].repeat(2, 1)
+    whole = align_in_time(unit(q))
+    broken = q.copy()
+    broken[10:13] = lost
+    broken[13:] *= -1  # while the sensor was away
+    made = align_in_time(unit(broken))
+    assert np.isnan(made[10:13]).all()
+    rest = np.r_[0:10, 13:40]
+    sign = np.sign((made[0, 0] * whole[0, 0]).sum())  # the mean, which decides it, is another
+    np.testing.assert_array_equal(made[rest], sign * whole[rest])
+    aligned = align_to(-whole, made)  # commands have the state's sign, also beside its hole
+    np.testing.assert_array_equal(aligned, sign * whole)
+
+
+def test_positions_that_are_lost_or_out_of_reach_are_holes():
+    hands = np.random.default_rng(0).normal(size=(20, 2, 3)) * 0.1 + 0.5
+    np.testing.assert_array_equal(known_position(hands), hands)
+    lost = hands.copy()
+    lost[7, 0], lost[:, 1] = 0, 0  # one reading of one arm; the other arm is not there
+    made = known_position(lost)
+    assert np.isnan(made[7, 0]).all() and np.isfinite(np.delete(made[:, 0], 7, 0)).all()
+    assert (made[:, 1] == 0).all()
+    commands = hands + 0.2
+    np.testing.assert_array_equal(within_reach(commands, hands), commands)
+    commands[3, 1, 2] = 255.0
+    hands[3] = np.nan
+    hands[9] = 1e9  # one odd reading decides nothing
+    made = within_reach(commands, hands)
+    assert np.isnan(made[3, 1]).all() and np.isfinite(made).sum() == made.size - 3
 
 
 @given(data=st.data())
@@ -60,47 +99,3 @@ def test_filled_is_the_state_but_where_something_was_sent(data):
     for row in range(n):  # the slow way
         np.testing.assert_array_equal(action[row], by_row.get(row, state[row]))
     assert (state >= 0).all()  # the caller's array is as it was
-
-
-@given(closed=arrays(float, (9, 2), elements=st.floats(0, 1)))
-def test_every_unit_gives_the_same_fraction(closed):
-    closed[0] = [0, 1]  # so that the range shows the unit
-    np.testing.assert_allclose(closed_fraction(35 + 85 * closed), closed, atol=1e-12)
-    np.testing.assert_allclose(closed_fraction(120 * closed), closed, atol=1e-12)
-    np.testing.assert_array_equal(closed_fraction(closed), closed)
-    np.testing.assert_allclose(
-        closed_fraction(np.repeat(closed, 6, axis=1) * np.pi / 2), closed, atol=1e-12
-    )
-
-
-def test_readings_outside_the_range_are_cut_off():
-    np.testing.assert_array_equal(
-        closed_fraction(np.array([[34.8, 123.1], [40.0, 200.0]]))[:, 1], [1, 1]
-    )
-    assert closed_fraction(np.array([[34.8, 123.1]]))[0, 0] == 0
-
-
-@given(seed=st.integers(0, 1000), lag=st.integers(0, 6), noise=st.floats(0, 0.1))
-def test_the_sense_of_a_gripper_is_seen_through_lag_and_noise(seed, lag, noise):
-    rng = np.random.default_rng(seed)
-    commanded = np.repeat((rng.random((8, 2)) > 0.5) * 1.0, 30, axis=0)
-    commanded[:30], commanded[-30:] = 0, 1
-    measured = np.clip(
-        np.roll(commanded, lag, axis=0) + rng.normal(0, noise, commanded.shape), 0, 1
-    )
-    assert gripper_sense(measured, commanded) == 1
-    assert gripper_sense(1 - measured, commanded) == -1
-
-
-@pytest.mark.parametrize(
-    "measured", [np.zeros((50, 2)), np.full((50, 2), 0.3), np.zeros((1, 2)), np.zeros((0, 2))]
-)
-def test_a_gripper_at_rest_has_no_sense(measured):
-    commanded = np.linspace(0, 1, 2 * len(measured)).reshape(-1, 2)
-    assert gripper_sense(measured, commanded) is None
-
-
-def test_unrelated_grippers_have_no_sense():
-    t = np.arange(200)
-    measured, commanded = np.sin(t)[:, None].repeat(2, 1), np.cos(t)[:, None].repeat(2, 1)
-    assert gripper_sense(measured, commanded) is None

@@ -7,7 +7,7 @@ from agibot_tree import FakeEpisode, info, pack, write_task_info, write_tree
 
 from storage.sources.agibot.calibration import read_depth_png
 from storage.sources.agibot.proprio import read_proprio
-from storage.sources.agibot.tree import depth_frames, fingerprint, list_episodes
+from storage.sources.agibot.tree import depth_frames, list_episodes, source_files
 from storage.sources.file_ref import FileRef
 
 FIRST = FakeEpisode()
@@ -175,19 +175,21 @@ def test_another_folder_is_refused_with_its_content(tmp_path):
         list_episodes(tmp_path / "gone")
 
 
-def test_the_fingerprint_identifies_the_files(tree, root):
-    before = fingerprint(tree)
-    assert (
-        before == fingerprint(root) == list_episodes(root).fingerprint
-    )  # a copy is the same data set
+def test_a_data_set_is_told_by_the_names_and_contents_of_its_files(tree, root):
+    before = source_files(tree)
+    assert before == source_files(root), "a copy is the same data set"
     (root / "README.md").write_text("of no matter")
-    assert fingerprint(root) == before
-    (root / FIRST.proprio).write_bytes(b"shorter")
-    assert fingerprint(root) != before
-    shutil.copy(tree / FIRST.proprio, root / FIRST.proprio)
-    assert fingerprint(root) == before
+    assert source_files(root) == before
+    contents = (root / FIRST.proprio).read_bytes()
+    (root / FIRST.proprio).write_bytes(contents[:-1] + b"?")  # mended in place
+    changed = [old for old, new in zip(before, source_files(root), strict=True) if old != new]
+    assert [file.path for file in changed] == [FIRST.proprio]
+    (root / FIRST.proprio).write_bytes(contents)
+    assert source_files(root) == before
     (root / FIRST.proprio).rename((root / FIRST.proprio).with_name("proprio_stats2.h5"))
-    assert fingerprint(root) != before
+    assert source_files(root) != before
+    with pytest.raises(ValueError, match="no AGIBOT-World root"):
+        source_files(root / "observations")
 
 
 @pytest.mark.parametrize("packed", [False, True])

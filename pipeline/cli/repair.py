@@ -1,0 +1,170 @@
+"""`roboscape repair`: makes again what is damaged in a store, and nothing else.
+
+Of a store of clips, the shards that `verify` finds fault with are withdrawn, and the run that made
+the store makes them again. A result has no parts: all of it is made again. A lost seal or manifest
+is written again from what is there.
+"""
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.cli.needs import readable_journals
+from pipeline.cli.run import drive
+from pipeline.cli.verify import print_store
+from pipeline.lineage.graph import find
+from pipeline.orchestration.plan import planned
+from pipeline.orchestration.recipe import describe
+from pipeline.settings import Settings
+from storage.errors import CorruptFile, StoreError
+from storage.files import open_files
+from storage.stores import cleanup, leases, store
+from storage.stores.records import Manifest, StoreRef, store_name
+from storage.stores.verify import verify
+
+
+@dataclass
+class Damage:
+    """What is wrong with a store, and how much of it must be made again."""
+
+    ref: StoreRef
+    problems: list[str]
+    shards: list[int] = field(default_factory=list)
+    everything: bool = False
+
+    @property
+    def to_make(self) -> bool:
+        return bool(self.shards) or self.everything
+
+    def __str__(self) -> str:
+        if self.everything:
+            return f"{self.ref}: all of it is made again"
+        if self.shards:
+            return f"{self.ref}: shards {', '.join(map(str, self.shards))} are made again"
+        what = "seal" if self.problems else "manifest"
+        return f"{self.ref}: its {what} is written again"
+
+
+def repair(what: str | None, settings: Settings, out: Console, backend: str | None = None) -> None:
+    """Repairs the store, or all stores, and verifies the outcome.
+
+    Raises LookupError if there is no such store, or no run of this workspace that made it;
+    CorruptFile if it is still damaged afterwards.
+    """
+    refs = [find(what, settings.stores)] if what else cleanup.list_stores(settings.stores)
+    damages = [damage for ref in refs if (damage := examined(ref, settings)) is not None]
+    # Which run makes it again is known before anything is withdrawn
+    requests = {str(d.ref): request_of(d.ref, settings) for d in damages if d.to_make}
+    if damages:
+        with removing([damage.ref for damage in damages], settings):
+            for damage in damages:
+                withdraw(damage)
+                out.print(str(damage), markup=False)
+    for stages, request in by_request(damages, requests):
+        changes = {"stages": stages, "force": False} | ({"backend": backend} if backend else {})
+        drive(request | changes, settings, out)
+    if not all([print_store(damage.ref, out, full=True) for damage in damages]):
+        raise CorruptFile("what was made again is damaged, too: check this machine's disk")
+    if not damages:
+        out.print("every checksum is right: nothing to repair")
+
+
+def examined(ref: StoreRef, settings: Settings) -> Damage | None:
+    """The store's damage, None if it has none; a damaged manifest is written again first."""
+    problems = verify(ref, "full")
+    if not problems:
+        return None
+    manifest = manifest_of(ref)
+    if manifest is None or any(f"{ref.uri}/{store.MANIFEST}" in each for each in problems):
+        rewrite_manifest(ref, settings)
+        problems = verify(ref, "full")
+        manifest = store.read_manifest(ref)
+    if manifest.kind != "clips":
+        return Damage(ref, problems, everything=bool(problems))
+    lost = store.missing_shards(ref) if store.is_complete(ref) else []  # sealed, but no commit
+    return Damage(ref, problems, shards=sorted({*named_shards(ref, problems), *lost}))
+
+
+def named_shards(ref: StoreRef, problems: list[str]) -> list[int]:
+    """The shards whose files or commits the messages of `verify` name."""
+    pattern = re.compile(rf"{re.escape(ref.uri)}/(?:parts|commits)/(\d{{8}})[-.]")
+    return sorted({int(found) for problem in problems for found in pattern.findall(problem)})
+
+
+def manifest_of(ref: StoreRef) -> Manifest | None:
+    try:
+        return store.read_manifest(ref)
+    except (StoreError, ValueError, TypeError, KeyError):
+        return None
+
+
+def rewrite_manifest(ref: StoreRef, settings: Settings) -> None:
+    """Writes the manifest again from the run's recipe, which has the same key."""
+    stage, inputs, _ = planned(request_of(ref, settings), settings).planned[ref.stage]
+    note = f"the manifest was damaged; repaired {datetime.now(UTC):%Y-%m-%d}, with the code of then"
+    manifest = describe(stage, inputs, ref)
+    manifest = replace(manifest, attributes={**manifest.attributes, "repaired": note})
+    with removing([ref], settings):
+        open_files(ref.uri).delete(store.MANIFEST)
+        store.create(ref, manifest)
+
+
+def request_of(ref: StoreRef, settings: Settings) -> dict[str, Any]:
+    """The request of the newest run of this workspace that still leads to this very store."""
+    runs = [
+        journal
+        for journal in readable_journals(settings)
+        if any(entry.uri and store_name(entry.uri) == str(ref) for entry in journal.stages)
+    ]
+    for journal in reversed(runs):
+        found = planned(journal.request, settings).planned.get(ref.stage)
+        if found is not None and found[2] == ref:
+            return journal.request
+    why = (
+        "of the runs that did, none leads to this key now (its episodes or the code have changed)"
+        if runs
+        else "there is no journal of a run that did"
+    )
+    raise LookupError(
+        f"{ref} is damaged, and this workspace cannot make it again: {why}. Repair it in the "
+        f"workspace that made it, or `roboscape delete {ref}` and run its experiment again"
+    )
+
+
+def withdraw(damage: Damage) -> None:
+    """Takes the damaged parts out of the store, so that a run makes them again."""
+    ref = damage.ref
+    if damage.everything:
+        cleanup.delete(ref)
+        return
+    for shard in damage.shards:
+        store.retract(ref, shard)
+    if damage.problems and not damage.shards:
+        open_files(ref.uri).delete(store.COMPLETE)
+        store.seal(ref)
+
+
+def removing(refs: list[StoreRef], settings: Settings) -> AbstractContextManager[None]:
+    """A lease for deleting parts of the stores; raises StoreInUse if a live run uses one."""
+    return leases.removing(refs, home=str(settings.home), what="`roboscape repair`")
+
+
+def by_request(
+    damages: list[Damage], requests: dict[str, dict[str, Any]]
+) -> list[tuple[list[str], dict[str, Any]]]:
+    """Stages to make in one run each; a run makes them in the order of the data path."""
+    grouped: list[tuple[list[str], dict[str, Any]]] = []
+    for damage in damages:
+        request = requests.get(str(damage.ref))
+        if request is None:
+            continue
+        same = next((stages for stages, other in grouped if other == request), None)
+        if same is None:
+            grouped.append(([damage.ref.stage], request))
+        else:
+            same.append(damage.ref.stage)
+    return grouped
