@@ -140,7 +140,7 @@ def small(source: Path) -> Experiment:
         tokenizer_options=KEEP_OBJECTS,
         world_model=tiny_world_model(),
         world_training=TrainConfig(
-            steps=2000, learning_rate=1.5e-3, warmup_steps=100, min_lr_ratio=0.05
+            steps=1400, learning_rate=1.5e-3, warmup_steps=100, min_lr_ratio=0.05
         ),
         clips_per_batch=4,
         cpus=1.0,
