@@ -151,6 +151,8 @@ def demo(source: Path, weights: Path) -> Experiment:
     """The sample at 96 px on a laptop: tiny networks, from the shipped weights. A few minutes."""
     e = small(source)
     polish = TrainConfig(steps=60, learning_rate=1e-4, warmup_steps=10)
+    # A step of the world model costs as much as twenty of a tokenizer
+    few = TrainConfig(steps=20, learning_rate=1e-4, warmup_steps=5)
     # The encoders stay as they are: the shipped world model was trained on their tokens
     tokenizer: dict[str, Any] = {"training": polish, "part": "decoder"}
     return replace(
@@ -168,7 +170,7 @@ def demo(source: Path, weights: Path) -> Experiment:
             e.depth_tokenizer, start_from=annotators.shipped_weights("depth_tokenizer"), **tokenizer
         ),
         world_model=replace(
-            e.world_model, start_from=annotators.shipped_weights("world_model"), training=polish
+            e.world_model, start_from=annotators.shipped_weights("world_model"), training=few
         ),
     )
 

@@ -155,10 +155,10 @@ def test_what_contradicts_another_stage_is_refused_with_what_to_change(
 
 
 def test_a_clips_size_is_changed_in_one_place(source: Path):
-    """128 px at 16 px a token becomes 64: the tokens' grid and the world model follow."""
+    """96 px at 8 px a token becomes 64: the tokens' grid and the world model follow."""
     e = named("pretrain", source, {"clip_format.size": 64})
     assert isinstance(e, Experiment)
-    assert e.rgb_tokens.grid == e.depth_tokens.grid == e.world_model.model.grid == (4, 4)
+    assert e.rgb_tokens.grid == e.depth_tokens.grid == e.world_model.model.grid == (8, 8)
     assert e.depth.annotator.clip_format == e.clip.clip_format == ClipFormat(size=64)
 
 
@@ -177,12 +177,12 @@ def test_the_window_follows_the_clips_unless_it_was_set(source: Path):
     assert window(named("pretrain", source, {"clip_format.n_frames": 8})) == 8
     short = named("pretrain", source, {"world_model.model.n_frames": 4})
     assert window(short) == 4
-    assert window(short.vary({"clip_format": ClipFormat(n_frames=8, size=128)})) == 4
+    assert window(short.vary({"clip_format": ClipFormat(n_frames=8, size=96)})) == 4
 
 
 def test_a_checkpoint_of_another_network_is_refused_before_anything_runs(source: Path):
-    """The demo continues from shipped weights, whose tokens have a grid of 8 x 8."""
-    complaint = r"start_from=world_model\.safetensors has a network with \{'grid': \(8, 8\)\}.*"
+    """The demo continues from shipped weights, whose tokens have a grid of 12 x 12."""
+    complaint = r"start_from=world_model\.safetensors has a network with \{'grid': \(12, 12\)\}.*"
     with pytest.raises(ValueError, match=complaint + r"--set world_model\.start_from=null"):
         named("demo", source, {"clip_format.size": 64})
     e = named("demo", source, {"clip_format.size": 64, "world_model.start_from": None})
