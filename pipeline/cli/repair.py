@@ -15,7 +15,7 @@ from rich.console import Console
 
 from pipeline.cli.needs import readable_journals
 from pipeline.cli.run import drive
-from pipeline.cli.verify import print_store
+from pipeline.cli.verify import print_verified_store
 from pipeline.lineage.graph import find
 from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import describe
@@ -67,7 +67,7 @@ def repair(what: str | None, settings: Settings, out: Console, backend: str | No
     for stages, request in by_request(damages, requests):
         changes = {"stages": stages, "force": False} | ({"backend": backend} if backend else {})
         drive(request | changes, settings, out)
-    if not all([print_store(damage.ref, out, full=True) for damage in damages]):
+    if not all([print_verified_store(damage.ref, out, full=True) for damage in damages]):
         raise CorruptFile("what was made again is damaged, too: check this machine's disk")
     if not damages:
         out.print("every checksum is right: nothing to repair")
