@@ -277,9 +277,8 @@ def tiny_stages(folder: Path, n_clips: int, n_gpus: int) -> Sequence:
         weights=weights("spatracker-tiny", SpatialTracker(track_config), track_config),
         model=track_config, depth_units="relative", clip_format=clips, backward_points=0, gpus=gpus,
     )  # fmt: skip
-    e = registry.named(
-        "demo", str(make_sample(folder, -(-n_clips // 23))), {"discover.hop_s": 0.2}, folder
-    )
+    changes = {"discover.hop_s": 0.2, "clip_format.size": 128, "world_model.start_from": None}
+    e = registry.named("demo", str(make_sample(folder, -(-n_clips // 23))), changes, folder)
     assert isinstance(e, Experiment)
     keypoints = replace(e.keypoints, annotator=tracks, grid=16)
     return [e.discover, e.clip, replace(e.depth, annotator=depth), keypoints]
