@@ -74,11 +74,11 @@ def test_the_annotator_makes_depth(names: dict[str, Any]):
 
 
 def test_the_experiment_shares_all_that_comes_before(names: dict[str, Any], workspace: Path):
-    plan, pretrain = names["plan"], names["pretrain"]
+    plan, small = names["plan"], names["small"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.clips.discover.fingerprint", lambda root: "0" * 64)
-        inputs = (workspace / "episodes", workspace / "weights")
-        ours, theirs = plan(names["without_depth"](*inputs), "w"), plan(pretrain(*inputs), "w")
+        source, weights = workspace / "episodes", workspace / "weights"
+        ours, theirs = plan(names["without_depth"](source, weights), "w"), plan(small(source), "w")
     differing = {name for name, (*_, ref) in ours.planned.items() if ref != theirs.planned[name][2]}
     assert differing == {"world_model", "evaluation"}
     assert "depth_branch=False" in names["printed"]
