@@ -19,8 +19,10 @@ $(STAMP): constraints.txt pyproject.toml
 demo: setup
 	$(BIN)/roboscape run demo
 
+# Those that start Ray or Prefect use all cores by themselves, so they run one after the other.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m slow
 
 # The part of the tests that needs no Ray and no Prefect server, after the linters: before each commit.
 check: setup lint
