@@ -11,7 +11,7 @@ from typing import Literal
 
 import h5py
 import numpy as np
-from h5py import h5o
+from h5py import h5o  # type: ignore[attr-defined]  # not in its stubs
 from jaxtyping import Int64
 
 from storage.sources.file_ref import FileRef, SourceError, faults_as
