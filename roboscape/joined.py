@@ -64,7 +64,7 @@ class JoinedStores:
 
     def _belongs(self, manifest: Manifest) -> bool:
         """Whether those of its inputs that are joined here are these very stores."""
-        keys = _keys(manifest)
+        keys = manifest.input_keys
         known = {"discover": self.index.ref, "clip": self.clip.ref}
         known |= {role: ref for role in keys if role in ROLES and (ref := self.find(role))}
         shared = keys.keys() & known.keys()
@@ -74,7 +74,9 @@ class JoinedStores:
         others = newest_complete(self.root, role)
         made_from = [
             f"{role}/{each.key} ("
-            + ", ".join(f"{name}/{key}" for name, key in _keys(each).items() if name != "discover")
+            + ", ".join(
+                f"{name}/{key}" for name, key in each.input_keys.items() if name != "discover"
+            )
             + ")"
             for each in others
         ]
@@ -99,8 +101,3 @@ class JoinedStores:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_rows": {}}
-
-
-def _keys(manifest: Manifest) -> dict[str, str]:
-    """Role -> key of each input."""
-    return {role: name.partition("/")[2] for role, name in manifest.inputs.items()}

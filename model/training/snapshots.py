@@ -42,7 +42,7 @@ from model.training.state_files import (
 )
 
 PARTIAL, GONE, DAMAGED = ".partial", ".gone", ".damaged"
-TOLD = ("step", "next_batch", "workers", "metric")
+ABOUT_FIELDS = ("step", "next_batch", "workers", "metric")
 NAME = re.compile(r"step-\d+")
 
 # PyTorch warns whenever a single process saves or reads a state; here that is intended
@@ -63,7 +63,7 @@ class Snapshot:
 
     @property
     def about(self) -> dict[str, Any]:
-        return {name: self.record[name] for name in TOLD}
+        return {name: self.record[name] for name in ABOUT_FIELDS}
 
     @property
     def has_digests(self) -> bool:

@@ -18,6 +18,8 @@ from storage.errors import StoreInUse
 from storage.stores import cleanup, leases
 from storage.stores.records import StoreRef
 
+NOTHING = "nothing to collect"
+
 
 @dataclass
 class Unneeded:
@@ -58,9 +60,6 @@ def collect(
     show(out, "deleted", garbage, "deleted", found)
     if not garbage and not found.stores:
         out.print(NOTHING)
-
-
-NOTHING = "nothing to collect"
 
 
 def show(out: Console, of_files: str, garbage: list[str], of_stores: str, found: Unneeded) -> None:

@@ -90,10 +90,9 @@ def difference(wanted: dict[str, Any], last: Manifest) -> str:
         for n in sorted(new | old)
         if new.get(n) != old.get(n)
     ]
-    old_keys = {role: name.partition("/")[2] for role, name in last.inputs.items()}
     changed += [
         f"input {role} changed"
         for role, key in wanted["inputs"].items()
-        if old_keys.get(role) != key
+        if last.input_keys.get(role) != key
     ]
     return ", ".join(changed) or "the newest version has another recipe"

@@ -1,11 +1,10 @@
 """`roboscape repair`: makes again what is damaged in a store, and nothing else.
 
-Of a store of clips, the shards that `verify` finds fault with are withdrawn, and the run that made
+Of a store of clips, the shards that `examine` finds fault with are withdrawn, and the run that made
 the store makes them again. A result has no parts: all of it is made again. A lost seal or manifest
 is written again from what is there.
 """
 
-import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,11 +19,11 @@ from pipeline.lineage.graph import find
 from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import describe
 from pipeline.settings import Settings
-from storage.errors import CorruptFile, StoreError
+from storage.errors import CorruptFile
 from storage.files import open_files
 from storage.stores import cleanup, leases, store
-from storage.stores.records import Manifest, StoreRef, store_name
-from storage.stores.verify import verify
+from storage.stores.records import StoreRef, store_name
+from storage.stores.verify import examine
 
 
 @dataclass
@@ -75,31 +74,16 @@ def repair(what: str | None, settings: Settings, out: Console, backend: str | No
 
 def examined(ref: StoreRef, settings: Settings) -> Damage | None:
     """The store's damage, None if it has none; a damaged manifest is written again first."""
-    problems = verify(ref, "full")
-    if not problems:
+    found = examine(ref, "full")
+    if not found.messages:
         return None
-    manifest = manifest_of(ref)
-    if manifest is None or any(f"{ref.uri}/{store.MANIFEST}" in each for each in problems):
+    if found.manifest:
         rewrite_manifest(ref, settings)
-        problems = verify(ref, "full")
-        manifest = store.read_manifest(ref)
-    if manifest.kind != "clips":
-        return Damage(ref, problems, everything=bool(problems))
+        found = examine(ref, "full")
+    if store.read_manifest(ref).kind != "clips":
+        return Damage(ref, found.messages, everything=bool(found.messages))
     lost = store.missing_shards(ref) if store.is_complete(ref) else []  # sealed, but no commit
-    return Damage(ref, problems, shards=sorted({*named_shards(ref, problems), *lost}))
-
-
-def named_shards(ref: StoreRef, problems: list[str]) -> list[int]:
-    """The shards whose files or commits the messages of `verify` name."""
-    pattern = re.compile(rf"{re.escape(ref.uri)}/(?:parts|commits)/(\d{{8}})[-.]")
-    return sorted({int(found) for problem in problems for found in pattern.findall(problem)})
-
-
-def manifest_of(ref: StoreRef) -> Manifest | None:
-    try:
-        return store.read_manifest(ref)
-    except (StoreError, ValueError, TypeError, KeyError):
-        return None
+    return Damage(ref, found.messages, shards=sorted({*found.shards, *lost}))
 
 
 def rewrite_manifest(ref: StoreRef, settings: Settings) -> None:

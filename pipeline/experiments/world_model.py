@@ -123,7 +123,7 @@ def from_scratch(
 def pretrain(source: Path, weights: Path) -> Experiment:
     """Trains the shipped weights from random ones, on its own episodes. Hours on 2 cores.
 
-    Its tracks are exact (`truth`): at 4 Hz, the rate of its sample, no tracker follows what moves.
+    Its tracks are exact (`truth`): its sample has 4 Hz, trackers were measured at 10 (and 2) Hz.
     """
     return choose(small(source), "keypoints.annotator", "truth", weights)
 

@@ -47,7 +47,7 @@ MAX_REASONS = 100  # rows for the gaps of one episode
 
 
 def fingerprint(root: Path) -> str:
-    """64 hex digits that tell the data set by its files' names and contents.
+    """64 hex digits that identify a data set by its files' names and contents.
 
     Raises ValueError if `root` is no AGIBOT-World root.
     """

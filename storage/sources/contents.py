@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from storage.cache import cache_home
 from storage.sources import tars
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.file_state import FileState
@@ -27,7 +28,7 @@ N_BLOCKS, BLOCK_BYTES = 32, 1 << 15  # of a larger file
 MAX_INDEX_BYTES = 64 << 20  # of a container's index; a damaged one may claim any size
 CHUNK_BYTES = 1 << 20
 THREADS = 8
-ASKED_AT_ONCE = 2_000  # files
+ASKED_AT_ONCE = 500  # files
 
 OnProgress = Callable[[int, int], None]  # files done, total
 
@@ -40,25 +41,23 @@ def file_digests(
     Files that have not changed since they were digested are not opened.
     """
     digests: list[str] = []
+    on_progress(0, len(paths))
     with ThreadPoolExecutor(THREADS) as threads, closing(_Remembered()) as remembered:
         for start in range(0, len(paths), ASKED_AT_ONCE):
             chosen = paths[start : start + ASKED_AT_ONCE]
             now = time.time()
-            states = list(threads.map(_state, chosen))
-            known = remembered.find([state for state in states if state is not None])
-            new: list[tuple[FileState, str]] = []
-
-            def digest(state: FileState | None, path: Path, known: dict = known) -> str:
-                return (known.get(state) if state else None) or contents_digest(FileRef(path=path))
-
-            for state, found in zip(states, threads.map(digest, states, chosen), strict=True):
-                digests.append(found)
-                if state and state not in known and state.settled(now):
-                    new.append((state, found))
-                if len(digests) % 100 == 0:
-                    on_progress(len(digests), len(paths))
-            remembered.add(new)
-    on_progress(len(paths), len(paths))
+            states = list(threads.map(_state, chosen, chunksize=100))
+            known = remembered.find(states)
+            unknown = [path for path, old in zip(chosen, known, strict=True) if old is None]
+            read = threads.map(lambda path: contents_digest(FileRef(path=path)), unknown)
+            found = [old or next(read) for old in known]
+            remembered.add(
+                (state, digest)
+                for state, old, digest in zip(states, known, found, strict=True)
+                if old is None and state is not None and state.settled(now)
+            )
+            digests += found
+            on_progress(len(digests), len(paths))
     return digests
 
 
@@ -140,28 +139,27 @@ class _Remembered:
     """
 
     def __init__(self) -> None:
-        folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
         self.connection: sqlite3.Connection | None = None
         with self._forgiving():
-            folder.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(folder / "contents.sqlite", timeout=30)
+            cache_home().mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(cache_home() / "contents.sqlite", timeout=30)
             self.connection.execute(
                 "create table if not exists contents "
                 "(path text primary key, size int, mtime int, ctime int, inode int, digest text)"
             )
 
-    def find(self, states: Iterable[FileState]) -> dict[FileState, str]:
-        """The digests of files that have not changed since."""
-        found: dict[FileState, str] = {}
-        if self.connection is None:
-            return found
+    def find(self, states: Sequence[FileState | None]) -> list[str | None]:
+        """The digest of each file that has not changed since."""
+        found: list[str | None] = [None] * len(states)
         with self._forgiving():
-            for state in states:
+            for i, state in enumerate(states):
+                if self.connection is None or state is None:
+                    continue
                 row = self.connection.execute(
                     "select * from contents where path = ?", (state.path,)
                 ).fetchone()
                 if row and FileState(*row[:-1]) == state:
-                    found[state] = row[-1]
+                    found[i] = row[-1]
         return found
 
     def add(self, digests: Iterable[tuple[FileState, str]]) -> None:

@@ -1,4 +1,4 @@
-"""What tells that a file was changed, without reading it."""
+"""How to see that a file was changed without reading it."""
 
 from dataclasses import dataclass
 from pathlib import Path

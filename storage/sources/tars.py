@@ -6,7 +6,6 @@ it is: a changed one is indexed again.
 """
 
 import hashlib
-import os
 import tarfile
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.atomic import replacing
+from storage.cache import cache_home
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.file_state import FileState
 
@@ -59,9 +59,8 @@ def unusable(path: Path) -> list[SourceError]:
 
 @lru_cache(maxsize=4)  # a stage reads many episodes of one tar before the next tar
 def _index(path: Path, state: FileState) -> pa.Table:
-    folder = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape")) / "tars"
     key = hashlib.sha256(f"2 {state!r}".encode()).hexdigest()[:24]  # 2: of the index's format
-    kept = folder / f"{key}.parquet"
+    kept = cache_home() / "tars" / f"{key}.parquet"
     if kept.exists():
         return pq.read_table(kept)
     table = _scan(path, state.size)

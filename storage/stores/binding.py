@@ -59,6 +59,6 @@ def committed_checks(files: Files, ref: StoreRef, record: PartRecord) -> dict[st
 
 
 _REMEDY = (
-    "the shard was changed or exchanged after it was committed; restore it from a backup, or "
-    "retract it (`storage.stores.store.retract`) and run its stage again"
+    "the shard was changed or exchanged after it was committed; restore it from a backup, or let "
+    "`roboscape repair` make it again"
 )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import crc32c
 
+from storage.cache import cache_home
 from storage.errors import CorruptFile
 from storage.files import FileRecord, Files
 from storage.stores.spec import ArraySpec
@@ -78,8 +79,7 @@ def store_name(text: str) -> str:
 
 def cache_folder(ref: StoreRef) -> Path:
     """This machine's folder for a result in an object store; each root has its own."""
-    home = Path(os.environ.get("ROBOSCAPE_CACHE", Path.home() / ".cache" / "roboscape"))
-    return home / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
+    return cache_home() / hashlib.sha256(ref.root.encode()).hexdigest()[:12] / ref.stage / ref.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,11 @@ class Manifest:
         object.__setattr__(self, "inputs", names)
         if self.index_uri is not None:
             object.__setattr__(self, "index_uri", store_name(self.index_uri))
+
+    @property
+    def input_keys(self) -> dict[str, str]:
+        """Role -> key of the upstream store."""
+        return {role: name.partition("/")[2] for role, name in self.inputs.items()}
 
     @property
     def n_shards(self) -> int:
@@ -216,6 +221,12 @@ class PartRecord:
 
 def commit_path(shard: int) -> str:
     return f"commits/{shard:08d}.json"
+
+
+def shard_of_commit(name: str) -> int | None:
+    """The shard of a file in the folder of commits; None for a file of another name."""
+    number = name.removesuffix(".json")
+    return int(number) if number.isdecimal() and commit_path(int(number)).endswith(name) else None
 
 
 def read_record(files: Files, path: str) -> PartRecord:

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from storage.errors import CorruptFile, StoreError
 from storage.files import Files, open_files, read_checked, sha256_file
 from storage.stores.binding import committed_checks
 from storage.stores.key import content_key, recipe_of
-from storage.stores.records import Manifest, PartRecord, StoreRef, read_record
+from storage.stores.records import Manifest, PartRecord, StoreRef, read_record, shard_of_commit
 from storage.stores.results import Result
 from storage.stores.shards import Shard, open_zarr, shard_path
 from storage.stores.store import (
@@ -24,50 +26,73 @@ from storage.stores.store import (
 )
 
 
-class _Findings:
-    """What the checks of one store found."""
+@dataclass
+class Findings:
+    """What is wrong with a store: one message per fault, naming the file, and where the faults are.
 
-    def __init__(self, uri: str):
-        self.uri = uri
-        self.messages: list[str] = []
+    shards: those with a fault in their files or commit. manifest: whether it is damaged itself.
+    """
 
-    def run(self, check: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of `check`, or None with its message noted."""
+    uri: str
+    messages: list[str] = field(default_factory=list)
+    shards: set[int] = field(default_factory=set)
+    manifest: bool = False
+
+    def run(
+        self,
+        check: Callable[..., Any],
+        *arguments: Any,
+        shard: int | None = None,
+        manifest: bool = False,
+    ) -> Any:
+        """The result of `check`, or None with its message noted, and what it blames."""
         try:
             return check(*arguments)
         except (StoreError, OSError) as error:
             self.messages.append(str(error))
         except (ValueError, LookupError, TypeError) as error:  # from nonsense in a file
             self.messages.append(f"{self.uri}: {error!r}")
+        self.manifest |= manifest
+        if shard is not None:
+            self.shards.add(shard)
+        return None
 
 
 def verify(ref: StoreRef, level: Literal["quick", "full"] = "quick") -> list[str]:
-    """What is wrong with a store: one message per fault, naming the file; empty if nothing is.
+    """The messages of `examine`; empty if nothing is wrong."""
+    return examine(ref, level).messages
+
+
+def examine(ref: StoreRef, level: Literal["quick", "full"] = "quick") -> Findings:
+    """What is wrong with a store.
 
     quick: the JSON files, every file's presence and size, the shard indices, the Zarr metadata.
     full: also every chunk of every shard and every byte of a result. Of an incomplete store, what
     is committed is checked.
     """
-    found, files, full = _Findings(ref.uri), open_files(ref.uri), level == "full"
-    manifest = found.run(read_manifest, ref)
+    found, files, full = Findings(ref.uri), open_files(ref.uri), level == "full"
+    manifest = found.run(read_manifest, ref, manifest=True)
     seal = found.run(read_complete, ref) if is_complete(ref) else None
     if manifest is None:
-        return found.messages
-    found.run(_check_recipe, ref, manifest, seal)
+        return found
+    found.run(_check_recipe, ref, manifest, seal, manifest=True)
     if manifest.kind != "clips":
         for name in seal["files"] if seal else ():
             found.run(_check_result_file, files, Result(ref), name, full)
-        return found.messages
-    records = [found.run(read_record, files, f"commits/{name}") for name in files.list("commits")]
+        return found
+    records = [
+        found.run(read_record, files, f"commits/{name}", shard=shard_of_commit(name))
+        for name in files.list("commits")
+    ]
     for record in filter(None, records):
         _check_part(found, files, ref, manifest, record, full)
     if seal is not None and None not in records:
         found.run(_check_seal, ref, manifest, records, seal)
-    return found.messages
+    return found
 
 
 def _check_part(
-    found: _Findings,
+    found: Findings,
     files: Files,
     ref: StoreRef,
     manifest: Manifest,
@@ -75,12 +100,13 @@ def _check_part(
     full: bool,
 ) -> None:
     before = len(found.messages)
-    found.run(_check_counts, files, manifest, record)
-    checks = found.run(committed_checks, files, ref, record) or {}
+    run = partial(found.run, shard=record.shard)
+    run(_check_counts, files, manifest, record)
+    checks = run(committed_checks, files, ref, record) or {}
     for path in record.files:
-        found.run(_check_file, files, manifest, record, path, checks.get(path), full)
+        run(_check_file, files, manifest, record, path, checks.get(path), full)
     if len(found.messages) == before:  # else Zarr would only report the same fault
-        found.run(_check_zarr, files, manifest, record)
+        run(_check_zarr, files, manifest, record)
 
 
 def _check_counts(files: Files, manifest: Manifest, record: PartRecord) -> None:
@@ -142,8 +168,7 @@ def _check_zarr(files: Files, manifest: Manifest, record: PartRecord) -> None:
 
 def _check_recipe(ref: StoreRef, manifest: Manifest, seal: dict[str, Any] | None) -> None:
     """Raises CorruptFile if the manifest is not the one of the store's key, or of its seal."""
-    inputs = {role: uri.rsplit("/", 1)[-1] for role, uri in manifest.inputs.items()}
-    recipe = recipe_of(manifest.stage, manifest.version, manifest.parameters, inputs)
+    recipe = recipe_of(manifest.stage, manifest.version, manifest.parameters, manifest.input_keys)
     if (key := content_key(recipe)) != manifest.key:
         raise CorruptFile(
             f"{ref.uri}/{MANIFEST}: its version, parameters and inputs have the key {key}, not "
