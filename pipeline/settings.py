@@ -127,7 +127,11 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
     Both libraries read them at import: call `apply_environment` before importing either. What the
     user has set wins.
     """
-    return {
+    # A Ray that is started here is for this machine. Without this variable (its name is from before
+    # it counted on Linux) Ray takes the network's address even where it is given 127.0.0.1, and
+    # all of its processes, workers and drivers too, then listen on every interface.
+    loopback = {} if settings.external_ray else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return loopback | {
         "PREFECT_HOME": str(settings.services / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",

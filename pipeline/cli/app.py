@@ -17,6 +17,7 @@ from pipeline.cli.commands import (
     weights,
 )
 from pipeline.cli.console import failures_explained
+from pipeline.orchestration.interrupts import sigterm_interrupts
 from pipeline.settings import Settings, apply_environment
 
 HELP = """Train a world model on robot videos: from raw episodes to its evaluation.
@@ -36,7 +37,8 @@ HELP = """Train a world model on robot videos: from raw episodes to its evaluati
 
 Everything is written to ./workspace; ROBOSCAPE_HOME names another folder.
 Exit codes: 0 success, 1 a stage failed, 2 wrong usage, 3 a service does not
-answer, 130 interrupted. Method: RoboScape, arXiv:2506.23135."""
+answer, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+Method: RoboScape, arXiv:2506.23135."""
 
 app = typer.Typer(
     help=HELP,
@@ -102,7 +104,8 @@ def main() -> None:
     apply_environment(settings)
     # Prefect warns at import, also where nothing ran yet, as with `run --plan`.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
-    app(obj=settings)
+    with sigterm_interrupts():
+        app(obj=settings)
 
 
 if __name__ == "__main__":

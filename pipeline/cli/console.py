@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-FAILED, USAGE, NO_SERVICE, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0 is success
+# Exit codes; 0 is success
+FAILED, USAGE, NO_SERVICE, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -17,16 +18,19 @@ def failures_explained() -> Iterator[None]:
 
     Also a decorator: `@failures_explained()`.
     """
+    from pipeline.orchestration.interrupts import interrupted_by
     from pipeline.orchestration.services import ServiceError
     from storage.errors import StoreError
 
     try:
         yield
     except KeyboardInterrupt:
+        by = interrupted_by()
         err.print(
-            "\n[yellow]Interrupted.[/yellow] Finished work is kept; the same command resumes."
+            f"\n[yellow]Interrupted[/yellow] by {by}. Finished work is kept; the same command "
+            "resumes."
         )
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(TERMINATED if by == "SIGTERM" else INTERRUPTED) from None
     except ServiceError as error:
         explain("Service", str(error))
         raise SystemExit(NO_SERVICE) from None

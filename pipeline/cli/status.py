@@ -42,6 +42,8 @@ def print_status(settings: Settings, run: str | None, out: Console, as_json: boo
         out.print_json(json.dumps(plain))
         return journal.true_state
     out.print(stage_table(journal))
+    if journal.note:
+        out.print(journal.note, markup=False)
     others = [j for j in known if j.id != journal.id][-SHOWN_RUNS:]
     if others:
         out.print(

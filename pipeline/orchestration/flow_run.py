@@ -15,6 +15,7 @@ from pipeline.flow import data_path
 from pipeline.lineage.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration.crashed_runs import close_leftovers
 from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.interrupts import interrupted_by, sigterm_interrupts
 from pipeline.orchestration.journal import start_journal
 from pipeline.orchestration.plan import experiment_of, plan
 from pipeline.orchestration.ray_session import connect_ray
@@ -124,10 +125,11 @@ def journaled(context: RunContext) -> Iterator[None]:
         with (
             journal.heartbeat(),
             leases.hold(context.root, home=home, what=what, run=journal.id) as context.lease,
+            sigterm_interrupts(),  # in place of Prefect's handler
         ):
             yield
     except KeyboardInterrupt:
-        journal.close("crashed")
+        journal.close("crashed", f"interrupted by {interrupted_by()}")
         raise
     except BaseException:
         journal.close("failed")

@@ -49,6 +49,7 @@ class Journal:
     started: float = field(default_factory=time.time)
     ended: float = 0.0
     state: Literal["running", "completed", "failed", "crashed"] = "running"
+    note: str = ""  # why it ended, if no stage says so
     prefect_run: str = ""
     stages: list[StageEntry] = field(default_factory=list)
 
@@ -76,8 +77,8 @@ class Journal:
             self.stages.append(found)
         return found
 
-    def close(self, state: Literal["completed", "failed", "crashed"]) -> None:
-        self.state, self.ended = state, time.time()
+    def close(self, state: Literal["completed", "failed", "crashed"], note: str = "") -> None:
+        self.state, self.ended, self.note = state, time.time(), note
         for entry in self.stages:
             if entry.state == "running":
                 entry.state = "crashed" if state == "crashed" else "failed"

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.orchestration.interrupts import sigterm_interrupts
 from pipeline.orchestration.services import ray_address
 from pipeline.settings import Settings
 
@@ -35,7 +36,8 @@ def connect_ray(settings: Settings, wanted: bool = True) -> Iterator[None]:
     else:  # without "local" Ray would attach to any cluster on this machine, even another user's
         ray.init("local", include_dashboard=False, **options)
     try:
-        yield
+        with sigterm_interrupts():  # in place of the handler of a Ray that was started here
+            yield
     finally:
         ray.shutdown()
 

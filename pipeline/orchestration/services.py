@@ -129,6 +129,8 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
     command = [ray, "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--dashboard-port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    # It always serves Ray's client protocol; on 10001 that could be in another Ray's way
+    command += [f"--ray-client-server-port={free_port()}"]
     log = settings.services / "ray.log"
     mark = log.stat().st_size if log.exists() else 0
     service = spawn(settings, "ray", command, f"127.0.0.1:{port}")

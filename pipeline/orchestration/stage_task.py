@@ -18,6 +18,7 @@ from pipeline.lineage.live_page import LivePage
 from pipeline.orchestration import dataset_stage, ray_pool, shards
 from pipeline.orchestration.clip_worker import Job
 from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.interrupts import interrupted_by
 from pipeline.orchestration.journal import Journal
 from pipeline.orchestration.progress import StageProgress
 from pipeline.orchestration.recipe import describe, output_ref
@@ -87,8 +88,11 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
     try:
         name, note = decide(stage, inputs, out, context)
     except BaseException as error:
-        entry.state, entry.seconds = "failed", time.time() - entry.started
-        entry.note = str(error) or type(error).__name__
+        entry.seconds = time.time() - entry.started
+        if isinstance(error, KeyboardInterrupt):
+            entry.state, entry.note = "crashed", f"interrupted by {interrupted_by()}"
+        else:
+            entry.state, entry.note = "failed", str(error) or type(error).__name__
         context.journal.save()
         raise
     entry.state = {"Completed": "completed", "Skipped": "skipped"}.get(name, "cached")  # type: ignore[assignment]

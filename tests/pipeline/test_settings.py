@@ -65,3 +65,9 @@ def test_a_wrong_variable_is_named(name, value, message, monkeypatch: pytest.Mon
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
         Settings()
+
+
+def test_only_a_ray_of_this_machine_is_kept_on_loopback(tmp_path: Path):
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    assert quiet_environment(Settings(home=tmp_path, external_ray=None))[name] == "0"
+    assert name not in quiet_environment(Settings(home=tmp_path, external_ray="10.0.0.1:6379"))

@@ -12,7 +12,9 @@ if __name__ == "__main__":
 from prefect import flow
 from toys import Brightness, Frames, Index, Total
 
+from pipeline.cli.console import failures_explained
 from pipeline.orchestration.flow_run import TaskRunner, journaled
+from pipeline.orchestration.interrupts import sigterm_interrupts
 from pipeline.orchestration.journal import start_journal
 from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.stage_task import RunContext
@@ -35,5 +37,6 @@ def toy_context(settings: Settings, **options: Any) -> RunContext:
 
 if __name__ == "__main__":
     settings = Settings(home=Path(sys.argv[1]))
-    with connect_ray(settings, wanted=sys.argv[2] == "ray"):
+    wanted = sys.argv[2] == "ray"
+    with sigterm_interrupts(), failures_explained(), connect_ray(settings, wanted=wanted):
         toy_flow(toy_context(settings, backend=sys.argv[2]), sys.argv[3])

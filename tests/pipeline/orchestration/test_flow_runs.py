@@ -187,12 +187,7 @@ def test_a_killed_driver_loses_nothing_that_was_finished(
     faults = tmp_path / "faults"
     faults.mkdir()
     (faults / "hang-14").touch()
-    script = SUPPORT / "toy_flow.py"
-    environment = os.environ | {
-        "ROBOSCAPE_HOME": str(home.home),
-        "ROBOSCAPE_PREFECT_PORT": str(home.prefect_port),
-    }
-    driver = subprocess.Popen([sys.executable, script, home.home, backend, faults], env=environment)
+    driver = start_driver(home, backend, faults)
     wait_for(faults / "hanging-14", driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
@@ -217,7 +212,42 @@ def test_a_killed_driver_loses_nothing_that_was_finished(
     assert_equal_stores(arrays(depth), undisturbed(tmp_path))
 
 
-def wait_for(path: Path, driver: subprocess.Popen[bytes], limit_s: float = 180.0) -> None:
+@pytest.mark.parametrize("backend", ["serial", "ray"])
+def test_sigterm_ends_a_run_as_ctrl_c_does(home: Settings, tmp_path: Path, backend: str):
+    """Also in Ray's C++ calls, which abort the process for any other exception."""
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    (faults / "hang-14").touch()
+    driver = start_driver(home, backend, faults)
+    wait_for(faults / "hanging-14", driver)
+    driver.send_signal(signal.SIGTERM)
+    driver.send_signal(signal.SIGTERM)  # as an impatient supervisor does: changes nothing
+    _, text = driver.communicate(timeout=60)
+    assert driver.returncode == 143, text
+    assert "Interrupted by SIGTERM. Finished work is kept" in text
+    assert "Traceback" not in text and "*** SIG" not in text
+    ended = find_journal(home.runs, None)
+    assert (ended.state, ended.note) == ("crashed", "interrupted by SIGTERM")
+    depth = ended.entry("depth")
+    assert (depth.state, depth.note) == ("crashed", "interrupted by SIGTERM")
+    assert drawn(ended)[0]["depth"] == "Crashed"
+    assert list((home.home / "leases").glob("*.json")) == []
+    (faults / "hang-14").unlink()
+    again = run(home, faults)
+    assert states(again)["depth"] == "completed"
+    assert_equal_stores(arrays(StoreRef(depth.uri)), undisturbed(tmp_path))
+
+
+def start_driver(home: Settings, backend: str, faults: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "ROBOSCAPE_HOME": str(home.home),
+        "ROBOSCAPE_PREFECT_PORT": str(home.prefect_port),
+    }
+    command = [sys.executable, str(SUPPORT / "toy_flow.py"), str(home.home), backend, str(faults)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, driver: subprocess.Popen[str], limit_s: float = 180.0) -> None:
     until = time.monotonic() + limit_s
     while not path.exists():
         assert driver.poll() is None, f"the driver ended early with {driver.returncode}"
