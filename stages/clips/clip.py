@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
+from stages import flags
 from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
@@ -23,6 +24,7 @@ from stages.clips.episode_files import FLAGS, Recording, read_recording
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video, nearest
 from storage.stores.results import Result
+from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
 
 
@@ -36,6 +38,8 @@ class Clip(ClipStage):
     )
     action_substeps: int = 15
     quality: Quality = field(default_factory=Quality)
+    # Of the clips that may have a flag of doubt (`stages.flags`); more fail the run
+    max_flagged_share: float = field(default=1.0, metadata={"key": False})
 
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1
@@ -78,6 +82,12 @@ class Clip(ClipStage):
             ArraySpec("flags", "bool", ("i",), (len(FLAGS),), "1", ", ".join(FLAGS)),
             ArraySpec("scores", "float32", ("i",), (len(SCORES),), "1", scores, fill=-1.0),
         )
+
+    def __post_init__(self) -> None:
+        flags.check_share_field("clip.max_flagged_share", self.max_flagged_share)
+
+    def check_made(self, own: Rows) -> None:
+        flags.check_share(own, self.max_flagged_share, "clip.max_flagged_share")
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         return self.make_clips

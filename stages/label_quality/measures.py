@@ -1,13 +1,13 @@
 """The measures of `label_quality`, the flags that they set, and how others read them.
 
-Training drops flagged rows with `unflagged`; reports use the rest.
+`stages.flags` counts, limits and drops them, together with those of the recording.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from storage.stores.rows import Rows
 
@@ -106,11 +106,6 @@ MEASURES = (
 FLAGS = tuple(measure.flag for measure in MEASURES)  # bit i of `flags` is FLAGS[i]
 NO_FLAGS = 255  # of a clip without labels; no other clip can have it, as the last bit is free
 assert len(FLAGS) < 8, FLAGS
-
-
-def unflagged(quality: Rows, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which of these rows of the store `label_quality` have no flag."""
-    return quality.gather("flags", rows) == 0
 
 
 def flag_names(flags: int) -> list[str]:
