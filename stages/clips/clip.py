@@ -20,7 +20,8 @@ from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
 from stages.clips.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
 from stages.clips.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
 from stages.clips.decoded_frames import Reel
-from stages.clips.episode_files import FLAGS, Recording, read_recording
+from stages.clips.episode_files import Recording, read_recording
+from stages.clips.recording_flags import FLAGS
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video, nearest
 from storage.stores.results import Result

@@ -18,7 +18,7 @@ from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Resources
-from stages.clips.episode_files import FLAGS as CLIP_FLAGS
+from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
 from stages.evaluation.predict import draw_others

@@ -38,7 +38,7 @@ from model.world.batch import ActionStats
 from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
 from stages.clips.clip_times import substep_rows
-from stages.clips.episode_files import FLAGS as CLIP_FLAGS
+from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import NOTE_FILE, PLOT_FILE
 from stages.training.states import STATES
