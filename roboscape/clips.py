@@ -12,7 +12,8 @@ from roboscape.arrays import gather, place
 from roboscape.clip import Clip
 from roboscape.joined import ROLES, JoinedStores
 from stages.clip_choice import needs_labels
-from stages.flags import all_flagged, check_names, has_any
+from stages.flag_counts import has_any
+from stages.flags import all_flagged, check_names
 from stages.label_quality.measures import flag_names
 
 if TYPE_CHECKING:

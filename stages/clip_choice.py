@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from stages import flags
 from stages.batches import usable_rows
+from stages.flag_counts import counts_text, flag_counts, has_any
+from stages.flags import all_flagged
 from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from storage.stores.rows import Rows
 
@@ -30,10 +31,10 @@ class ChosenClips:
         """Two short sentences for a page."""
         n, n_dropped = len(self.rows), self.n_usable - len(self.rows)
         used = f"{n} clips of split '{self.split}' used, their flags: "
-        used += f"{flags.counts_text(self.kept)}."
+        used += f"{counts_text(self.kept)}."
         if not n_dropped:
             return used + " None left out for a flag."
-        return used + f" {n_dropped} left out for flags: {flags.counts_text(self.dropped)}."
+        return used + f" {n_dropped} left out for flags: {counts_text(self.dropped)}."
 
 
 def needs_labels(drop_flags: tuple[str, ...]) -> bool:
@@ -49,13 +50,13 @@ def choose_clips(
     Raises ValueError if no clip of the split has data, or no store has one of the flags.
     """
     usable = usable_rows(stores, split)
-    found = flags.all_flagged(stores, usable)
-    out = flags.has_any(found, drop_flags, len(usable))
+    found = all_flagged(stores, usable)
+    out = has_any(found, drop_flags, len(usable))
     dropped = {name: found[name][out] for name in drop_flags}
     return ChosenClips(
         split=split,
         n_usable=len(usable),
         rows=usable[~out],
-        dropped=flags.flag_counts(dropped),
-        kept=flags.flag_counts({name: has[~out] for name, has in found.items()}),
+        dropped=flag_counts(dropped),
+        kept=flag_counts({name: has[~out] for name, has in found.items()}),
     )

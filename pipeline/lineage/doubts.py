@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.lineage.graph import Node, newest_complete
 from stages.drawing.markdown import markdown_table
-from stages.flags import FLAGS, flag_counts, flagged
+from stages.flag_counts import flag_counts
+from stages.flags import FLAGS, flagged
 from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result

@@ -13,7 +13,6 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64
 
-from stages import flags
 from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
 from stages.clip_format import ClipFormat
 from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
@@ -21,7 +20,8 @@ from stages.clips.clip_quality import SCORES, Quality, find_cuts, reject_cut, sc
 from stages.clips.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
 from stages.clips.decoded_frames import Reel
 from stages.clips.episode_files import Recording, read_recording
-from stages.clips.recording_flags import FLAGS
+from stages.clips.recording_flags import DOUBTS, FLAGS, recording_flags
+from stages.flag_counts import check_share, check_share_field
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video, nearest
 from storage.stores.results import Result
@@ -85,10 +85,15 @@ class Clip(ClipStage):
         )
 
     def __post_init__(self) -> None:
-        flags.check_share_field("clip.max_flagged_share", self.max_flagged_share)
+        check_share_field("clip.max_flagged_share", self.max_flagged_share)
 
     def check_made(self, own: Rows) -> None:
-        flags.check_share(own, self.max_flagged_share, "clip.max_flagged_share")
+        if self.max_flagged_share >= 1:
+            return
+        rows, setting = np.flatnonzero(own.ok), "clip.max_flagged_share"
+        flags = recording_flags(own, rows).items()
+        doubts = {name: has for name, has in flags if name in DOUBTS}
+        check_share(doubts, len(rows), self.max_flagged_share, str(own.ref), setting)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         return self.make_clips

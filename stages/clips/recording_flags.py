@@ -1,5 +1,11 @@
 """What the stage `clip` notes about a recording: names, meanings, and which are doubts."""
 
+import numpy as np
+from jaxtyping import Int
+
+from stages.flag_counts import Flagged
+from storage.stores.rows import Rows
+
 # What each of the recording's flags means, and whether it puts the clip in doubt
 RECORDING = {
     "action_filled": ("commands exist for some rows only; the others take the state", True),
@@ -15,3 +21,13 @@ RECORDING = {
 }
 
 FLAGS = tuple(RECORDING)  # in the order of the array `flags`
+DOUBTS = tuple(name for name, (_, is_doubt) in RECORDING.items() if is_doubt)
+
+
+def recording_flags(store: Rows, rows: Int[np.ndarray, " n"]) -> Flagged:
+    """The flags of these rows of a store `clip`."""
+    found = store.gather("flags", rows)
+    # A store says which flags it has: other versions know others
+    named = tuple(store.spec("flags").about.split(", "))
+    names = named if len(named) == found.shape[1] else FLAGS
+    return {name: found[:, i] for i, name in enumerate(names)}

@@ -36,7 +36,8 @@ from stages.evaluation.report import (
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, ScoredClip, Scores, scored
-from stages.flags import all_flagged, check_names, counts_text, flag_counts
+from stages.flag_counts import counts_text, flag_counts
+from stages.flags import all_flagged, check_names
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from stages.flag_counts import Flagged
 from storage.stores.rows import Rows
 
 
@@ -106,6 +107,12 @@ MEASURES = (
 FLAGS = tuple(measure.flag for measure in MEASURES)  # bit i of `flags` is FLAGS[i]
 NO_FLAGS = 255  # of a clip without labels; no other clip can have it, as the last bit is free
 assert len(FLAGS) < 8, FLAGS
+
+
+def label_flags(quality: Rows, rows: Int[np.ndarray, " n"]) -> Flagged:
+    """The flags of these rows of the store `label_quality`."""
+    found = quality.gather("flags", rows)
+    return {name: (found >> bit & 1).astype(bool) for bit, name in enumerate(FLAGS)}
 
 
 def flag_names(flags: int) -> list[str]:

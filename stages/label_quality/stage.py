@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from stages import flags
 from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
 from stages.drawing.pictures import spread
+from stages.flag_counts import check_share, check_share_field
 from stages.label_quality.contact_sheet import CLIPS, SheetClip, label_rows, label_sheet
 from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, Labels, read_labels
 from stages.label_quality.measures import (
@@ -24,6 +24,7 @@ from stages.label_quality.measures import (
     NO_FLAGS,
     Measure,
     flag_summary,
+    label_flags,
     quality_note,
 )
 from storage.stores.results import Result
@@ -85,10 +86,14 @@ class LabelQuality(ClipStage):
                 f"{self.still_window_px}: expected shares 0 <= trim < 1 and 0 < min_still <= 1, "
                 "and a window of 1 or more"
             )
-        flags.check_share_field("label_quality.max_flagged_share", self.max_flagged_share)
+        check_share_field("label_quality.max_flagged_share", self.max_flagged_share)
 
     def check_made(self, own: Rows) -> None:
-        flags.check_share(own, self.max_flagged_share, "label_quality.max_flagged_share")
+        if self.max_flagged_share >= 1:
+            return
+        rows, setting = np.flatnonzero(own.ok), "label_quality.max_flagged_share"
+        found = label_flags(own, rows)
+        check_share(found, len(rows), self.max_flagged_share, str(own.ref), setting)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:

@@ -46,7 +46,8 @@ from stages.base import (
 )
 from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows
 from stages.clip_choice import choose_clips, needs_labels
-from stages.flags import check_names, counts_text
+from stages.flag_counts import counts_text
+from stages.flags import check_names
 from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids

@@ -23,7 +23,8 @@ from stages.clip_choice import choose_clips
 from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
 from stages.clips.discover import Discover
-from stages.flags import FLAGS, all_flagged, flag_counts
+from stages.flag_counts import flag_counts
+from stages.flags import FLAGS, all_flagged
 from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from stages.label_quality.stage import LabelQuality
 from storage.stores.records import StoreRef

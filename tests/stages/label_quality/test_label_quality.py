@@ -15,7 +15,8 @@ from small_stores import write_clips, write_index
 from pipeline.orchestration.clip_worker import Job, Worker
 from stages.base import ClipInputs, ClipStage
 from stages.drawing.pictures import draw_tracks, png_bytes
-from stages.flags import flagged, has_any
+from stages.flag_counts import has_any
+from stages.flags import flagged
 from stages.keypoints.stage import grid_queries
 from stages.label_quality.contact_sheet import MAX_POINTS, draw_thinned
 from stages.label_quality.measures import (
