@@ -1,8 +1,8 @@
 """Flags: what stages doubt about single clips. Which there are, who has them, who drops them.
 
 Two stages set flags: `clip` about the recording, `label_quality` about the labels. Both are read
-here for all who use them, so that counting, limiting and dropping work alike for all of them. The table
-in docs/reliability.md is made of `FLAGS`, and a test compares them.
+here for all who use them, so that counting, limiting and dropping work alike for all of them. The
+table in docs/reliability.md is made of `FLAGS`, and a test compares them.
 """
 
 from collections.abc import Iterable, Mapping
