@@ -151,8 +151,9 @@ def lpips(
 
 
 def align_scale_shift(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_inverse: Float[Tensor, "b t h w"],
+    target_inverse: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, "b t h w"]:
     """Each clip's predicted inverse depth, fitted to the target by least squares over valid pixels.
@@ -162,8 +163,8 @@ def align_scale_shift(
     becomes the target's mean.
     """
     _check_mask(valid)
-    weight, x = valid.double(), predicted.double()
-    y = torch.where(valid, target, 0.0).double()  # invalid pixels may be NaN
+    weight, x = valid.double(), predicted_inverse.double()
+    y = torch.where(valid, target_inverse, 0.0).double()  # invalid pixels may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
     known = torch.where(valid, x, 0.0)
     x_mean = known.sum(dim=(1, 2, 3), keepdim=True) / count
@@ -171,7 +172,7 @@ def align_scale_shift(
     variance = (weight * (known - x_mean) ** 2).sum(dim=(1, 2, 3), keepdim=True)
     covariance = (weight * (known - x_mean) * (y - y_mean)).sum(dim=(1, 2, 3), keepdim=True)
     scale = torch.where(variance > 0, covariance / variance, 0.0)
-    return (y_mean + scale * (x - x_mean)).to(predicted.dtype)
+    return (y_mean + scale * (x - x_mean)).to(predicted_inverse.dtype)
 
 
 def depth_from_inverse(
@@ -182,8 +183,9 @@ def depth_from_inverse(
 
 
 def abs_rel(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_depth: Float[Tensor, "b t h w"],
+    target_depth: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, " b"]:
     """Mean over valid pixels of |predicted - target| / target; 0 is perfect.
@@ -191,14 +193,15 @@ def abs_rel(
     Both are depth (not inverse depth), in the same units, and > 0 where valid: align scale first.
     Abs Rel of Eigen et al. 2014 (arXiv:1406.2283).
     """
-    _check_depth(predicted, target, valid)
-    relative = (predicted - target).abs() / torch.where(valid, target, 1.0)
+    _check_depth(predicted_depth, target_depth, valid)
+    relative = (predicted_depth - target_depth).abs() / torch.where(valid, target_depth, 1.0)
     return _masked_mean(relative, valid)
 
 
 def delta_accuracy(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_depth: Float[Tensor, "b t h w"],
+    target_depth: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
     n: int = 1,
 ) -> Float[Tensor, " b"]:
@@ -206,10 +209,10 @@ def delta_accuracy(
 
     Arguments as for `abs_rel`.
     """
-    _check_depth(predicted, target, valid)
-    predicted, target = torch.where(valid, predicted, 1.0), torch.where(valid, target, 1.0)
-    factor = torch.maximum(predicted / target, target / predicted)
-    return _masked_mean((factor < 1.25**n).to(predicted.dtype), valid)
+    _check_depth(predicted_depth, target_depth, valid)
+    ours, true = (torch.where(valid, depth, 1.0) for depth in (predicted_depth, target_depth))
+    factor = torch.maximum(ours / true, true / ours)
+    return _masked_mean((factor < 1.25**n).to(predicted_depth.dtype), valid)
 
 
 def frames_after_query(query_frame: Int[Tensor, "b p"], n_frames: int) -> Bool[Tensor, "b t p"]:

@@ -191,11 +191,15 @@ def compare_depth(inverse_depth: Float[Tensor, "t h w"], depth: ClipDepth) -> di
     ours, true = inverse_depth[None, 1:], depth.target[None, 1:]
     valid = depth.valid[None, 1:]
     target = metrics.depth_from_inverse(true, farthest=farthest)
-    aligned = metrics.align_scale_shift(ours, true, valid)
+    aligned = metrics.align_scale_shift(predicted_inverse=ours, target_inverse=true, valid=valid)
     found = {}
     for suffix, inverse in (("", ours), ("_aligned", aligned)):
         guess = metrics.depth_from_inverse(inverse, farthest=farthest)
-        found[f"abs_rel{suffix}"] = metrics.abs_rel(guess, target, valid).item()
+        found[f"abs_rel{suffix}"] = metrics.abs_rel(
+            predicted_depth=guess, target_depth=target, valid=valid
+        ).item()
         for n in (1, 2):
-            found[f"delta{n}{suffix}"] = metrics.delta_accuracy(guess, target, valid, n).item()
+            found[f"delta{n}{suffix}"] = metrics.delta_accuracy(
+                predicted_depth=guess, target_depth=target, valid=valid, n=n
+            ).item()
     return found

@@ -263,33 +263,50 @@ def test_depth_metrics_agree_with_plain_loops():
             if ok
         ]
         relative = sum(abs(p - q) / q for p, q in pairs) / len(pairs)
-        assert abs_rel(predicted, target, valid)[clip].item() == pytest.approx(relative, rel=1e-5)
+        assert abs_rel(predicted_depth=predicted, target_depth=target, valid=valid)[
+            clip
+        ].item() == pytest.approx(relative, rel=1e-5)
         for n in (1, 2, 3):
             share = sum(max(p / q, q / p) < 1.25**n for p, q in pairs) / len(pairs)
-            assert delta_accuracy(predicted, target, valid, n)[clip].item() == pytest.approx(
-                share, rel=1e-5
-            )
+            assert delta_accuracy(predicted_depth=predicted, target_depth=target, valid=valid, n=n)[
+                clip
+            ].item() == pytest.approx(share, rel=1e-5)
 
 
 def test_invalid_pixels_do_not_count():
     predicted, target, valid = depths()
-    expected = abs_rel(predicted, target, valid), delta_accuracy(predicted, target, valid, 2)
+    expected = (
+        abs_rel(predicted_depth=predicted, target_depth=target, valid=valid),
+        delta_accuracy(predicted_depth=predicted, target_depth=target, valid=valid, n=2),
+    )
     for junk in (0.0, -1.0, math.nan, math.inf):
         p, q = torch.where(valid, predicted, junk), torch.where(valid, target, junk)
-        assert_close(abs_rel(p, q, valid), expected[0])
-        assert_close(delta_accuracy(p, q, valid, 2), expected[1])
-        assert torch.isfinite(align_scale_shift(p, q, valid)[valid]).all()
+        assert_close(abs_rel(predicted_depth=p, target_depth=q, valid=valid), expected[0])
+        assert_close(
+            delta_accuracy(predicted_depth=p, target_depth=q, valid=valid, n=2), expected[1]
+        )
+        assert torch.isfinite(
+            align_scale_shift(predicted_inverse=p, target_inverse=q, valid=valid)[valid]
+        ).all()
 
 
 def test_depth_without_valid_or_positive_pixels_is_refused():
     predicted, target, valid = depths()
     with pytest.raises(ValueError, match="clip 0 of the batch: no pixel"):
-        abs_rel(predicted, target, torch.zeros_like(valid))
+        abs_rel(predicted_depth=predicted, target_depth=target, valid=torch.zeros_like(valid))
     for wrong in (0.0, -2.0, math.nan):
         with pytest.raises(ValueError, match="target depth is not above 0 at"):
-            delta_accuracy(predicted, torch.where(valid, wrong, target), valid)
+            delta_accuracy(
+                predicted_depth=predicted,
+                target_depth=torch.where(valid, wrong, target),
+                valid=valid,
+            )
         with pytest.raises(ValueError, match="predicted depth is not above 0 at"):
-            abs_rel(torch.where(valid, wrong, predicted), target, valid)
+            abs_rel(
+                predicted_depth=torch.where(valid, wrong, predicted),
+                target_depth=target,
+                valid=valid,
+            )
 
 
 @settings(max_examples=25, deadline=None)
@@ -301,15 +318,16 @@ def test_aligned_abs_rel_does_not_change_under_scale_and_shift(
     inverse, true_inverse = 1 / predicted, 1 / target
 
     def score(x: Tensor) -> Tensor:
-        aligned = align_scale_shift(x, true_inverse, valid)
-        return abs_rel(depth_from_inverse(aligned, farthest=10.0), target, valid)
+        aligned = align_scale_shift(predicted_inverse=x, target_inverse=true_inverse, valid=valid)
+        depth = depth_from_inverse(aligned, farthest=10.0)
+        return abs_rel(predicted_depth=depth, target_depth=target, valid=valid)
 
     assert_close(score(scale * inverse + shift), score(inverse), rtol=2e-3, atol=1e-4)
 
 
 def test_alignment_is_least_squares_over_the_whole_clip():
     predicted, target, valid = depths()
-    aligned = align_scale_shift(predicted, target, valid)
+    aligned = align_scale_shift(predicted_inverse=predicted, target_inverse=target, valid=valid)
     for clip in range(2):
         ok = valid[clip].numpy()
         x, y = predicted[clip].double().numpy(), target[clip].double().numpy()
@@ -323,8 +341,15 @@ def test_alignment_is_least_squares_over_the_whole_clip():
 
 def test_alignment_recovers_an_exact_relation_and_handles_a_constant():
     _, target, valid = depths()
-    assert_close(align_scale_shift(0.2 * target - 3, target, valid), target, rtol=1e-4, atol=1e-4)
-    flat = align_scale_shift(torch.full_like(target, 7.0), target, valid)
+    assert_close(
+        align_scale_shift(predicted_inverse=0.2 * target - 3, target_inverse=target, valid=valid),
+        target,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    flat = align_scale_shift(
+        predicted_inverse=torch.full_like(target, 7.0), target_inverse=target, valid=valid
+    )
     for clip in range(2):
         assert_close(flat[clip], target[clip][valid[clip]].mean().expand_as(flat[clip]))
 
