@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.value_range import IMAGES, check_range
+
 # sRGB primaries and white D65 (IEC 61966-2-1): linear RGB -> XYZ over the white's XYZ
 _TO_XYZ = (
     (0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047),
@@ -30,7 +32,11 @@ def opponent(images: Float[Tensor, "*any 3 h w"]) -> Float[Tensor, "*any 3 h w"]
 
 
 def lab(images: Float[Tensor, "*any 3 h w"]) -> Float[Tensor, "*any 3 h w"]:
-    """CIELAB of sRGB in [-1, 1]: lightness from 0 to 100, and a and b, 0 for grey."""
+    """CIELAB of sRGB in [-1, 1]: lightness from 0 to 100, and a and b, 0 for grey.
+
+    Raises ValueError for images that are not in [-1, 1], as those of a video in 0-255.
+    """
+    check_range(images, value_range=IMAGES)
     level = (images.clamp(-1, 1) + 1) / 2
     linear = torch.where(
         level <= 0.04045, level / 12.92, ((level.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4

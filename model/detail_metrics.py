@@ -2,7 +2,8 @@
 
 A thing of 10 x 10 px in a frame of 128 x 128 has 0.6 % of its pixels: a video that erases it loses
 little.
-Videos are (b t c h w) in [-1, 1]; one value per clip.
+Videos are (b t c h w) floats; `value_range` says what black and white are, as in `model.metrics`.
+One value per clip.
 """
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from model.colour import opponent
 from model.metrics import MAX_PSNR, psnr
+from model.value_range import ValueRange, as_images
 
 SQUARES = 16  # along each side of a frame
 DETAIL_SHARE = 0.1  # of the squares
@@ -35,22 +37,32 @@ def detailed_squares(target: Float[Tensor, "b t c h w"]) -> Bool[Tensor, "b t h 
 
 
 def detail_psnr(
-    predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+    predicted: Float[Tensor, "b t c h w"],
+    target: Float[Tensor, "b t c h w"],
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """PSNR in dB inside the target's `detailed_squares`."""
-    return psnr(predicted, target, detailed_squares(target))
+    return psnr(predicted, target, detailed_squares(target), value_range=value_range)
 
 
 def chroma_psnr(
-    predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+    predicted: Float[Tensor, "b t c h w"],
+    target: Float[Tensor, "b t c h w"],
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """PSNR in dB of the two chroma channels (BT.601, in [-1, 1]), mean over frames."""
+    predicted, target = as_images(predicted, target, value_range=value_range)
     error = (opponent(predicted) - opponent(target))[:, :, 1:].double().square().mean((2, 3, 4))
     return (10 * torch.log10(4 / error)).clamp(max=MAX_PSNR).mean(1).to(predicted.dtype)
 
 
 def colour_kept(
-    predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+    predicted: Float[Tensor, "b t c h w"],
+    target: Float[Tensor, "b t c h w"],
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """The share of the colours that is kept in the most colourful tenth of each frame's squares.
 
@@ -58,7 +70,8 @@ def colour_kept(
     median. 1: nothing is lost. 0: no better than painting all in that one tint. Below 0: worse. NaN
     for a clip without colours to keep, such as a grey one.
     """
-    found, true = (opponent(video)[:, :, 1:].double() for video in (predicted, target))
+    videos = as_images(predicted, target, value_range=value_range)
+    found, true = (opponent(video)[:, :, 1:].double() for video in videos)
     usual = true.flatten(3).median(dim=3).values[..., None, None]
     distance, error = (x.square().sum(2) for x in (true - usual, found - true))
     mask = largest_squares(distance)

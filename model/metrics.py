@@ -1,13 +1,17 @@
 """Metrics of predicted videos, depths and tracks against true ones: one value per clip.
 
-Videos are (b t c h w) in [-1, 1], as the tokenizer gives them. An optional mask chooses the pixels
-that count, such as the moving region; a clip with an empty mask raises ValueError.
+Videos are (b t c h w) floats; `value_range` says what black and white are, (-1, 1) for what a
+tokenizer gives. It has no default: see `model.value_range`, also for what is refused. An optional
+mask chooses the pixels that count, such as the moving region; a clip with an empty mask raises
+ValueError.
 """
 
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from model.value_range import ValueRange, as_images
 
 MAX_PSNR = 100.0  # dB
 
@@ -23,14 +27,16 @@ def frame_psnr(
     predicted: Float[Tensor, "b t c h w"],
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, "b t"]:
-    """Peak signal-to-noise ratio of each frame: 10 log10(2^2 / mean squared error) dB.
+    """Peak signal-to-noise ratio of each frame: 10 log10(range^2 / mean squared error) dB.
 
     Larger is better. Equal frames, whose ratio is infinite, count as MAX_PSNR, so that averages
     stay finite (one 8-bit step in one channel of a 256 x 256 px frame is 101 dB). NaN for a frame
     with an empty mask.
     """
-    _check_range(predicted, target)
+    predicted, target = as_images(predicted, target, value_range=value_range)
     error = reduce((predicted - target).double().square(), "b t c h w -> b t h w", "mean")
     weight = torch.ones_like(error) if mask is None else mask.to(error.dtype)
     # 0/0 = NaN for a frame without pixels
@@ -42,10 +48,12 @@ def psnr(
     predicted: Float[Tensor, "b t c h w"],
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """Mean of `frame_psnr` over the frames in which the mask has pixels, in dB."""
     _check_mask(mask)
-    return frame_psnr(predicted, target, mask).nanmean(dim=1)
+    return frame_psnr(predicted, target, mask, value_range=value_range).nanmean(dim=1)
 
 
 def delta_psnr(
@@ -53,6 +61,8 @@ def delta_psnr(
     with_other_actions: Float[Tensor, "b t c h w"],
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """The dB of PSNR that are lost with the actions of another clip: controllability.
 
@@ -60,19 +70,23 @@ def delta_psnr(
     arXiv:2402.15391) as RoboScape reports it (arXiv:2506.23135: 3.34, and 1.99 for a model with
     weak control).
     """
-    return psnr(with_true_actions, target, mask) - psnr(with_other_actions, target, mask)
+    both = (with_true_actions, with_other_actions)
+    true, other = (psnr(video, target, mask, value_range=value_range) for video in both)
+    return true - other
 
 
 def ssim(
     predicted: Float[Tensor, "b t c h w"],
     target: Float[Tensor, "b t c h w"],
     mask: Bool[Tensor, "b t h w"] | None = None,
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """Structural similarity (Wang et al. 2004), mean over windows, channels and frames.
 
     1 for equal clips. The mask is read at a window's centre.
     """
-    score = ssim_map(predicted, target)
+    score = ssim_map(predicted, target, value_range=value_range)
     if mask is None:
         return score.mean(dim=(1, 2, 3)).to(predicted.dtype)
     return _masked_mean(score, mask[:, :, SSIM_EDGE:-SSIM_EDGE, SSIM_EDGE:-SSIM_EDGE]).to(
@@ -81,7 +95,10 @@ def ssim(
 
 
 def ssim_map(
-    predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+    predicted: Float[Tensor, "b t c h w"],
+    target: Float[Tensor, "b t c h w"],
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, "b t inner_h inner_w"]:
     """SSIM of each window, mean over channels.
 
@@ -89,7 +106,7 @@ def ssim_map(
     its outer SSIM_EDGE pixels), on values moved to [0, 1]. Each colour channel is scored alone; the
     paper is about grey images.
     """
-    _check_range(predicted, target)
+    predicted, target = as_images(predicted, target, value_range=value_range)
     h, w = predicted.shape[-2:]
     if min(h, w) < SSIM_WINDOW:
         raise ValueError(f"frames of {h} x {w} px: SSIM needs sides of at least {SSIM_WINDOW} px")
@@ -121,19 +138,22 @@ def _blur(images: Float[Tensor, "*any h w"]) -> Float[Tensor, "*any inner_h inne
 
 
 def lpips(
-    network: nn.Module, predicted: Float[Tensor, "b t c h w"], target: Float[Tensor, "b t c h w"]
+    network: nn.Module,
+    predicted: Float[Tensor, "b t c h w"],
+    target: Float[Tensor, "b t c h w"],
+    *,
+    value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """Distance by `network` (see model/lpips.py), mean over frames; 0 for equal clips."""
-    _check_range(predicted, target)
-    distance = network(
-        *(rearrange(video, "b t c h w -> (b t) c h w") for video in (predicted, target))
-    )
+    videos = as_images(predicted, target, value_range=value_range)
+    distance = network(*(rearrange(video, "b t c h w -> (b t) c h w") for video in videos))
     return reduce(distance, "(b t) -> b", "mean", b=predicted.shape[0])
 
 
 def align_scale_shift(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_inverse: Float[Tensor, "b t h w"],
+    target_inverse: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, "b t h w"]:
     """Each clip's predicted inverse depth, fitted to the target by least squares over valid pixels.
@@ -143,8 +163,8 @@ def align_scale_shift(
     becomes the target's mean.
     """
     _check_mask(valid)
-    weight, x = valid.double(), predicted.double()
-    y = torch.where(valid, target, 0.0).double()  # invalid pixels may be NaN
+    weight, x = valid.double(), predicted_inverse.double()
+    y = torch.where(valid, target_inverse, 0.0).double()  # invalid pixels may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
     known = torch.where(valid, x, 0.0)
     x_mean = known.sum(dim=(1, 2, 3), keepdim=True) / count
@@ -152,7 +172,7 @@ def align_scale_shift(
     variance = (weight * (known - x_mean) ** 2).sum(dim=(1, 2, 3), keepdim=True)
     covariance = (weight * (known - x_mean) * (y - y_mean)).sum(dim=(1, 2, 3), keepdim=True)
     scale = torch.where(variance > 0, covariance / variance, 0.0)
-    return (y_mean + scale * (x - x_mean)).to(predicted.dtype)
+    return (y_mean + scale * (x - x_mean)).to(predicted_inverse.dtype)
 
 
 def depth_from_inverse(
@@ -163,8 +183,9 @@ def depth_from_inverse(
 
 
 def abs_rel(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_depth: Float[Tensor, "b t h w"],
+    target_depth: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
 ) -> Float[Tensor, " b"]:
     """Mean over valid pixels of |predicted - target| / target; 0 is perfect.
@@ -172,14 +193,15 @@ def abs_rel(
     Both are depth (not inverse depth), in the same units, and > 0 where valid: align scale first.
     Abs Rel of Eigen et al. 2014 (arXiv:1406.2283).
     """
-    _check_depth(predicted, target, valid)
-    relative = (predicted - target).abs() / torch.where(valid, target, 1.0)
+    _check_depth(predicted_depth, target_depth, valid)
+    relative = (predicted_depth - target_depth).abs() / torch.where(valid, target_depth, 1.0)
     return _masked_mean(relative, valid)
 
 
 def delta_accuracy(
-    predicted: Float[Tensor, "b t h w"],
-    target: Float[Tensor, "b t h w"],
+    *,
+    predicted_depth: Float[Tensor, "b t h w"],
+    target_depth: Float[Tensor, "b t h w"],
     valid: Bool[Tensor, "b t h w"],
     n: int = 1,
 ) -> Float[Tensor, " b"]:
@@ -187,10 +209,10 @@ def delta_accuracy(
 
     Arguments as for `abs_rel`.
     """
-    _check_depth(predicted, target, valid)
-    predicted, target = torch.where(valid, predicted, 1.0), torch.where(valid, target, 1.0)
-    factor = torch.maximum(predicted / target, target / predicted)
-    return _masked_mean((factor < 1.25**n).to(predicted.dtype), valid)
+    _check_depth(predicted_depth, target_depth, valid)
+    ours, true = (torch.where(valid, depth, 1.0) for depth in (predicted_depth, target_depth))
+    factor = torch.maximum(ours / true, true / ours)
+    return _masked_mean((factor < 1.25**n).to(predicted_depth.dtype), valid)
 
 
 def frames_after_query(query_frame: Int[Tensor, "b p"], n_frames: int) -> Bool[Tensor, "b t p"]:
@@ -214,6 +236,7 @@ def position_accuracy(
     """
     seen = target_visible & counted
     _check_points(seen, "truly visible")
+    _check_pixels(target, seen, size)
     within = _within_thresholds(predicted, target, size)
     shares = [(near & seen).sum(dim=(1, 2)) / seen.sum(dim=(1, 2)) for near in within]
     return torch.stack(shares).mean(dim=0)
@@ -245,6 +268,7 @@ def average_jaccard(
     a visible point that is predicted visible but too far away counts twice.
     """
     _check_points((target_visible | predicted_visible) & counted, "visible or predicted visible")
+    _check_pixels(target, target_visible & counted, size)
     scores = []
     for near in _within_thresholds(predicted, target, size):
         hit = near & predicted_visible & target_visible & counted
@@ -272,16 +296,6 @@ def _masked_mean(
     return torch.where(mask, values, 0.0).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
 
 
-def _check_range(*videos: Float[Tensor, "b t c h w"]) -> None:
-    for video in videos:
-        low, high = video.min().item(), video.max().item()
-        if not (low >= -1.001 and high <= 1.001):  # also catches NaN
-            raise ValueError(
-                f"video with values in [{low:.3g}, {high:.3g}]: expected [-1, 1]; clamp or rescale "
-                "it first"
-            )
-
-
 def _check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
     if mask is not None:
         _check_points(mask.flatten(2), "chosen by the mask", "pixel")
@@ -292,6 +306,19 @@ def _check_points(chosen: Bool[Tensor, "b t i"], what: str, unit: str = "point")
     if empty:
         raise ValueError(
             f"clip {empty[0]} of the batch: no {unit} is {what}, so it has no value; leave it out"
+        )
+
+
+def _check_pixels(
+    target: Float[Tensor, "b t p 2"], seen: Bool[Tensor, "b t p"], size: tuple[int, int]
+) -> None:
+    """Raises ValueError for shares of a frame's sides in place of pixels."""
+    height, width = size
+    points = target[seen]
+    if len(points) > 1 and min(size) > 8 and ((points >= 0) & (points <= 1)).all():
+        raise ValueError(
+            f"all {len(points)} visible true points lie in [0, 1]: expected pixels of frames of "
+            f"{width} x {height} px, not shares of their sides"
         )
 
 

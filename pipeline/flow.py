@@ -65,7 +65,9 @@ def world_model_path(e: Experiment, run: RunStage) -> StoreRef:
     }
     model = run(e.world_model, keypoints=tracks, label_quality=quality, **data)
     decoders = {"rgb_tokenizer": rgb_tokenizer, "depth_tokenizer": depth_tokenizer}
-    return run(e.evaluation, world_model=model, depth=depth, **data, **decoders)
+    return run(
+        e.evaluation, world_model=model, depth=depth, label_quality=quality, **data, **decoders
+    )
 
 
 def annotator_path(e: AnnotatorTraining, run: RunStage) -> StoreRef:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from roboscape.arrays import gather
 from roboscape.joined import JoinedStores
+from stages.flags import flagged
 from stages.label_quality.measures import flag_names
 
 
@@ -119,6 +120,16 @@ class Clip:
     def flags(self) -> tuple[str, ...]:
         """What is odd about its labels, such as `flicker` or `tracks_hidden`; () if nothing is."""
         return tuple(flag_names(int(self["flags"])))
+
+    @property
+    def recording_flags(self) -> tuple[str, ...]:
+        """What is odd about its recording, such as `count_mismatch`; () if nothing is, or if the
+        store of clips records none. docs/reliability.md says what each means.
+        """
+        if not self.ok:
+            raise self._stores.rejected("clip", self._row, "recording_flags")
+        found = flagged(self._stores.clip, np.array([self._row]))
+        return tuple(name for name, has in found.items() if has[0])
 
     def __getitem__(self, name: str) -> np.ndarray:
         """An array by the attribute's name, or any array of a store that belongs to the clip:

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Int
 from roboscape.arrays import gather, place
 from roboscape.clip import Clip
 from roboscape.joined import ROLES, JoinedStores
+from stages.clip_choice import needs_labels
+from stages.flag_counts import has_any
+from stages.flags import all_flagged, check_names
 from stages.label_quality.measures import flag_names
 
 if TYPE_CHECKING:
@@ -85,12 +88,21 @@ class Clips:
     def __iter__(self) -> Iterator[Clip]:
         return (Clip(self._stores, row) for row in self._rows[self.ok].tolist())
 
-    def select(self, *, split: str | None = None, flagged: bool | None = None) -> "Clips":
+    def select(
+        self,
+        *,
+        split: str | None = None,
+        flagged: bool | None = None,
+        drop_flags: Sequence[str] = (),
+    ) -> "Clips":
         """Some of the clips, by what is known of them.
 
         split: train, val or test.
         flagged: True for clips whose labels have a flag, False for those with labels and no flag.
-        Raises LookupError for `flagged` if no label_quality belongs to the clips.
+        drop_flags: leave out clips with one of these flags of recording or labels, and those that
+        were rejected, as `world_model.drop_flags` does; docs/reliability.md lists all flags.
+        Raises LookupError for flags of labels if no label_quality belongs to the clips, ValueError
+        for a flag that does not exist.
         """
         keep = np.ones(len(self), bool)
         if split is not None:
@@ -99,6 +111,14 @@ class Clips:
             quality = self._stores.rows("label_quality")
             keep &= quality.ok[self._rows]
             keep[keep] = (quality.gather("flags", self._rows[keep]) > 0) == flagged
+        if drop_flags:
+            check_names("drop_flags", drop_flags)
+            roles = ("clip", "label_quality") if needs_labels(tuple(drop_flags)) else ("clip",)
+            stores = {role: self._stores.rows(role) for role in roles}
+            for store in stores.values():
+                keep &= store.ok[self._rows]
+            found = all_flagged(stores, self._rows[keep])
+            keep[keep] = ~has_any(found, drop_flags, int(keep.sum()))
         return self[keep]
 
     def stack(self, name: str) -> np.ndarray:
@@ -110,7 +130,12 @@ class Clips:
         return gather(self._stores, name, self._rows[self._stores.rows(role).ok[self._rows]])
 
     def torch_dataset(
-        self, arrays: Sequence[str], *, split: str | None = None, drop_flagged: bool = False
+        self,
+        arrays: Sequence[str],
+        *,
+        split: str | None = None,
+        drop_flagged: bool = False,
+        drop_flags: Sequence[str] = (),
     ) -> "roboscape.dataset.ClipDataset":
         """A map-style PyTorch dataset of those clips that have all these arrays.
 
@@ -119,19 +144,22 @@ class Clips:
         a DataLoader can read it; from a bucket with `multiprocessing_context="spawn"`.
         split: train, val or test; all if None.
         drop_flagged: leave out clips whose labels have a flag, as `world_model.drop_flagged` does.
+        drop_flags: leave out clips with one of these flags, as in `select`.
         Raises LookupError for an array that no store has, ValueError if no clip is left.
         """
         from roboscape.dataset import ClipDataset
 
         chosen = self if split is None else self.select(split=split)
         chosen = chosen.select(flagged=False) if drop_flagged else chosen
+        chosen = chosen.select(drop_flags=drop_flags)
         return ClipDataset(chosen._stores, chosen._rows, tuple(arrays))
 
     def to_frame(self) -> pa.Table:
         """The index of these clips, rejected ones too, as a table (`.to_pandas()` for pandas).
 
         Its columns stand after `row` and `ok`, and before `reason` and `detail` of what the stage
-        `clip` rejected, and `flags` of label_quality (null where a clip has none).
+        `clip` rejected, `flags` of label_quality (null where a clip has no labels), and
+        `recording_flags` (null where it was rejected).
         """
         table = self._stores.index.table.take(pa.array(self._rows))
         rejects = {reject.row: reject for reject in self._stores.clip.rejected}
@@ -141,7 +169,15 @@ class Clips:
         for name in ("reason", "detail"):
             values = [None if reject is None else getattr(reject, name) for reject in of_row]
             table = table.append_column(name, pa.array(values, pa.string()))
-        return table.append_column("flags", pa.array(self._flags(), pa.list_(pa.string())))
+        table = table.append_column("flags", pa.array(self._flags(), pa.list_(pa.string())))
+        recorded = pa.array(self._recording_flags(), pa.list_(pa.string()))
+        return table.append_column("recording_flags", recorded)
+
+    def _recording_flags(self) -> list[list[str] | None]:
+        found = all_flagged({"clip": self._stores.clip}, self._rows[self.ok])
+        made = [[name for name, has in found.items() if has[i]] for i in range(int(self.ok.sum()))]
+        of_made = iter(made)
+        return [next(of_made) if ok else None for ok in self.ok]
 
     def _flags(self) -> list[list[str] | None]:
         if self._stores.find("label_quality") is None:

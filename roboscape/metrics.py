@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.lpips import Lpips, load_lpips
 from model.metrics import frame_psnr as psnr_of_frames
+from model.value_range import IMAGES, ValueRange
 from roboscape.clip import Clip
 from roboscape.errors import RejectedClip
 from roboscape.video import Video
@@ -20,7 +21,6 @@ from stages.tokenizer.images import moving_mask, rgb_to_images
 
 __all__ = ["Scores", "compare", "frame_psnr"]
 
-ValueRange = tuple[int | float, int | float]
 UNITS = {"psnr": "dB"}
 REGION_SUFFIXES = {FRAME: "", MOVING: "_moving", DETAIL: "_detail"}
 ROUNDING = 1e-3  # of the range: how far outside it a float video may lie
@@ -96,13 +96,15 @@ def compare(
     own loss is then left out); the latter needs a `Video`.
     value_range: lowest and highest value that a pixel of a float array can have, such as (0, 1);
     uint8 arrays need none. It is not guessed: a video in [0, 1] that is taken for one in [-1, 1]
-    has 6 dB too much.
+    has 6 dB too much. So an array whose values all lie in [0, 1] is refused under a wider range;
+    one that truly has no darker pixel can be given as uint8.
     n_given: frames at the start that were not predicted and are not scored; 1 for a `Video`, 0
     for an array by default.
     lpips: the two files of LPIPS (AlexNet), the trunk's and the linear heads'; docs/weights.md says
     where they come from.
-    Raises ValueError for a float array without a range or with values outside it, for frames of
-    other sizes, for no predicted frame in common, and for a clip that is not the video's.
+    Raises ValueError for a float array without a range, with values outside it or all in [0, 1] of
+    a wider one, for other numbers than float and uint8, for frames of other sizes, for no predicted
+    frame in common, and for a clip that is not the video's.
     """
     ours, true, still = _images(video, target, against, value_range)
     given = (1 if isinstance(video, Video) else 0) if n_given is None else n_given
@@ -141,7 +143,7 @@ def frame_psnr(
     Arguments and errors are those of `compare`.
     """
     ours, true, _ = _images(video, target, against, value_range)
-    return psnr_of_frames(ours[None], true[None])[0].numpy()
+    return psnr_of_frames(ours[None], true[None], value_range=IMAGES)[0].numpy()
 
 
 def _images(
@@ -197,6 +199,11 @@ def _to_images(
     slack = ROUNDING * (high - low)
     if not (high > low and frames.min() >= low - slack and frames.max() <= high + slack):
         raise ValueError(f"{found}: they are outside value_range={value_range}")
+    if high - low > 1 and low <= 0 <= frames.min() and frames.max() <= 1 <= high:
+        raise ValueError(
+            f"{found}, all of them in [0, 1]: that is a video with value_range=(0, 1), not "
+            f"{value_range}. If it truly has no other values, give it as uint8"
+        )
     unit = (torch.from_numpy(frames.astype(np.float32)) - low) / (high - low)
     return (2 * unit.clamp(0, 1) - 1).permute(0, 3, 1, 2)
 

@@ -145,6 +145,14 @@ class ClipStage(Stage):
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         """Called once per worker: loads what it keeps (a network), returns its function."""
 
+    def check_made(self, own: Rows) -> None:
+        """Raises ValueError if the complete store breaks a limit, such as one of flagged clips.
+
+        Called by every run that uses the store, also where it is made already. So the fields that
+        are read here are no part of the key: another limit makes nothing again.
+        """
+        return None
+
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]
     ) -> UInt8[np.ndarray, "h w 3"] | None:

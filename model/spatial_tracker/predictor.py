@@ -137,6 +137,8 @@ def _at_working_size(
     device: torch.device,
 ) -> tuple[Float[Tensor, "b t 3 h2 w2"], Float[Tensor, "b t h2 w2"]]:
     """Frames and depth as the network takes them; ValueError for depth that it cannot use."""
+    if frames.dtype != np.uint8:
+        raise ValueError(f"frames of {frames.dtype}: expected uint8, RGB in 0-255; convert them")
     if depth.shape != frames.shape[:4]:
         raise ValueError(
             f"depth of shape {depth.shape}, frames {frames.shape[:4]}: expected one depth for each "

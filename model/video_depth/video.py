@@ -55,8 +55,8 @@ def estimate_depth(
     videos run together on the network's device: see `cost.peak_bytes`.
 
     Alignment spreads NaN and infinity that the network made (float16 can overflow). Raises
-    ValueError for empty videos, more than 32 frames with "direct", mixed precision without CUDA, or
-    an unknown choice.
+    ValueError for empty videos, frames of another dtype, more than 32 frames with "direct", mixed
+    precision without CUDA, or an unknown choice.
     """
     n_frames, height, width = frames.shape[1:4]
     device = network.pretrained.cls_token.device
@@ -84,6 +84,8 @@ def _check_request(
         raise ValueError(
             f"videos of shape {frames.shape}: expected at least one frame of at least one pixel"
         )
+    if frames.dtype != np.uint8:
+        raise ValueError(f"frames of {frames.dtype}: expected uint8, RGB in 0-255; convert them")
     for name, value, choices in (
         ("windows", windows, Windows),
         ("precision", precision, Precision),

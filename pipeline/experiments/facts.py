@@ -100,6 +100,13 @@ def shared_by_world_model(parts: Parts) -> Iterator[Shared]:
         followers={"world_model.model.n_frames": parts["world_model"].model.n_frames},
         binding=False,
     )
+    yield Shared(
+        what="the flags whose clips are left out",
+        owner="world_model.drop_flags",
+        value=parts["world_model"].drop_flags,
+        followers={"evaluation.drop_flags": parts["evaluation"].drop_flags},
+        binding=False,
+    )
 
 
 def limits(parts: Parts) -> Iterator[tuple[bool, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipeline.lineage.doubts import doubts
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
 from stages.annotator import EXACT
@@ -66,6 +67,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         mermaid(nodes, state, artifacts),
         *pictures(ref, result),
         counts(ref) if result is None else numbers(result.numbers),
+        *doubts(nodes),
         *notes(result),
         upstream_table(nodes, artifacts),
         f"**Source**: {source_of(nodes)}",

@@ -104,7 +104,25 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
             entry.note += f"; no lineage page: {error}"
             print(f"{stage.name}: no lineage page: {error}", file=sys.stderr)
     context.journal.save()
+    if name != "Skipped":
+        check_made(stage, out, context)
     return Completed(name=name, message=note, data=out)
+
+
+def check_made(stage: Stage, out: StoreRef, context: RunContext) -> None:
+    """Fails the stage if its store breaks a limit; its page, with the counts, is published by now.
+
+    Raises StageFailed.
+    """
+    if not isinstance(stage, ClipStage):
+        return
+    try:
+        stage.check_made(open_rows(out))
+    except ValueError as error:
+        entry = context.journal.entry(stage.name)
+        entry.state, entry.note = "failed", str(error)
+        context.journal.save()
+        raise StageFailed(f"stage '{stage.name}': {error}") from error
 
 
 def decide(

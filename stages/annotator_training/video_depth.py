@@ -136,14 +136,19 @@ class TrainVideoDepth(TrainAnnotator):
         inverse = torch.from_numpy(self.estimate(model, clips))
         valid = torch.from_numpy(clips["depth_known"])
         depth = torch.where(valid, torch.from_numpy(clips["depth_m"].astype(np.float32)), 1.0)
-        ways = {"": metrics.align_scale_shift(inverse, 1 / depth, valid)}
+        aligned = metrics.align_scale_shift(
+            predicted_inverse=inverse, target_inverse=1 / depth, valid=valid
+        )
+        ways = {"": aligned}
         if self.model.metric:
             ways[" in metres"] = inverse
         numbers = {}
         for suffix, one in ways.items():
             guess = metrics.depth_from_inverse(one, farthest=FARTHEST_M)
-            numbers[f"AbsRel{suffix}"] = metrics.abs_rel(guess, depth, valid).mean().item()
-            numbers[f"delta1{suffix}"] = metrics.delta_accuracy(guess, depth, valid).mean().item()
+            errors = metrics.abs_rel(predicted_depth=guess, target_depth=depth, valid=valid)
+            near = metrics.delta_accuracy(predicted_depth=guess, target_depth=depth, valid=valid)
+            numbers[f"AbsRel{suffix}"] = errors.mean().item()
+            numbers[f"delta1{suffix}"] = near.mean().item()
         return numbers
 
     def picture(self, model: VideoDepth, clips: Mapping[str, np.ndarray]) -> bytes:

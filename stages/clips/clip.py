@@ -19,10 +19,13 @@ from stages.clips.arm_vectors import ARM_VECTOR, arm_vectors
 from stages.clips.clip_quality import SCORES, Quality, find_cuts, reject_cut, score
 from stages.clips.clip_times import frame_times_ns, largest_gap_ns, period_ns, substep_rows
 from stages.clips.decoded_frames import Reel
-from stages.clips.episode_files import FLAGS, Recording, read_recording
+from stages.clips.episode_files import Recording, read_recording
+from stages.clips.recording_flags import DOUBTS, FLAGS, recording_flags
+from stages.flag_counts import check_share, check_share_field
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video, nearest
 from storage.stores.results import Result
+from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
 
 
@@ -36,6 +39,8 @@ class Clip(ClipStage):
     )
     action_substeps: int = 15
     quality: Quality = field(default_factory=Quality)
+    # Of the clips that may have a flag of doubt (`stages.flags`); more fail the run
+    max_flagged_share: float = field(default=1.0, metadata={"key": False})
 
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1
@@ -78,6 +83,17 @@ class Clip(ClipStage):
             ArraySpec("flags", "bool", ("i",), (len(FLAGS),), "1", ", ".join(FLAGS)),
             ArraySpec("scores", "float32", ("i",), (len(SCORES),), "1", scores, fill=-1.0),
         )
+
+    def __post_init__(self) -> None:
+        check_share_field("clip.max_flagged_share", self.max_flagged_share)
+
+    def check_made(self, own: Rows) -> None:
+        if self.max_flagged_share >= 1:
+            return
+        rows, setting = np.flatnonzero(own.ok), "clip.max_flagged_share"
+        flags = recording_flags(own, rows).items()
+        doubts = {name: has for name, has in flags if name in DOUBTS}
+        check_share(doubts, len(rows), self.max_flagged_share, str(own.ref), setting)
 
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         return self.make_clips

@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from stages.clips.pairing import paired_until
+from stages.clips.recording_flags import FLAGS
 from storage.sources.agibot.calibration import Intrinsics, read_extrinsics, read_intrinsics
 from storage.sources.agibot.proprio import NOTES, Proprio, read_proprio
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.video import Video
 
-FLAGS = (*NOTES, "hand_effector", "count_mismatch", "no_intrinsics", "no_extrinsics")
+assert set(NOTES) <= set(FLAGS), NOTES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from model.metrics import frame_psnr
+from model.value_range import IMAGES
 from stages.tokenizer.images import Source
 
 
@@ -37,7 +38,8 @@ class GeneratedVideo:
             return None
         true, predicted = self.true["rgb"], self.predicted["rgb"]
         n = min(len(true), len(predicted))
-        return frame_psnr(predicted[None, 1:n], true[None, 1:n]).mean().item()
+        ours, wanted = predicted[None, 1:n], true[None, 1:n]
+        return frame_psnr(ours, wanted, value_range=IMAGES).mean().item()
 
     @property
     def held(self) -> bool:

@@ -157,6 +157,8 @@ class Setting:
     depth_units: str
     sampling: str
     seed: int
+    flagged: str  # flags of the evaluated clips, with counts
+    dropped: str  # flags for which clips were left out
 
 
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:
@@ -326,6 +328,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         f"{setting.n_clips} clips, spread evenly over the {setting.n_usable} usable ones of split "
         f"'{setting.split}'; values are means over clips. Sampling: {setting.sampling}, seed "
         f"{setting.seed}.",
+        f"Flags of the evaluated clips: {setting.flagged}. Left out for flags: {setting.dropped}.",
         "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames "
         "before it. Frame 0 is given and never scored.",
         "The moving region, the same against both references, is where decoded true frames differ "

@@ -15,6 +15,7 @@ from torch import Tensor
 from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
+from model.value_range import IMAGES
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
@@ -142,16 +143,17 @@ def compare(
         (region, "psnr"): value for region, value in compare_psnr(video, target, moving).items()
     }
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
-    found[DETAIL, "psnr"] = detail_psnr(ours, true).item()
-    found[FRAME, "psnr_chroma"] = chroma_psnr(ours, true).item()
-    similarity, edge = metrics.ssim_map(ours, true), metrics.SSIM_EDGE
+    found[DETAIL, "psnr"] = detail_psnr(ours, true, value_range=IMAGES).item()
+    found[FRAME, "psnr_chroma"] = chroma_psnr(ours, true, value_range=IMAGES).item()
+    similarity, edge = metrics.ssim_map(ours, true, value_range=IMAGES), metrics.SSIM_EDGE
     inner = mask[..., edge:-edge, edge:-edge]
     found[FRAME, "ssim"] = similarity.mean().item()
     if inner.any():
         found[MOVING, "ssim"] = similarity[inner].mean().item()
     if perceptual is not None:
         device = perceptual.shift.device
-        found[FRAME, "lpips"] = metrics.lpips(perceptual, ours.to(device), true.to(device)).item()
+        pair = (ours.to(device), true.to(device))
+        found[FRAME, "lpips"] = metrics.lpips(perceptual, *pair, value_range=IMAGES).item()
     return found
 
 
@@ -160,9 +162,9 @@ def compare_psnr(
 ) -> dict[str, float]:
     """PSNR by region, in dB; equal frames count as `metrics.MAX_PSNR`."""
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
-    found = {FRAME: metrics.psnr(ours, true).item()}
+    found = {FRAME: metrics.psnr(ours, true, value_range=IMAGES).item()}
     if mask.any():
-        found[MOVING] = metrics.psnr(ours, true, mask).item()
+        found[MOVING] = metrics.psnr(ours, true, mask, value_range=IMAGES).item()
     return found
 
 
@@ -189,11 +191,15 @@ def compare_depth(inverse_depth: Float[Tensor, "t h w"], depth: ClipDepth) -> di
     ours, true = inverse_depth[None, 1:], depth.target[None, 1:]
     valid = depth.valid[None, 1:]
     target = metrics.depth_from_inverse(true, farthest=farthest)
-    aligned = metrics.align_scale_shift(ours, true, valid)
+    aligned = metrics.align_scale_shift(predicted_inverse=ours, target_inverse=true, valid=valid)
     found = {}
     for suffix, inverse in (("", ours), ("_aligned", aligned)):
         guess = metrics.depth_from_inverse(inverse, farthest=farthest)
-        found[f"abs_rel{suffix}"] = metrics.abs_rel(guess, target, valid).item()
+        found[f"abs_rel{suffix}"] = metrics.abs_rel(
+            predicted_depth=guess, target_depth=target, valid=valid
+        ).item()
         for n in (1, 2):
-            found[f"delta{n}{suffix}"] = metrics.delta_accuracy(guess, target, valid, n).item()
+            found[f"delta{n}{suffix}"] = metrics.delta_accuracy(
+                predicted_depth=guess, target_depth=target, valid=valid, n=n
+            ).item()
     return found

@@ -19,7 +19,8 @@ from model.magvit2.batched import Precision
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
-from stages.batches import clip_ids_at, spread_rows, usable_rows
+from stages.batches import clip_ids_at, spread_rows
+from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.horizon import plot_horizon
@@ -35,6 +36,8 @@ from stages.evaluation.report import (
     report_numbers,
 )
 from stages.evaluation.scores import Cell, ClipVideos, ScoredClip, Scores, scored
+from stages.flag_counts import counts_text, flag_counts
+from stages.flags import all_flagged, check_names
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
@@ -65,6 +68,8 @@ class Evaluate(DatasetStage):
     n_pictures: int = 3
     # For the times in pictures and tables
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("rate_hz",)})
+    # Leaves out clips with one of these flags (`stages.flags`); the world model's, unless set
+    drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     lpips: LpipsWeights | None = None
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
@@ -77,18 +82,23 @@ class Evaluate(DatasetStage):
     name: ClassVar[str] = "evaluation"
     # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects
     version: ClassVar[int] = 4
-    inputs: ClassVar[Inputs] = {
-        "discover": ("task", "episode", "split"),
-        "clip": ("rgb", "actions", "frame_index"),
-        "depth": ("inverse_depth", "valid", "inverse_depth_range"),
-        "rgb_tokens": ("rgb_tokens",),
-        "depth_tokens": ("depth_tokens",),
-        "world_model": (),
-        "rgb_tokenizer": (),
-        "depth_tokenizer": (),
-    }
+
+    @property
+    def inputs(self) -> Inputs:
+        return {
+            "discover": ("task", "episode", "split"),
+            "clip": ("rgb", "actions", "frame_index", "flags"),
+            "depth": ("inverse_depth", "valid", "inverse_depth_range"),
+            "rgb_tokens": ("rgb_tokens",),
+            "depth_tokens": ("depth_tokens",),
+            "world_model": (),
+            "rgb_tokenizer": (),
+            "depth_tokenizer": (),
+            **({"label_quality": ("flags",)} if needs_labels(self.drop_flags) else {}),
+        }
 
     def __post_init__(self) -> None:
+        check_names("evaluation.drop_flags", self.drop_flags)
         if self.n_clips < 1 or self.n_pictures < 1:
             raise ValueError(
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
@@ -100,7 +110,13 @@ class Evaluate(DatasetStage):
         self, rows: InputRows, results: InputResults, out: ResultWriter, progress: Progress
     ) -> dict[str, float]:
         # Generate and score
-        usable = usable_rows(rows, self.split)
+        candidates = choose_clips(rows, self.split, self.drop_flags)
+        usable = candidates.rows
+        if len(usable) == 0:
+            raise ValueError(
+                f"all {candidates.n_usable} clips of split {self.split} are flagged: "
+                f"{counts_text(candidates.dropped)}. Name fewer evaluation.drop_flags"
+            )
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
@@ -109,7 +125,7 @@ class Evaluate(DatasetStage):
         per_clip = [clip.scores for clip in clips]
         means = mean_scores(per_clip)
         numbers = report_numbers(means, len(chosen))
-        setting = self.setting(rows, networks, len(chosen), len(usable))
+        setting = self.setting(rows, networks, chosen, candidates)
         clip_ids = clip_ids_at(rows["clip"], chosen)
         other_ids = [""] * len(chosen) if others is None else clip_ids_at(rows["clip"], others)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
@@ -155,13 +171,19 @@ class Evaluate(DatasetStage):
         return clips, shown
 
     def setting(
-        self, rows: Mapping[str, Rows], networks: Networks, n_clips: int, n_usable: int
+        self,
+        rows: Mapping[str, Rows],
+        networks: Networks,
+        chosen: Int[np.ndarray, " n"],
+        candidates: ChosenClips,
     ) -> Setting:
         annotator, how = AnnotatorInfo.of(rows["depth"]), self.sampling
         return Setting(
             split=self.split,
-            n_clips=n_clips,
-            n_usable=n_usable,
+            n_clips=len(chosen),
+            n_usable=len(candidates.rows),
+            flagged=counts_text(flag_counts(all_flagged(rows, chosen))),
+            dropped=counts_text(candidates.dropped),
             rate_hz=self.clip_format.rate_hz,
             n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,

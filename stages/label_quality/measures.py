@@ -1,14 +1,15 @@
 """The measures of `label_quality`, the flags that they set, and how others read them.
 
-Training drops flagged rows with `unflagged`; reports use the rest.
+`stages.flags` counts, limits and drops them, together with those of the recording.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from stages.flag_counts import Flagged
 from storage.stores.rows import Rows
 
 
@@ -108,9 +109,10 @@ NO_FLAGS = 255  # of a clip without labels; no other clip can have it, as the la
 assert len(FLAGS) < 8, FLAGS
 
 
-def unflagged(quality: Rows, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which of these rows of the store `label_quality` have no flag."""
-    return quality.gather("flags", rows) == 0
+def label_flags(quality: Rows, rows: Int[np.ndarray, " n"]) -> Flagged:
+    """The flags of these rows of the store `label_quality`."""
+    found = quality.gather("flags", rows)
+    return {name: (found >> bit & 1).astype(bool) for bit, name in enumerate(FLAGS)}
 
 
 def flag_names(flags: int) -> list[str]:

@@ -6,7 +6,7 @@ measures the accuracy of labels where the truth is known.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import cv2
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
 from stages.drawing.pictures import spread
+from stages.flag_counts import check_share, check_share_field
 from stages.label_quality.contact_sheet import CLIPS, SheetClip, label_rows, label_sheet
 from stages.label_quality.labels import LABEL_ARRAYS, AnnotatorInfo, Labels, read_labels
 from stages.label_quality.measures import (
@@ -23,6 +24,7 @@ from stages.label_quality.measures import (
     NO_FLAGS,
     Measure,
     flag_summary,
+    label_flags,
     quality_note,
 )
 from storage.stores.results import Result
@@ -65,6 +67,8 @@ class LabelQuality(ClipStage):
     trim: float = 0.05
     # Mean change of a picture, of 255, up to which it counts as repeated; a pause has 0.18
     repeat_levels: float = 0.1
+    # Of the clips that may have a flag; more fail the run
+    max_flagged_share: float = field(default=1.0, metadata={"key": False})
 
     name: ClassVar[str] = "label_quality"
     version: ClassVar[int] = 2
@@ -82,6 +86,14 @@ class LabelQuality(ClipStage):
                 f"{self.still_window_px}: expected shares 0 <= trim < 1 and 0 < min_still <= 1, "
                 "and a window of 1 or more"
             )
+        check_share_field("label_quality.max_flagged_share", self.max_flagged_share)
+
+    def check_made(self, own: Rows) -> None:
+        if self.max_flagged_share >= 1:
+            return
+        rows, setting = np.flatnonzero(own.ok), "label_quality.max_flagged_share"
+        found = label_flags(own, rows)
+        check_share(found, len(rows), self.max_flagged_share, str(own.ref), setting)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:

@@ -97,13 +97,19 @@ def score_depth_labels(
         return {}
     inverse = torch.from_numpy(inverse_depth.astype(np.float32))[None]
     depth = torch.from_numpy(depth_m)[None]
-    aligned = metrics.align_scale_shift(inverse, torch.where(both, 1 / depth, 0.0), both)
+    aligned = metrics.align_scale_shift(
+        predicted_inverse=inverse, target_inverse=torch.where(both, 1 / depth, 0.0), valid=both
+    )
     ways = {"": inverse} if is_metric else {}
     scores: Scores = {}
     for suffix, one in (ways | {"_aligned": aligned}).items():
         guess = metrics.depth_from_inverse(one, farthest=FARTHEST_M)
-        scores[f"abs_rel{suffix}"] = float(metrics.abs_rel(guess, depth, both))
-        scores[f"delta1{suffix}"] = float(metrics.delta_accuracy(guess, depth, both))
+        scores[f"abs_rel{suffix}"] = float(
+            metrics.abs_rel(predicted_depth=guess, target_depth=depth, valid=both)
+        )
+        scores[f"delta1{suffix}"] = float(
+            metrics.delta_accuracy(predicted_depth=guess, target_depth=depth, valid=both)
+        )
     return scores
 
 

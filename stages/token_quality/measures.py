@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.metrics import psnr
+from model.value_range import IMAGES
 from stages.objects.masks import TrueObjects
 from stages.objects.object_scores import object_scores, smallest_held
 from stages.objects.sightings import Sighting, sightings, without_objects
@@ -82,10 +83,10 @@ class ClipQuality:
 def measure(clip: DecodedClip) -> ClipQuality:
     pair = clip.decoded[None], clip.camera[None]
     values: Values = {
-        "psnr": psnr(*pair).item(),
-        "chroma_psnr": chroma_psnr(*pair).item(),
-        "detail_psnr": detail_psnr(*pair).item(),
-        "colour_kept": colour_kept(*pair).item(),
+        "psnr": psnr(*pair, value_range=IMAGES).item(),
+        "chroma_psnr": chroma_psnr(*pair, value_range=IMAGES).item(),
+        "detail_psnr": detail_psnr(*pair, value_range=IMAGES).item(),
+        "colour_kept": colour_kept(*pair, value_range=IMAGES).item(),
     }
     if not np.isfinite(values["colour_kept"]):
         del values["colour_kept"]

@@ -41,6 +41,9 @@ def images_of(source: Source, arrays: Mapping[str, np.ndarray]) -> Float[Tensor,
 
 
 def rgb_to_images(rgb: UInt8[np.ndarray, "*any h w c"]) -> Float[Tensor, "*any c h w"]:
+    """In [-1, 1]. Raises ValueError for anything but uint8, whose range is not known."""
+    if rgb.dtype != np.uint8:
+        raise ValueError(f"frames of {rgb.dtype}: expected uint8 in 0-255; convert them first")
     return rearrange(torch.from_numpy(rgb).float() / 127.5 - 1, "... h w c -> ... c h w")
 
 

@@ -13,6 +13,7 @@ from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.losses import code_perplexity
 from model.metrics import frame_psnr
+from model.value_range import IMAGES
 from stages.batches import clip_ids_at, gather, spread_rows, usable_rows
 from stages.drawing.pictures import contact_sheet, png_bytes, strip
 from stages.tokenizer.images import (
@@ -120,14 +121,14 @@ def pair_scores(
 ) -> dict[str, Float[Tensor, " i"]]:
     """One value an image; NaN where nothing moves, or nothing is coloured."""
     scores = {
-        "psnr": frame_psnr(decoded, images)[:, 0],
-        "psnr moving": frame_psnr(decoded, images, moving)[:, 0],
-        "psnr detail": detail_psnr(decoded, images),
+        "psnr": frame_psnr(decoded, images, value_range=IMAGES)[:, 0],
+        "psnr moving": frame_psnr(decoded, images, moving, value_range=IMAGES)[:, 0],
+        "psnr detail": detail_psnr(decoded, images, value_range=IMAGES),
     }
     if source == "depth":  # as an image it is grey
         return scores
-    colours = {"psnr chroma": chroma_psnr(decoded, images)}
-    return scores | colours | {"colours kept": colour_kept(decoded, images)}
+    colours = {"psnr chroma": chroma_psnr(decoded, images, value_range=IMAGES)}
+    return scores | colours | {"colours kept": colour_kept(decoded, images, value_range=IMAGES)}
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """What every finished training writes: the checkpoint with its card, the loss plot and a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from model.training.checkpoint import read_header, save_model
 from stages.drawing.loss_plot import plot_losses
 from stages.drawing.markdown import markdown_table
 from stages.training.log import LogRow
+from stages.training.states import set_aside
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.weights.ref import WeightsRef
@@ -27,16 +28,19 @@ def write_training(
     numbers: Mapping[str, float],
     start_from: WeightsRef | None,
     card: Mapping[str, Any],
+    clips: str = "",
 ) -> dict[str, Any]:
     """The checkpoint's card, after writing the checkpoint, the loss plot and the page.
 
-    card: the stage's own entries; the starting point and the numbers are added.
+    card: the stage's own entries; the starting point and the numbers are added. clips: Markdown for
+    the page, which clips were used and what was doubted about them.
     """
     whole = parameters({**start_card(start_from), **card, "numbers": dict(numbers)})
     save_model(checkpoint, model, config, card=whole)
     folder = checkpoint.parent
     write_file(folder / PLOT_FILE, plot_losses(log, f"{title}: losses"))
-    write_file(folder / NOTE_FILE, training_note(title, start_from, numbers).encode())
+    note = training_note(title, start_from, numbers, clips, set_aside(folder))
+    write_file(folder / NOTE_FILE, note.encode())
     return whole
 
 
@@ -53,8 +57,17 @@ def start_card(start_from: WeightsRef | None) -> dict[str, Any]:
     }
 
 
-def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[str, float]) -> str:
-    """Markdown: what the training started from, and what it changed on held-out clips."""
+def training_note(
+    title: str,
+    start_from: WeightsRef | None,
+    numbers: Mapping[str, float],
+    clips: str = "",
+    damaged: Sequence[str] = (),
+) -> str:
+    """Markdown: what the training started from, and what it changed on held-out clips.
+
+    damaged: saved states that were not what had been written.
+    """
     card = start_card(start_from)
     before = f", after {card['steps_before']} steps elsewhere" if card["steps_before"] else ""
     sections = [
@@ -62,6 +75,13 @@ def training_note(title: str, start_from: WeightsRef | None, numbers: Mapping[st
         f"Started from **{card['started_from']}**{before}; "
         f"trained {numbers['steps']:.0f} steps here.",
     ]
+    if damaged:
+        sections.append(
+            f"**{len(damaged)} saved states were damaged** and set aside: {', '.join(damaged)}. "
+            "The training resumed from older ones; the disk may be failing."
+        )
+    if clips:
+        sections.append(clips)
     counts = {
         name.removeprefix("parameters, "): f"{count:,.0f}"
         for name, count in numbers.items()

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from model.training.checkpoint import read_header
+from model.training.snapshots import DAMAGED
 
 STATES = "states"
 
@@ -17,6 +18,11 @@ def finished(folder: Path, checkpoint: str) -> dict[str, float] | None:
         return None
     drop_states(folder)
     return read_header(folder / checkpoint)["card"]["numbers"]
+
+
+def set_aside(folder: Path) -> list[str]:
+    """Names of the saved states that were found damaged during this training, oldest first."""
+    return sorted(path.stem for path in (folder / STATES).glob(f"*{DAMAGED}"))
 
 
 def drop_states(folder: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.metrics import frame_psnr
 from model.training.device import step_generator
+from model.value_range import IMAGES
 from model.world.batch import WorldBatch
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
@@ -56,7 +57,8 @@ class SampleRollout:
             if source in self.decoders:
                 decoder = self.decoders[source]
                 found, wanted = decode_clips(decoder, predicted), decode_clips(decoder, expected)
-                numbers[f"{source} psnr"] = frame_psnr(found, wanted)[:, 1:].mean().item()
+                psnr = frame_psnr(found, wanted, value_range=IMAGES)
+                numbers[f"{source} psnr"] = psnr[:, 1:].mean().item()
                 strips += [self.draw(source, i, found[i], wanted[i], step) for i in range(n_clips)]
         picture = png_bytes(contact_sheet(strips, columns=n_clips)) if strips else None
         return numbers, picture

@@ -44,8 +44,11 @@ from stages.base import (
     Progress,
     Resources,
 )
-from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows, usable_rows
-from stages.label_quality.measures import unflagged
+from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows
+from stages.clip_choice import choose_clips, needs_labels
+from stages.flag_counts import counts_text
+from stages.flags import check_names
+from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
 from stages.training.live import live_page
@@ -125,6 +128,8 @@ class TrainWorldModel(ParallelStage):
     clips_per_batch: int = 8
     n_val_clips: int = 16
     drop_flagged: bool = True  # leaves out clips that stage `label_quality` flags
+    # Leaves out clips with one of these flags of the recording or the labels (`stages.flags`)
+    drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     start_from: WeightsRef | None = None  # a checkpoint, whose action statistics are kept
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     workers: int = field(default=1, metadata={"key": False})
@@ -138,6 +143,14 @@ class TrainWorldModel(ParallelStage):
     name: ClassVar[str] = "world_model"
     version: ClassVar[int] = 2
 
+    def __post_init__(self) -> None:
+        check_names("world_model.drop_flags", self.drop_flags)
+
+    @property
+    def dropped_flags(self) -> tuple[str, ...]:
+        """All flags whose clips are left out."""
+        return tuple(dict.fromkeys((LABEL_FLAGS if self.drop_flagged else ()) + self.drop_flags))
+
     @property
     def inputs(self) -> Inputs:
         return {
@@ -145,8 +158,8 @@ class TrainWorldModel(ParallelStage):
             "rgb_tokens": ("rgb_tokens",),
             "depth_tokens": ("depth_tokens",),
             "keypoints": ("tracks", "visible"),
-            "clip": ("rgb", "actions"),
-            **({"label_quality": ("flags",)} if self.drop_flagged else {}),
+            "clip": ("rgb", "actions", "flags"),
+            **({"label_quality": ("flags",)} if needs_labels(self.dropped_flags) else {}),
         }
 
     def run(
@@ -264,6 +277,7 @@ class TrainWorldModel(ParallelStage):
             numbers=numbers,
             start_from=self.start_from,
             card=self.card(rows, data.stats),
+            clips=self.clips_text(rows),
         )
         active = active_table(data.prepared, rows["keypoints"], spread_rows(data.used, STATS_CLIPS))
         write_file(folder / ACTIVE_FILE, active)
@@ -302,15 +316,20 @@ class TrainWorldModel(ParallelStage):
 
     def rows_of(self, rows: Mapping[str, Rows], split: str) -> Int[np.ndarray, " n"]:
         """The usable rows of a split. Raises ValueError, with the counts, if there are none."""
-        usable = usable_rows(rows, split)
-        kept = usable[unflagged(rows["label_quality"], usable)] if self.drop_flagged else usable
-        if len(kept) == 0:
+        chosen = choose_clips(rows, split, self.dropped_flags)
+        if len(chosen.rows) == 0:
             raise ValueError(
-                f"all {len(usable)} clips of split {split} are flagged: the page of label_scores "
-                "says by which limit. Raise that limit of stage label_quality, or set "
-                "world_model.drop_flagged=false"
+                f"all {chosen.n_usable} clips of split {split} are flagged: "
+                f"{counts_text(chosen.dropped)}. Raise the limit of stage label_quality that its "
+                "flag names, set world_model.drop_flagged=false, or name fewer "
+                "world_model.drop_flags"
             )
-        return kept
+        return chosen.rows
+
+    def clips_text(self, rows: Mapping[str, Rows]) -> str:
+        """Which clips were used, and what was doubted about them."""
+        splits = (choose_clips(rows, split, self.dropped_flags) for split in ("train", "val"))
+        return "\n".join(f"- {chosen.text}" for chosen in splits)
 
     def prepare(
         self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]

@@ -52,6 +52,11 @@ def test_lab_of_black_white_and_grey():
     assert a.abs().max() < 0.01 and b.abs().max() < 0.01
 
 
+def test_lab_of_another_range_is_refused_not_clamped():
+    with pytest.raises(ValueError, match=r"\[0, 255\]: expected \[-1, 1\]"):
+        lab(torch.tensor([0.0, 128.0, 255.0]).view(3, 1, 1))
+
+
 def test_lab_has_finite_gradients_everywhere():
     images = torch.linspace(-1, 1, 30).reshape(1, 3, 2, 5).requires_grad_()
     lab(images).sum().backward()

@@ -3,6 +3,7 @@ import torch
 
 from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr, detailed_squares
 from model.metrics import MAX_PSNR, psnr
+from model.value_range import IMAGES
 
 
 def plain(side: int = 64, t: int = 2) -> torch.Tensor:
@@ -19,15 +20,22 @@ def with_thing(side: int = 64) -> torch.Tensor:
 
 def test_an_erased_thing_costs_whole_frames_little_and_detail_much():
     erased, true = plain(), with_thing()
-    whole, detail = psnr(erased, true).item(), detail_psnr(erased, true).item()
+    whole, detail = (
+        psnr(erased, true, value_range=IMAGES).item(),
+        detail_psnr(erased, true, value_range=IMAGES).item(),
+    )
     assert whole > 15 and detail < whole - 5
-    assert colour_kept(erased, true).item() == pytest.approx(0, abs=1e-6)
+    assert colour_kept(erased, true, value_range=IMAGES).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_equal_videos_have_the_largest_values():
     true = with_thing()
-    assert detail_psnr(true, true).item() == chroma_psnr(true, true).item() == MAX_PSNR
-    assert colour_kept(true, true).item() == pytest.approx(1)
+    assert (
+        detail_psnr(true, true, value_range=IMAGES).item()
+        == chroma_psnr(true, true, value_range=IMAGES).item()
+        == MAX_PSNR
+    )
+    assert colour_kept(true, true, value_range=IMAGES).item() == pytest.approx(1)
 
 
 def test_detail_is_where_colours_vary_in_a_tenth_of_the_squares():
@@ -45,12 +53,15 @@ def test_frames_of_any_size_have_detail(side):
 
 def test_chroma_psnr_ignores_brightness():
     true = with_thing()
-    assert chroma_psnr(true * 0.5 + 0.1, true).item() < 40
-    assert chroma_psnr(true - 0.05, true).item() > 80
+    assert chroma_psnr(true * 0.5 + 0.1, true, value_range=IMAGES).item() < 40
+    assert chroma_psnr(true - 0.05, true, value_range=IMAGES).item() > 80
 
 
 def test_a_grey_video_keeps_no_colour_and_of_a_grey_target_nothing_can_be_kept():
     noisy = plain() + 0.005 * torch.randn(plain().shape, generator=torch.Generator().manual_seed(0))
-    assert colour_kept(plain(), plain()).isnan().all() and colour_kept(plain(), noisy).isnan().all()
+    assert (
+        colour_kept(plain(), plain(), value_range=IMAGES).isnan().all()
+        and colour_kept(plain(), noisy, value_range=IMAGES).isnan().all()
+    )
     grey = with_thing().mean(2, keepdim=True).expand(-1, -1, 3, -1, -1)
-    assert colour_kept(grey, with_thing()).item() < 1e-3
+    assert colour_kept(grey, with_thing(), value_range=IMAGES).item() < 1e-3

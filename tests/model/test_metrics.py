@@ -1,6 +1,7 @@
 """Metrics against slow versions in plain loops, and the laws they obey."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from model.detail_metrics import chroma_psnr, colour_kept, detail_psnr
 from model.metrics import (
     MAX_PSNR,
     TAPVID_THRESHOLDS,
@@ -27,6 +29,7 @@ from model.metrics import (
     psnr,
     ssim,
 )
+from model.value_range import IMAGES, check_range
 
 
 def videos(
@@ -65,46 +68,57 @@ def test_psnr_agrees_with_a_plain_loop():
             ]
             frames.append(20 * math.log10(2 / math.sqrt(sum(errors) / len(errors))))
         expected.append(sum(frames) / 3)
-    assert_close(psnr(predicted, target, mask), torch.tensor(expected), rtol=1e-5, atol=0)
+    assert_close(
+        psnr(predicted, target, mask, value_range=IMAGES), torch.tensor(expected), rtol=1e-5, atol=0
+    )
 
 
 def test_psnr_does_not_depend_on_the_value_range_it_came_from():
     predicted, target, _ = videos()
     as_bytes = [((video + 1) * 127.5).double() for video in (predicted, target)]
     by_hand = 10 * torch.log10(255**2 / (as_bytes[0] - as_bytes[1]).square().mean(dim=(2, 3, 4)))
-    assert_close(frame_psnr(predicted, target), by_hand.float(), rtol=1e-5, atol=0)
+    assert_close(
+        frame_psnr(predicted, target, value_range=IMAGES), by_hand.float(), rtol=1e-5, atol=0
+    )
 
 
 def test_psnr_of_equal_clips_is_the_cap():
     clip = torch.zeros(1, 2, 3, 16, 16)
     other = clip.clone()
     other[0, 0, 1, 5, 5] += 2 / 255
-    assert psnr(clip, clip).item() == MAX_PSNR
-    assert frame_psnr(other, clip)[0, 1].item() == MAX_PSNR
-    assert 70 < frame_psnr(other, clip)[0, 0].item() < MAX_PSNR
+    assert psnr(clip, clip, value_range=IMAGES).item() == MAX_PSNR
+    assert frame_psnr(other, clip, value_range=IMAGES)[0, 1].item() == MAX_PSNR
+    assert 70 < frame_psnr(other, clip, value_range=IMAGES)[0, 0].item() < MAX_PSNR
 
 
 def test_psnr_averages_frames_that_have_mask_pixels():
     predicted, target, mask = videos()
     mask[0, 1] = False
-    per_frame = frame_psnr(predicted, target, mask)
+    per_frame = frame_psnr(predicted, target, mask, value_range=IMAGES)
     assert per_frame[0].isnan().tolist() == [False, True, False]
-    assert_close(psnr(predicted, target, mask)[0], per_frame[0, [0, 2]].mean())
+    assert_close(psnr(predicted, target, mask, value_range=IMAGES)[0], per_frame[0, [0, 2]].mean())
 
 
 def test_pixels_outside_the_mask_do_not_count():
     predicted, target, mask = videos()
     other = torch.where(mask[:, :, None], predicted, -predicted)
-    assert_close(psnr(other, target, mask), psnr(predicted, target, mask))
-    assert (psnr(other, target) != psnr(predicted, target)).all()
+    assert_close(
+        psnr(other, target, mask, value_range=IMAGES),
+        psnr(predicted, target, mask, value_range=IMAGES),
+    )
+    assert (
+        psnr(other, target, value_range=IMAGES) != psnr(predicted, target, value_range=IMAGES)
+    ).all()
 
 
 def test_delta_psnr_is_the_difference():
     predicted, target, mask = videos()
     worse = (predicted + 0.4).clamp(-1, 1)
-    expected = psnr(predicted, target, mask) - psnr(worse, target, mask)
-    assert_close(delta_psnr(predicted, worse, target, mask), expected)
-    assert (delta_psnr(worse, worse, target) == 0).all()
+    expected = psnr(predicted, target, mask, value_range=IMAGES) - psnr(
+        worse, target, mask, value_range=IMAGES
+    )
+    assert_close(delta_psnr(predicted, worse, target, mask, value_range=IMAGES), expected)
+    assert (delta_psnr(worse, worse, target, value_range=IMAGES) == 0).all()
 
 
 def slow_ssim(predicted: np.ndarray, target: np.ndarray, counts: np.ndarray) -> float:
@@ -142,7 +156,10 @@ def test_ssim_agrees_with_a_plain_loop():
         for i in range(2)
     ]
     assert_close(
-        ssim(predicted, target), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=0
+        ssim(predicted, target, value_range=IMAGES),
+        torch.tensor(expected, dtype=torch.float32),
+        rtol=1e-5,
+        atol=0,
     )
 
 
@@ -150,15 +167,21 @@ def test_masked_ssim_reads_the_mask_at_the_window_centre():
     predicted, target, mask = videos(b=1, t=1)
     unit = [((video + 1) / 2).double().numpy()[0, 0] for video in (predicted, target)]
     expected = slow_ssim(*unit, mask[0, 0].numpy())
-    assert ssim(predicted, target, mask).item() == pytest.approx(expected, rel=1e-5)
+    assert ssim(predicted, target, mask, value_range=IMAGES).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_ssim_is_one_for_equal_clips_symmetric_and_falls_with_noise():
     predicted, target, _ = videos()
-    assert_close(ssim(target, target), torch.ones(2))
-    assert_close(ssim(predicted, target), ssim(target, predicted))
+    assert_close(ssim(target, target, value_range=IMAGES), torch.ones(2))
+    assert_close(
+        ssim(predicted, target, value_range=IMAGES), ssim(target, predicted, value_range=IMAGES)
+    )
     less = target + 0.3 * (predicted - target)
-    assert (ssim(less, target) > ssim(predicted, target)).all()
+    assert (
+        ssim(less, target, value_range=IMAGES) > ssim(predicted, target, value_range=IMAGES)
+    ).all()
 
 
 def test_lpips_averages_the_frames_of_each_clip():
@@ -170,7 +193,8 @@ def test_lpips_averages_the_frames_of_each_clip():
 
     predicted, target, _ = videos()
     assert_close(
-        lpips(Distance(), predicted, target), (predicted - target).abs().mean(dim=(1, 2, 3, 4))
+        lpips(Distance(), predicted, target, value_range=IMAGES),
+        (predicted - target).abs().mean(dim=(1, 2, 3, 4)),
     )
 
 
@@ -178,14 +202,48 @@ def test_lpips_averages_the_frames_of_each_clip():
 def test_wrong_ranges_and_empty_masks_are_refused(metric):
     predicted, target, mask = videos()
     with pytest.raises(ValueError, match=r"expected \[-1, 1\]"):
-        metric((predicted + 1) * 127.5, target)
+        metric((predicted + 1) * 127.5, target, value_range=IMAGES)
     broken = predicted.clone()
     broken[0, 0, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"expected \[-1, 1\]"):
-        metric(broken, target)
+        metric(broken, target, value_range=IMAGES)
     mask[1] = False
     with pytest.raises(ValueError, match="clip 1 of the batch"):
-        metric(predicted, target, mask)
+        metric(predicted, target, mask, value_range=IMAGES)
+
+
+@pytest.mark.parametrize("metric", [frame_psnr, psnr, ssim, chroma_psnr, colour_kept, detail_psnr])
+def test_the_same_pixels_have_the_same_score_in_every_range(metric):
+    predicted, target, _ = videos()
+    expected = metric(predicted, target, value_range=IMAGES)
+    for low, high in ((0.0, 1.0), (0.0, 255.0)):
+        pair = ((video + 1) / 2 * (high - low) + low for video in (predicted, target))
+        found = metric(*pair, value_range=(low, high))
+        assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(TypeError, match="value_range"):
+        metric(predicted, target)
+    with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+        metric(predicted, target, value_range=(0, 1))
+
+
+def test_videos_in_0_1_that_are_said_to_be_in_minus_1_1_give_a_warning():
+    """The mistake that it hides is 6.02 dB."""
+    unit = [(video + 1) / 2 for video in videos()[:2]]
+    right = psnr(*unit, value_range=(0, 1))
+    with pytest.warns(UserWarning, match=r"say value_range=\(0, 1\)"):
+        wrong = psnr(*unit, value_range=IMAGES)
+    assert_close(wrong - right, torch.full((2,), 20 * math.log10(2)), rtol=1e-4, atol=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        psnr(*videos()[:2], value_range=IMAGES)
+        psnr(unit[0] * 2 - 1, unit[1], value_range=IMAGES)  # one is enough
+
+
+def test_integers_and_empty_ranges_are_refused():
+    with pytest.raises(ValueError, match=r"torch\.uint8: expected floats in \[0, 255\]"):
+        check_range(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), value_range=(0, 255))
+    with pytest.raises(ValueError, match="the value of black, then of white"):
+        check_range(torch.zeros(1, 3, 4, 4), value_range=(1, 1))
 
 
 # --- depth
@@ -205,33 +263,50 @@ def test_depth_metrics_agree_with_plain_loops():
             if ok
         ]
         relative = sum(abs(p - q) / q for p, q in pairs) / len(pairs)
-        assert abs_rel(predicted, target, valid)[clip].item() == pytest.approx(relative, rel=1e-5)
+        assert abs_rel(predicted_depth=predicted, target_depth=target, valid=valid)[
+            clip
+        ].item() == pytest.approx(relative, rel=1e-5)
         for n in (1, 2, 3):
             share = sum(max(p / q, q / p) < 1.25**n for p, q in pairs) / len(pairs)
-            assert delta_accuracy(predicted, target, valid, n)[clip].item() == pytest.approx(
-                share, rel=1e-5
-            )
+            assert delta_accuracy(predicted_depth=predicted, target_depth=target, valid=valid, n=n)[
+                clip
+            ].item() == pytest.approx(share, rel=1e-5)
 
 
 def test_invalid_pixels_do_not_count():
     predicted, target, valid = depths()
-    expected = abs_rel(predicted, target, valid), delta_accuracy(predicted, target, valid, 2)
+    expected = (
+        abs_rel(predicted_depth=predicted, target_depth=target, valid=valid),
+        delta_accuracy(predicted_depth=predicted, target_depth=target, valid=valid, n=2),
+    )
     for junk in (0.0, -1.0, math.nan, math.inf):
         p, q = torch.where(valid, predicted, junk), torch.where(valid, target, junk)
-        assert_close(abs_rel(p, q, valid), expected[0])
-        assert_close(delta_accuracy(p, q, valid, 2), expected[1])
-        assert torch.isfinite(align_scale_shift(p, q, valid)[valid]).all()
+        assert_close(abs_rel(predicted_depth=p, target_depth=q, valid=valid), expected[0])
+        assert_close(
+            delta_accuracy(predicted_depth=p, target_depth=q, valid=valid, n=2), expected[1]
+        )
+        assert torch.isfinite(
+            align_scale_shift(predicted_inverse=p, target_inverse=q, valid=valid)[valid]
+        ).all()
 
 
 def test_depth_without_valid_or_positive_pixels_is_refused():
     predicted, target, valid = depths()
     with pytest.raises(ValueError, match="clip 0 of the batch: no pixel"):
-        abs_rel(predicted, target, torch.zeros_like(valid))
+        abs_rel(predicted_depth=predicted, target_depth=target, valid=torch.zeros_like(valid))
     for wrong in (0.0, -2.0, math.nan):
         with pytest.raises(ValueError, match="target depth is not above 0 at"):
-            delta_accuracy(predicted, torch.where(valid, wrong, target), valid)
+            delta_accuracy(
+                predicted_depth=predicted,
+                target_depth=torch.where(valid, wrong, target),
+                valid=valid,
+            )
         with pytest.raises(ValueError, match="predicted depth is not above 0 at"):
-            abs_rel(torch.where(valid, wrong, predicted), target, valid)
+            abs_rel(
+                predicted_depth=torch.where(valid, wrong, predicted),
+                target_depth=target,
+                valid=valid,
+            )
 
 
 @settings(max_examples=25, deadline=None)
@@ -243,15 +318,16 @@ def test_aligned_abs_rel_does_not_change_under_scale_and_shift(
     inverse, true_inverse = 1 / predicted, 1 / target
 
     def score(x: Tensor) -> Tensor:
-        aligned = align_scale_shift(x, true_inverse, valid)
-        return abs_rel(depth_from_inverse(aligned, farthest=10.0), target, valid)
+        aligned = align_scale_shift(predicted_inverse=x, target_inverse=true_inverse, valid=valid)
+        depth = depth_from_inverse(aligned, farthest=10.0)
+        return abs_rel(predicted_depth=depth, target_depth=target, valid=valid)
 
     assert_close(score(scale * inverse + shift), score(inverse), rtol=2e-3, atol=1e-4)
 
 
 def test_alignment_is_least_squares_over_the_whole_clip():
     predicted, target, valid = depths()
-    aligned = align_scale_shift(predicted, target, valid)
+    aligned = align_scale_shift(predicted_inverse=predicted, target_inverse=target, valid=valid)
     for clip in range(2):
         ok = valid[clip].numpy()
         x, y = predicted[clip].double().numpy(), target[clip].double().numpy()
@@ -265,8 +341,15 @@ def test_alignment_is_least_squares_over_the_whole_clip():
 
 def test_alignment_recovers_an_exact_relation_and_handles_a_constant():
     _, target, valid = depths()
-    assert_close(align_scale_shift(0.2 * target - 3, target, valid), target, rtol=1e-4, atol=1e-4)
-    flat = align_scale_shift(torch.full_like(target, 7.0), target, valid)
+    assert_close(
+        align_scale_shift(predicted_inverse=0.2 * target - 3, target_inverse=target, valid=valid),
+        target,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    flat = align_scale_shift(
+        predicted_inverse=torch.full_like(target, 7.0), target_inverse=target, valid=valid
+    )
     for clip in range(2):
         assert_close(flat[clip], target[clip][valid[clip]].mean().expand_as(flat[clip]))
 
@@ -363,3 +446,14 @@ def test_tracks_without_visible_points_are_refused():
         occlusion_accuracy(seen, true_seen, never)
     with pytest.raises(ValueError, match="visible or predicted visible"):
         average_jaccard(predicted, never, target, never, counted, SIZE)
+
+
+def test_tracks_in_shares_of_the_frame_are_refused():
+    shares = torch.rand(1, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    seen = torch.ones(1, 3, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="pixels of frames of 96 x 64 px, not shares"):
+        position_accuracy(shares, shares, seen, seen, (64, 96))
+    with pytest.raises(ValueError, match="not shares"):
+        average_jaccard(shares, seen, shares, seen, seen, (64, 96))
+    pixels = shares * torch.tensor([96.0, 64.0])
+    assert position_accuracy(pixels, pixels, seen, seen, (64, 96)).item() == 1

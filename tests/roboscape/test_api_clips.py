@@ -11,6 +11,7 @@ from small_world import REJECTED, SPLITS
 from test_api_workspace import rewrite_manifest
 
 import roboscape as rs
+from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.drawing.pictures import png_bytes
 from storage.stores.records import StoreRef
 
@@ -132,6 +133,34 @@ def test_the_table_has_every_row_and_why_some_have_no_data(clips):
     assert [row["reason"] for row in rows] == [None] * 3 + ["test"] + [None] * 3
     assert [row["flags"] for row in rows] == [[], [], ["flicker"], None, [], None, []]
     assert clips[[6, 2]].to_frame().to_pandas()["clip_id"].tolist() == ["clip006", "clip002"]
+
+
+def test_clips_are_chosen_by_the_flags_of_recording_and_labels(clips, tmp_path):
+    index, arrays = write_index(tmp_path, SPLITS), square_clips(N)
+    bits = np.zeros((N, len(CLIP_FLAGS)), bool)
+    bits[1, CLIP_FLAGS.index("count_mismatch")] = True
+    clip = write_clips(
+        index, "clip", arrays["clip"] | {"flags": bits}, (REJECTED,), {"discover": index.uri}
+    )
+    depth = write_clips(
+        index, "depth", arrays["depth"], inputs={"clip": clip.uri}, upstream=(REJECTED,)
+    )
+    make_labels(index, clip, depth)
+    found = rs.open(tmp_path).clips()
+    assert found[1].recording_flags == ("count_mismatch",) and found[0].recording_flags == ()
+    recorded = found.to_frame()["recording_flags"].to_pylist()
+    assert recorded == [[], ["count_mismatch"], [], None, [], [], []]
+    kept = found.select(drop_flags=["count_mismatch"])
+    assert kept.rows.tolist() == [0, 2, 4, 5, 6], "what was rejected has no flags"
+    assert found.select(drop_flags=["count_mismatch", "flicker"]).rows.tolist() == [0, 4, 6]
+    data = found.torch_dataset(["rgb"], split="val", drop_flags=["count_mismatch"])
+    assert data.rows.tolist() == [2, 5, 6]
+    with pytest.raises(ValueError, match=r"drop_flags=\['blur'\]: expected a list of some of"):
+        found.select(drop_flags=["blur"])
+    with pytest.raises(rs.RejectedClip, match="no recording_flags"):
+        _ = found[REJECTED].recording_flags
+    with pytest.raises(ValueError, match="the stores here have no flags"):
+        clips.select(drop_flags=["count_mismatch"])
 
 
 def test_unknown_arrays_and_columns_are_explained(clips, tmp_path):

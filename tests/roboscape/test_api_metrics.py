@@ -97,7 +97,19 @@ def test_a_float_video_is_never_taken_for_another(clips):
     unit = predicted / 255
     both = rs.metrics.compare(unit, true / 255, value_range=(0, 1))
     assert dict(both) == pytest.approx(expected, abs=1e-4)
-    assert rs.metrics.compare(unit, true / 255, value_range=(-1, 1))["psnr"] > both["psnr"] + 6
+
+
+@pytest.mark.parametrize("value_range", [(-1, 1), (0, 255)])
+def test_a_video_in_0_1_is_refused_as_one_of_a_wider_range(clips, value_range):
+    """It would have 6 or 48 dB too much."""
+    true, predicted = clips[1].rgb, noisy(clips[1].rgb) / 255
+    why = r"all of them in \[0, 1\]: that is a video with value_range=\(0, 1\)"
+    for pair in ((predicted, true), (true, predicted)):
+        for metric in (rs.metrics.compare, rs.metrics.frame_psnr):
+            with pytest.raises(ValueError, match=why):
+                metric(*pair, value_range=value_range)
+    bright = np.maximum(true, 128)
+    assert rs.metrics.compare(bright, bright)["psnr"] == MAX_PSNR, "uint8 has a range of its own"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
 from stages.clips.clip_quality import Quality
 from stages.clips.discover import Discover
-from stages.clips.episode_files import FLAGS
+from stages.clips.recording_flags import FLAGS
 from stages.clips.shot_cuts import CutRule, find_cut
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import DepthEstimate

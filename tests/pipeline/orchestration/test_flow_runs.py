@@ -15,11 +15,13 @@ from repository import SUPPORT
 from toys import Brightness, Frames, Index, Total
 
 from pipeline.orchestration import services
+from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.journal import Journal, find_journal
 from pipeline.orchestration.recipe import output_ref
 from pipeline.settings import Settings, apply_environment
 from storage.stores import store
 from storage.stores.records import StoreRef
+from storage.stores.rows import Rows
 
 pytestmark = pytest.mark.slow
 STAGES = ["discover", "clip", "depth", "evaluation"]
@@ -109,6 +111,24 @@ def test_a_run_then_the_same_again_is_cached(home: Settings):
     assert names == dict.fromkeys(STAGES, "Cached")
     assert edges == declared_edges()
     assert [entry.uri for entry in first.stages] == [entry.uri for entry in second.stages]
+
+
+def test_a_broken_limit_fails_a_stage_after_its_page_and_keeps_its_store(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(self: Frames, own: Rows) -> None:
+        raise ValueError(f"3 of {int(own.ok.sum())} clips are flagged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Frames, "check_made", refuse)
+        for _ in range(2):  # also where the store is complete
+            with pytest.raises(StageFailed, match="stage 'clip': 3 of 19 clips are flagged"):
+                run(home)
+            (entry,) = (e for e in find_journal(home.runs, None).stages if e.name == "clip")
+            assert entry.state == "failed" and "3 of 19" in entry.note and entry.artifact
+    assert states(run(home)) == {
+        "discover": "cached", "clip": "cached", "depth": "completed", "evaluation": "completed",
+    }  # fmt: skip
 
 
 def test_one_parameter_remakes_its_stage_and_those_after_it_only(home: Settings):

@@ -26,7 +26,8 @@ from stages.clips.arm_vectors import ARM_VECTOR
 from stages.clips.clip import Clip
 from stages.clips.clip_quality import SCORES, Quality, fastest_hand
 from stages.clips.discover import Discover
-from stages.clips.episode_files import FLAGS, resized_intrinsics
+from stages.clips.episode_files import resized_intrinsics
+from stages.clips.recording_flags import FLAGS
 from stages.clips.shot_cuts import CutRule
 from storage.sources.agibot.calibration import Intrinsics
 

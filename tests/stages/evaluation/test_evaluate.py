@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
-from small_stores import new_result, opened
-from small_world import World, add_world_model, make_world
+from small_stores import new_result, opened, write_clips
+from small_world import REJECTED, World, add_world_model, make_world
 
 from model.lpips import Lpips
 from model.metrics import MAX_PSNR
@@ -18,6 +18,7 @@ from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
 from stages.base import Resources
+from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
 from stages.evaluation.predict import draw_others
@@ -44,6 +45,7 @@ from stages.evaluation.stage import Evaluate
 from stages.lpips_weights import LpipsWeights
 from storage.stores.key import parameters
 from storage.stores.results import Result, open_result, open_writer
+from storage.stores.rows import open_rows
 from storage.weights.ref import WeightsRef
 
 FILES = {
@@ -74,6 +76,33 @@ def table(result: Result, name: str = "metrics.csv") -> list[dict[str, str]]:
 
 def means(result: Result) -> dict[Cell, float]:
     return {Cell(**{k: row[k] for k in Cell._fields}): float(row["value"]) for row in table(result)}
+
+
+def test_flags_of_the_evaluated_clips_are_counted_and_clips_left_out_by_them(world, evaluated):
+    assert (
+        "Flags of the evaluated clips: none. Left out for flags: none."
+        in evaluated.file("metrics.md").read_text()
+    )
+    clips = open_rows(world.rows["clip"])
+    flags = np.zeros((clips.n, len(CLIP_FLAGS)), bool)
+    flags[[1, 2], CLIP_FLAGS.index("count_mismatch")] = True
+    flags[5, CLIP_FLAGS.index("action_filled")] = True
+    flags[6, CLIP_FLAGS.index("action_absent")] = True
+    made = np.flatnonzero(clips.ok)
+    arrays: dict[str, np.ndarray] = {"flags": flags}
+    for name, spec in clips.specs.items():
+        arrays[name] = np.zeros((clips.n, *spec.shape), spec.dtype)
+        arrays[name][made] = clips.gather(name, made)
+    index, at = world.rows["discover"], {"discover": world.rows["discover"].uri}
+    flagged = write_clips(index, "clip", arrays, rejected=(REJECTED,), inputs=at)
+    again = replace(world, rows=world.rows | {"clip": flagged})
+    result = again.evaluate(drop_flags=("count_mismatch",), n_pictures=1)
+    text = result.file("metrics.md").read_text()
+    assert "Flags of the evaluated clips: action_filled 1, action_absent 1." in text
+    assert "Left out for flags: count_mismatch 2." in text
+    assert {row["clip"] for row in table(result, "tables/clips.csv")} == {"clip005", "clip006"}
+    with pytest.raises(ValueError, match=r"Name fewer evaluation.drop_flags"):
+        again.evaluate(drop_flags=("count_mismatch", "action_filled", "action_absent"))
 
 
 def test_it_writes_tables_and_pictures(evaluated):

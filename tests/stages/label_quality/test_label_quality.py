@@ -15,6 +15,8 @@ from small_stores import write_clips, write_index
 from pipeline.orchestration.clip_worker import Job, Worker
 from stages.base import ClipInputs, ClipStage
 from stages.drawing.pictures import draw_tracks, png_bytes
+from stages.flag_counts import has_any
+from stages.flags import flagged
 from stages.keypoints.stage import grid_queries
 from stages.label_quality.contact_sheet import MAX_POINTS, draw_thinned
 from stages.label_quality.measures import (
@@ -25,7 +27,6 @@ from stages.label_quality.measures import (
     flag_counts,
     flag_names,
     flag_summary,
-    unflagged,
 )
 from stages.label_quality.stage import LabelQuality, flicker, still_pixels
 from storage.stores import store
@@ -396,10 +397,10 @@ def test_flags_lie_in_the_store_and_tell_what_to_leave_out(made):
     quality, _ = made
     assert isinstance(STAGE, ClipStage)
     assert quality.ok.tolist() == [True, True, False, True, True]
-    rows = np.array([4, 3, 1, 0])
-    np.testing.assert_array_equal(unflagged(quality, rows), [True, False, False, True])
-    assert rows[unflagged(quality, rows)].tolist() == [4, 0]
-    assert unflagged(quality, rows[:0]).shape == (0,)
+    found = flagged(quality, np.array([4, 3, 1, 0]))
+    assert found["tracks_hidden"].tolist() == [False, True, False, False]
+    assert np.logical_or.reduce(list(found.values())).tolist() == [False, True, True, False]
+    assert has_any(flagged(quality, np.zeros(0, int)), found, 0).shape == (0,)
     assert [flag_names(int(f)) for f in all_flags(quality)] == [
         [],
         ["flicker", "depth_jump"],

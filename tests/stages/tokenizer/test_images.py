@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -168,3 +170,10 @@ def test_small_coloured_things_stand_out_most_and_plain_areas_not_at_all():
 def test_detail_is_measured_at_any_size(side):
     found = detail_map(torch.rand(2, 3, side, side) * 2 - 1)
     assert found.shape == (2, side, side) and found.dtype == np.uint8 and found.max() > 100
+
+
+def test_frames_of_another_type_are_refused_not_scaled():
+    """Without the annotations' own check, as in normal runs."""
+    unchecked = inspect.unwrap(rgb_to_images)
+    with pytest.raises(ValueError, match="frames of float32: expected uint8 in 0-255"):
+        unchecked(np.ones((1, 4, 4, 3), np.float32))

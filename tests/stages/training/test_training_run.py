@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from model.training.checkpoint import save_model
 from model.training.device import pick_device, seeded
 from model.training.loop import Discriminator, LossSpike, TrainConfig, train
-from model.training.snapshots import Snapshots
+from model.training.snapshots import DAMAGED, Snapshots
 from stages.training.log import LOG_FILE, read_log, summary
 from stages.training.result import start_card, training_note
 from stages.training.run import RunConfig, TrainingRun
-from stages.training.states import STATES
+from stages.training.states import STATES, set_aside
 from stages.training.states import finished as finished_before
 from storage.weights.ref import WeightsRef
 
@@ -349,6 +349,18 @@ def test_cards_and_notes_count_the_steps_of_all_trainings_before(tmp_path):
     )
     assert "| total | 2 | 1.25 |" in note
     assert "**random weights**; trained 5 steps here" in training_note("A net", None, numbers)
+
+
+def test_the_page_says_which_clips_were_used_and_which_states_were_damaged(tmp_path):
+    numbers = {"steps": 5.0, "val/total, before": 2.0, "val/total, after": 1.25}
+    assert set_aside(tmp_path) == [] and "damaged" not in training_note("A net", None, numbers)
+    for step in (20, 10):
+        (tmp_path / STATES / f"step-000000{step}{DAMAGED}").mkdir(parents=True)
+    (tmp_path / STATES / "step-00000030").mkdir()
+    found = set_aside(tmp_path)
+    note = training_note("A net", None, numbers, "- 3 clips used", found)
+    assert "**2 saved states were damaged** and set aside: step-00000010, step-00000020." in note
+    assert "- 3 clips used" in note
 
 
 def test_seeded_leaves_the_global_generator_alone():

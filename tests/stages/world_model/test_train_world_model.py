@@ -38,6 +38,7 @@ from model.world.batch import ActionStats
 from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
 from stages.clips.clip_times import substep_rows
+from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import NOTE_FILE, PLOT_FILE
 from stages.training.states import STATES
@@ -48,9 +49,10 @@ from stages.world_model.data import (
     pick_substeps,
     track_shares,
 )
+from storage.stores.key import parameters
 from storage.stores.records import StoreRef
 from storage.stores.results import WORK, Result
-from storage.stores.rows import Rows
+from storage.stores.rows import Rows, open_rows
 from storage.weights.ref import WeightsRef
 
 FILES = {WORLD_MODEL_FILE, "losses.csv", PLOT_FILE, NOTE_FILE, ACTIVE_FILE, "throughput.md"}
@@ -139,6 +141,31 @@ def test_flagged_clips_are_dropped_unless_drop_flagged_is_off(tmp_path, stores):
         ValueError, match=r"all 2 clips of split val are flagged.*drop_flagged=false"
     ):
         world_stage().rows_of(flagged(1, 7), "val")
+
+
+def test_clips_are_dropped_by_any_flag_of_recording_and_labels_and_the_page_counts_them(stores):
+    flags = np.zeros((len(SPLITS), len(CLIP_FLAGS)), bool)
+    flags[[0, 1], CLIP_FLAGS.index("count_mismatch")] = True
+    flags[2, CLIP_FLAGS.index("gripper_unverified")] = True
+    clip = square_clips(len(SPLITS))["clip"] | {"flags": flags}
+    clips = write_clips(stores["discover"], "clip", clip, rejected=(REJECTED,))
+    rows = opened(rows_of(world_stage(), stores) | {"clip": clips})
+    assert world_stage().rows_of(rows, "train").tolist() == [0, 2, 5, 6]
+    assert (
+        "4 clips of split 'train' used, their flags: gripper_unverified 1, count_mismatch 1."
+        in (world_stage().clips_text(rows))
+    )
+    stage = world_stage(drop_flags=("count_mismatch",))
+    assert stage.rows_of(rows, "train").tolist() == [2, 5, 6]
+    assert stage.rows_of(rows, "val").tolist() == [7]
+    assert "1 left out for flags: count_mismatch 1." in stage.clips_text(rows)
+    quality = np.where(np.arange(len(SPLITS)) == 7, 1, 0).astype(np.uint8)
+    labels = write_clips(
+        stores["discover"], "label_quality", {"flags": quality}, rejected=(REJECTED,)
+    )
+    with pytest.raises(ValueError, match=r"all 2 clips of split val.*flicker 1, count_mismatch 1"):
+        stage.rows_of(rows | {"label_quality": open_rows(labels)}, "val")
+    assert "drop_flags" not in parameters(world_stage()), "keys of older stores stay valid"
 
 
 def test_losses_csv_holds_every_part_at_every_step(trained):
