@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,10 +103,12 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
 
 
 def ensure_token(settings: Settings) -> None:
+    """Makes Ray's token where there is none; at no moment can others read it."""
     path = settings.services / "ray-token"
-    if not path.exists():
-        path.write_text(secrets.token_hex(32))
-        path.chmod(0o600)
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_hex(32))
 
 
 def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
