@@ -6,6 +6,7 @@ leads to a restart.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,8 +35,7 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     with TemporaryDirectory(prefix="roboscape-training-") as name:
         folder = Path(name)
         (folder / "training.json").write_text(spec.to_json())
-        # The rendezvous is here, on a port that the system chose, so no other process takes it
-        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store = rendezvous()
         logs = [(folder / f"worker-{rank}.log").open("w+") for rank in range(spec.stage.workers)]
         processes = [
             start(rank, spec.stage.workers, store.port, folder, log)
@@ -51,9 +51,26 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
                 log.close()
 
 
+def rendezvous() -> TCPStore:
+    """The server at which the workers meet, on a port that the system chose.
+
+    It gets an open socket: one of its own would listen on every interface, for anybody.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    return TCPStore(
+        "127.0.0.1",
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
+
+
 def start(rank: int, n: int, port: int, folder: Path, log: IO[str]) -> subprocess.Popen[bytes]:
     """Starts a worker in a session of its own, out of reach of Ctrl-C; it ends with its parent."""
-    environment = os.environ | {
+    # Else gloo listens on the interface of the machine's host name
+    environment = {"GLOO_SOCKET_IFNAME": "lo"} | os.environ | {
         "RANK": str(rank), "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
+from listening import listening
 from small_trainings import FEW, Stores, log_of, rows_of, train_stage, world_stage
 
 from pipeline.cli.train_spec import write_spec
@@ -93,6 +94,21 @@ def assert_same_training(result: Result, other: Result) -> None:
     )
     for row, expected in zip(log_of(result), log_of(other), strict=True):
         assert row == pytest.approx(expected, rel=1e-4), f"step {row['step']}"
+
+
+@pytest.mark.slow
+def test_only_this_machine_reaches_the_workers_of_a_training(root, stores, monkeypatch):
+    monkeypatch.setattr(processes, "POLL_S", 0.05)
+    seen: set[tuple[int, str]] = set()
+
+    def look(done: int, total: int, note: str = "") -> None:
+        pids = {os.getpid(), *children("stages.world_model.torchrun")}
+        seen.update((pid, str(address)) for pid, address, _ in listening(pids))
+
+    inputs, out = created(stage := two_workers(), stores, root)
+    run_group(stage, inputs, out, look, "serial")
+    assert {address for _, address in seen} == {"127.0.0.1"}
+    assert len({pid for pid, _ in seen}) == 3, "the launcher and two workers"
 
 
 @pytest.mark.slow
