@@ -209,6 +209,8 @@ def test_a_killed_driver_loses_nothing_that_was_finished(
     (faults / "hang-14").touch()
     driver = start_driver(home, backend, faults)
     wait_for(faults / "hanging-14", driver)
+    # A worker hangs at its second shard, perhaps before the driver has heard of its first
+    wait_for(Path(find_journal(home.runs, None).entry("depth").uri) / "commits" / "*", driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     (faults / "hang-14").unlink()
@@ -269,7 +271,7 @@ def start_driver(home: Settings, backend: str, faults: Path) -> subprocess.Popen
 
 def wait_for(path: Path, driver: subprocess.Popen[str], limit_s: float = 180.0) -> None:
     until = time.monotonic() + limit_s
-    while not path.exists():
+    while not list(path.parent.glob(path.name)):  # the name may be a pattern
         assert driver.poll() is None, f"the driver ended early with {driver.returncode}"
         assert time.monotonic() < until, f"{path} did not appear in {limit_s} s"
         time.sleep(0.1)
