@@ -105,7 +105,8 @@ def test_only_this_machine_reaches_the_workers_of_a_training(root, stores, monke
         pids = {os.getpid(), *children("stages.world_model.torchrun")}
         seen.update((pid, str(address)) for pid, address, _ in listening(pids))
 
-    inputs, out = created(stage := two_workers(), stores, root)
+    stage = two_workers(training=replace(FEW, steps=STEPS, seed=9))  # a result of its own
+    inputs, out = created(stage, stores, root)
     run_group(stage, inputs, out, look, "serial")
     assert {address for _, address in seen} == {"127.0.0.1"}
     assert len({pid for pid, _ in seen}) == 3, "the launcher and two workers"
