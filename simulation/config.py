@@ -4,7 +4,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-VERSION = 1  # of the simulation; raised when a config gives other episodes
+# Of the simulation; raised when a config gives other episodes. 2: videos without macroblock tree
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_configs import QUICK
 
-from simulation.agibot_writer import DEPTH_LIMIT_M, EMPTY, quaternions_xyzw, sense_depth
+from simulation.agibot_writer import (
+    DEPTH_LIMIT_M,
+    EMPTY,
+    quaternions_xyzw,
+    sense_depth,
+    write_video,
+)
 from simulation.arm import SIDES
 from simulation.dataset import SampleSummary
 from simulation.ground_truth import GroundTruth, read_ground_truth
@@ -298,3 +304,13 @@ def test_segments_follow_each_other_through_the_episode(
     assert all(
         s.text and s.skill in ("Pick", "Place", "Push", "Explore") for s in listed.info.segments
     )
+
+
+def test_videos_are_encoded_in_the_two_ways_that_give_the_same_bytes_every_time(tmp_path):
+    """By what x264 writes of itself into each file. With its macroblock tree, 38 of 26,286 encodings
+    of one episode differed from the others; without it none of 21,228 did.
+    """
+    frames = np.zeros((3, 48, 64, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", frames, size=(64, 48), rate_hz=4.0)
+    written = (tmp_path / "a.mp4").read_bytes()
+    assert b" threads=1 " in written and b" mbtree=0" in written
