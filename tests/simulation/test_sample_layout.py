@@ -307,8 +307,10 @@ def test_segments_follow_each_other_through_the_episode(
 
 
 def test_videos_are_encoded_in_the_two_ways_that_give_the_same_bytes_every_time(tmp_path):
-    """By what x264 writes of itself into each file. With its macroblock tree, 38 of 26,286 encodings
-    of one episode differed from the others; without it none of 21,228 did.
+    """By what x264 writes of itself into each file.
+
+    With its macroblock tree, 38 of 26,286 encodings of one episode differed from the others;
+    without it none of 21,228 did.
     """
     frames = np.zeros((3, 48, 64, 3), np.uint8)
     write_video(tmp_path / "a.mp4", frames, size=(64, 48), rate_hz=4.0)
