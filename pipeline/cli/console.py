@@ -55,7 +55,8 @@ def failures_explained() -> Iterator[None]:
         # A bare KeyError or IndexError is a slip of the code's, no message for a user
         meant = isinstance(error, LookupError | ValueError) and " " in str(error)
         if meant:
-            explain("Error", str(error.args[0]))
+            # A KeyError shows its text in quotes
+            explain("Error", str(error.args[0] if isinstance(error, KeyError) else error))
             raise SystemExit(USAGE) from None
         explain("Internal error", fault_text(error))
         raise SystemExit(FAILED) from None

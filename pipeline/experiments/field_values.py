@@ -70,15 +70,22 @@ def _misfit_of_limits(value: Any, hint: Any, limits: list[Any]) -> str:
             return misfit(value, hint)
         return " and ".join(text for limit in limits if (text := _broken(value, limit)))
     number = isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    if hint is int and not any(isinstance(limit, Le | Lt) for limit in limits):
-        limits = [*limits, Le(MOST_INT)]
-    if hint is int and not any(isinstance(limit, Ge | Gt) for limit in limits):
-        limits = [Ge(-MOST_INT), *limits]
+    if number and hint is int:
+        limits = [*limits, *_too_long(value, limits)]
     # Not math.isfinite: it has no answer for an integer that no float can hold
     if number and abs(value) <= sys.float_info.max and not any(_broken(value, x) for x in limits):
         return ""
     kind = "an integer" if hint is int else "a finite number"
     return " ".join([kind, " and ".join(map(_words, limits))]).strip()
+
+
+def _too_long(value: float, limits: list[Any]) -> list[Any]:
+    """The limit of 32 bits that the value is beyond, where the field declares none on that side."""
+    if value > MOST_INT and not any(isinstance(limit, Le | Lt) for limit in limits):
+        return [Le(MOST_INT)]
+    if value < -MOST_INT and not any(isinstance(limit, Ge | Gt) for limit in limits):
+        return [Ge(-MOST_INT)]
+    return []
 
 
 def _misfit_of_tuple(value: Any, inner: tuple[Any, ...]) -> str:

@@ -41,7 +41,9 @@ class Clip(ClipStage):
     action_substeps: Annotated[int, Interval(ge=1, le=10_000)] = 15
     quality: Quality = field(default_factory=Quality)
     # Of the clips that may have a flag of doubt (`stages.flags`); more fail the run
-    max_flagged_share: float = field(default=1.0, metadata={"key": False})
+    max_flagged_share: Annotated[float, Interval(ge=0, le=1)] = field(
+        default=1.0, metadata={"key": False}
+    )
 
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1
