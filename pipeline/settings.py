@@ -5,6 +5,7 @@ name services that run elsewhere; then none is started here.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,23 @@ OWN_API = "ROBOSCAPE_OWN_API"
 
 
 def number(name: str, default: float) -> float:
-    """The environment variable as a number. Raises ValueError if it is not one."""
+    """The environment variable as a number. Raises ValueError if it is no finite one, 0 or more."""
     text = os.environ.get(name)
     try:
-        return float(text) if text else default
+        value = float(text) if text else default
     except ValueError:
-        raise ValueError(f"{name}={text}: expected a number, such as {default:g}") from None
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={text}: expected a number, 0 or more, such as {default:g}")
+    return value
+
+
+def port(name: str) -> int:
+    """The environment variable as a port, 0 if it is not set. Raises ValueError if it is none."""
+    value = number(name, 0)
+    if value != int(value) or value > 65535:
+        raise ValueError(f"{name}={os.environ[name]}: expected a port, an integer up to 65535")
+    return int(value)
 
 
 def named_prefect() -> str | None:
@@ -42,13 +54,13 @@ class Settings:
     """
 
     home: Path = field(
-        default_factory=lambda: Path(os.environ.get("ROBOSCAPE_HOME", "workspace")).absolute()
+        default_factory=lambda: Path(os.environ.get("ROBOSCAPE_HOME") or "workspace").absolute()
     )
     stores_root: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_STORES", ""))
     weights_folder: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_WEIGHTS", ""))
     backend: str = field(default_factory=lambda: os.environ.get("ROBOSCAPE_BACKEND", "ray"))
     # Default: the port on which this workspace's server was started last, else PREFECT_PORT
-    prefect_port: int = field(default_factory=lambda: int(number("ROBOSCAPE_PREFECT_PORT", 0)))
+    prefect_port: int = field(default_factory=lambda: port("ROBOSCAPE_PREFECT_PORT"))
     prefect_url: str | None = field(default_factory=named_prefect)
     external_ray: str | None = field(default_factory=lambda: os.environ.get("RAY_ADDRESS"))
     # Where `roboscape weights fetch` finds the hub's files

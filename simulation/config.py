@@ -3,6 +3,9 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 # Of the simulation; raised when a config gives other episodes. 2: videos without macroblock tree
 VERSION = 2
@@ -12,13 +15,14 @@ VERSION = 2
 class SampleConfig:
     """By default AGIBOT's own rate and size; `demo_sample()` is smaller."""
 
-    n_episodes: int = 30
-    seed: int = 0
-    rate_hz: float = 30.0  # of video, states and actions
-    duration_s: float = 12.0
-    width: int = 640
-    height: int = 480
-    share_random: float = 0.25  # of episodes with random actions instead of skills
+    n_episodes: Annotated[int, Interval(ge=0, le=10_000_000)] = 30
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)] = 0
+    rate_hz: Annotated[float, Interval(gt=0, le=1000)] = 30.0  # of video, states and actions
+    duration_s: Annotated[float, Interval(gt=0, le=3600)] = 12.0
+    width: Annotated[int, Interval(ge=32, le=8192)] = 640
+    height: Annotated[int, Interval(ge=32, le=8192)] = 480
+    # Of episodes with random actions instead of skills
+    share_random: Annotated[float, Interval(ge=0, le=1)] = 0.25
     faults: bool = False  # add one deliberately faulty episode of each kind, for testing readers
     ground_truth: bool = True
 

@@ -13,9 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from annotated_types import Ge, Gt
 from jaxtyping import UInt8
 
 from storage.stores.results import Result, ResultWriter
@@ -38,11 +39,11 @@ ResourceName = Literal["cpus", "gpus", "memory_gb"]
 class Resources:
     """What one worker of a stage needs, and how its work is cut."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0  # a fraction puts several workers on one card
-    memory_gb: float = 1.0
-    clips_per_shard: int = 32  # the unit of commit, retry and re-run
-    clips_per_call: int = 1  # clips given to the stage's function at once
+    cpus: Annotated[float, Gt(0)] = 1.0
+    gpus: Annotated[float, Ge(0)] = 0.0  # a fraction puts several workers on one card
+    memory_gb: Annotated[float, Gt(0)] = 1.0
+    clips_per_shard: Annotated[int, Ge(1)] = 32  # the unit of commit, retry and re-run
+    clips_per_call: Annotated[int, Ge(1)] = 1  # clips given to the stage's function at once
 
 
 class Rejected(Exception):

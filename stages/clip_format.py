@@ -1,10 +1,12 @@
 """What all stages agree on about a clip: frames, rate and size. An experiment says it once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 # Of the frames that an annotator sees: a rate, all that the source has, or None for the clip's own
-AnnotationRate = float | Literal["native"] | None
+AnnotationRate = Annotated[float, Interval(gt=0, le=1000)] | Literal["native"] | None
 NATIVE_HZ = 30.0  # AGIBOT's; what a cost counts for "native", since the source is not read for it
 
 
@@ -12,9 +14,10 @@ NATIVE_HZ = 30.0  # AGIBOT's; what a cost counts for "native", since the source 
 class ClipFormat:
     """Defaults are the paper's: 16 frames at 2 Hz, 256 px (Sec. 3.1)."""
 
-    n_frames: int = 16
-    rate_hz: float = 2.0
-    size: int = 256  # px; the whole picture is squeezed to a square
+    n_frames: Annotated[int, Interval(ge=2, le=4096)] = 16
+    rate_hz: Annotated[float, Interval(gt=0, le=1000)] = 2.0
+    # Px; the whole picture is squeezed to a square
+    size: Annotated[int, Interval(ge=1, le=8192)] = 256
 
     def __post_init__(self) -> None:
         if self.n_frames < 2 or not self.rate_hz > 0 or self.size < 1:

@@ -45,5 +45,9 @@ class DownloadError(StoreError):
     """A file could not be fetched: no answer, a refusal, or another file."""
 
 
+class StorageUnavailable(StoreError):
+    """An object store cannot be reached, or refuses the request."""
+
+
 class DiskFull(StoreError):
     """The disk or the quota has no room for what was being written."""

@@ -10,6 +10,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -21,7 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from storage.atomic import TEMP_MARK, replacing, sync, temporary
-from storage.errors import CorruptFile
+from storage.errors import CorruptFile, StorageUnavailable, StoreError
 
 Buffer = bytes | bytearray | memoryview
 UPLOAD_CHUNK = 16 << 20  # bytes per request to an object store, or more
@@ -166,27 +167,38 @@ class ObjectFiles(Files):
         return "/".join(filter(None, (self.prefix, path.strip("/"))))
 
     def read(self, path: str) -> bytes:
-        return bytes(obstore.get(self.store, self.key(path)).bytes())
+        with reached(self.uri):
+            return bytes(obstore.get(self.store, self.key(path)).bytes())
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
-        try:
-            return bytes(obstore.get_range(self.store, self.key(path), start=start, length=length))
-        except BaseError:
-            if self.size(path) <= start:  # as a local file has no bytes there
-                return b""
-            raise
+        with reached(self.uri):
+            try:
+                return bytes(
+                    obstore.get_range(self.store, self.key(path), start=start, length=length)
+                )
+            except BaseError:
+                if self.size(path) <= start:  # as a local file has no bytes there
+                    return b""
+                raise
 
     def size(self, path: str) -> int:
-        return obstore.head(self.store, self.key(path))["size"]
+        with reached(self.uri):
+            return obstore.head(self.store, self.key(path))["size"]
 
     def list(self, folder: str) -> list[str]:
-        listed = obstore.list_with_delimiter(self.store, self.key(folder))
+        with reached(self.uri):
+            listed = obstore.list_with_delimiter(self.store, self.key(folder))
         paths = [*listed["common_prefixes"], *(o["path"] for o in listed["objects"])]
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def walk(self, folder: str) -> Iterator[FileInfo]:
         skip = len(self.prefix) + 1 if self.prefix else 0
-        for batch in obstore.list(self.store, self.key(folder)):
+        batches = iter(obstore.list(self.store, self.key(folder)))
+        while True:
+            with reached(self.uri):
+                batch = next(batches, None)
+            if batch is None:
+                return
             for found in batch:
                 yield FileInfo(
                     found["path"][skip:], found["size"], found["last_modified"].timestamp()
@@ -194,7 +206,8 @@ class ObjectFiles(Files):
 
     def create(self, path: str, data: bytes) -> bool:
         try:
-            obstore.put(self.store, self.key(path), data, mode="create", use_multipart=False)
+            with reached(self.uri):
+                obstore.put(self.store, self.key(path), data, mode="create", use_multipart=False)
         except AlreadyExistsError:
             # A request that is repeated after a lost answer finds its own object. What we create
             # contains an id of its writer, so equal bytes mean that this happened.
@@ -212,20 +225,23 @@ class ObjectFiles(Files):
 
         parts = joined(counted(), UPLOAD_CHUNK)
         first, second = next(parts), next(parts, None)
-        if second is None:  # one request; an upload in parts takes at least three
-            obstore.put(self.store, self.key(path), first, use_multipart=False)
-        else:
-            obstore.put(self.store, self.key(path), chain((first, second), parts))
+        with reached(self.uri):
+            if second is None:  # one request; an upload in parts takes at least three
+                obstore.put(self.store, self.key(path), first, use_multipart=False)
+            else:
+                obstore.put(self.store, self.key(path), chain((first, second), parts))
         return FileRecord(size, crc)
 
     def delete(self, path: str) -> None:
         if self.exists(path):  # not every store allows to delete what is missing
-            obstore.delete(self.store, self.key(path))
+            with reached(self.uri):
+                obstore.delete(self.store, self.key(path))
 
     def delete_tree(self, folder: str) -> None:
         paths = [self.key(info.path) for info in self.walk(folder)]
         if paths:
-            obstore.delete(self.store, paths)
+            with reached(self.uri):
+                obstore.delete(self.store, paths)
 
     def local(self, path: str) -> Path | None:
         return None
@@ -237,6 +253,26 @@ def _object_store(scheme: str, bucket: str, process: int) -> Any:
     if scheme == "memory":
         return obstore.store.MemoryStore()
     return obstore.store.from_url(f"s3://{bucket}")
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """Turns what the object store's client raises into StorageUnavailable, in one line.
+
+    That a file is missing, or exists already, stays what it is.
+    """
+    try:
+        yield
+    except (AlreadyExistsError, FileNotFoundError, StoreError):
+        raise
+    except BaseError as error:
+        said = " ".join(str(error).partition("\n\n")[0].split())[:300]
+        raise StorageUnavailable(
+            f"{uri}: the object store does not answer, or refuses: {type(error).__name__}: {said}. "
+            "Expected a bucket that the credentials may use: check AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_REGION and, for other stores than Amazon's, AWS_ENDPOINT; "
+            "then run the same command again"
+        ) from error
 
 
 def open_files(uri: str) -> Files:
@@ -253,7 +289,10 @@ def open_files(uri: str) -> Files:
         raise ValueError(
             f"'{uri}': expected a local folder or s3://bucket/prefix, found '{scheme}://'"
         )
-    return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
+    if not bucket:
+        raise ValueError(f"'{uri}': it names no bucket, expected {scheme}://bucket/prefix")
+    with reached(uri):
+        return ObjectFiles(uri, _object_store(scheme, bucket, os.getpid()), prefix)
 
 
 def read_checked(files: Files, path: str, expected: FileRecord) -> bytes:

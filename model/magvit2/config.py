@@ -2,6 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,17 +14,17 @@ class MagvitConfig:
     The last three fields are for small models; published layouts keep their defaults.
     """
 
-    base_channels: int = 128
+    base_channels: Annotated[int, Interval(ge=1, le=8192)] = 128
     # Width of each level over base_channels, finest first
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    n_res_blocks: int = 2  # per level, and in the middle
-    n_bits: int = 18  # ids are in [0, 2**n_bits)
+    n_res_blocks: Annotated[int, Interval(ge=1, le=256)] = 2  # per level, and in the middle
+    n_bits: Annotated[int, Interval(ge=1, le=30)] = 18  # ids are in [0, 2**n_bits)
     # Code statistics scale and shift the features before each decoder level
     adaptive_decoder: bool = False
-    norm_groups: int = 32
+    norm_groups: Annotated[int, Ge(1)] = 32
     # Side of the pixel squares folded into channels before the first convolution
-    stem_patch: int = 1
-    n_mid_blocks: int | None = None  # None: n_res_blocks
+    stem_patch: Annotated[int, Interval(ge=1, le=256)] = 1
+    n_mid_blocks: Annotated[int, Interval(ge=0, le=256)] | None = None  # None: n_res_blocks
 
     def __post_init__(self):
         if not self.channel_multipliers or min(self.channel_multipliers) < 1:

@@ -7,9 +7,10 @@ commitment terms of lookup-free quantisation as in MAGVIT-2 (Yu et al. 2023, sec
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -42,22 +43,24 @@ class TokenizerLossConfig:
     and makes tokens of unchanged cells flicker.
     """
 
-    l1: float = 1.0
-    l2: float = 1.0
-    perceptual: float = 1.0  # used if a perceptual network is passed
+    l1: Annotated[float, Ge(0)] = 1.0
+    l2: Annotated[float, Ge(0)] = 1.0
+    perceptual: Annotated[float, Ge(0)] = 1.0  # used if a perceptual network is passed
     # L1 and L2 of the two chroma channels (BT.601), beside those of RGB: colours of small things
-    chroma: float = field(default=0.0, metadata={"added": True})
+    chroma: Annotated[float, Ge(0)] = field(default=0.0, metadata={"added": True})
     # Of `cell_colour_loss`: the bits of small tokenizers name colours late, or never, without it
-    cell_colour: float = field(default=0.0, metadata={"added": True})
-    commitment: float = 0.1
-    entropy: float = 0.005  # of (entropy per token - diversity * entropy of the batch)
-    diversity: float = 1.0
+    cell_colour: Annotated[float, Ge(0)] = field(default=0.0, metadata={"added": True})
+    commitment: Annotated[float, Ge(0)] = 0.1
+    # Of (entropy per token - diversity * entropy of the batch)
+    entropy: Annotated[float, Ge(0)] = 0.005
+    diversity: Annotated[float, Ge(0)] = 1.0
     # Softness of the code assignment in the entropy terms; lower is harder
-    temperature: float = 0.5
+    temperature: Annotated[float, Gt(0)] = 0.5
     # Bits in each group of the batch entropy; 9 gives the 512-way factors
-    group_bits: int = 9
-    adversarial: float = 0.1  # times the balance with the reconstruction terms
-    adversarial_start: int = 20_000  # the caller passes the discriminator from this step on
+    group_bits: Annotated[int, Interval(ge=1, le=16)] = 9
+    adversarial: Annotated[float, Ge(0)] = 0.1  # times the balance with the reconstruction terms
+    # The caller passes the discriminator from this step on
+    adversarial_start: Annotated[int, Ge(0)] = 20_000
 
 
 class TokenizerLoss(NamedTuple):

@@ -1,6 +1,9 @@
 """Sizes of a SpatialTracker: the published network and a small one for CPUs."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 STRIDE = 4  # pixels of the working picture per cell of the feature planes, fixed by the encoder
 
@@ -13,22 +16,27 @@ class SpatialTrackerConfig:
     window=8)` fits the same file. A cell is 4 x 4 px of the working picture.
     """
 
-    window: int = 12  # frames tracked at once; windows overlap by half
-    iterations: int = 6  # refinements of every window
-    working_height: int = 384  # the predictor resizes any clip to this size
-    working_width: int = 512
+    # Frames tracked at once; windows overlap by half
+    window: Annotated[int, Interval(ge=2, le=4096)] = 12
+    iterations: Annotated[int, Interval(ge=1, le=1000)] = 6  # refinements of every window
+    # The predictor resizes any clip to this size
+    working_height: Annotated[int, Interval(ge=1, le=8192)] = 384
+    working_width: Annotated[int, Interval(ge=1, le=8192)] = 512
     encoder_widths: tuple[int, int, int, int] = (64, 96, 128, 128)
-    latent: int = 128  # channels of planes and point features
-    motion: int = 130  # channels of a token that code the point's displacement
-    correlation_levels: int = 4
-    correlation_radius: int = 3  # cells: 7 x 7 places per level
-    hidden: int = 384  # width of the update transformer
-    heads: int = 8
-    blocks: int = 6  # of time attention, and as many of space attention
-    mlp_ratio: int = 4
-    support_layers: int = 6  # alternating self and cross attention
-    support_heads: int = 4
-    support_tokens: int = 100
+    latent: Annotated[int, Interval(ge=1, le=65_536)] = 128  # channels of planes and point features
+    # Channels of a token that code the point's displacement
+    motion: Annotated[int, Interval(ge=1, le=65_536)] = 130
+    correlation_levels: Annotated[int, Interval(ge=1, le=16)] = 4
+    correlation_radius: Annotated[int, Interval(ge=0, le=64)] = 3  # cells: 7 x 7 places per level
+    hidden: Annotated[int, Interval(ge=1, le=65_536)] = 384  # width of the update transformer
+    heads: Annotated[int, Interval(ge=1, le=1024)] = 8
+    # Of time attention, and as many of space attention
+    blocks: Annotated[int, Interval(ge=1, le=1024)] = 6
+    mlp_ratio: Annotated[int, Interval(ge=1, le=256)] = 4
+    # Alternating self and cross attention
+    support_layers: Annotated[int, Interval(ge=1, le=1024)] = 6
+    support_heads: Annotated[int, Interval(ge=1, le=1024)] = 4
+    support_tokens: Annotated[int, Interval(ge=1, le=65_536)] = 100
     # Tokens have their own track mask and visibility; False: see
     # `model.spatial_tracker.model.dealt_flags`
     own_flags: bool = False

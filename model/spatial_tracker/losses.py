@@ -6,9 +6,10 @@ and depth as well as x and y, as in SpatialTracker (arXiv:2404.04319; without it
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,11 +22,12 @@ from model.spatial_tracker.model import TrackerOutput
 class TrackerLossConfig:
     """Weights of the terms. Positions are in pixels of the working picture, visibility in nats."""
 
-    gamma: float = 0.8  # weight of an iteration over that of the next
-    depth: float = 1.0  # x and y have 1 each
+    # Weight of an iteration over that of the next
+    gamma: Annotated[float, Interval(gt=0, le=1)] = 0.8
+    depth: Annotated[float, Ge(0)] = 1.0  # x and y have 1 each
     # Our choice: an unsure visibility (0.7 nats) weighs as much as errors of some pixels
-    visibility: float = 10.0
-    huber_px: float = 0.0  # errors below it count by their square; 0 is L1
+    visibility: Annotated[float, Ge(0)] = 10.0
+    huber_px: Annotated[float, Ge(0)] = 0.0  # errors below it count by their square; 0 is L1
 
     def __post_init__(self):
         if not 0 < self.gamma <= 1 or min(self.depth, self.visibility, self.huber_px) < 0:

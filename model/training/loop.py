@@ -12,9 +12,10 @@ import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -39,24 +40,29 @@ class Batch(Protocol):
 LossFn = Callable[[Any, Any, torch.Generator], Mapping[str, Tensor]]
 
 
+Decay = Annotated[float, Interval(ge=0, lt=1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """AdamW with linear warm-up, cosine decay and gradient clipping; defaults: 1xgpt's recipe."""
 
-    steps: int
-    learning_rate: float = 5e-4  # the peak, reached after the warm-up
-    warmup_steps: int = 1000
+    steps: Annotated[int, Ge(1)]
+    learning_rate: Annotated[float, Gt(0)] = 5e-4  # the peak, reached after the warm-up
+    warmup_steps: Annotated[int, Ge(0)] = 1000
     # Learning rate of the last step over the peak
-    min_lr_ratio: float = field(default=0.1, metadata={"key": "final_share"})
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.01  # on matrices only, not on biases, norms and other vectors
-    clip_norm: float = 1.0
-    grad_accum_steps: int = field(default=1, metadata={"key": "accumulate"})  # batches per step
+    min_lr_ratio: Annotated[float, Ge(0)] = field(default=0.1, metadata={"key": "final_share"})
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    # On matrices only, not on biases, norms and other vectors
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    clip_norm: Annotated[float, Gt(0)] = 1.0
+    # Batches per step
+    grad_accum_steps: Annotated[int, Ge(1)] = field(default=1, metadata={"key": "accumulate"})
     # Decay of a moving average of the weights, e.g. 0.999; None keeps none
     ema: float | None = None
     # "bfloat16" is autocast; weights stay float32
     precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self):
         for name in ("steps", "grad_accum_steps"):

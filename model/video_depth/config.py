@@ -1,6 +1,9 @@
 """Sizes of a Video Depth Anything network: three published ones and a small one for CPUs."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
 
 PATCH = 14  # px, side of the square that becomes one token
 MAX_FRAMES = 32  # of a forward pass: the length of the temporal position tables
@@ -17,14 +20,14 @@ class VideoDepthConfig:
     Relative and metric files of a size have the same layout; `metric` is the output's meaning.
     """
 
-    width: int = 384  # of the encoder's tokens
-    n_blocks: int = 12
-    n_heads: int = 6
+    width: Annotated[int, Interval(ge=1, le=65_536)] = 384  # of the encoder's tokens
+    n_blocks: Annotated[int, Interval(ge=1, le=1024)] = 12
+    n_heads: Annotated[int, Interval(ge=1, le=1024)] = 6
     taps: tuple[int, ...] = (2, 5, 8, 11)  # the blocks that the head reads, counted from 0
     tap_widths: tuple[int, ...] = (48, 96, 192, 384)  # channels of each tap's map in the head
-    head_width: int = 64  # channels of the fusion blocks
+    head_width: Annotated[int, Ge(1)] = 64  # channels of the fusion blocks
     # Side of the learned position table, in patches: 518 px in the published files
-    position_grid: int = 37
+    position_grid: Annotated[int, Interval(ge=1, le=4096)] = 37
     metric: bool = False
 
     def __post_init__(self):

@@ -7,9 +7,10 @@ same terms on the logarithm, without a fit.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,13 +28,14 @@ class DepthLossConfig:
     of 10 delays moving objects for long; 1 does not.
     """
 
-    point: float = 1.0
-    gradient: float = 0.5
-    temporal: float = 10.0
-    negative: float = 1.0
-    n_scales: int = 4  # of the gradient term, each half as fine as the one before
+    point: Annotated[float, Ge(0)] = 1.0
+    gradient: Annotated[float, Ge(0)] = 0.5
+    temporal: Annotated[float, Ge(0)] = 10.0
+    negative: Annotated[float, Ge(0)] = 1.0
+    # Of the gradient term, each half as fine as the one before
+    n_scales: Annotated[int, Interval(ge=1, le=32)] = 4
     # A pixel is still if its normalised true depth changes less than this between two frames
-    still: float = 0.05
+    still: Annotated[float, Ge(0)] = 0.05
 
 
 class DepthLoss(NamedTuple):

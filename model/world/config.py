@@ -5,7 +5,9 @@ comment that says so.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval
 
 N_FACTORS = 2
 # An 18-bit token id is two 9-bit factors: id % 512 and id // 512 (MAGVIT-2 ids, as in 1xgpt)
@@ -17,21 +19,23 @@ TOKEN_VOCAB = FACTOR_VOCAB**N_FACTORS
 class WorldModelConfig:
     """The dual-branch spatio-temporal transformer; both branches have the same sizes."""
 
-    n_layers: int = 32
-    n_heads: int = 4
-    d_model: int = 256  # width of the residual stream
-    mlp_ratio: int = 4
+    n_layers: Annotated[int, Interval(ge=1, le=1024)] = 32
+    n_heads: Annotated[int, Interval(ge=1, le=1024)] = 4
+    d_model: Annotated[int, Interval(ge=2, le=65_536)] = 256  # width of the residual stream
+    mlp_ratio: Annotated[int, Interval(ge=1, le=256)] = 4
     grid: tuple[int, int] = (16, 16)  # tokens down and across a frame (gh, gw)
     # Frames that a token attends to, its own included; the clip length in training
-    n_frames: int = 16
+    n_frames: Annotated[int, Interval(ge=1, le=4096)] = 16
 
-    action_dim: int = 16  # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
+    # AGIBOT-World: 2 arms x (position 3, quaternion 4, gripper 1)
+    action_dim: Annotated[int, Ge(1)] = 16
     # Actions per frame; the paper sees 1, the 30 Hz stream at 2 Hz frames has 15
-    action_substeps: int = 1
+    action_substeps: Annotated[int, Interval(ge=1, le=10_000)] = 1
     # "add", one linear map added to every token, is what the paper describes. "modulate" is AdaLN:
     # scale, shift and gate in every block, from the action, starting at zero.
     action_conditioning: Literal["add", "modulate"] = "modulate"
-    d_action: int = 128  # width of the action features that "modulate" reads; unused by "add"
+    # Width of the action features that "modulate" reads; unused by "add"
+    d_action: Annotated[int, Interval(ge=1, le=65_536)] = 128
 
     # Open in the paper. "learned" is a vector per frame, "table" one per frame and cell (1xgpt's);
     # only "rotary" works beyond n_frames.
@@ -128,9 +132,9 @@ class MaskingConfig:
     # as many predicted tokens.
     context: Literal["masked", "clean"] = "masked"
     # Frames never masked; the first masked frame is uniform over the others
-    n_prompt_frames: int = 1
+    n_prompt_frames: Annotated[int, Ge(1)] = 1
     # Each clip draws its rate of wrong token factors from U(0, this)
-    max_replacement_rate: float = 0.2
+    max_replacement_rate: Annotated[float, Interval(ge=0, le=1)] = 0.2
 
     def __post_init__(self):
         if self.n_prompt_frames < 1:
@@ -148,11 +152,11 @@ class MaskingConfig:
 class LossConfig:
     """L = L_rgb + λ1 L_depth + λ2 L_keypoint + λ3 L_attention; weights of 0 are the ablations."""
 
-    depth: float = 1.0  # λ1
-    keypoint: float = 0.01  # λ2
-    attention: float = 1.0  # λ3
+    depth: Annotated[float, Ge(0)] = 1.0  # λ1
+    keypoint: Annotated[float, Ge(0)] = 0.01  # λ2
+    attention: Annotated[float, Ge(0)] = 1.0  # λ3
     # Weight in L_attention of a cell under a track; that of the others is 1
-    gamma: float = 5.0
+    gamma: Annotated[float, Ge(0)] = 5.0
 
     def __post_init__(self):
         for name in ("depth", "keypoint", "attention", "gamma"):
@@ -175,10 +179,12 @@ class LossConfig:
 class SamplingConfig:
     """How MaskGIT fills a frame."""
 
-    n_steps: int = 2  # MaskGIT steps for each new frame (1xgpt: 2)
+    # MaskGIT steps for each new frame (1xgpt: 2)
+    n_steps: Annotated[int, Interval(ge=1, le=10_000)] = 2
     # 0 takes the likeliest factor, otherwise logits are divided by this before a factor is drawn
-    temperature: float = 0.0
-    top_k: int | None = None  # draw among the k likeliest values of each factor
+    temperature: Annotated[float, Ge(0)] = 0.0
+    # Draw among the k likeliest values of each factor
+    top_k: Annotated[int, Interval(ge=1, le=FACTOR_VOCAB)] | None = None
     # Which cells are kept after each step (1xgpt: random)
     order: Literal["random", "confidence"] = "random"
 

@@ -7,6 +7,7 @@ import warnings
 
 import typer
 
+from pipeline.cli.checks import check_environment
 from pipeline.cli.commands import (
     episodes,
     generation,
@@ -96,7 +97,9 @@ def give_settings(context: typer.Context) -> None:
 def read_settings() -> Settings:
     """The settings of this process; every command takes them from its context."""
     with failures_explained():
-        return Settings()
+        settings = Settings()
+        check_environment(settings)
+        return settings
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.verify import print_verified_store
@@ -32,21 +33,27 @@ def print_store(
     manifest = store.read_manifest(ref)
     complete = store.is_complete(ref)
     state = "complete" if complete else "INCOMPLETE"
-    out.print(f"[bold]{manifest.stage}[/bold] {ref.key}  {manifest.kind}, {state}")
-    out.print(ref.uri, style="dim")
+    out.print(f"[bold]{escape(manifest.stage)}[/bold] {escape(ref.key)}  {manifest.kind}, {state}")
+    out.print(ref.uri, style="dim", markup=False)
     for name, value in manifest.attributes.items():
         if name != NON_COMMERCIAL:
             out.print(f"  {name}: {value}", markup=False)
     for weights in manifest.weights:
         licence = weights.get("licence") or "licence unknown"
-        out.print(f"  weights: {weights['name']} {weights['sha256'][:12]}, {licence}")
+        about = f"{weights['name']} {weights['sha256'][:12]}, {licence}"
+        out.print(f"  weights: {about}", markup=False)
     if text := non_commercial_text(non_commercial_behind([manifest])):
-        out.print(f"  [yellow]non-commercial:[/yellow] {text}")
+        out.print(f"  [yellow]non-commercial:[/yellow] {escape(text)}")
     if not complete and manifest.kind == "clips":
         missing = store.missing_shards(ref)
         out.print(
             f"  {len(missing)} of {manifest.n_shards} shards are missing: "
             f"`roboscape rerun {ref.stage}` makes them"
+        )
+    if manifest.kind == "result" and clip is not None:
+        raise LookupError(
+            f"{ref} holds files, no clips, so there is no clip '{clip}' in it: leave the clip out, "
+            "or name a store of clips such as clip or depth"
         )
     if manifest.kind == "result" and complete:
         print_result(ref, out)
@@ -59,9 +66,9 @@ def print_store(
 def print_result(ref: StoreRef, out: Console) -> None:
     result = open_result(ref)
     for name, value in result.numbers.items():
-        out.print(f"  {name:<32} {value:.6g}")
+        out.print(f"  {name:<32} {value:.6g}", markup=False)
     for name, about in result.files.items():
-        out.print(f"  {name:<32} {about['size']:>12,} bytes", style="dim")
+        out.print(f"  {name:<32} {about['size']:>12,} bytes", style="dim", markup=False)
 
 
 def print_rows(rows: Rows, out: Console) -> None:
@@ -74,8 +81,8 @@ def print_rows(rows: Rows, out: Console) -> None:
             spec.dtype,
             " ".join(spec.axes),
             str(list(spec.shape)),
-            spec.units,
-            spec.about,
+            escape(spec.units),
+            escape(spec.about),
         )
     out.print(table)
     out.print(f"{int(rows.ok.sum())} of {rows.n} clips; {len(rows.rejected)} left out")
@@ -86,7 +93,7 @@ def print_rows(rows: Rows, out: Console) -> None:
 
 def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> None:
     row = find_row(rows, clip)
-    out.print(f"row {row}, clip {rows.clip_ids[row]}")
+    out.print(f"row {row}, clip {rows.clip_ids[row]}", markup=False)
     if not rows.ok[row]:
         out.print(f"left out: {rows.why_rejected(row)}", markup=False)
         return
@@ -95,7 +102,7 @@ def print_clip(rows: Rows, clip: str, out: Console, picture: Path | None) -> Non
         out.print(f"  {name:<20} {describe(array)} {rows.specs[name].units}", markup=False)
     if picture:
         write_picture(arrays, picture)
-        out.print(f"wrote {picture}")
+        out.print(f"wrote {picture}", markup=False)
 
 
 def describe(array: Any) -> str:

@@ -1,6 +1,7 @@
 """`roboscape lineage`: the tree behind a store, on the terminal."""
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.lineage.graph import ancestry, find
 from pipeline.lineage.provenance import non_commercial_behind, non_commercial_text
@@ -12,4 +13,4 @@ def print_lineage(what: str, root: str, out: Console, parameters: bool = False) 
     nodes = ancestry(find(what, root))
     out.print(lineage_tree(nodes, parameters))
     if text := non_commercial_text(non_commercial_behind(node.manifest for node in nodes)):
-        out.print(f"[yellow]non-commercial:[/yellow] {text}")
+        out.print(f"[yellow]non-commercial:[/yellow] {escape(text)}")

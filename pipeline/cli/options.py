@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.checks import check_backend
+
 Set = Annotated[
     list[str],
     typer.Option(
@@ -30,6 +32,7 @@ def make_request(
     experiment: str, source: str | None, set_: list[str], backend: str | None = None, **rest: Any
 ) -> dict[str, Any]:
     """The parameters of the flow, as the journal keeps them."""
+    check_backend(backend)
     overrides = parse_overrides(set_)
     run = {"experiment": experiment, "source": source or "", "overrides": overrides}
     return run | {"backend": backend} | rest
@@ -40,12 +43,12 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     overrides: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if not equals or "." not in name:
+        if not equals or len(parts := name.split(".")) < 2 or not all(parts):
             raise ValueError(
                 f"--set {setting}: expected STAGE.FIELD=VALUE, such as --set keypoints.grid=16"
             )
         try:
             overrides[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             overrides[name] = value
     return overrides

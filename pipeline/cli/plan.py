@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli.machine import check_room
 from pipeline.cli.source import digest_source
 from pipeline.lineage.page import flatten
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
@@ -26,19 +27,24 @@ from storage.stores.results import open_result
 def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> None:
     digest_source(request, settings)
     planner = planned(request, settings)
+    check_room(
+        (stage for stage, _, ref in planner.planned.values() if not store.is_complete(ref)),
+        settings,
+        request.get("backend") or settings.backend,
+    )
     known = cleanup.list_stores(settings.stores)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "key", "would", "because"):
         table.add_column(column, overflow="fold")
     for name, (stage, inputs, ref) in planner.planned.items():
         action, reason = decide(stage, recipe(stage, inputs), ref, known)
-        table.add_row(name, ref.key, action, reason)
+        table.add_row(escape(name), ref.key, action, reason)
     out.print(table)
     for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
         out.print(cost, style="dim", markup=False)
     used = [weights for stage, _, _ in planner.planned.values() for weights in weights_of(stage)]
     if text := non_commercial_text(non_commercial(used)):
-        out.print(f"[yellow]Non-commercial:[/yellow] {text}")
+        out.print(f"[yellow]Non-commercial:[/yellow] {escape(text)}")
 
 
 def decide(

@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
+from pipeline.cli.machine import check_room
 from pipeline.cli.sample import make
 from pipeline.cli.source import digest_source
 from pipeline.cli.status import stage_table
@@ -13,7 +15,7 @@ from pipeline.experiments import registry
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration import services
 from pipeline.orchestration.journal import Journal, journals
-from pipeline.orchestration.plan import experiment_of
+from pipeline.orchestration.plan import experiment_of, planned
 from pipeline.settings import Settings
 from stages.base import Stage
 from storage.stores import store
@@ -34,7 +36,9 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     registry.require_weights(request["experiment"], settings.weights)
     make_sample_if_wanted(request, settings, out)
     digest_source(request, settings)
-    print_limits(experiment_of(request, settings).stages, out)
+    stages = experiment_of(request, settings).stages
+    check_room(to_make(request, settings), settings, settings.backend)
+    print_limits(stages, out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.
     from pipeline.orchestration.flow_run import roboscape
@@ -51,12 +55,22 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     show_results(ours[-1], settings, out)
 
 
+def to_make(request: dict[str, Any], settings: Settings) -> list[Stage]:
+    """The stages that this run has to make."""
+    chosen, force = request.get("stages"), request.get("force")
+    return [
+        stage
+        for name, (stage, _, ref) in planned(request, settings).planned.items()
+        if (chosen is None or name in chosen) and (force or not store.is_complete(ref))
+    ]
+
+
 def print_limits(stages: Sequence[Stage], out: Console) -> None:
     """What the networks of an experiment need, and what their weights' licences forbid."""
     for cost in costs_of(stages):
         out.print(cost, style="dim", markup=False)
     if text := non_commercial_text(non_commercial(weights_of(stages))):
-        out.print(f"[yellow]Non-commercial:[/yellow] {text}")
+        out.print(f"[yellow]Non-commercial:[/yellow] {escape(text)}")
 
 
 def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Console) -> None:

@@ -21,13 +21,16 @@ def sample_config(
     faults: bool,
 ) -> "SampleConfig":
     """Raises ValueError if `size` is not WIDTHxHEIGHT."""
+    from pipeline.experiments.field_values import hints, require
     from simulation.config import SampleConfig, demo_sample
 
     changes = {"n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz, "faults": faults or None}
     if size is not None:
         width, x, height = size.partition("x")
-        if not (x and width.isdigit() and height.isdigit()):
+        if not (x and width.isdecimal() and height.isdecimal()):
             raise ValueError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
+        for side in (width, height):
+            require(int(side), hints(SampleConfig)["width"], f"--size {size}: side")
         changes |= {"width": int(width), "height": int(height)}
     base = demo_sample() if demo else SampleConfig(n_episodes=100)
     return replace(base, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]

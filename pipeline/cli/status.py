@@ -48,11 +48,14 @@ def print_status(settings: Settings, run: str | None, out: Console, as_json: boo
     if others:
         out.print(
             "earlier: "
-            + ", ".join(f"{j.id} ({j.request.get('experiment')}, {j.true_state})" for j in others)
+            + ", ".join(f"{j.id} ({j.request.get('experiment')}, {j.true_state})" for j in others),
+            markup=False,
         )
     for name in services.NAMES:
         out.print(
-            f"{name:<11} {running[name].address if name in running else 'not running'}", style="dim"
+            f"{name:<11} {running[name].address if name in running else 'not running'}",
+            style="dim",
+            markup=False,
         )
     return journal.true_state
 
@@ -60,7 +63,9 @@ def print_status(settings: Settings, run: str | None, out: Console, as_json: boo
 def stage_table(journal: Journal) -> Table:
     state = journal.true_state
     seconds = (journal.ended or time.time()) - journal.started
-    title = f"run {journal.id}: {journal.request.get('experiment')}, {state}, {seconds:.0f} s"
+    title = escape(
+        f"run {journal.id}: {journal.request.get('experiment')}, {state}, {seconds:.0f} s"
+    )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
     for column in ("stage", "state", "seconds", "key", "what"):
         table.add_column(
@@ -72,5 +77,6 @@ def stage_table(journal: Journal) -> Table:
         key = entry.uri[-16:]
         # A note such as "KEY is complete" stands in the same row as the key.
         note = escape(entry.note.partition("\n")[0].removeprefix(f"{key} is "))
-        table.add_row(entry.name, f"[{style}]{stage_state}[/]", f"{entry.seconds:.1f}", key, note)
+        shown = f"[{style}]{escape(stage_state)}[/]"
+        table.add_row(escape(entry.name), shown, f"{entry.seconds:.1f}", escape(key), note)
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from storage.errors import StoreError
@@ -42,7 +43,7 @@ def print_weights(folder: Path, out: Console, as_json: bool = False) -> None:
     table = Table(
         box=None,
         pad_edge=False,
-        title=f"weights in {folder}",
+        title=escape(f"weights in {folder}"),
         title_justify="left",
         title_style="bold",
     )
@@ -113,7 +114,7 @@ def fetch_all(
         if not got:
             missing.append(name)
     if missing and len(names) > 1:
-        out.print(f"Not fetched: {', '.join(missing)}.")
+        out.print(f"Not fetched: {', '.join(missing)}.", markup=False)
     return missing
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from pipeline.experiments import agreement
+from pipeline.experiments.field_values import check_fields
 from stages.annotator_training.spatial_tracker import TrainSpatialTracker
 from stages.annotator_training.truth import Truth
 from stages.annotator_training.video_depth import TrainVideoDepth
@@ -28,6 +29,8 @@ class StageSet:
     """Base of the dataclasses whose fields are a run's stages and what these share."""
 
     def __post_init__(self) -> None:
+        for name, part in vars(self).items():
+            check_fields(part, name)
         agreement.check(vars(self))
 
     @property

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pipeline.experiments.field_values import hints, require
 from stages.clip_format import ClipFormat
 from storage.weights.folder import resolve_weights
 from storage.weights.ref import WeightsRef
@@ -56,7 +57,9 @@ class Overrides:
         """The value of one field, given whole (""), by fields of it, or both."""
         value, choices = getattr(config, name), choices_of(type(config), name)
         if "" in changes:
+            refuse_if_decided(type(config), name, path)
             value = self.fitting(value, changes[""], path, choices)
+            require(value, hints(type(config))[name], path)
         inner = {rest: change for rest, change in changes.items() if rest}
         if inner and value is None and parts(choices):
             raise ValueError(
@@ -76,9 +79,9 @@ class Overrides:
         if isinstance(old, tuple) and isinstance(value, list):
             return tuple(value)
         if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return as_float(value, path)
         if float in choices and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return as_float(value, path)
         if type(value) in choices or value in literals(choices):
             return value
         if old is not None and value is not None and type(value) is not type(old):
@@ -104,7 +107,9 @@ class Overrides:
         made = {}
         for name, value in values.items():
             old = None if defaults[name] is dataclasses.MISSING else defaults[name]
-            made[name] = self.fitting(old, value, f"{path}.{name}", choices_of(kind, name))
+            fitted = self.fitting(old, value, f"{path}.{name}", choices_of(kind, name))
+            require(fitted, hints(kind)[name], f"{path}.{name}")
+            made[name] = fitted
         return kind(**made)
 
     def weights_file(self, name_or_path: str, path: str) -> WeightsRef:
@@ -114,10 +119,26 @@ class Overrides:
             raise ValueError(f"{path}: {error.args[0]}") from error
 
 
+def as_float(value: int, path: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{path}: an integer of {value.bit_length()} bits, expected a finite number"
+        ) from None
+
+
 def init_fields(config: Any) -> list[str]:
     if not dataclasses.is_dataclass(config):
         return []
     return [field.name for field in dataclasses.fields(config) if field.init]
+
+
+def refuse_if_decided(config: type, name: str, path: str) -> None:
+    """Raises ValueError for a field that follows from an option, see `metadata={"set_by": ...}`."""
+    field = next(f for f in dataclasses.fields(config) if f.name == name)
+    if option := field.metadata.get("set_by"):
+        raise ValueError(f"{path} cannot be set by itself: {option} decides it; use {option}")
 
 
 def hint(name: str) -> str:

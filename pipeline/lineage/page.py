@@ -20,7 +20,7 @@ from pipeline.lineage.doubts import doubts
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
 from stages.annotator import EXACT
-from stages.drawing.markdown import markdown_table
+from stages.drawing.markdown import markdown_table, plain
 from storage.files import open_files
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -70,7 +70,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         *doubts(nodes),
         *notes(result),
         upstream_table(nodes, artifacts),
-        f"**Source**: {source_of(nodes)}",
+        f"**Source**: {plain(source_of(nodes))}",
         table("Parameters", flatten(own.manifest.parameters)),
         *attributes(own),
         *weights(nodes),
@@ -97,7 +97,7 @@ def exact_note(nodes: Sequence[Node]) -> list[str]:
 def licence_note(nodes: Sequence[Node]) -> list[str]:
     """A note on every page downstream of weights that are not for commercial use."""
     text = non_commercial_text(non_commercial_behind(node.manifest for node in nodes))
-    return [f"> **Non-commercial**: {text}."] if text else []
+    return [f"> **Non-commercial**: {plain(text)}."] if text else []
 
 
 def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> str:
@@ -106,7 +106,8 @@ def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> 
     lines = ["```mermaid", "graph LR"]
     for node in nodes:
         name, current = names[node.ref.uri], node is nodes[-1]
-        lines.append(f'  {name}["{node.manifest.stage}<br/>{node.ref.key[:8]}"]')
+        label = f"{mermaid_text(node.manifest.stage)}<br/>{mermaid_text(node.ref.key[:8])}"
+        lines.append(f'  {name}["{label}"]')
         colour = COLOURS.get(state, "#2f9e6e") if current else "#dfe5ec"
         text = "#ffffff" if current else "#1c2733"
         lines.append(f"  style {name} fill:{colour},color:{text},stroke:#5b6b7c")
@@ -114,6 +115,11 @@ def mermaid(nodes: Sequence[Node], state: str, artifacts: Mapping[str, str]) -> 
             lines.append(f'  click {name} "../../artifacts/artifact/{artifacts[node.ref.uri]}"')
         lines += [f"  {names[each.uri]} --> {name}" for each in node.inputs.values()]
     return "\n".join([*lines, "```"])
+
+
+def mermaid_text(text: str) -> str:
+    """Foreign text that can stand in a quoted label."""
+    return re.sub(r"[^\w .:/-]", lambda match: f"#{ord(match[0])};", text)
 
 
 def upstream_table(nodes: Sequence[Node], artifacts: Mapping[str, str]) -> str:
@@ -145,7 +151,7 @@ def numbers(values: Mapping[str, float]) -> str:
 def table(title: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
-    rows = [(name, shortened(str(value))) for name, value in values.items()]
+    rows = [(plain(name), plain(shortened(str(value)))) for name, value in values.items()]
     return f"## {title}\n" + markdown_table(("", ""), rows)
 
 
@@ -162,13 +168,16 @@ def weights(nodes: Sequence[Node]) -> list[str]:
     used = [(n.manifest.stage, w) for n in nodes for w in n.manifest.weights]
     if not used:
         return []
-    rows = [(stage, w["name"], f"`{w['sha256'][:16]}`", licence_cell(w)) for stage, w in used]
+    rows = [
+        (plain(stage), plain(w["name"]), f"`{w['sha256'][:16]}`", licence_cell(w))
+        for stage, w in used
+    ]
     return ["## Weights\n" + markdown_table(("used by", "file", "SHA-256", "licence"), rows)]
 
 
 def licence_cell(weights: Mapping[str, Any]) -> str:
     limit = ", **non-commercial**" if non_commercial([weights]) else ""
-    return (weights.get("licence") or "?") + limit
+    return plain(weights.get("licence") or "?") + limit
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ def lineage_tree(nodes: Sequence[Node], parameters: bool = False) -> Tree:
     seen: set[str] = set()
 
     def grow(tree: Tree, node: Node, role: str) -> None:
-        label = f"[bold]{node.manifest.stage}[/bold] {node.ref.key}"
+        label = f"[bold]{escape(node.manifest.stage)}[/bold] {escape(node.ref.key)}"
         branch = tree.add(
             (f"{role}: " if role and role != node.manifest.stage else "") + label + details(node)
         )
@@ -29,9 +29,9 @@ def lineage_tree(nodes: Sequence[Node], parameters: bool = False) -> Tree:
         for upstream_role, upstream in node.inputs.items():
             grow(branch, by_uri[upstream.uri], upstream_role)
         if node.manifest.kind == "index":
-            branch.add(f"episode files: {source_of(list(nodes))}")
+            branch.add(f"episode files: {escape(source_of(list(nodes)))}")
 
-    tree = Tree(nodes[-1].ref.uri, hide_root=False)
+    tree = Tree(escape(nodes[-1].ref.uri), hide_root=False)
     grow(tree, nodes[-1], "")
     return tree
 
@@ -50,6 +50,7 @@ def details(node: Node) -> str:
         )
     if manifest.attributes.get(EXACT):
         parts.append(str(manifest.attributes[EXACT]))
+    parts = [escape(part) for part in parts]
     if not node.complete:
         parts.append("[red]incomplete[/red]")
     return "  [dim]" + ", ".join(parts) + "[/dim]"

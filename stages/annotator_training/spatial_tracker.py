@@ -6,10 +6,11 @@ are those of the published weights. See `stages.annotator_training.train`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -63,9 +64,9 @@ class TrainSpatialTracker(TrainAnnotator):
 
     model: SpatialTrackerConfig
     loss: TrackerLossConfig = field(default_factory=TrackerLossConfig)
-    clips_per_batch: int = 1
-    points: int = 96  # a clip
-    val_points: int = 256
+    clips_per_batch: Annotated[int, Ge(1)] = 1
+    points: Annotated[int, Ge(1)] = 96  # a clip
+    val_points: Annotated[int, Ge(1)] = 256
 
     name: ClassVar[str] = "keypoint_annotator"
     title: ClassVar[str] = "SpatialTracker"

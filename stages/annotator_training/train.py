@@ -7,13 +7,14 @@ and a picture of held-out clips.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Int
 from torch import nn
 
-from model.training.device import pick_device
+from model.training.device import DeviceName, pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import DatasetStage, InputResults, InputRows, Progress, Resources
 from stages.batches import fingerprint, gather, spread_rows, usable_rows
@@ -40,11 +41,11 @@ class TrainAnnotator(DatasetStage):
 
     model: Any
     training: TrainConfig
-    n_val_clips: int = 16
+    n_val_clips: Annotated[int, Ge(1)] = 16
     start_from: WeightsRef | None = None
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
+    device: DeviceName | None = field(default=None, metadata={"key": False})
     resources: Resources = field(
         default=Resources(cpus=1.0, memory_gb=4.0), metadata={"key": False}
     )

@@ -6,9 +6,10 @@ No stage of a world model reads its store. Who else reads the truth: `stages.sim
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Float32, UInt8
 
 from simulation.ground_truth import GroundTruth
@@ -29,9 +30,9 @@ class Truth(ClipStage):
 
     # Where the sample is; `sample` says which one it is
     root: str = field(metadata={"key": False})
-    sample: str  # digest of the simulated data set
+    sample: str = field(metadata={"set_by": "--source"})  # digest of the simulated data set
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
-    points: int = 1024
+    points: Annotated[int, Interval(ge=1, le=1_048_576)] = 1024
 
     name: ClassVar[str] = "truth"
     version: ClassVar[int] = 1

@@ -6,10 +6,11 @@ of the published weights. See `stages.annotator_training.train`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,10 +56,10 @@ class TrainVideoDepth(TrainAnnotator):
     """Trains on runs of `frames_per_clip` successive frames; measures whole `val` clips."""
 
     model: VideoDepthConfig
-    input_size: int = 140  # px, a multiple of 14
+    input_size: Annotated[int, Interval(ge=14, le=4096)] = 140  # px, a multiple of 14
     loss: DepthLossConfig = field(default_factory=DepthLossConfig)
-    clips_per_batch: int = 2
-    frames_per_clip: int = 8
+    clips_per_batch: Annotated[int, Ge(1)] = 2
+    frames_per_clip: Annotated[int, Ge(1)] = 8
 
     name: ClassVar[str] = "depth_annotator"
     title: ClassVar[str] = "Video Depth Anything"

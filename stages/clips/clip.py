@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Int64
 
 from stages.base import Arrays, ClipFunction, ClipInputs, ClipStage, Inputs, Rejected, Resources
@@ -37,10 +38,12 @@ class Clip(ClipStage):
     clip_format: ClipFormat = field(
         default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz", "size")}
     )
-    action_substeps: int = 15
+    action_substeps: Annotated[int, Interval(ge=1, le=10_000)] = 15
     quality: Quality = field(default_factory=Quality)
     # Of the clips that may have a flag of doubt (`stages.flags`); more fail the run
-    max_flagged_share: float = field(default=1.0, metadata={"key": False})
+    max_flagged_share: Annotated[float, Interval(ge=0, le=1)] = field(
+        default=1.0, metadata={"key": False}
+    )
 
     name: ClassVar[str] = "clip"
     version: ClassVar[int] = 1

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Float32, Float64, Int64
 
 from stages.base import Rejected
@@ -19,13 +21,16 @@ class Quality:
     """The limits of a clip. They are ours; `stages/clips/motion.py` says what is measured."""
 
     cut: CutRule = field(default_factory=CutRule)
-    min_motion: float = 0.004  # `Motion.fastest`: below it the clip is `static`
-    max_whole_motion: float = 0.07  # `Motion.whole`: above it `chaotic_motion`
-    max_unexplained: float = 30.0  # `Motion.unexplained`, grey levels: above it `chaotic_motion`
-    max_hand_speed: float = 3.0  # m/s between rows: above it `hand_jump`; real hands reach 0.75
+    min_motion: Annotated[float, Ge(0)] = 0.004  # `Motion.fastest`: below it the clip is `static`
+    max_whole_motion: Annotated[float, Ge(0)] = 0.07  # `Motion.whole`: above it `chaotic_motion`
+    # `Motion.unexplained`, grey levels: above it `chaotic_motion`
+    max_unexplained: Annotated[float, Ge(0)] = 30.0
+    # M/s between rows: above it `hand_jump`; real hands reach 0.75
+    max_hand_speed: Annotated[float, Ge(0)] = 3.0
     # rad/s between rows: above it `hand_jump`; a wrist's joints turn with 3 or so each
-    max_hand_turn: float = field(default=10.0, metadata={"added": True})
-    max_count_difference: int = 3  # of video frames, rows and extrinsics: above it `count_mismatch`
+    max_hand_turn: Annotated[float, Ge(0)] = field(default=10.0, metadata={"added": True})
+    # Of video frames, rows and extrinsics: above it `count_mismatch`
+    max_count_difference: Annotated[int, Ge(0)] = 3
     require_calibration: bool = False
 
 

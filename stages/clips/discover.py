@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Interval, MinLen
 from jaxtyping import Int64
 
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress
@@ -62,15 +63,15 @@ class Discover(DatasetStage):
     """
 
     # Where the data set is; `source` says which one it is
-    root: str = field(metadata={"key": False})
-    source: str  # `fingerprint(root)`
+    root: str = field(metadata={"key": False, "set_by": "--source"})
+    source: str = field(metadata={"set_by": "--source"})  # `fingerprint(root)`
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "rate_hz")})
-    hop_s: float = 0.5  # between the starts of successive clips
-    cameras: tuple[str, ...] = ("head_color",)
-    val_share: float = 0.05  # of the episodes
-    test_share: float = 0.05
+    hop_s: Annotated[float, Gt(0)] = 0.5  # between the starts of successive clips
+    cameras: Annotated[tuple[str, ...], MinLen(1)] = ("head_color",)
+    val_share: Annotated[float, Interval(ge=0, le=1)] = 0.05  # of the episodes
+    test_share: Annotated[float, Interval(ge=0, le=1)] = 0.05
     split_salt: str = ""  # another text draws other splits
-    max_clips_per_episode: int = 0  # spread evenly over the episode; 0 = all
+    max_clips_per_episode: Annotated[int, Ge(0)] = 0  # spread evenly over the episode; 0 = all
 
     name: ClassVar[str] = "discover"
     version: ClassVar[int] = 1

@@ -7,9 +7,11 @@ with the next.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Float64, Int64, UInt8
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
@@ -31,9 +33,9 @@ class CutRule:
     turns changes everything, but in all frames alike.
     """
 
-    change: float = 15.0
-    ratio: float = 3.0
-    share: float = 0.6
+    change: Annotated[float, Ge(0)] = 15.0
+    ratio: Annotated[float, Ge(0)] = 3.0
+    share: Annotated[float, Interval(ge=0, le=1)] = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)

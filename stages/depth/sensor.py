@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float32, Integer
 
 from stages.base import ClipInputs, Inputs, Rejected, Resources
@@ -40,8 +41,8 @@ class SensorDepth(DepthAnnotator):
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="sensor", init=False)
     version: int = field(default=1, init=False)
-    min_median_m: float = field(default=0.1, metadata={"added": True})
-    max_median_m: float = field(default=6.0, metadata={"added": True})
+    min_median_m: Annotated[float, Ge(0)] = field(default=0.1, metadata={"added": True})
+    max_median_m: Annotated[float, Gt(0)] = field(default=6.0, metadata={"added": True})
 
     units: ClassVar[DepthUnits] = "1/m"
     cameras: ClassVar[tuple[str, ...]] = ("head_color",)

@@ -8,9 +8,10 @@ frozen dataclass such as `SensorDepth`, the value of one field.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Interval
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from stages.annotation_frames import annotate_frames, frame_inputs, frame_resources
@@ -73,7 +74,7 @@ class PseudoDepth(AnnotatedStage):
 
     annotator: DepthAnnotator
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
-    max_hole_share: float = 0.5
+    max_hole_share: Annotated[float, Interval(ge=0, le=1)] = 0.5
 
     name: ClassVar[str] = "depth"
     version: ClassVar[int] = 1

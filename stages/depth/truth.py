@@ -23,7 +23,7 @@ class TrueDepth(DepthAnnotator):
     """
 
     root: str = field(metadata={"key": False})
-    sample: str
+    sample: str = field(metadata={"set_by": "--source"})
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="truth", init=False)
     version: int = field(default=1, init=False)

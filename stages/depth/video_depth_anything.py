@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Float32
 
 from model.video_depth.config import MAX_FRAMES, PATCH, VideoDepthConfig
@@ -39,18 +40,19 @@ class VideoDepthAnything(NetworkAnnotator, DepthAnnotator):
 
     weights: WeightsRef
     model: VideoDepthConfig
-    input_size: int = INPUT_SIZE  # px, shorter side of the network's input
+    # Px, shorter side of the network's input
+    input_size: Annotated[int, Interval(ge=14, le=4096)] = INPUT_SIZE
     windows: Windows = "official"
     precision: Precision = "float32"
     root: str | None = field(default=None, metadata={"key": False})
     annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
-    min_contrast: float = 2.0  # see `check_frames`
+    min_contrast: Annotated[float, Ge(0)] = 2.0  # see `check_frames`
     # torch.compile the encoder's blocks
     compile: bool = field(default=False, metadata={"key": False})
-    clips_per_call: int = field(default=1, metadata={"key": False})
-    gpus: float = field(default=0.0, metadata={"key": False})
-    cpus: float = field(default=1.0, metadata={"key": False})
+    clips_per_call: Annotated[int, Ge(1)] = field(default=1, metadata={"key": False})
+    gpus: Annotated[float, Ge(0)] = field(default=0.0, metadata={"key": False})
+    cpus: Annotated[float, Gt(0)] = field(default=1.0, metadata={"key": False})
     version: int = field(default=1, init=False)
 
     inputs: ClassVar[Inputs] = {"clip": ("rgb",)}

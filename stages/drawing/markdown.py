@@ -1,5 +1,6 @@
 """Tables in Markdown: every page, card and report writes its tables here."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -16,6 +17,11 @@ def markdown_table(columns: Sequence[object], rows: Iterable[Sequence[object]]) 
             )
         lines.append(markdown_row(row))
     return "\n".join(lines)
+
+
+def plain(text: object) -> str:
+    """Foreign text that Markdown and HTML show as it is: no link, picture, tag or code."""
+    return re.sub(r"([\\`*\[\]<>])", r"\\\1", str(text))
 
 
 def markdown_row(cells: Sequence[object]) -> str:

@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Int
 
 from model.magvit2.batched import Precision
-from model.training.device import pick_device
+from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import clip_ids_at, spread_rows
@@ -61,11 +62,11 @@ class Evaluate(DatasetStage):
 
     # Where the data set is, with or without `ground_truth`; None: objects are not looked for
     root: str | None = field(default=None, metadata={"key": False})
-    n_clips: int = 16  # at most, spread evenly over the usable ones
-    split: str = "val"
+    n_clips: Annotated[int, Ge(1)] = 16  # at most, spread evenly over the usable ones
+    split: Literal["train", "val", "test"] = "val"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    seed: int = 0
-    n_pictures: int = 3
+    seed: Annotated[int, Ge(0)] = 0
+    n_pictures: Annotated[int, Ge(1)] = 3
     # For the times in pictures and tables
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("rate_hz",)})
     # Leaves out clips with one of these flags (`stages.flags`); the world model's, unless set
@@ -74,7 +75,7 @@ class Evaluate(DatasetStage):
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
+    device: DeviceName | None = field(default=None, metadata={"key": False})
     resources: Resources = field(
         default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
     )

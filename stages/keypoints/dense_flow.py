@@ -17,9 +17,11 @@ A point that fails is hidden. It wants 10 Hz or more: at 2 Hz things move too fa
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Float32, Integer, UInt8
 
 from stages.base import ClipInputs, Rejected, Resources
@@ -53,18 +55,23 @@ class DenseFlow(KeypointAnnotator):
 
     root: str | None = field(default=None, metadata={"key": False})
     annotation_rate_hz: AnnotationRate = 10.0
-    frame_px: int | None = 192
-    max_fb_error_px: float = 3.0  # forward and back again must end this near the start
-    max_fb_share: float = 0.1  # of the way, in addition
-    max_colour_change: float = 0.015  # of a still point, see `same_look`
-    max_moving_colour_change: float = 0.08
-    max_shadow: float = 0.5  # of the brightness; light may as well be so much brighter
-    quiet_px: float = 0.3  # flow below is none
-    away_px: float = 2.0  # a point this far from its start for two frames has left it
+    frame_px: Annotated[int, Interval(ge=1, le=4096)] | None = 192
+    # Forward and back again must end this near the start
+    max_fb_error_px: Annotated[float, Ge(0)] = 3.0
+    max_fb_share: Annotated[float, Ge(0)] = 0.1  # of the way, in addition
+    max_colour_change: Annotated[float, Ge(0)] = 0.015  # of a still point, see `same_look`
+    max_moving_colour_change: Annotated[float, Ge(0)] = 0.08
+    # Of the brightness; light may as well be so much brighter
+    max_shadow: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    quiet_px: Annotated[float, Ge(0)] = 0.3  # flow below is none
+    # A point this far from its start for two frames has left it
+    away_px: Annotated[float, Ge(0)] = 2.0
     # A point that looks as at the start in this share of the frames to come has not left
-    max_still_share: float = 0.7
-    piece_colour_change: float = 0.02  # neighbours that differ less are of one piece
-    min_moving_share: float = 0.4  # of a piece's points; if fewer move, none does
+    max_still_share: Annotated[float, Interval(ge=0, le=1)] = 0.7
+    # Neighbours that differ less are of one piece
+    piece_colour_change: Annotated[float, Ge(0)] = 0.02
+    # Of a piece's points; if fewer move, none does
+    min_moving_share: Annotated[float, Interval(ge=0, le=1)] = 0.4
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
     name: str = field(default="dense-flow", init=False)
     version: int = field(default=1, init=False)

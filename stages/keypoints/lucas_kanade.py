@@ -10,9 +10,11 @@ hide. See Lucas and Kanade 1981; Bouguet 2001 (pyramids).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float32, UInt8
 
 from stages.base import ClipInputs, Rejected, Resources
@@ -36,19 +38,21 @@ class LucasKanade(KeypointAnnotator):
     `still_factor` times, less `still_bonus`.
     """
 
-    window_px: int = 11
-    levels: int = 4  # of the pyramid, above the picture itself
-    blur_px: float = 0.7  # standard deviation; takes out what compression adds
-    max_fb_error_px: float = 1.0  # forward and back again must end this near the start
-    patch_px: int = 7
+    window_px: Annotated[int, Interval(ge=3, le=255)] = 11
+    levels: Annotated[int, Interval(ge=0, le=16)] = 4  # of the pyramid, above the picture itself
+    blur_px: Annotated[float, Ge(0)] = 0.7  # standard deviation; takes out what compression adds
+    # Forward and back again must end this near the start
+    max_fb_error_px: Annotated[float, Ge(0)] = 1.0
+    patch_px: Annotated[int, Interval(ge=1, le=255)] = 7
     # Of a plain point that never moved, less its patch's contrast; above it is hidden
-    max_difference: float = 50.0
+    max_difference: Annotated[float, Ge(0)] = 50.0
     # The least of that, and the limit of points that moved, which always match somewhere
-    min_max_difference: float = 12.0
-    brightness_weight: float = 0.5
-    min_texture: float = 40.0  # of a point that may move: `texture` in the first frame
-    still_factor: float = 0.5
-    still_bonus: float = 2.0
+    min_max_difference: Annotated[float, Ge(0)] = 12.0
+    brightness_weight: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    # Of a point that may move: `texture` in the first frame
+    min_texture: Annotated[float, Ge(0)] = 40.0
+    still_factor: Annotated[float, Ge(0)] = 0.5
+    still_bonus: Annotated[float, Ge(0)] = 2.0
     root: str | None = field(default=None, metadata={"key": False})
     # More does not help, since each step is small and drift adds up: see docs/annotators.md
     annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})

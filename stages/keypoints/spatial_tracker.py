@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from jaxtyping import Bool, Float32, Int64
 
 from model.spatial_tracker.config import SpatialTrackerConfig
@@ -43,16 +45,16 @@ class SpatialTracking(NetworkAnnotator, KeypointAnnotator):
     weights: WeightsRef
     model: SpatialTrackerConfig
     depth_units: DepthUnits
-    inverse_floor: float = 0.05
-    visible_above: float = 0.9  # probability, as published
+    inverse_floor: Annotated[float, Interval(gt=0, lt=1)] = 0.05
+    visible_above: Annotated[float, Interval(ge=0, le=1)] = 0.9  # probability, as published
     precision: Precision = "float32"  # of attention
     root: str | None = field(default=None, metadata={"key": False})
     annotation_rate_hz: AnnotationRate = field(default=None, metadata={"added": True})
-    backward_points: int = 64  # 0: no forward-backward error
+    backward_points: Annotated[int, Ge(0)] = 64  # 0: no forward-backward error
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": False})
-    clips_per_call: int = field(default=1, metadata={"key": False})
-    gpus: float = field(default=0.0, metadata={"key": False})
-    cpus: float = field(default=1.0, metadata={"key": False})
+    clips_per_call: Annotated[int, Ge(1)] = field(default=1, metadata={"key": False})
+    gpus: Annotated[float, Ge(0)] = field(default=0.0, metadata={"key": False})
+    cpus: Annotated[float, Gt(0)] = field(default=1.0, metadata={"key": False})
     version: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:

@@ -8,9 +8,10 @@ depth under each point.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float16, Float32, Int64, UInt8
 
 from stages.annotation_frames import annotate_frames, frame_inputs, frame_resources, merged
@@ -103,9 +104,9 @@ class Keypoints(AnnotatedStage):
     """
 
     annotator: KeypointAnnotator
-    grid: int = 32  # open in the paper
+    grid: Annotated[int, Interval(ge=1, le=1024)] = 32  # open in the paper
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
-    min_contrast: float = 2.0
+    min_contrast: Annotated[float, Ge(0)] = 2.0
 
     name: ClassVar[str] = "keypoints"
     version: ClassVar[int] = 1

@@ -23,7 +23,7 @@ class TrueTracking(KeypointAnnotator):
     """
 
     root: str = field(metadata={"key": False})
-    sample: str
+    sample: str = field(metadata={"set_by": "--source"})
     name: str = field(default="truth", init=False)
     version: int = field(default=1, init=False)
 

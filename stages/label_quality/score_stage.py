@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 
 from simulation.ground_truth import truth_beside
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
@@ -33,8 +34,8 @@ class ScoreLabels(DatasetStage):
 
     # Where the data set is, with or without `ground_truth`
     root: str = field(metadata={"key": False})
-    max_clips: int = 64  # spread evenly over the index
-    n_pictures: int = COLUMNS  # with their truth they fill a page
+    max_clips: Annotated[int, Ge(1)] = 64  # spread evenly over the index
+    n_pictures: Annotated[int, Ge(1)] = COLUMNS  # with their truth they fill a page
 
     name: ClassVar[str] = "label_scores"
     version: ClassVar[int] = 2

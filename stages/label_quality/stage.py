@@ -7,10 +7,11 @@ measures the accuracy of labels where the truth is known.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Interval
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from stages.base import Arrays, ClipFunction, ClipStage, Inputs, Resources, per_clip
@@ -53,22 +54,24 @@ class LabelQuality(ClipStage):
     """
 
     # 0.0005; independent noise of 1 % of the range in every pixel gives 0.01
-    max_flicker: float = 0.02
+    max_flicker: Annotated[float, Ge(0)] = 0.02
     # 0.002; one frame whose inverse depth is 1.3 times too large gives 0.1 or more
-    max_flicker_peak: float = 0.05
-    min_depth_range: float = 0.1  # 0.81
-    min_depth_known: float = 0.8  # 0.98
-    min_visible_share: float = 0.5  # 0.67
-    max_fb_error: float = 0.004  # 0.0023: 0.29 px of 128
-    max_repeated_frames: int = 0  # 0
-    still_levels: float = 3.0
-    still_window_px: int = 5
-    min_still: float = 0.2
-    trim: float = 0.05
+    max_flicker_peak: Annotated[float, Ge(0)] = 0.05
+    min_depth_range: Annotated[float, Ge(0)] = 0.1  # 0.81
+    min_depth_known: Annotated[float, Interval(ge=0, le=1)] = 0.8  # 0.98
+    min_visible_share: Annotated[float, Interval(ge=0, le=1)] = 0.5  # 0.67
+    max_fb_error: Annotated[float, Ge(0)] = 0.004  # 0.0023: 0.29 px of 128
+    max_repeated_frames: Annotated[int, Ge(0)] = 0  # 0
+    still_levels: Annotated[float, Ge(0)] = 3.0
+    still_window_px: Annotated[int, Interval(ge=1, le=255)] = 5
+    min_still: Annotated[float, Interval(gt=0, le=1)] = 0.2
+    trim: Annotated[float, Interval(ge=0, lt=1)] = 0.05
     # Mean change of a picture, of 255, up to which it counts as repeated; a pause has 0.18
-    repeat_levels: float = 0.1
+    repeat_levels: Annotated[float, Ge(0)] = 0.1
     # Of the clips that may have a flag; more fail the run
-    max_flagged_share: float = field(default=1.0, metadata={"key": False})
+    max_flagged_share: Annotated[float, Interval(ge=0, le=1)] = field(
+        default=1.0, metadata={"key": False}
+    )
 
     name: ClassVar[str] = "label_quality"
     version: ClassVar[int] = 2

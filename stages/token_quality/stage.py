@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Int
 
 from model.magvit2.autoencoder import MagvitTokenizer
-from model.training.device import pick_device
+from model.training.device import DeviceName, pick_device
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import clip_ids_at, spread_rows, usable_rows
 from stages.drawing.pictures import png_bytes
@@ -52,14 +53,14 @@ class TokenQuality(DatasetStage):
 
     # Where the data set is, with or without `ground_truth`
     root: str = field(metadata={"key": False})
-    n_clips: int = 16  # at most, spread evenly over the usable ones
-    min_colour_kept: float = 0.7
+    n_clips: Annotated[int, Ge(1)] = 16  # at most, spread evenly over the usable ones
+    min_colour_kept: Annotated[float, Interval(ge=0, le=1)] = 0.7
     min_objects_psnr: float = 18.0  # dB
-    max_colour_error: float = 10.0  # ΔE76 of an object's mean colour
-    min_named: float = 0.9
+    max_colour_error: Annotated[float, Ge(0)] = 10.0  # ΔE76 of an object's mean colour
+    min_named: Annotated[float, Interval(ge=0, le=1)] = 0.9
     refuse: bool = False
     # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
+    device: DeviceName | None = field(default=None, metadata={"key": False})
     resources: Resources = field(
         default=Resources(cpus=1.0, memory_gb=2.0), metadata={"key": False}
     )

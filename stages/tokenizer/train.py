@@ -7,10 +7,11 @@ Files of the result: `tokenizer.safetensors` (weights, config, card), `losses.cs
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from model.lpips import Lpips
@@ -52,9 +53,9 @@ from storage.weights.ref import WeightsRef
 class DiscriminatorConfig:
     """The patch discriminator; its start and its weight are in `TokenizerLossConfig`."""
 
-    base_channels: int = 64
-    n_layers: int = 3
-    learning_rate: float = 1e-4
+    base_channels: Annotated[int, Interval(ge=1, le=8192)] = 64
+    n_layers: Annotated[int, Interval(ge=1, le=16)] = 3
+    learning_rate: Annotated[float, Gt(0)] = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +65,13 @@ class TrainTokenizer(TokenizerStage):
     model: MagvitConfig
     training: TrainConfig
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
-    clips_per_batch: int = 8
-    frames_per_clip: int = 4  # drawn again for every batch
+    clips_per_batch: Annotated[int, Ge(1)] = 8
+    frames_per_clip: Annotated[int, Ge(1)] = 4  # drawn again for every batch
     # Extra weight of the moving region in L1 and L2; ours, 0: none
-    moving_weight: float = 4.0
+    moving_weight: Annotated[float, Ge(0)] = 4.0
     # Extra weight of pixels that differ from their surroundings, coloured ones most (`detail_map`):
     # small things would count as little as the few pixels that they have
-    detail_weight: float = field(default=0.0, metadata={"added": True})
+    detail_weight: Annotated[float, Ge(0)] = field(default=0.0, metadata={"added": True})
     discriminator: DiscriminatorConfig | None = field(default=None, metadata={"key": "adversary"})
     lpips: LpipsWeights | None = None  # None: no perceptual term
     start_from: WeightsRef | None = None

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import nn
 
 from model.training.device import seeded
@@ -45,15 +46,17 @@ Sample = Callable[[Any, int], tuple[Mapping[str, float], bytes | None]]
 class RunConfig:
     """How a training is saved and watched. Nothing here changes what is trained."""
 
-    save_every: int = 50  # steps; a killed run repeats at most this many
-    keep: int = 2  # saved states, besides the one with the least loss on held-out clips
+    save_every: Annotated[int, Ge(1)] = 50  # steps; a killed run repeats at most this many
+    # Saved states, besides the one with the least loss on held-out clips
+    keep: Annotated[int, Ge(1)] = 2
     # Steps between measurements on held-out clips; 0: before the first step and after the last
-    validate_every: int = 0
-    rollout_every: int = 0  # steps between sample rollouts of held-out clips; 0: none
+    validate_every: Annotated[int, Ge(0)] = 0
+    # Steps between sample rollouts of held-out clips; 0: none
+    rollout_every: Annotated[int, Ge(0)] = 0
     tensorboard: bool = False
     # A loss or gradient norm this many robust deviations above earlier steps stops the training; 0:
     # never. Off by default: in small batches the share of masked tokens alone makes the loss jump.
-    spike_deviations: float = 0.0
+    spike_deviations: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self):
         if min(self.save_every, self.keep) < 1 or min(self.validate_every, self.rollout_every) < 0:

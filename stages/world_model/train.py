@@ -18,14 +18,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from jaxtyping import Int
 
 from model.training.checkpoint import read_header, save_model
-from model.training.device import pick_device, step_generator
+from model.training.device import DeviceName, pick_device, step_generator
 from model.training.loop import TrainConfig, TrainingStopped
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
 from model.training.peak_flops import measure_peak
@@ -94,9 +95,9 @@ VALIDATION_ROLE = 2  # keeps their noise apart from that of training
 class TrackConfig:
     """Which tracks enter the losses; the paper leaves K and the camera open."""
 
-    n_active: int = 64  # K
+    n_active: Annotated[int, Ge(1)] = 64  # K
     # Least distance of a track from its start, as a share of the frame; 0 is the paper's rule
-    min_motion: float = 0.03
+    min_motion: Annotated[float, Ge(0)] = 0.03
     # For moving cameras: ranks tracks by their motion relative to the background
     compensate_camera: bool = False
 
@@ -125,17 +126,17 @@ class TrainWorldModel(ParallelStage):
     loss: LossConfig = field(default_factory=LossConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     tracks: TrackConfig = TrackConfig()
-    clips_per_batch: int = 8
-    n_val_clips: int = 16
+    clips_per_batch: Annotated[int, Ge(1)] = 8
+    n_val_clips: Annotated[int, Ge(1)] = 16
     drop_flagged: bool = True  # leaves out clips that stage `label_quality` flags
     # Leaves out clips with one of these flags of the recording or the labels (`stages.flags`)
     drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     start_from: WeightsRef | None = None  # a checkpoint, whose action statistics are kept
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
-    workers: int = field(default=1, metadata={"key": False})
+    workers: Annotated[int, Interval(ge=1, le=4096)] = field(default=1, metadata={"key": False})
     parallel: ParallelConfig = field(default=ParallelConfig(), metadata={"key": False})
     # None: a GPU where there is one
-    device: str | None = field(default=None, metadata={"key": False})
+    device: DeviceName | None = field(default=None, metadata={"key": False})
     resources: Resources = field(
         default=Resources(cpus=2.0, memory_gb=4.0), metadata={"key": False}
     )

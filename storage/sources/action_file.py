@@ -26,7 +26,12 @@ def read_actions(path: Path, action_dim: int) -> Float32[np.ndarray, "t i a"]:
         )
     try:
         actions = _read(path)
-    except (ValueError, TypeError) as error:
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); expected a file of rows of {action_dim} "
+            "numbers, as many for each frame"
+        ) from error
+    except (ValueError, TypeError, EOFError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{path}: not a table of numbers ({error}); expected rows of {action_dim}, as many for "
             "each frame"

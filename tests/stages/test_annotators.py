@@ -296,23 +296,23 @@ def test_the_reported_cost_of_depth_is_what_is_counted(
     [
         (
             {"precision": "fp16"},
-            "VideoDepthAnything: precision='fp16', expected one of float32, bfloat16, float16",
+            "precision='fp16'[:,] expected .*float32.*bfloat16.*float16",
         ),
-        ({"windows": "offical"}, "windows='offical', expected one of official, direct"),
+        ({"windows": "offical"}, "windows='offical'[:,] expected .*official.*direct"),
         (
             {"input_size": 0},
-            "input_size=0, expected a multiple of 14, the side of a patch, such as 14",
+            "input_size=0[:,] expected .* 14",
         ),
         (
             {"input_size": 500},
             "input_size=500, expected a multiple of 14, the side of a patch, such as 504",
         ),
-        ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
+        ({"clips_per_call": 0}, "clips_per_call=0[:,] expected .*1"),
         (
             {"n_frames": 33},
             "33 frames a clip with windows=direct, .* at most 32, .* take windows=official",
         ),
-        ({"gpus": -1.0}, "gpus=-1, expected 0 or more"),
+        ({"gpus": -1.0}, "gpus=-1(.0)?[:,] expected .*0"),
         (
             {"precision": "float16"},
             "precision='float16' with gpus=0, but half precision is for GPUs: set gpus too",
@@ -343,15 +343,15 @@ def test_settings_that_fit_no_clip_are_refused_where_depth_is_configured(
     [
         (
             {"precision": "fp16"},
-            "SpatialTracking: precision='fp16', expected one of float32, float16, bfloat16",
+            "annotator.precision='fp16': expected 'float32' or 'float16' or 'bfloat16'",
         ),
-        ({"depth_units": "m"}, "depth_units='m', expected one of relative, 1/m"),
-        ({"inverse_floor": 0.0}, "inverse_floor=0, expected a share between 0 and 1"),
-        ({"inverse_floor": 1.0}, "inverse_floor=1, expected"),
-        ({"visible_above": 1.5}, r"visible_above=1.5, expected a probability in \[0, 1\]"),
-        ({"visible_above": float("nan")}, "visible_above=nan, expected"),
-        ({"backward_points": -1}, r"backward_points=-1, expected 0 \(none\) or more"),
-        ({"clips_per_call": 0}, "clips_per_call=0, expected 1 or more"),
+        ({"depth_units": "m"}, "depth_units='m': expected 'relative' or '1/m'"),
+        ({"inverse_floor": 0.0}, "inverse_floor=0.0: expected a finite number > 0 and < 1"),
+        ({"inverse_floor": 1.0}, "inverse_floor=1.0: expected"),
+        ({"visible_above": 1.5}, "visible_above=1.5: expected a finite number >= 0 and <= 1"),
+        ({"visible_above": float("nan")}, "visible_above=nan: expected"),
+        ({"backward_points": -1}, "backward_points=-1: expected an integer >= 0$"),
+        ({"clips_per_call": 0}, "clips_per_call=0: expected an integer >= 1$"),
         (
             {"model.window": 32},
             "n_frames=16, model.window=32: clip of 16 frames: more than half a window of 32",

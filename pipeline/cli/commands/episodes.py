@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.checks import Processes, check_folder_to_write, check_options
 from pipeline.cli.console import failures_explained, out
 
 
@@ -44,7 +45,15 @@ def sample(
     roboscape run demo --source my-episodes
     """
     from pipeline.cli.sample import make, sample_config
+    from pipeline.experiments.field_values import hints
+    from simulation.config import SampleConfig
 
+    ranges = hints(SampleConfig)
+    check_options(
+        episodes=(episodes, ranges["n_episodes"]), seed=(seed, ranges["seed"]),
+        rate=(rate, ranges["rate_hz"]), workers=(workers, Processes),
+    )  # fmt: skip
+    check_folder_to_write(root, "ROOT")
     config = sample_config(
         demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size, faults=faults
     )

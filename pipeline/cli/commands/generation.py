@@ -1,10 +1,11 @@
 """Generation: a video from a trained world model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from pipeline.cli.checks import Frames, Seed, check_folder_to_write, check_options
 from pipeline.cli.console import failures_explained, out
 
 
@@ -59,9 +60,19 @@ def generate(
     roboscape generate world_model 12 --frames 40
     roboscape generate now.safetensors 12 --actions mine.npy --steps 4
     """
+    from model.training.device import DeviceName
     from model.world.config import SamplingConfig
     from pipeline.cli import generate as generation
+    from pipeline.experiments.field_values import hints
 
+    ranges = hints(SamplingConfig)
+    check_options(
+        frames=(frames, Frames), steps=(steps, ranges["n_steps"]), seed=(seed, Seed),
+        temperature=(temperature, ranges["temperature"]),
+        top_k=(top_k, get_args(ranges["top_k"])[0]),
+        order=(order, ranges["order"]), device=(device, DeviceName),
+    )  # fmt: skip
+    check_folder_to_write(folder, "--out")
     sampling = SamplingConfig(n_steps=steps, temperature=temperature, top_k=top_k, order=order)  # type: ignore[arg-type]
     request = generation.Request(
         checkpoint=checkpoint, clip=clip, actions=actions, frames=frames, sampling=sampling,

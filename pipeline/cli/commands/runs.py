@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.checks import Share, check_backend, check_options
 from pipeline.cli.console import FAILED, failures_explained, out
 from pipeline.cli.options import Backend, Set, Source, make_request
 
@@ -36,6 +37,7 @@ def run(
     roboscape run paper --source /data/AgiBotWorld-Beta
     roboscape run demo --set world_model.training.steps=500 --plan
     """
+    check_options(max_error_share=(max_error_share, Share))
     request = make_request(experiment, source, set_, backend, max_error_share=max_error_share)
     if plan:
         from pipeline.cli.plan import print_plan
@@ -78,6 +80,7 @@ def rerun(
     from pipeline.orchestration.journal import find_journal
     from pipeline.orchestration.plan import stages_to_rerun
 
+    check_backend(backend)
     journal = find_journal(context.obj.runs, run)
     stages, note = stages_to_rerun(journal, context.obj, stage, and_after)
     if note:

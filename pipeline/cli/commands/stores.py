@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.checks import Hours, check_backend, check_file_to_write, check_options
 from pipeline.cli.console import FAILED, failures_explained, out
 from pipeline.cli.options import Backend
 
@@ -55,6 +56,7 @@ def inspect(
     """
     from pipeline.cli.inspect import print_store
 
+    check_file_to_write(picture, "--picture")
     if not print_store(what, clip, context.obj.stores, out, picture=picture, verify=verify):
         raise SystemExit(FAILED)
 
@@ -105,6 +107,7 @@ def repair(
     """
     from pipeline.cli.repair import repair as repair_stores
 
+    check_backend(backend)
     repair_stores(what, context.obj, out, backend)
 
 
@@ -158,4 +161,5 @@ def gc(
     """
     from pipeline.cli.gc import collect
 
+    check_options(older_than_h=(older_than_h, Hours))
     collect(context.obj, out, delete=delete, unused=unused, older_than_s=older_than_h * 3600)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.checks import check_file_to_write
 from pipeline.cli.console import failures_explained, out
 from pipeline.cli.options import Backend, Set, Source, make_request
 
@@ -39,7 +40,8 @@ def train_annotator(
 
     if name not in NAMES:
         raise ValueError(f"no annotator '{name}' to train; there is: {', '.join(NAMES)}")
-    drive(make_request(name, source, set_, backend), context.obj, out)
+    request = make_request(name, source, set_, backend)
+    drive(request, context.obj, out)
 
 
 @failures_explained()
@@ -60,10 +62,12 @@ def train_spec(
     """
     from pipeline.cli.train_spec import write_spec
 
+    check_file_to_write(path, "PATH")
     spec = write_spec(make_request(experiment, source, set_), context.obj, path)
     workers = spec.stage.workers
     out.print(
-        f"torchrun --standalone --nproc-per-node {workers} -m stages.world_model.torchrun {path}"
+        f"torchrun --standalone --nproc-per-node {workers} -m stages.world_model.torchrun {path}",
+        markup=False,
     )
 
 
@@ -90,4 +94,5 @@ def checkpoint(
     """
     from pipeline.cli.checkpoint import write_checkpoint
 
+    check_file_to_write(path, "PATH")
     out.print(write_checkpoint(training, path, context.obj.stores, best), markup=False)

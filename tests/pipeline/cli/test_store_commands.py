@@ -55,7 +55,7 @@ def call(settings: Settings, *arguments: str) -> tuple[int, str]:
 
 
 def collect(settings: Settings) -> tuple[int, str]:
-    return call(settings, "gc", "--unused", "--older-than-h", "-1", "--delete")
+    return call(settings, "gc", "--unused", "--older-than-h", "0", "--delete")
 
 
 @contextmanager

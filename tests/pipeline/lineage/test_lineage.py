@@ -10,6 +10,7 @@ from rich.console import Console
 from toys import Total
 
 from pipeline.cli.lineage import print_lineage
+from pipeline.lineage import page
 from pipeline.lineage.graph import ancestry, find
 from pipeline.orchestration.recipe import declared_inputs, describe, output_ref
 from storage.files import open_files
@@ -114,3 +115,9 @@ def test_an_input_under_another_root_is_refused(
     elsewhere = StoreRef.under(str(tmp_path / "elsewhere"), depth.uri)
     with pytest.raises(ValueError, match=r"input 'clip' is .*expected one under .*elsewhere"):
         describe(machinery.brightness(), {"clip": machinery.upstream()["clip"]}, elsewhere)
+
+
+def test_a_label_of_the_graph_holds_any_text():
+    text = page.mermaid_text('a"] --> b["<script>')
+    assert '"' not in text and "<" not in text and "[" not in text
+    assert page.mermaid_text("world_model") == "world_model"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.drawing.markdown import markdown_row, markdown_table
+from stages.drawing.markdown import markdown_row, markdown_table, plain
 
 UNESCAPED_PIPE = re.compile(r"(?<!\\)\|")
 
@@ -39,3 +39,9 @@ def test_any_text_stays_in_its_row_and_column(rows):
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="a row of 1 cells in a table of 2 columns"):
         markdown_table(("a", "b"), [("only one",)])
+
+
+def test_foreign_text_is_no_markup():
+    assert plain("a.b = [1, 2]") == "a.b = \\[1, 2\\]"
+    shown = plain("![x](http://there/y.png) <img src=x> `c` **b**")
+    assert not re.search(r"(?<!\\)[\[\]<>`*]", shown)
