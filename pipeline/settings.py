@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.login import give_login, keep_from_proxies
+
 PREFECT_PORT = 4211  # not Prefect's own 4200, which a developer's other server may hold
 # Set by `apply_environment`: the address that it gave to Prefect, which is no team's server
 OWN_API = "ROBOSCAPE_OWN_API"
@@ -107,8 +109,23 @@ class Settings:
 
     @property
     def services(self) -> Path:
-        """Process ids, logs and the token of what `roboscape up` started."""
+        """Process ids, logs and secrets of what `roboscape up` started."""
         return self.home / "services"
+
+    @property
+    def login_file(self) -> Path:
+        """Holds what this workspace's Prefect server asks for, `user:password`; mode 600."""
+        return self.services / "prefect-login"
+
+    def login(self) -> str | None:
+        """What this workspace's Prefect server asks for.
+
+        None if there is no such file, as before the first `up`, or if it is another user's.
+        """
+        try:
+            return self.login_file.read_text().strip() or None
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None
 
     def sample(self, experiment: str) -> Path:
         """Folder of the simulated episodes of this name."""
@@ -160,16 +177,20 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
         # Ray runs any code that it is sent, so it asks for a token: both sides name the same file.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(settings.services / "ray-token"),
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"])),
     }
 
 
 def apply_environment(settings: Settings) -> None:
-    """Sets `quiet_environment` and the Prefect server's address; what the user has set stays."""
+    """Sets `quiet_environment`, the Prefect server's address and the login of a server of ours.
+
+    What the user has set stays.
+    """
     for name, value in quiet_environment(settings).items():
         if not (name == "RAY_AUTH_TOKEN_PATH" and "RAY_AUTH_TOKEN" in os.environ):
             os.environ.setdefault(name, value)
+    keep_from_proxies()
     api_url = settings.api_url
     if not settings.external_prefect:
         os.environ[OWN_API] = api_url
     os.environ["PREFECT_API_URL"] = api_url
+    give_login(None if settings.external_prefect else settings.login())

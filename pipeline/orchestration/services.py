@@ -16,10 +16,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.login import without_login
+from pipeline.orchestration.prefect_login import (
+    LoginState,
+    ensure_login,
+    keep_private,
+    locked_out,
+    login_state,
+    server_environment,
+    write_secret,
+)
 from pipeline.settings import Settings, apply_environment
 from storage.processes import process_start
 
@@ -85,6 +94,11 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
                 f"the Prefect server at {settings.api_url} (PREFECT_API_URL) does not answer: "
                 "start it, or unset PREFECT_API_URL to use one of this workspace"
             )
+        if locked_out(settings):
+            raise ServiceError(
+                f"the Prefect server at {settings.api_url} (PREFECT_API_URL) refuses the login: "
+                "set PREFECT_API_AUTH_STRING to the user:password that it asks for"
+            )
         say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
     elif "prefect" in running:  # perhaps still starting, or busy
         service = running["prefect"]
@@ -97,6 +111,8 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         waits.append(start_ray(settings, say))
     for wait in waits:
         wait()
+    if not settings.external_prefect:
+        check_login(settings, say)
     # An external server has a runner of its own
     if "deployment" not in running and not settings.external_prefect:
         start_deployment(settings, say)
@@ -104,23 +120,47 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
 
 def ensure_token(settings: Settings) -> None:
     """Makes Ray's token where there is none; at no moment can others read it."""
-    path = settings.services / "ray-token"
-    with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(secrets.token_hex(32))
+    write_secret(settings.services / "ray-token", secrets.token_hex(32))
+
+
+def check_login(settings: Settings, say: Callable[[str], None]) -> LoginState:
+    """How this workspace's server takes its login; says so if it is old and asks for none.
+
+    Raises ServiceError if the server does not take this workspace's login.
+    """
+    state = login_state(settings)
+    if state == "open":
+        say(
+            "The Prefect server was started by an earlier version and asks for no login: every "
+            "user of this machine can start runs. `roboscape down` and `roboscape up` change that"
+        )
+    if state == "refused":
+        raise ServiceError(
+            f"the Prefect server at {settings.local_api} does not take the login in "
+            f"{settings.login_file}: it was started with another one. `roboscape down` and "
+            "`roboscape up` start it again; if it belongs to another workspace, choose another "
+            "port with ROBOSCAPE_PREFECT_PORT"
+        )
+    return state
 
 
 def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
     refuse_taken_port(settings.prefect_port)
+    try:
+        ensure_login(settings)
+    except ValueError as error:
+        raise ServiceError(str(error)) from error
+    apply_environment(settings)  # with the login, for this process and the deployment
+    keep_private(settings)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     command += ["--port", str(settings.prefect_port)]
     say("Prefect server: starting (about 20 s the first time)")
-    service = spawn(settings, "prefect", command, settings.ui_url)
+    environment = {**os.environ, **server_environment(settings)}
+    service = spawn(settings, "prefect", command, settings.ui_url, environment)
 
     def wait() -> None:
         wait_until(lambda: prefect_answers(settings), service, settings)
-        say(f"Prefect server: {settings.ui_url}")
+        say(f"Prefect server: {settings.ui_url} (`roboscape ui` shows how to log in)")
 
     return wait
 
@@ -136,7 +176,8 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
     command += [f"--ray-client-server-port={free_port()}"]
     log = settings.services / "ray.log"
     mark = log.stat().st_size if log.exists() else 0
-    service = spawn(settings, "ray", command, f"127.0.0.1:{port}")
+    environment = without_login(dict(os.environ))  # its workers report to the driver
+    service = spawn(settings, "ray", command, f"127.0.0.1:{port}", environment)
 
     def wait() -> None:
         wait_until(lambda: b"Ray runtime started" in log.read_bytes()[mark:], service, settings)
@@ -148,14 +189,19 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
 def start_deployment(settings: Settings, say: Callable[[str], None]) -> None:
     """The process that executes runs started from the UI."""
     command = [sys.executable, "-m", "pipeline.orchestration.deployment"]
-    spawn(settings, "deployment", command, settings.ui_url)
+    spawn(settings, "deployment", command, settings.ui_url, dict(os.environ))
     say("Deployment 'roboscape/local': runs can be started and retried from the UI")
 
 
-def spawn(settings: Settings, name: str, command: list[str], address: str) -> Service:
-    """Starts a process with a log, in a session of its own: Ctrl-C does not end it."""
+def spawn(
+    settings: Settings, name: str, command: list[str], address: str, environment: dict[str, str]
+) -> Service:
+    """Starts a process with a log, in a session of its own: Ctrl-C does not end it.
+
+    Secrets go into its environment, which only its user can read, not into its command line.
+    """
     log = settings.services / f"{name}.log"
-    environment = os.environ | {
+    environment |= {
         "ROBOSCAPE_HOME": str(settings.home),
         "PREFECT_API_URL": settings.api_url,
     }

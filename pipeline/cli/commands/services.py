@@ -42,21 +42,19 @@ def ui(
     context: typer.Context,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
 ) -> None:
-    """Print the address of the Prefect UI and open it.
+    """Print the address of the Prefect UI and its login, and open it.
+
+    Its page asks for the login once in each browser.
 
     [bold]Examples[/bold]
     roboscape ui
     roboscape ui --no-open
     """
-    from pipeline.orchestration import services
+    from pipeline.cli.ui import check_answers, print_address
 
-    settings = context.obj
-    if not services.prefect_answers(settings):
-        raise services.ServiceError(
-            f"no Prefect server answers at {settings.api_url}; `roboscape up` starts one"
-        )
-    out.print(settings.ui_url)
+    check_answers(context.obj)
+    print_address(context.obj, out)
     if open_ and sys.stdout.isatty():
         import webbrowser
 
-        webbrowser.open(settings.ui_url)
+        webbrowser.open(context.obj.ui_url)

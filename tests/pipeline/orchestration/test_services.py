@@ -2,31 +2,39 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.orchestration import services
+from pipeline.orchestration import prefect_login, services
 from pipeline.settings import Settings
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = Settings(home=tmp_path)
+    made = Settings(home=tmp_path, prefect_port=services.free_port(), prefect_url=None)
     made.services.mkdir()
     return made
 
 
-def test_the_token_is_made_with_its_mode_not_given_it_later(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(services.ensure_token, "ray-token"), (prefect_login.ensure_login, "prefect-login")],
+)
+def test_a_secret_is_made_with_its_mode_not_given_it_later(
+    make: Callable[[Settings], None],
+    name: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(Path, "chmod", lambda *_: None)
     umask = os.umask(0)
     try:
-        services.ensure_token(settings)
+        make(settings)
     finally:
         os.umask(umask)
-    assert stat.S_IMODE((settings.services / "ray-token").stat().st_mode) == 0o600
+    assert stat.S_IMODE((settings.services / name).stat().st_mode) == 0o600
 
 
 def test_a_token_is_kept(settings: Settings):
@@ -34,3 +42,44 @@ def test_a_token_is_kept(settings: Settings):
     token = (settings.services / "ray-token").read_text()
     services.ensure_token(settings)
     assert len(token) == 64 and (settings.services / "ray-token").read_text() == token
+
+
+def test_a_login_is_random_and_kept(settings: Settings, tmp_path: Path):
+    prefect_login.ensure_login(settings)
+    login = settings.login()
+    prefect_login.ensure_login(settings)
+    other = Settings(home=tmp_path / "other")
+    other.services.mkdir(parents=True)
+    prefect_login.ensure_login(other)
+    assert login and settings.login() == login != other.login()
+    assert len(login.removeprefix("roboscape:")) == 32
+
+
+def test_a_login_that_the_user_wrote_is_kept_and_closed_to_others(settings: Settings):
+    settings.login_file.write_text("me:mine\n")
+    settings.login_file.chmod(0o644)
+    prefect_login.ensure_login(settings)
+    assert settings.login() == "me:mine"
+    assert stat.S_IMODE(settings.login_file.stat().st_mode) == 0o600
+
+
+def test_an_empty_login_is_refused_before_a_server_starts_without_one(settings: Settings):
+    settings.login_file.write_text("\n")
+    with pytest.raises(services.ServiceError, match="prefect-login: found no login in it"):
+        services.start_prefect(settings, print)
+
+
+def test_the_server_lets_browsers_use_answers_on_its_own_pages_only(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    prefect_login.ensure_login(settings)
+    name = "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"
+    for each in prefect_login.CORS_NAMES:
+        monkeypatch.delenv(each, raising=False)
+    port = settings.prefect_port
+    assert prefect_login.server_environment(settings) == {
+        "PREFECT_SERVER_API_AUTH_STRING": settings.login(),
+        name: f"http://127.0.0.1:{port},http://localhost:{port}",
+    }
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "https://mine.example")
+    assert name not in prefect_login.server_environment(settings)
