@@ -37,6 +37,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     services.ensure_token(settings)
     apply_environment(settings)
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_SERVER_ANALYTICS_ENABLED,
         temporary_settings,
@@ -44,7 +45,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
     services.start_prefect(settings, print)()
     with temporary_settings(
-        {PREFECT_API_URL: settings.api_url, PREFECT_SERVER_ANALYTICS_ENABLED: False}
+        {
+            PREFECT_API_URL: settings.api_url,
+            PREFECT_API_AUTH_STRING: settings.login(),
+            PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        }
     ):
         yield settings
         from prefect.logging.handlers import APILogWorker
