@@ -3,13 +3,25 @@
 `roboscape up` keeps this running: `python -m pipeline.orchestration.deployment`.
 """
 
+import os
+import select
+import threading
+import time
+from pathlib import Path
+
+from pipeline.orchestration.services import read_services
 from pipeline.settings import Settings, apply_environment
 
 NAME = "local"
+POLL_S = 0.5
 
 
 def main() -> None:
-    apply_environment(Settings())
+    settings = Settings()
+    apply_environment(settings)
+    server = read_services(settings).get("prefect")
+    if server and not settings.external_prefect:
+        end_after(server.pid)
     from pipeline.orchestration.flow_run import roboscape
 
     roboscape.serve(
@@ -18,6 +30,46 @@ def main() -> None:
         pause_on_shutdown=False,
         print_starting_message=False,
     )
+
+
+def end_after(server: int) -> None:
+    """Ends this process as soon as the server's has ended, and no run of the flow is under way.
+
+    It runs what the server tells it to, and logs in to it every few seconds. When the server has
+    ended, another user's program can take its port: it must find nobody who obeys it. A run that is
+    under way goes on, and its output comes through this process, so that has to wait.
+
+    server: process id of a running server.
+    """
+    descriptor = os.pidfd_open(server)
+
+    def watch() -> None:
+        select.select([descriptor], [], [])
+        while runs_under_way():
+            time.sleep(POLL_S)
+        print("the Prefect server has ended, so this ends: `roboscape up`", flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def runs_under_way() -> int:
+    """How many runs of the flow this process has started and not yet seen end."""
+    children = [
+        int(pid)
+        for path in Path("/proc/self/task").glob("*/children")
+        for pid in path.read_text().split()
+    ]
+    return sum(is_run(pid) for pid in children)
+
+
+def is_run(pid: int) -> bool:
+    """Also beside the process that keeps account of multiprocessing's resources, which stays."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # ended meanwhile
+        return False
+    return bool(command) and b"multiprocessing.resource_tracker" not in command
 
 
 if __name__ == "__main__":

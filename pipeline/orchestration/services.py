@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.login import without_login
+from pipeline.orchestration.listeners import is_taken_by_another_user
 from pipeline.orchestration.prefect_login import (
     LoginState,
     ensure_login,
@@ -71,6 +72,9 @@ def read_services(settings: Settings) -> dict[str, Service]:
 
 
 def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
+    """Whether the Prefect server answers; another user's, in the place of ours, does not count."""
+    if not settings.external_prefect and is_taken_by_another_user(settings.prefect_port):
+        return False
     try:
         with urllib.request.urlopen(f"{settings.api_url}/health", timeout=timeout_s) as answer:
             return answer.status == 200

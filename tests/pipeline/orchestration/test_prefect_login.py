@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -217,6 +218,10 @@ def test_a_run_of_the_deployment_works_and_the_login_stays_where_it_is(
         assert status < 300, body
         return body
 
+    until = time.monotonic() + 60  # `up` does not wait for it
+    while ask(settings, "/api/deployments/name/roboscape/local", login=login)[0] == 404:
+        assert time.monotonic() < until
+        time.sleep(0.5)
     deployment = api("/deployments/name/roboscape/local")["id"]
     parameters = {
         "experiment": "sensor-labels", "source": str(tmp_path / "episodes"),
@@ -277,3 +282,18 @@ def test_a_server_that_does_not_take_the_login_is_named(
     assert done.returncode == 3, done.stderr
     assert f"does not take the login in {settings.login_file}" in " ".join(done.stderr.split())
     assert "0123456789" not in done.stderr
+
+
+def test_the_deployment_ends_with_the_server_and_up_starts_both(
+    settings: Settings, environment: dict[str, str]
+):
+    before = services.read_services(settings)
+    os.kill(before["prefect"].pid, signal.SIGKILL)
+    until = time.monotonic() + 20
+    while before["deployment"].alive:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    python(environment, COMMAND, "up")
+    after = services.read_services(settings)
+    assert after.keys() == {"prefect", "deployment"}
+    assert ask(settings, "/api/admin/version", login=settings.login())[0] == 200
