@@ -7,9 +7,10 @@ import os
 import select
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline.orchestration.services import read_services
+from pipeline.orchestration.services import ServiceError, read_services
 from pipeline.settings import Settings, apply_environment
 
 NAME = "local"
@@ -19,9 +20,8 @@ POLL_S = 0.5
 def main() -> None:
     settings = Settings()
     apply_environment(settings)
-    server = read_services(settings).get("prefect")
-    if server and not settings.external_prefect:
-        end_after(server.pid)
+    if not settings.external_prefect:
+        end_with_server(settings)
     from pipeline.orchestration.flow_run import roboscape
 
     roboscape.serve(
@@ -32,20 +32,25 @@ def main() -> None:
     )
 
 
-def end_after(server: int) -> None:
-    """Ends this process as soon as the server's has ended, and no run of the flow is under way.
+def end_with_server(settings: Settings) -> None:
+    """Ends this process as soon as the workspace's server has ended and no run is under way.
 
     It runs what the server tells it to, and logs in to it every few seconds. When the server has
     ended, another user's program can take its port: it must find nobody who obeys it. A run that is
-    under way goes on, and its output comes through this process, so that has to wait.
-
-    server: process id of a running server.
+    under way goes on, and its output comes through this process, so that has to wait; if `up` has
+    started another server by then, it goes on with that.
     """
-    descriptor = os.pidfd_open(server)
+    server = read_services(settings).get("prefect")
+    if server is None:
+        raise ServiceError("no Prefect server of this workspace runs: start it by `roboscape up`")
+    descriptor = os.pidfd_open(server.pid)
 
     def watch() -> None:
         select.select([descriptor], [], [])
         while runs_under_way():
+            if "prefect" in read_services(settings):
+                with suppress(ServiceError, ProcessLookupError):  # it has ended, too
+                    return end_with_server(settings)
             time.sleep(POLL_S)
         print("the Prefect server has ended, so this ends: `roboscape up`", flush=True)
         os._exit(1)
