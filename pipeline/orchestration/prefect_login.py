@@ -9,6 +9,7 @@ on its own pages only.
 import base64
 import os
 import secrets
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -86,6 +87,14 @@ def request_status(settings: Settings, headers: dict[str, str], timeout_s: float
         return error.code
     except OSError:
         return 0
+
+
+def refresh_prefect() -> None:
+    """Lets Prefect read the environment again if it was imported before the login was made."""
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
 
 
 def locked_out(settings: Settings) -> bool:

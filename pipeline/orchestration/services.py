@@ -27,6 +27,7 @@ from pipeline.orchestration.prefect_login import (
     keep_private,
     locked_out,
     login_state,
+    refresh_prefect,
     server_environment,
     write_secret,
 )
@@ -117,6 +118,7 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
         wait()
     if not settings.external_prefect:
         check_login(settings, say)
+        refresh_prefect()
     # An external server has a runner of its own
     if "deployment" not in running and not settings.external_prefect:
         start_deployment(settings, say)
