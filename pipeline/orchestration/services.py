@@ -203,14 +203,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ray_address(settings: Settings) -> str | None:
-    """The address of the environment's cluster, else of this workspace's head, else None."""
-    if settings.external_ray:
-        return settings.external_ray
-    service = read_services(settings).get("ray")
-    return service.address if service else None
-
-
 def down(settings: Settings, say: Callable[[str], None] = print) -> None:
     """Stops what `up` started in this workspace, the newest first."""
     running = read_services(settings)
