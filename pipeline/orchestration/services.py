@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.settings import Settings, apply_environment
+from storage.locks import locked
 from storage.processes import process_start
 
 START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
@@ -72,9 +73,18 @@ def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
 def up(settings: Settings, say: Callable[[str], None] = print) -> None:
     """Starts the missing services, all at once, and waits until they answer.
 
-    Raises ServiceError naming a port that is taken, or the log of a service that did not start.
+    If another command starts them just now, waits for it first, with a message. Raises ServiceError
+    naming a port that is taken, or the log of a service that did not start.
     """
     settings.services.mkdir(parents=True, exist_ok=True)
+    with locked(
+        settings.services / "up.lock",
+        lambda who: say(f"Services: waiting for {who}, which starts them"),
+    ):
+        start_missing(settings, say)
+
+
+def start_missing(settings: Settings, say: Callable[[str], None]) -> None:
     ensure_token(settings)
     apply_environment(settings)
     running = read_services(settings)

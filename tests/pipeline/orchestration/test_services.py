@@ -1,7 +1,8 @@
-"""Secrets of the services that a workspace starts."""
+"""The services of a workspace: their secrets, and that two commands do not start them twice."""
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,30 @@ def test_a_token_is_kept(settings: Settings):
     token = (settings.services / "ray-token").read_text()
     services.ensure_token(settings)
     assert len(token) == 64 and (settings.services / "ray-token").read_text() == token
+
+
+def test_of_two_commands_at_once_one_starts_the_services_and_the_other_waits(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    inside, said, done = threading.Event(), list[str](), threading.Event()
+    order: list[str] = []
+
+    def start(settings: Settings, say: object) -> None:
+        order.append("start")
+        inside.set()
+        done.wait(30)
+        order.append("end")
+
+    monkeypatch.setattr(services, "start_missing", start)
+    first = threading.Thread(target=services.up, args=(settings, said.append))
+    first.start()
+    assert inside.wait(30)
+    second = threading.Thread(target=services.up, args=(settings, said.append))
+    second.start()
+    while not said and second.is_alive():
+        second.join(0.01)
+    done.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert said == [f"Services: waiting for process {os.getpid()}, which starts them"]
+    assert order == ["start", "end"] * 2
