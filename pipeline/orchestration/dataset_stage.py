@@ -73,6 +73,7 @@ def run_dataset_ray(
                     f"stage '{stage.name}': its worker was {budget}. Too little memory (it has "
                     f"{stage.resources}), or a broken library or driver? The last error: {error}"
                 ) from error
+            budget.say(error)
         finally:
             ray.kill(worker)
 

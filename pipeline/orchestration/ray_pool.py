@@ -1,5 +1,6 @@
 """Makes a ClipStage's missing shards on a pool of Ray actors."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -177,6 +178,11 @@ class ActorPool:
         blamed, *waiting = [self.pending.pop(ref)[1] for ref in refs]
         self.queue.extendleft(reversed(waiting))
         self.crashes[blamed] = self.crashes.get(blamed, 0) + 1
+        what = str(error).strip().partition("\n")[0]
+        message = (
+            f"{stage.name}: a worker died while it made shard {blamed}, and is replaced: {what}"
+        )
+        print(message, file=sys.stderr, flush=True)
         if self.crashes[blamed] >= MAX_CRASHES:
             self.suspects.append(blamed)
         else:

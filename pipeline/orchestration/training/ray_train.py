@@ -127,8 +127,12 @@ def raise_cause(error: Any, folder: Path) -> None:
     A lost worker makes the others fail too, with errors that they record; so those are the cause
     only if no worker was lost.
     """
-    failures = error.worker_failures.values()
-    lost = [failure for failure in failures if not isinstance(failure, ErrorRecorded)]
+    failures = error.worker_failures.items()
+    lost = [
+        f"worker {rank} was lost: {failure}"
+        for rank, failure in failures
+        if not isinstance(failure, ErrorRecorded)
+    ]
     if not lost:
         raise_recorded(folder)
-    raise WorkerDied(str(lost[0] if lost else error)) from error
+    raise WorkerDied(lost[0] if lost else str(error)) from error
