@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,6 +148,34 @@ def test_a_call_that_never_returns_ends_with_ray(start: Start, monkeypatch: pyte
             ray_health.call(over.wait)
         assert time.monotonic() - began < 5
     over.set()
+
+
+def test_a_training_does_not_wait_for_the_workers_of_a_dead_ray(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """As it does on Ctrl-C, when they end their step."""
+    from pipeline.orchestration.training import ray_train
+
+    monkeypatch.setattr(ray_train, "POLL_S", 0.05)
+    raylet, over = start("r"), threading.Event()
+    trainer, began = SimpleNamespace(fit=over.wait), time.monotonic()
+    with watching([named("raylet", raylet)]), pytest.raises(RayDied):
+        ray_train.fit_watched(trainer, lambda: kill(raylet), tmp_path / "stop")
+    assert time.monotonic() - began < ray_train.STOP_S / 2
+    over.set()
+
+
+def test_a_training_that_failed_with_ray_is_explained_by_its_death(start: Start, tmp_path: Path):
+    from pipeline.orchestration.training import ray_train
+
+    gcs = start("g")
+
+    def fit() -> None:
+        kill(gcs)
+        raise ConnectionError("rpc error 14")
+
+    with watching([named("control process gcs_server", gcs)]), pytest.raises(RayDied):
+        ray_train.fit_watched(SimpleNamespace(fit=fit), lambda: None, tmp_path / "stop")
 
 
 def test_what_is_left_of_ray_is_ended_with_its_children(start: Start):
