@@ -8,6 +8,7 @@ processes run elsewhere and may be started again, nothing is watched.
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,7 +36,11 @@ ROLES = {
     "monitor.py": "monitor",
     "log_monitor.py": "log monitor",
     "ray.util.client.server": "client server",
+    "ray_client_server": "client server",
 }
+# What the head notes when one of them ends: `gcs_server [exit code=-9]`, of scripts without .py
+NOTED_END = re.compile(r"(\w+) \[exit code=")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HEAD = "head (`ray start`)"
 FATAL = (ROLES["gcs_server"], ROLES["raylet"], HEAD)
 CHILD = "agent"  # or an idle worker, of the raylet: not watched, but ended with what is left of Ray
@@ -86,6 +91,7 @@ class RayWatch:
 
     def __init__(self, processes: Sequence[RayProcess], log: str = ""):
         self.processes, self.log = processes, log
+        self._mark = Path(log).stat().st_size if log else 0
         self.deaths: list[tuple[float, RayProcess]] = []  # moment (monotonic), in their order
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="ray-watch")
@@ -119,8 +125,19 @@ class RayWatch:
             return []
         first = min(at for at, _ in self.deaths if at >= min(fatal) - CAUSE_S)
         together = [process for at, process in self.deaths if at == first]
-        # The others end with their head at once
-        return [process for process in together if process.role == HEAD] or together
+        if len(together) == 1:
+            return together
+        # The head says in its log whose end made it end all others; else they ended with it
+        of_head = [process for process in together if process.role in self.roles_in_log()]
+        return of_head or [p for p in together if p.role == HEAD] or together
+
+    def roles_in_log(self) -> set[str]:
+        """Whose end Ray's head has noted in its log since the watch began."""
+        if not self.log:
+            return set()
+        text = COLOURS.sub("", Path(self.log).read_bytes()[self._mark :].decode(errors="replace"))
+        names = [name for found in NOTED_END.findall(text) for name in (found, f"{found}.py")]
+        return {ROLES[name] for name in names if name in ROLES}
 
     def check(self) -> None:
         """Raises RayDied if Ray cannot go on."""

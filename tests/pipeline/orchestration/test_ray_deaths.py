@@ -36,15 +36,21 @@ def head_of(roboscape: UserCommand) -> Service | None:
     return read_services(settings).get("ray")
 
 
-def pid_of(role: str, head: Service) -> int:
-    (found,) = [p.pid for p in ray_processes(head.pid, head=True) if p.role == role]
-    return found
+def pids_of(role: str, head: Service) -> list[int]:
+    return [p.pid for p in ray_processes(head.pid, head=True) if p.role == role]
 
 
 def workers(title: str, head: Service | None) -> list[int]:
     """Ray's workers whose title begins so."""
-    pids = children_of(pid_of(RAYLET, head)) if head else []
-    return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_text().startswith(title)]
+    raylets = pids_of(RAYLET, head) if head else []
+    return [pid for raylet in raylets for pid in children_of(raylet) if has_title(pid, title)]
+
+
+def has_title(pid: int, title: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().startswith(title)
+    except OSError:  # ended meanwhile
+        return False
 
 
 def of_session(pid: int) -> list[int]:
@@ -72,7 +78,7 @@ def killed(
     wait_until(ready, run)
     head = head_of(roboscape)
     assert head is not None
-    pid = pid_of(role, head)
+    (pid,) = pids_of(role, head)
     os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     out, err = run.communicate(timeout=100)

@@ -84,9 +84,12 @@ def test_rays_processes_are_found_by_their_programs(start: Start, tmp_path: Path
 
 
 @pytest.mark.parametrize("role", ray_health.FATAL)
-def test_a_death_is_named_with_what_is_kept_and_how_to_resume(start: Start, role: str):
-    process = start("one-of-rays")
-    with watching([named(role, process)], log="/ws/services/ray.log"):
+def test_a_death_is_named_with_what_is_kept_and_how_to_resume(
+    start: Start, tmp_path: Path, role: str
+):
+    process, log = start("one-of-rays"), tmp_path / "ray.log"
+    log.touch()
+    with watching([named(role, process)], str(log)):
         ray_health.check()
         kill(process)
         with pytest.raises(RayDied) as died:
@@ -94,7 +97,7 @@ def test_a_death_is_named_with_what_is_kept_and_how_to_resume(start: Start, role
     text = str(died.value)
     assert f"Ray's {role} (process {process.pid}) on this machine has ended" in text
     assert "everything that was finished is kept" in text.lower() and "same command" in text
-    assert "/ws/services/ray.log" in text
+    assert f"Its log: {log}." in text
     ray_health.check()  # of nothing: that Ray is left
 
 
@@ -128,11 +131,24 @@ def test_the_first_to_die_is_the_cause(start: Start, monkeypatch: pytest.MonkeyP
         assert {p.pid for p in watch.cause} == {gcs.pid, raylet.pid}
 
 
-def test_those_who_end_with_their_head_are_not_the_cause(start: Start):
-    head, gcs = start("h"), start("g")
-    watch = RayWatch([named(HEAD, head), named("control process gcs_server", gcs)])
-    kill(head, gcs)
-    assert [p.role for p in watch.cause] == [HEAD]
+def test_of_those_who_were_found_dead_together_the_heads_log_names_the_first(
+    start: Start, tmp_path: Path
+):
+    head, gcs, raylet = start("h"), start("g"), start("r")
+    log = tmp_path / "ray.log"
+    log.write_text("  raylet [exit code=-9]\n")  # of an earlier Ray
+    processes = [
+        named(HEAD, head),
+        named("control process gcs_server", gcs),
+        named("raylet", raylet),
+    ]
+    watch = RayWatch(processes, str(log))
+    kill(head, gcs, raylet)
+    assert [p.role for p in watch.cause] == [HEAD], "nothing is noted: all ended with it"
+    with log.open("a") as out:
+        out.write("\x1b[31m\x1b[1mgcs_server\x1b[22m\x1b[0m\x1b[2m [exit code=-9]\x1b[22m\n")
+    assert [p.role for p in watch.cause] == ["control process gcs_server"]
+    assert [p.role for p in RayWatch(processes).cause] == [HEAD]
 
 
 def test_a_call_that_never_returns_ends_with_ray(start: Start, monkeypatch: pytest.MonkeyPatch):
