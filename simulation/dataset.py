@@ -10,7 +10,6 @@ into place, so a killed run has written only complete episodes, and a second cal
 missing ones. `task_info` is written at the end.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -35,6 +34,7 @@ from simulation.recording import (
     write_episode,
 )
 from storage.atomic import write_file
+from storage.locks import locked
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 
@@ -113,13 +113,11 @@ def _claim(root: Path, config: SampleConfig) -> None:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Keeps other processes out of `root`; the lock ends with this process, however it ends."""
-    with (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"another process is making the sample in {root}: wait for it, or stop it"
-            ) from error
+
+    def refuse(who: str) -> None:
+        raise BlockingIOError(f"{who} is making the sample in {root}: wait for it, or stop it")
+
+    with locked(root / ".lock", refuse):
         yield
 
 

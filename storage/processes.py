@@ -7,6 +7,7 @@ id can be looked up.
 
 import functools
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,37 @@ def process_start(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] == "Z" else fields[19]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started and that still run."""
+    found = []
+    for other, folder in all_processes():
+        with suppress(OSError):  # ended meanwhile
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z" and int(fields[1]) == pid:
+                found.append(other)
+    return found
+
+
+def started_with(variable: str, value: str) -> list[int]:
+    """The user's processes that got this variable of the environment at their start.
+
+    Only those of this pid namespace: a container's processes can be seen from outside of it.
+    """
+    entry, space, found = f"{variable}={value}".encode(), os.readlink("/proc/self/ns/pid"), []
+    for pid, folder in all_processes():
+        with suppress(OSError):  # ended meanwhile, or another user's
+            entries = (folder / "environ").read_bytes().split(b"\0")
+            if entry in entries and os.readlink(folder / "ns/pid") == space:
+                found.append(pid)
+    return found
+
+
+def all_processes() -> list[tuple[int, Path]]:
+    """Id and folder of every process that can be seen."""
+    folders = [path for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return sorted((int(path.name), path) for path in folders)
 
 
 @functools.cache

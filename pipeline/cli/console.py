@@ -25,6 +25,7 @@ def failures_explained() -> Iterator[None]:
     Also a decorator: `@failures_explained()`.
     """
     from pipeline.orchestration.interrupts import interrupted_by
+    from pipeline.orchestration.ray_health import RayDied, exit_now
     from pipeline.orchestration.services import ServiceError
     from storage.errors import StoreError
 
@@ -39,6 +40,8 @@ def failures_explained() -> Iterator[None]:
         raise SystemExit(TERMINATED if by == "SIGTERM" else INTERRUPTED) from None
     except ServiceError as error:
         explain("Service", str(error))
+        if isinstance(error, RayDied):
+            exit_now(NO_SERVICE)
         raise SystemExit(NO_SERVICE) from None
     except (click.exceptions.Exit, click.Abort, click.ClickException):
         raise

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.orchestration import ray_health
 from pipeline.orchestration.clip_worker import limit_threads
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.ray_pool import (
@@ -53,7 +54,7 @@ def run_dataset_ray(
     """Runs the stage on a Ray worker with the stage's resources, polled for its progress.
 
     A worker that dies is replaced and resumes from the working folder. Raises StageFailed if the
-    restart budget is spent.
+    restart budget is spent, RayDied if this machine's Ray has died.
     """
     import ray
     from ray.exceptions import RayActorError
@@ -72,6 +73,7 @@ def run_dataset_ray(
                     f"stage '{stage.name}': its worker was {budget}. Too little memory (it has "
                     f"{stage.resources}), or a broken library or driver? The last error: {error}"
                 ) from error
+            budget.say(error)
         finally:
             ray.kill(worker)
 
@@ -83,10 +85,11 @@ def watched(worker: Any, progress: Progress) -> dict[str, float]:
 
     result = worker.run.remote()
     while not ray.wait([result], timeout=POLL_S)[0]:
+        ray_health.check()
         try:
-            done, total, note = ray.get(worker.progress.remote(), timeout=10 * POLL_S)
+            done, total, note = ray_health.get(worker.progress.remote(), 10 * POLL_S)
         except GetTimeoutError:
             continue  # not started yet, or busy in one long call
         if total:
             progress(done, total, note)
-    return ray.get(result)
+    return ray_health.get(result, POLL_S)

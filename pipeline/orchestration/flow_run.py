@@ -20,6 +20,7 @@ from pipeline.orchestration.journal import start_journal
 from pipeline.orchestration.plan import experiment_of, plan
 from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.recipe import declared_inputs
+from pipeline.orchestration.services import ServiceError
 from pipeline.orchestration.stage_task import RunContext, run_stage
 from pipeline.settings import Settings
 from stages.base import Stage
@@ -94,6 +95,8 @@ class TaskRunner:
             failure = state.result(raise_on_failure=False)
             if isinstance(failure, BaseException) and not isinstance(failure, Exception):
                 raise failure  # Ctrl-C stays a KeyboardInterrupt
+            if isinstance(failure, ServiceError):
+                raise failure  # of no stage: Ray has died
             cause = failure if isinstance(failure, BaseException) else None
             raise StageFailed(str(failure)) from cause
         return state.result()  # type: ignore[return-value]

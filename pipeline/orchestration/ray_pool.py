@@ -1,10 +1,12 @@
 """Makes a ClipStage's missing shards on a pool of Ray actors."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.orchestration import ray_health
 from pipeline.orchestration.clip_worker import Job, Worker
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.placement import amounts_of, resource_hint, scarce_resources
@@ -31,7 +33,7 @@ def run_ray(
     """Makes the shards on actors that load their network once; replaces workers that die.
 
     Raises StageFailed if no shard finishes within `stall_s`: after the loss of a node Ray can wait
-    for ever.
+    for ever. Raises RayDied if this machine's Ray has died.
     """
     outcome = Outcome()
     if shards:
@@ -52,7 +54,7 @@ def worker_capacity(stage: Stage) -> int:
     import ray
 
     needed = amounts_of(stage.resources)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray_health.call(ray.nodes) if node["Alive"]]
     fit = sum(
         min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needed.items())
         for node in nodes
@@ -107,6 +109,7 @@ class ActorPool:
         while self.queue or self.pending:
             self.feed()
             ready, _ = self.ray.wait(list(self.pending), timeout=POLL_S)
+            ray_health.check()
             if not ready and time.monotonic() - last > self.stall_s:
                 raise StageFailed(self.stalled(done, len(shards)))
             for ref in ready:
@@ -144,7 +147,7 @@ class ActorPool:
 
         actor, shard = self.pending[ref]
         try:
-            record = self.ray.get(ref)
+            record = ray_health.get(ref, self.stall_s)
         except (RayActorError, OutOfMemoryError) as error:
             self.remove_dead(actor, error)
             return 0
@@ -175,6 +178,11 @@ class ActorPool:
         blamed, *waiting = [self.pending.pop(ref)[1] for ref in refs]
         self.queue.extendleft(reversed(waiting))
         self.crashes[blamed] = self.crashes.get(blamed, 0) + 1
+        what = str(error).strip().partition("\n")[0]
+        message = (
+            f"{stage.name}: a worker died while it made shard {blamed}, and is replaced: {what}"
+        )
+        print(message, file=sys.stderr, flush=True)
         if self.crashes[blamed] >= MAX_CRASHES:
             self.suspects.append(blamed)
         else:
@@ -190,7 +198,7 @@ class ActorPool:
         rows = store.shard_rows(store.read_manifest(self.job.out), shard)
         deadly = [row for row in rows if not self.survives(row) and not self.survives(row)]
         made = self.one_actor().make_shard.remote(shard, deadly)
-        return self.ray.get(made, timeout=self.stall_s)
+        return ray_health.get(made, self.stall_s)
 
     def one_actor(self) -> Any:
         if not self.actors:
@@ -202,7 +210,7 @@ class ActorPool:
         from ray.exceptions import OutOfMemoryError, RayActorError
 
         try:
-            self.ray.get(self.one_actor().probe.remote(row), timeout=self.stall_s)
+            ray_health.get(self.one_actor().probe.remote(row), self.stall_s)
         except (RayActorError, OutOfMemoryError):
             self.actors = []
             return False

@@ -32,6 +32,7 @@ from pipeline.orchestration.prefect_login import (
     write_secret,
 )
 from pipeline.settings import Settings, apply_environment
+from storage.locks import locked
 from storage.processes import process_start
 
 START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
@@ -86,9 +87,18 @@ def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
 def up(settings: Settings, say: Callable[[str], None] = print) -> None:
     """Starts the missing services, all at once, and waits until they answer.
 
-    Raises ServiceError naming a port that is taken, or the log of a service that did not start.
+    If another command starts them just now, waits for it first, with a message. Raises ServiceError
+    naming a port that is taken, or the log of a service that did not start.
     """
     settings.services.mkdir(parents=True, exist_ok=True)
+    with locked(
+        settings.services / "up.lock",
+        lambda who: say(f"Services: waiting for {who}, which starts them"),
+    ):
+        start_missing(settings, say)
+
+
+def start_missing(settings: Settings, say: Callable[[str], None]) -> None:
     ensure_token(settings)
     apply_environment(settings)
     running = read_services(settings)
@@ -253,14 +263,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def ray_address(settings: Settings) -> str | None:
-    """The address of the environment's cluster, else of this workspace's head, else None."""
-    if settings.external_ray:
-        return settings.external_ray
-    service = read_services(settings).get("ray")
-    return service.address if service else None
 
 
 def down(settings: Settings, say: Callable[[str], None] = print) -> None:

@@ -182,7 +182,7 @@ def test_a_second_maker_of_the_same_sample_is_refused(tmp_path: Path):
     refused = []
 
     def make_again(done: int, total: int) -> None:
-        with pytest.raises(BlockingIOError, match="another process is making"):
+        with pytest.raises(BlockingIOError, match=rf"process {os.getpid()} is making"):
             make_sample(tmp_path, replace(QUICK, n_episodes=0))
         refused.append(done)
 

@@ -47,6 +47,7 @@ def run_group(
                     f"stage '{stage.name}': its workers were {budget}. Too little memory (each has "
                     f"{stage.resources}), or a broken library or driver? The last error: {death}"
                 ) from death
+            budget.say(death)
         else:
             if not store.is_complete(out):
                 raise StageFailed(

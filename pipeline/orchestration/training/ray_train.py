@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.orchestration import ray_health
 from pipeline.orchestration.errors import StageFailed
+from pipeline.orchestration.ray_health import RayDied
 from pipeline.orchestration.ray_pool import worker_capacity
 from pipeline.orchestration.training.errors import POLL_S, WorkerDied, raise_recorded
 from pipeline.orchestration.training.retries import working_folder
@@ -27,7 +29,7 @@ def launch(spec: TrainingSpec, watch: Callable[[], None]) -> None:
     """Runs the training on `spec.stage.workers` Ray workers to its end.
 
     Raises WorkerDied if one was lost, StageFailed with the error that one recorded or if the
-    cluster has too little room.
+    cluster has too little room, RayDied if this machine's Ray has died.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -90,6 +92,7 @@ def fit_watched(trainer: Any, watch: Callable[[], None], stop: Path) -> None:
     """Runs `trainer.fit()` in a thread and calls `watch` meanwhile.
 
     On Ctrl-C the file `stop` makes the workers end; otherwise they would hold the store and GPUs.
+    If Ray has died, they have ended, or are killed with what is left of it.
     """
     failure: list[BaseException] = []
 
@@ -104,13 +107,17 @@ def fit_watched(trainer: Any, watch: Callable[[], None], stop: Path) -> None:
     try:
         while thread.is_alive():
             watch()
+            ray_health.check()
             thread.join(POLL_S)
+    except RayDied:
+        raise
     except BaseException:
         if stop.parent.exists():
             stop.touch()
         thread.join(STOP_S)
         raise
     if failure:
+        ray_health.check()
         raise failure[0]
 
 
@@ -120,8 +127,12 @@ def raise_cause(error: Any, folder: Path) -> None:
     A lost worker makes the others fail too, with errors that they record; so those are the cause
     only if no worker was lost.
     """
-    failures = error.worker_failures.values()
-    lost = [failure for failure in failures if not isinstance(failure, ErrorRecorded)]
+    failures = error.worker_failures.items()
+    lost = [
+        f"worker {rank} was lost: {failure}"
+        for rank, failure in failures
+        if not isinstance(failure, ErrorRecorded)
+    ]
     if not lost:
         raise_recorded(folder)
-    raise WorkerDied(str(lost[0] if lost else error)) from error
+    raise WorkerDied(lost[0] if lost else str(error)) from error

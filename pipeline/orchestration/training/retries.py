@@ -1,5 +1,6 @@
 """How often a killed training is restarted: without limit while it makes progress in between."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,15 @@ class RestartBudget:
             self.starts, self.saved = 0, newest
         self.starts += 1
         return self.starts < MAX_STARTS
+
+    def say(self, death: Exception) -> None:
+        """Says on the terminal who died, and from where the training resumes."""
+        what = str(death).strip().partition("\n")[0].rstrip(".") or type(death).__name__
+        point = f"the state of step {self.saved}"
+        if self.saved < 0:
+            point = "the first step: no state was saved"
+        message = f"{self.out.stage}: {what}. Starting again, from {point}"
+        print(message, file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
         since = f"a newer state than that of step {self.saved}" if self.saved >= 0 else "any state"

@@ -120,13 +120,16 @@ def test_ray_and_serial_write_the_same_arrays(
 
 @pytest.mark.slow
 def test_a_killed_ray_worker_is_replaced_and_nothing_is_lost(
-    ray_cluster: None, machinery: Machinery, tmp_path: Path
+    ray_cluster: None, machinery: Machinery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     upstream = machinery.upstream()
     for number in (0, 8, 20):
         machinery.arm("kill-once", number)
     machinery.run(machinery.brightness(), upstream, "ray")
     assert not list(machinery.faults.iterdir()), "every armed kill happened"
+    said = capsys.readouterr().err
+    for shard in (0, 8 // 3, 20 // 3):
+        assert f"depth: a worker died while it made shard {shard}, and is replaced: " in said
     out = output_ref(machinery.brightness(), upstream, machinery.root)
     assert_equal_stores(machinery.arrays(out), undisturbed(tmp_path))
 

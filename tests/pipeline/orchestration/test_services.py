@@ -1,7 +1,8 @@
-"""Secrets of the services that a workspace starts."""
+"""The services of a workspace: their secrets, and that two commands do not start them twice."""
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +84,30 @@ def test_the_server_lets_browsers_use_answers_on_its_own_pages_only(
     }
     monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "https://mine.example")
     assert name not in prefect_login.server_environment(settings)
+
+
+def test_of_two_commands_at_once_one_starts_the_services_and_the_other_waits(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    inside, said, done = threading.Event(), list[str](), threading.Event()
+    order: list[str] = []
+
+    def start(settings: Settings, say: object) -> None:
+        order.append("start")
+        inside.set()
+        done.wait(30)
+        order.append("end")
+
+    monkeypatch.setattr(services, "start_missing", start)
+    first = threading.Thread(target=services.up, args=(settings, said.append))
+    first.start()
+    assert inside.wait(30)
+    second = threading.Thread(target=services.up, args=(settings, said.append))
+    second.start()
+    while not said and second.is_alive():
+        second.join(0.01)
+    done.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert said == [f"Services: waiting for process {os.getpid()}, which starts them"]
+    assert order == ["start", "end"] * 2

@@ -222,7 +222,7 @@ def store_result(out: StoreRef) -> None:
         writer.finish({"steps": 3.0})
 
 
-def test_workers_that_die_without_progress_end_the_stage(root, stores, monkeypatch):
+def test_workers_that_die_without_progress_end_the_stage(root, stores, monkeypatch, capsys):
     stage = two_workers(n_val_clips=3)
     inputs, out = created(stage, stores, root)
     launch, calls = dying(99, [], out)
@@ -233,15 +233,23 @@ def test_workers_that_die_without_progress_end_the_stage(root, stores, monkeypat
     ):
         run_group(stage, inputs, out, lambda *_: None, "serial")
     assert len(calls) == 3
+    said = capsys.readouterr().err
+    assert said.count("worker 1 was ended by SIGKILL. Starting again, from the first step") == 2
 
 
-def test_workers_that_die_but_make_progress_are_restarted_without_limit(root, stores, monkeypatch):
+def test_workers_that_die_but_make_progress_are_restarted_without_limit(
+    root, stores, monkeypatch, capsys
+):
     stage = two_workers(n_val_clips=4)
     inputs, out = created(stage, stores, root)
     launch, calls = dying(9, list(range(1, 10)), out)
     monkeypatch.setattr(training_group, "launcher", lambda backend: launch)
     assert run_group(stage, inputs, out, lambda *_: None, "serial") == {"steps": 3.0}
     assert len(calls) == 10
+    assert capsys.readouterr().err.splitlines() == [
+        f"world_model: worker 1 was ended by SIGKILL. Starting again, from the state of step {step}"
+        for step in range(1, 10)
+    ]
 
 
 @pytest.mark.parametrize(("saved_steps", "starts"), [([], 3), ([5, 10, 15, 20], 6)])
