@@ -21,6 +21,7 @@ TEXTS = (  # of errors that have no number: safetensors, SQLite, Ray, logs of se
     "No space left on device",
     "Disk quota exceeded",
     "database or disk is full",
+    "Local disk is full",
     f"(os error {errno.ENOSPC})",
     f"(os error {errno.EDQUOT})",
 )
@@ -77,13 +78,15 @@ def disk_full(path: Path, reason: str, *, needed: int | None = None) -> DiskFull
     space = space_at(path)
     wanted = f", {needed / 1e6:.1f} MB were to be written" if needed else ""
     quota = ", less if there is a quota" if not space.exhausted else ""
-    advice = "Free some space"
+    advice = "Free some space (`roboscape gc` lists what no run needs)"
     if space.no_inodes:
-        advice = "Delete files that are not needed, or use a file system with more inodes"
+        advice = (
+            "Delete files that are not needed (`roboscape gc` lists what no run needs), or use a "
+            "file system with more inodes"
+        )
     return DiskFull(
         f"the disk is full ({reason}) while writing {path}: {space} on the file system "
-        f"{space.mount}{quota}{wanted}. {KEPT} {advice} (`roboscape gc` lists what no run needs), "
-        f"{AGAIN}"
+        f"{space.mount}{quota}{wanted}. {KEPT} {advice}, {AGAIN}"
     )
 
 
@@ -94,8 +97,8 @@ def as_disk_full(error: BaseException, *places: Path) -> DiskFull | None:
     folder for temporary files is one of them.
     """
     for cause in causes(error):
-        if isinstance(cause, DiskFull):
-            return cause
+        if type(cause) is DiskFull:  # Ray's own subclass has a trace as its text
+            return DiskFull(str(cause))
         if (reason := reason_of(cause)) is None:
             continue
         if said := said_already(str(cause)):
@@ -134,7 +137,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def said_already(text: str) -> str:
     """Our own sentence, from the text of an error of another process; empty if it is not there."""
     found = re.search(rf"[^\n]*the disk is full[^\n]*{ALREADY_SAID}[^\n]*", text)
-    return found[0].strip() if found else ""
+    return found[0].rpartition("DiskFull: ")[2].strip() if found else ""
 
 
 def fullest(places: tuple[Path, ...]) -> Path:
@@ -149,9 +152,14 @@ def explain_disk_full(*places: Path) -> Iterator[None]:
     """Turns every error that a full disk causes into DiskFull; places: see `as_disk_full`."""
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
-        if (full := as_disk_full(error, *places)) is None:
-            raise
+        raise_if_disk_full(error, *places)
+        raise
+
+
+def raise_if_disk_full(error: Exception, *places: Path) -> None:
+    """Raises DiskFull if a full disk is the error's cause: see `as_disk_full`."""
+    if type(error) is DiskFull:
+        raise error
+    if (full := as_disk_full(error, *places)) is not None:
         raise full from error
