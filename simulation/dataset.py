@@ -35,6 +35,7 @@ from simulation.recording import (
     write_episode,
 )
 from storage.atomic import write_file
+from storage.disk_space import explain_disk_full
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 
@@ -172,9 +173,19 @@ def _end_with_parent() -> None:
 
 
 def _make_one(root: Path, config: SampleConfig, number: int) -> int:
-    """Builds episode `number` in a temporary folder and moves its parts into place."""
-    kind = fault_kinds(config).get(number)
+    """Makes episode `number`, whole or not at all. Raises DiskFull."""
     build = root / f".building-{episode_id(number)}"
+    with explain_disk_full(root):
+        try:
+            return _build(root, build, config, number)
+        except Exception:
+            shutil.rmtree(build, ignore_errors=True)  # a full disk needs the space
+            raise
+
+
+def _build(root: Path, build: Path, config: SampleConfig, number: int) -> int:
+    """Builds the episode in a temporary folder and moves its parts into place."""
+    kind = fault_kinds(config).get(number)
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
     episode = simulate_faulty(config, number, kind) if kind else simulate_episode(config, number)

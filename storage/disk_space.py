@@ -76,8 +76,9 @@ def mount_of(path: Path) -> Path:
 def disk_full(path: Path, reason: str, *, needed: int | None = None) -> DiskFull:
     """The error in words. reason: the system's own. needed: bytes that were to be written."""
     space = space_at(path)
-    wanted = f", {needed / 1e6:.1f} MB were to be written" if needed else ""
-    quota = ", less if there is a quota" if not space.exhausted else ""
+    wanted = f", {needed / 1e6:.1f} MB were to be written" if needed and needed > FEW_BYTES else ""
+    fits = not space.exhausted and (needed or 0) <= space.free
+    quota = ", less if there is a quota" if fits else ""
     advice = "Free some space (`roboscape gc` lists what no run needs)"
     if space.no_inodes:
         advice = (

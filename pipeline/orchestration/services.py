@@ -5,6 +5,7 @@ that the environment names (PREFECT_API_URL, RAY_ADDRESS), are used as they are.
 `up` started and nothing else: `ray stop` would end other users' Ray too.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.settings import Settings, apply_environment
+from storage.atomic import temporary, write_file
+from storage.disk_space import disk_full, space_at
 from storage.processes import process_start
 
 START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
@@ -103,12 +106,16 @@ def up(settings: Settings, say: Callable[[str], None] = print) -> None:
 
 
 def ensure_token(settings: Settings) -> None:
-    """Makes Ray's token where there is none; at no moment can others read it."""
+    """Makes Ray's token where there is none; at no moment can others read it, or half of it."""
     path = settings.services / "ray-token"
-    with suppress(FileExistsError):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    if path.exists() and not path.stat().st_size:  # of an earlier version, on a full disk
+        path.unlink()
+    with temporary(path) as temp:
+        descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w") as out:
             out.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(temp, path)
 
 
 def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
@@ -169,7 +176,13 @@ def spawn(settings: Settings, name: str, command: list[str], address: str) -> Se
             env=environment,
         )
     service = Service(name=name, pid=process.pid, start=process_start(process.pid), address=address)
-    (settings.services / f"{name}.json").write_text(json.dumps(service.__dict__))
+    try:
+        record = json.dumps(service.__dict__).encode()
+        write_file(settings.services / f"{name}.json", record, flush=False)
+    except BaseException:  # what is not recorded would run for ever
+        stop(service)
+        process.wait()
+        raise
     return service
 
 
@@ -179,6 +192,8 @@ def wait_until(ready: Callable[[], bool], service: Service, settings: Settings) 
         if not service.alive or time.monotonic() > until:
             log = settings.services / f"{service.name}.log"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            if space_at(log).exhausted:
+                raise disk_full(log, os.strerror(errno.ENOSPC))
             why = "ended" if not service.alive else f"did not answer within {START_LIMIT_S:.0f} s"
             raise ServiceError(f"{service.name} {why}. The end of {log}:\n{tail}")
         time.sleep(0.3)
