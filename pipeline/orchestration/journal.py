@@ -66,8 +66,8 @@ class Journal:
         """
         try:
             self.save()
-        except DiskFull as error:
-            print(f"the journal of run {self.id} was not saved: {error}", file=sys.stderr)
+        except DiskFull:
+            print(f"{self.path} is not up to date: its disk is full", file=sys.stderr)
 
     def drive_here(self) -> None:
         """Makes this process its driver."""

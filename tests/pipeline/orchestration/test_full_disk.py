@@ -94,7 +94,7 @@ def test_a_journal_that_cannot_be_saved_stays_whole_and_hides_no_error(tmp_path,
         journal = start_journal(disk / "runs", {"experiment": "demo"})
         fill(disk)
         journal.close("failed", "why it failed")
-        assert "was not saved: the disk is full" in capsys.readouterr().err
+        assert "is not up to date: its disk is full" in capsys.readouterr().err
         assert read_journal(journal.path).state == "running"
         make_room(disk)
         journal.close("failed", "why it failed")

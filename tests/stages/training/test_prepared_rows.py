@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_while_rows_are_prepared_ends_no_process(tmp_path):
                 fill(disk)
             return wide_squares(chosen)
 
-        with pytest.raises(DiskFull, match="while writing .*/rows/part-0"):
+        with pytest.raises(DiskFull, match=r"while writing .*/rows/part-0"):
             PreparedRows(prepare, np.arange(40), cache_bytes=0, folder=disk / "rows")
         make_room(disk)
         rows = PreparedRows(wide_squares, np.arange(40), cache_bytes=0, folder=disk / "rows")
