@@ -68,7 +68,7 @@ def make_sample(
     with _locked(root):
         kinds = fault_kinds(config)
         total = config.n_episodes + len(kinds)
-        missing = [number for number in range(total) if not _mark(root, number).is_file()]
+        missing = missing_episodes(root, config)
         done = total - len(missing)
         report(done, total)
         for _ in _make_in_parallel(root, config, missing, workers):
@@ -79,6 +79,12 @@ def make_sample(
     return SampleSummary(
         root=root, n_episodes=total, n_made=len(missing), faults=faults, digest=digest(config)
     )
+
+
+def missing_episodes(root: Path, config: SampleConfig) -> list[int]:
+    """Numbers of the episodes that are still to be made."""
+    total = config.n_episodes + len(fault_kinds(config))
+    return [number for number in range(total) if not _mark(root, number).is_file()]
 
 
 def fault_kinds(config: SampleConfig) -> dict[int, str]:

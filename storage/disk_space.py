@@ -27,6 +27,10 @@ TEXTS = (  # of errors that have no number: safetensors, SQLite, Ray, logs of se
 )
 ALREADY_SAID = "while writing "  # in a DiskFull that came as text from another process
 FEW_BYTES = 64 << 10  # a file system with less has none for our files
+OVERRIDE = (
+    "set ROBOSCAPE_SPACE_CHECK=off to start all the same: what is finished when a disk is full is "
+    "kept"
+)
 KEPT = "Everything that was finished is kept."
 AGAIN = "then run the same command again: it goes on from there."
 
@@ -89,6 +93,21 @@ def disk_full(path: Path, reason: str, *, needed: int | None = None) -> DiskFull
         f"the disk is full ({reason}) while writing {path}: {space} on the file system "
         f"{space.mount}{quota}{wanted}. {KEPT} {advice}, {AGAIN}"
     )
+
+
+def require_room(path: Path, n_bytes: int, what: str) -> None:
+    """Raises DiskFull, before anything is written, if this upper estimate is not free there."""
+    space = space_at(path)
+    if n_bytes > space.free:
+        raise DiskFull(
+            f"{what} take about {megabytes(n_bytes)} in {path}, and {space} on the file system "
+            f"{space.mount}, so nothing was started. Free some space (`roboscape gc` lists what no "
+            f"run needs), choose another disk, or, since this is an upper estimate, {OVERRIDE}"
+        )
+
+
+def megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def as_disk_full(error: BaseException, *places: Path) -> DiskFull | None:
