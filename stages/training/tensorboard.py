@@ -14,7 +14,10 @@ import numpy as np
 from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import (  # made at import, so without stubs
+    Event,  # type: ignore[reportAttributeAccessIssue]
+    SessionLog,  # type: ignore[reportAttributeAccessIssue]
+)
 
 EVENTS = "tensorboard"  # folder of the event files
 FLUSH_S = 10

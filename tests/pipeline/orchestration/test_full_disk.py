@@ -1,5 +1,7 @@
 """A full disk ends a stage with one sentence, loses nothing, and the same command goes on."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ from machinery import Machinery, assert_equal_stores
 from small_disk import fill, make_room, small_disk, use_up_inodes
 from toys import Index, say_nothing
 
+from pipeline.cli.console import FAILED, failures_explained
 from pipeline.orchestration import dataset_stage
+from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.journal import read_journal, start_journal
 from pipeline.orchestration.recipe import describe, output_ref
 from storage.errors import DiskFull
@@ -100,3 +104,22 @@ def test_a_journal_that_cannot_be_saved_stays_whole_and_hides_no_error(tmp_path,
         journal.close("failed", "why it failed")
         assert read_journal(journal.path).note == "why it failed"
         assert [path.name for path in journal.path.parent.iterdir()] == [journal.path.name]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/some/file"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        StageFailed("worker 0: SafetensorError: I/O error: (os error 28)\nTraceback\n many lines"),
+        RuntimeError("database or disk is full"),
+        DiskFull("the disk is full (No space left on device) while writing /some/file: 0.0 MB"),
+    ],
+)
+def test_every_command_ends_with_the_sentence(error, capsys):
+    with pytest.raises(SystemExit) as ended, failures_explained():
+        raise error
+    assert ended.value.code == FAILED
+    said = capsys.readouterr().err
+    assert said.startswith("Failed: the disk is full (") and said.count("\n") == 1
+    assert "/some/file" in said or "many lines" not in said
