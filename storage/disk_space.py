@@ -155,9 +155,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def said_already(text: str) -> str:
-    """Our own sentence, from the text of an error of another process; empty if it is not there."""
-    found = re.search(rf"[^\n]*the disk is full[^\n]*{ALREADY_SAID}[^\n]*", text)
-    return found[0].rpartition("DiskFull: ")[2].strip() if found else ""
+    """Our own sentence, from the text of an error of another process; empty if it is not there.
+
+    A trace ends with the error that says most.
+    """
+    found = re.findall(rf"[^\n]*the disk is full[^\n]*{ALREADY_SAID}[^\n]*", text)
+    return found[-1].rpartition("DiskFull: ")[2].strip() if found else ""
 
 
 def fullest(places: tuple[Path, ...]) -> Path:
