@@ -521,10 +521,15 @@ def test_lpips_weights_fill_the_column(world, tmp_path, without_pictures):
 
 
 def test_no_held_out_clip_is_an_error(world):
+    clips = open_rows(world.rows["clip"])
+    arrays = {name: np.zeros((clips.n, *s.shape), s.dtype) for name, s in clips.specs.items()}
+    index, at = world.rows["discover"], {"discover": world.rows["discover"].uri}
+    test_row = 0  # the only one of that split
+    rejected = write_clips(index, "clip", arrays, rejected=(test_row, REJECTED), inputs=at)
     with pytest.raises(
-        ValueError, match=r"no clip of split holdout has data in .*7 clips in the index"
+        ValueError, match=r"no clip of split test has data in .*7 clips in the index"
     ):
-        world.evaluate(split="holdout")
+        replace(world, rows=world.rows | {"clip": rejected}).evaluate(split="test")
 
 
 def test_tokenizers_must_be_those_of_the_world_model(world):
