@@ -38,6 +38,14 @@ def port(name: str) -> int:
     return int(value)
 
 
+def switch(name: str) -> bool:
+    """The environment variable as a switch, on by default. Raises ValueError if it is none."""
+    text = os.environ.get(name) or "on"
+    if text not in ("on", "off"):
+        raise ValueError(f"{name}={text}: expected on or off")
+    return text == "on"
+
+
 def named_prefect() -> str | None:
     """The server that the user's environment names, not the one that we put there ourselves."""
     url = os.environ.get("PREFECT_API_URL")
@@ -51,8 +59,8 @@ class Settings:
     ROBOSCAPE_HOME: the workspace (default ./workspace). ROBOSCAPE_STORES: root of the stores, a
     folder or s3:// address (default <workspace>). ROBOSCAPE_WEIGHTS: folder of published weights
     (default <workspace>/weights). ROBOSCAPE_BACKEND: ray or serial. ROBOSCAPE_STALL_S: see
-    `stall_s`. HF_ENDPOINT: a mirror of Hugging Face's hub. PREFECT_API_URL, RAY_ADDRESS: attach to
-    these and start nothing.
+    `stall_s`. ROBOSCAPE_SPACE_CHECK: see `space_check`. HF_ENDPOINT: a mirror of Hugging Face's
+    hub. PREFECT_API_URL, RAY_ADDRESS: attach to these and start nothing.
     """
 
     home: Path = field(
@@ -72,6 +80,9 @@ class Settings:
     # A lost Ray node can leave the driver waiting for ever: if no shard finishes for this long, the
     # stage fails.
     stall_s: float = field(default_factory=lambda: number("ROBOSCAPE_STALL_S", 3600))
+    # Whether a run is refused that would by its estimate fill the disk: ROBOSCAPE_SPACE_CHECK=off
+    # starts it, since the estimate is an upper one
+    space_check: bool = field(default_factory=lambda: switch("ROBOSCAPE_SPACE_CHECK"))
 
     def __post_init__(self) -> None:
         if self.backend not in ("ray", "serial"):

@@ -14,6 +14,7 @@ from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.generated_video import GeneratedVideo
 from stages.evaluation.pictures import SPEED, animate_generated, draw_generated
 from stages.tokenizer.images import images_to_rgb
+from storage.atomic import write_file
 
 SUFFIXES = (".mp4", ".gif", ".png")
 
@@ -121,9 +122,8 @@ class Video:
             raise ValueError(f"{path}: a video is saved as {', '.join(SUFFIXES)}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".png":
-            path.write_bytes(
-                png_bytes(np.concatenate(self.rgb, axis=1) if plain else self.picture())
-            )
+            image = np.concatenate(self.rgb, axis=1) if plain else self.picture()
+            write_file(path, png_bytes(image))
             return path
         write = write_mp4 if path.suffix == ".mp4" else write_gif
         write(path, self.rgb if plain else self.animation(), float(fps or SPEED * self._rate_hz))

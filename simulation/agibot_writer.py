@@ -96,9 +96,10 @@ def sense_depth(
 
 def write_depth(folder: Path, frame: int, depth_mm: UInt16[np.ndarray, "h w"]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"head_depth_{frame:06d}.png"
-    if not cv2.imwrite(str(path), depth_mm, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-        raise OSError(f"{path} could not be written: check whether the disk is full")
+    # Not `imwrite`: it says of no error what it was
+    done, png = cv2.imencode(".png", depth_mm, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    assert done, depth_mm.shape
+    (folder / f"head_depth_{frame:06d}.png").write_bytes(png.tobytes())
 
 
 def write_camera(folder: Path, camera: Camera, n_frames: int) -> None:

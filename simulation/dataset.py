@@ -34,6 +34,7 @@ from simulation.recording import (
     write_episode,
 )
 from storage.atomic import write_file
+from storage.disk_space import explain_disk_full
 from storage.locks import locked
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
@@ -67,7 +68,7 @@ def make_sample(
     with _locked(root):
         kinds = fault_kinds(config)
         total = config.n_episodes + len(kinds)
-        missing = [number for number in range(total) if not _mark(root, number).is_file()]
+        missing = missing_episodes(root, config)
         done = total - len(missing)
         report(done, total)
         for _ in _make_in_parallel(root, config, missing, workers):
@@ -78,6 +79,12 @@ def make_sample(
     return SampleSummary(
         root=root, n_episodes=total, n_made=len(missing), faults=faults, digest=digest(config)
     )
+
+
+def missing_episodes(root: Path, config: SampleConfig) -> list[int]:
+    """Numbers of the episodes that are still to be made."""
+    total = config.n_episodes + len(fault_kinds(config))
+    return [number for number in range(total) if not _mark(root, number).is_file()]
 
 
 def fault_kinds(config: SampleConfig) -> dict[int, str]:
@@ -170,9 +177,19 @@ def _end_with_parent() -> None:
 
 
 def _make_one(root: Path, config: SampleConfig, number: int) -> int:
-    """Builds episode `number` in a temporary folder and moves its parts into place."""
-    kind = fault_kinds(config).get(number)
+    """Makes episode `number`, whole or not at all. Raises DiskFull."""
     build = root / f".building-{episode_id(number)}"
+    with explain_disk_full(root):
+        try:
+            return _build(root, build, config, number)
+        except Exception:
+            shutil.rmtree(build, ignore_errors=True)  # a full disk needs the space
+            raise
+
+
+def _build(root: Path, build: Path, config: SampleConfig, number: int) -> int:
+    """Builds the episode in a temporary folder and moves its parts into place."""
+    kind = fault_kinds(config).get(number)
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir()
     episode = simulate_faulty(config, number, kind) if kind else simulate_episode(config, number)

@@ -21,10 +21,13 @@ from jaxtyping import UInt8
 
 from storage.stores.results import Result, ResultWriter
 from storage.stores.rows import Rows
+from storage.stores.size import DiskUse, size_of_clips
 from storage.stores.spec import ArraySpec
 
 if TYPE_CHECKING:  # most stages do without torch
     from model.training.parallel import Workers
+
+RESULT_BYTES = 2 << 20  # of a DatasetStage that does not say otherwise: pictures, pages, tables
 
 Arrays = dict[str, np.ndarray]
 # Role -> arrays read. A role is the name under which the flow offers an upstream store. An empty
@@ -121,6 +124,10 @@ class Stage(ABC):
         """Memory and operations, for people, before anything runs; empty if they are small."""
         return ""
 
+    @abstractmethod
+    def disk_use(self, n_clips: int) -> DiskUse:
+        """An upper estimate, before anything runs, of what it writes for so many clips."""
+
     @property
     def config_name(self) -> str:
         """Its field of the experiment: what `--set` calls it."""
@@ -145,6 +152,9 @@ class ClipStage(Stage):
     @abstractmethod
     def start(self, device: str, results: Mapping[str, Result]) -> ClipFunction:
         """Called once per worker: loads what it keeps (a network), returns its function."""
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        return size_of_clips(self.outputs, n_clips, self.resources.clips_per_shard)
 
     def check_made(self, own: Rows) -> None:
         """Raises ValueError if the complete store breaks a limit, such as one of flagged clips.
@@ -177,6 +187,9 @@ class DatasetStage(Stage):
         `out.path` is kept until the result is complete. Called again after a kill, it finds there
         what it wrote before, and resumes.
         """
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        return DiskUse(kept=RESULT_BYTES, inodes=30)
 
     def live_page(self, folder: Path) -> LivePage | None:
         """What its working folder shows so far, while it runs; None if there is nothing yet."""

@@ -3,14 +3,13 @@
 A file is written under a temporary name beside its own, flushed, then renamed.
 """
 
-import errno
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.disk_space import disk_full, reason_of
 from storage.errors import DiskFull
 
 TEMP_MARK = ".tmp-"  # in the names of unfinished files
@@ -21,14 +20,17 @@ def write_file(path: Path, content: bytes, *, flush: bool = True) -> None:
 
     Without `flush` it is faster, and a power cut may lose the file.
     """
-    with replacing(path, flush=flush) as temp:
+    with replacing(path, flush=flush, needed=len(content)) as temp:
         temp.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """A name to write to, which becomes `path` when the block ends without an error."""
-    with temporary(path) as temp:
+def replacing(path: Path, *, flush: bool = True, needed: int | None = None) -> Iterator[Path]:
+    """A name to write to, which becomes `path` when the block ends without an error.
+
+    needed: bytes that are to be written, where that is known. Raises DiskFull.
+    """
+    with temporary(path, needed=needed) as temp:
         yield temp
         if flush:
             sync(temp)
@@ -38,15 +40,31 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary(path: Path) -> Iterator[Path]:
+def temporary(path: Path, *, needed: int | None = None) -> Iterator[Path]:
     """A name for a file beside `path`; the file is deleted when the block ends, if still there."""
     temp = path.with_name(f"{path.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
-    with explain_disk_full(path):
-        make_folder(path.parent)
-        try:
+    try:
+        with naming_disk_full(path, needed):  # while the unfinished file still takes its space
+            make_folder(path.parent)
             yield temp
-        finally:
-            temp.unlink(missing_ok=True)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_disk_full(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull.
+
+    needed: bytes that are to be written, where that is known.
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        raise disk_full(path, reason, needed=needed) from error
 
 
 def make_folder(folder: Path) -> None:
@@ -73,20 +91,3 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync(Path(top, name))
         sync(Path(top))
-
-
-@contextmanager
-def explain_disk_full(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" while writing at `path` into DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        usage = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists()))
-        raise DiskFull(
-            f"the disk is full ({error.strerror}) while writing {path}: "
-            f"{usage.free / 1e6:.1f} of {usage.total / 1e6:.0f} MB are free, less if there is a "
-            "quota. What was committed is kept. Free some space (`roboscape gc` lists what no run "
-            "needs) and run again."
-        ) from error

@@ -7,9 +7,11 @@ A file is written whole or not at all. Third-party checkpoints are read by each 
 import hashlib
 import json
 import os
+import re
 import tempfile
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -142,8 +144,31 @@ def _plain(text: str) -> Any:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a temporary file beside the target, flushes it to disk and renames it.
 
-    So a reader sees the old file or the new one, never a part of it.
+    So a reader sees the old file or the new one, never a part of it. An OSError names the target.
     """
+    with naming_file(path):
+        _replace(path, content)
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Gives errors of writing the file its name, and safetensors' own the system's number.
+
+    The system itself names no file when a write fails, as on a full disk.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    except OSError as error:
+        if error.errno and error.strerror and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -14,8 +14,9 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
@@ -121,7 +123,14 @@ class Snapshot:
     def _read(self, tensors: dict[str, Tensor], workers: Workers) -> None:
         has = self.has_digests
         reader = StateReader(self.folder, self.record) if has else OldStateReader(self.folder)
-        load(tensors, storage_reader=reader, no_dist=workers.n == 1)
+        try:
+            with _plain_errors():
+                load(tensors, storage_reader=reader, no_dist=workers.n == 1)
+        except Exception as error:
+            if has:
+                raise
+            # Without digests, reading is what shows the damage, in any way
+            raise DamagedState(f"{self.folder}: cannot be read ({error!r})") from error
 
 
 class Snapshots:
@@ -159,12 +168,13 @@ class Snapshots:
             "metric": metric,
         }
         writer = StateWriter(partial)
-        written = async_save(
-            dict(tensors_of(state.parts())),
-            storage_writer=writer,
-            process_group=self.group,
-            no_dist=self.group is None,
-        )
+        with _plain_errors():
+            written = async_save(
+                dict(tensors_of(state.parts())),
+                storage_writer=writer,
+                process_group=self.group,
+                no_dist=self.group is None,
+            )
         assert isinstance(written, Future)
         self.pending = self.writer.submit(self._publish, written, writer, final, about)
 
@@ -212,10 +222,16 @@ class Snapshots:
     def _publish(
         self, written: Future, writer: StateWriter, final: Path, about: Mapping[str, Any]
     ) -> None:
-        written.result()  # on rank 0 it ends when the files of all ranks are written
-        if not self.workers.is_first:
-            return
-        write_whole(writer.folder / ABOUT, encode_record({**about, **writer.record}))
+        try:
+            with _plain_errors():
+                written.result()  # on rank 0 it ends when the files of all ranks are written
+            if not self.workers.is_first:
+                return
+            write_whole(writer.folder / ABOUT, encode_record({**about, **writer.record}))
+        except Exception:
+            if self.workers.is_first:  # a full disk needs the space
+                shutil.rmtree(writer.folder, ignore_errors=True)
+            raise
         if final.exists():
             _discard(final)
         os.rename(writer.folder, final)
@@ -224,6 +240,18 @@ class Snapshots:
         for old in saved_states(self.folder)[: -self.keep]:
             if best is None or old.folder != best.folder:
                 _discard(old.folder)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raises the first worker's error in place of PyTorch's, which holds the errors and traces of
+    all workers as one text, and is no Exception.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        cause, _ = error.failures[min(error.failures)]
+        raise cause from None
 
 
 def saved_states(folder: Path) -> list[Snapshot]:

@@ -31,6 +31,8 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
+from model.training.checkpoint import naming_file
+
 ABOUT = "about.json"
 FORMAT = 2  # of the record; 1 is PyTorch's own, see `old_state_files`
 Place = tuple[str, tuple[int, ...]]  # of a chunk: its tensor's name, and its offset in it
@@ -79,8 +81,9 @@ class StateWriter(StorageWriter):
             chunk = {"key": key, "offset": offset, "shape": list(tensor.shape)}
             chunks.append((item.index, chunk))
         path = self.folder / plan.storage_data
-        save_file(tensors, path)
-        flush(path)
+        with naming_file(path):
+            save_file(tensors, path)
+            flush(path)
         file = {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
         done: Future[list[WriteResult]] = Future()
         done.set_result(

@@ -27,10 +27,12 @@ def failures_explained() -> Iterator[None]:
     from pipeline.orchestration.interrupts import interrupted_by
     from pipeline.orchestration.ray_health import RayDied, exit_now
     from pipeline.orchestration.services import ServiceError
+    from storage.disk_space import explain_disk_full
     from storage.errors import StoreError
 
     try:
-        yield
+        with explain_disk_full(Path(os.environ.get("ROBOSCAPE_HOME") or "workspace")):
+            yield
     except KeyboardInterrupt:
         by = interrupted_by()
         err.print(
@@ -74,8 +76,6 @@ def os_error_text(error: OSError) -> str:
         errno.EACCES: "expected one that you may use: check its permissions and its folders'",
         errno.EPERM: "expected one that you may use: check its permissions and its folders'",
         errno.EROFS: "choose a place that can be written",
-        errno.ENOSPC: "free some space or inodes there (`df`, `df -i`), and run it again",
-        errno.EDQUOT: "free some of your quota, and run it again",
     }.get(error.errno or 0, "check the path")
     return f"{error.filename}: {error.strerror}; {advice}"
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from pipeline.cli.verify import print_verified_store
 from pipeline.lineage.graph import find
 from pipeline.lineage.provenance import NON_COMMERCIAL, non_commercial_behind, non_commercial_text
+from storage.atomic import write_file
 from storage.stores import store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
@@ -132,4 +133,4 @@ def write_picture(arrays: dict[str, np.ndarray], path: Path) -> None:
         raise LookupError(
             f"no pictures in this store, only {sorted(arrays)}; use a store of 'clip' or 'depth'"
         )
-    path.write_bytes(pictures.png_bytes(np.concatenate(list(frames), axis=1)))
+    write_file(path, pictures.png_bytes(np.concatenate(list(frames), axis=1)))

@@ -11,11 +11,13 @@ from pipeline.cli.machine import check_room
 from pipeline.cli.source import digest_source
 from pipeline.lineage.page import flatten
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
+from pipeline.orchestration.disk_estimate import RunEstimate, estimate, require_space
 from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import recipe
 from pipeline.settings import Settings
 from stages.base import Stage
 from stages.clips.discover import Discover
+from storage.disk_space import megabytes
 from storage.errors import StoreError
 from storage.sources.agibot.tree import source_files
 from storage.sources.source_files import SOURCE_FILES_FILE, changes, read_source_files
@@ -32,19 +34,30 @@ def print_plan(request: dict[str, Any], settings: Settings, out: Console) -> Non
         settings,
         request.get("backend") or settings.backend,
     )
-    known = cleanup.list_stores(settings.stores)
+    known, sizes = cleanup.list_stores(settings.stores), estimate(planner)
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "key", "would", "because"):
         table.add_column(column, overflow="fold")
+    table.add_column("writes", justify="right", no_wrap=True)
     for name, (stage, inputs, ref) in planner.planned.items():
         action, reason = decide(stage, recipe(stage, inputs), ref, known)
-        table.add_row(escape(name), ref.key, action, reason)
+        use = sizes.stages.get(name)
+        table.add_row(escape(name), ref.key, action, reason, megabytes(use.kept) if use else "")
     out.print(table)
+    print_sizes(sizes, out)
     for cost in costs_of(stage for stage, _, _ in planner.planned.values()):
         out.print(cost, style="dim", markup=False)
     used = [weights for stage, _, _ in planner.planned.values() for weights in weights_of(stage)]
     if text := non_commercial_text(non_commercial(used)):
         out.print(f"[yellow]Non-commercial:[/yellow] {escape(text)}")
+    require_space(sizes, settings)  # last, so that the plan is seen
+
+
+def print_sizes(sizes: RunEstimate, out: Console) -> None:
+    """What the run will write, and what is free there."""
+    if sizes.stages:
+        free = "" if sizes.space is None else f"; on {sizes.space.mount}, {sizes.space}"
+        out.print(f"Writes {sizes}{free}", style="dim", markup=False)
 
 
 def decide(

@@ -14,6 +14,7 @@ from pipeline.cli.status import stage_table
 from pipeline.experiments import registry
 from pipeline.lineage.provenance import costs_of, non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration import services
+from pipeline.orchestration.disk_estimate import estimate, require_space
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.orchestration.plan import experiment_of, planned
 from pipeline.settings import Settings
@@ -38,6 +39,8 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     digest_source(request, settings)
     stages = experiment_of(request, settings).stages
     check_room(to_make(request, settings), settings, settings.backend)
+    chosen, force = request.get("stages"), bool(request.get("force"))
+    require_space(estimate(planned(request, settings), chosen, force), settings)
     print_limits(stages, out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.
@@ -78,7 +81,13 @@ def make_sample_if_wanted(request: dict[str, Any], settings: Settings, out: Cons
     name = registry.sample_name(request["experiment"])
     if not request.get("source") and name in registry.SAMPLES:
         config = registry.SAMPLES[name]
-        make(settings.sample(name), config, 0, lambda text: out.print(text, style="dim"))
+        make(
+            settings.sample(name),
+            config,
+            0,
+            lambda text: out.print(text, style="dim"),
+            space_check=settings.space_check,
+        )
 
 
 def show_results(journal: Journal, settings: Settings, out: Console) -> None:

@@ -36,10 +36,25 @@ def sample_config(
     return replace(base, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
-def make(root: Path, config: "SampleConfig", workers: int, say: Callable[[str], None]) -> None:
-    """Makes the sample's episodes that are not in `root` yet."""
-    from simulation.dataset import make_sample
+def make(
+    root: Path,
+    config: "SampleConfig",
+    workers: int,
+    say: Callable[[str], None],
+    *,
+    space_check: bool = True,
+) -> None:
+    """Makes the sample's episodes that are not in `root` yet.
 
+    Raises DiskFull before the first one if they do not fit, unless `space_check` is off.
+    """
+    from simulation.dataset import make_sample, missing_episodes
+    from storage.disk_space import require_room
+
+    n_missing = len(missing_episodes(root, config))
+    if space_check:
+        what = f"{n_missing} episodes of {config.width}x{config.height} pixels"
+        require_room(root, n_missing * config.episode_bytes, what)
     with StageProgress("sample") as progress:
         summary = make_sample(
             root, config, workers=workers, on_progress=lambda done, total: progress(done, total)

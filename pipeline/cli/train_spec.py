@@ -8,6 +8,7 @@ from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import describe
 from pipeline.settings import Settings
 from stages.world_model.torchrun import TrainingSpec
+from storage.atomic import write_file
 from storage.stores import store
 
 
@@ -31,5 +32,5 @@ def write_spec(request: dict[str, Any], settings: Settings, path: Path) -> Train
         )
     store.create(out, describe(stage, inputs, out))
     spec = TrainingSpec.of(stage, inputs, out)
-    path.write_text(spec.to_json())
+    write_file(path, spec.to_json().encode())
     return spec

@@ -13,9 +13,10 @@ import numpy as np
 
 from pipeline.orchestration.placement import device_of_stage
 from stages.base import Arrays, ClipInputs, ClipStage, Rejected
+from storage.disk_space import explain_disk_full, raise_if_disk_full
 from storage.stores import store
 from storage.stores.records import PartRecord, Reject, StoreRef
-from storage.stores.results import Result, open_result
+from storage.stores.results import Result, open_result, places_of
 from storage.stores.rows import Rows, open_rows
 
 WORKER_DIED = "worker_died"  # reason of a clip that crashes its worker process
@@ -58,11 +59,12 @@ def limit_threads(cpus: float) -> None:
 
 class Worker:
     def __init__(self, job: Job):
-        self.job, self.stage = job, job.stage
+        self.job, self.stage, self.places = job, job.stage, places_of(job.out)
         self.rows = job.open_rows()
         self.manifest = store.read_manifest(job.out)
         self.clip_ids = next(iter(self.rows.values())).clip_ids
-        self.function = self.stage.start(device_of_stage(self.stage), job.open_results())
+        with explain_disk_full(*self.places):
+            self.function = self.stage.start(device_of_stage(self.stage), job.open_results())
         limit_threads(self.stage.resources.cpus)
 
     def make_shard(self, shard: int, deadly: Sequence[int] = ()) -> PartRecord:
@@ -103,6 +105,7 @@ class Worker:
         try:
             made = self.function(clips)
         except Exception as error:
+            raise_if_disk_full(error, *self.places)  # of the disk's, and no fault of the clip's
             if len(rows) > 1:
                 return [pair for row in rows for pair in self.make_rows([row])]
             return [(rows[0], self.retry(clips[0], error))]
@@ -118,6 +121,7 @@ class Worker:
             try:
                 return self.checked(clip, self.function([clip])[0])
             except Exception as again:
+                raise_if_disk_full(again, *self.places)
                 error = again
         last = traceback.format_exception(error)
         return self.reject(

@@ -13,8 +13,9 @@ from pipeline.orchestration.ray_pool import (
 )
 from pipeline.orchestration.training.retries import RestartBudget
 from stages.base import DatasetStage, Progress
+from storage.disk_space import explain_disk_full, raise_if_disk_full
 from storage.stores.records import StoreRef
-from storage.stores.results import open_result, open_writer
+from storage.stores.results import open_result, open_writer, places_of
 from storage.stores.rows import open_rows
 
 
@@ -42,7 +43,7 @@ def run_dataset(
     limit_threads(stage.resources.cpus)
     rows = {role: open_rows(inputs[role]) for role, names in stage.inputs.items() if names}
     results = {role: open_result(inputs[role]) for role, names in stage.inputs.items() if not names}
-    with open_writer(out) as writer:
+    with explain_disk_full(*places_of(out)), open_writer(out) as writer:
         numbers = stage.run(rows, results, writer, progress)
         writer.finish(numbers)
     return numbers
@@ -57,7 +58,7 @@ def run_dataset_ray(
     restart budget is spent, RayDied if this machine's Ray has died.
     """
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayActorError, RayTaskError
 
     worker_capacity(stage)
     budget = RestartBudget(out)
@@ -66,6 +67,9 @@ def run_dataset_ray(
         worker: Any = ray.remote(**options)(DatasetWorker).remote(stage, inputs, out)
         try:
             return watched(worker, progress)
+        except RayTaskError as error:
+            raise_if_disk_full(error, *places_of(out))
+            raise
         except RayActorError as error:
             raise_if_not_started(stage, error)
             if not budget.spend():

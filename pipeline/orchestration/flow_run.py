@@ -14,6 +14,7 @@ from pipeline.experiments import registry
 from pipeline.flow import data_path
 from pipeline.lineage.provenance import non_commercial, non_commercial_text, weights_of
 from pipeline.orchestration.crashed_runs import close_leftovers
+from pipeline.orchestration.disk_estimate import estimate, require_space
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.interrupts import interrupted_by, sigterm_interrupts
 from pipeline.orchestration.journal import start_journal
@@ -68,6 +69,7 @@ def roboscape(
     e = experiment_of(request, settings)
     if text := non_commercial_text(non_commercial(weights_of(e))):
         get_run_logger().warning("Non-commercial: %s", text)
+    require_space(estimate(plan(e, settings.stores), stages, force), settings)
     context = RunContext(
         root=settings.stores,
         journal=start_journal(settings.runs, request),

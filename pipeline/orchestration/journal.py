@@ -8,6 +8,7 @@ process id and start time do.
 
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storage.atomic import write_file
+from storage.errors import DiskFull
 from storage.processes import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, ProcessName
 
 StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
@@ -57,6 +59,16 @@ class Journal:
         plain = {k: v for k, v in asdict(self).items() if k != "path"}
         write_file(self.path, json.dumps(plain, indent=1).encode(), flush=False)
 
+    def save_if_there_is_room(self) -> None:
+        """Saves it where an error is under way, which a full disk must not hide.
+
+        What is on disk then says that the run goes on, until its driver has ended.
+        """
+        try:
+            self.save()
+        except DiskFull:
+            print(f"{self.path} is not up to date: its disk is full", file=sys.stderr)
+
     def drive_here(self) -> None:
         """Makes this process its driver."""
         me = ProcessName()
@@ -82,7 +94,7 @@ class Journal:
         for entry in self.stages:
             if entry.state == "running":
                 entry.state = "crashed" if state == "crashed" else "failed"
-        self.save()
+        self.save() if state == "completed" else self.save_if_there_is_room()
 
     @property
     def is_ours(self) -> bool:

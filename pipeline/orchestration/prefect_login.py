@@ -12,10 +12,12 @@ import secrets
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pipeline.settings import Settings
+from storage.atomic import temporary
 
 # open: it asks for none. silent: no answer.
 LoginState = Literal["accepted", "refused", "open", "silent"]
@@ -27,13 +29,13 @@ CORS_NAMES = (
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Writes the file if there is none; at no moment can others read it."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as out:
-        out.write(text)
+    """Writes the file if there is none; at no moment can others read it, or half of it."""
+    with temporary(path) as temp:
+        descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(text)
+        with suppress(FileExistsError):
+            os.link(temp, path)
 
 
 def ensure_login(settings: Settings) -> None:

@@ -12,7 +12,8 @@ from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.placement import amounts_of, resource_hint, scarce_resources
 from pipeline.orchestration.shards import Outcome
 from stages.base import Progress, Resources, Stage
-from storage.errors import DiskFull, StoreError
+from storage.disk_space import raise_if_disk_full
+from storage.errors import StoreError
 from storage.stores import store
 from storage.stores.records import PartRecord
 
@@ -70,7 +71,8 @@ def worker_capacity(stage: Stage) -> int:
 
 
 def raise_if_not_started(stage: Stage, error: Exception) -> None:
-    """Raises StageFailed if the error is that of a worker's constructor."""
+    """Raises StageFailed if the error is that of a worker's constructor; DiskFull for its cause."""
+    raise_if_disk_full(error)
     if "creation task" in str(error):
         raise StageFailed(f"stage '{stage.name}': its worker could not start.\n{error}") from error
 
@@ -125,6 +127,7 @@ class ActorPool:
             try:
                 outcome.take(self.job.out, self.make_without_deadly(shard))
             except (self.ray.exceptions.RayError, StoreError) as error:
+                raise_if_disk_full(error)
                 outcome.broken[shard] = f"{type(error).__name__}: {error}"
             done += 1
             progress(done, len(shards))
@@ -153,8 +156,7 @@ class ActorPool:
             return 0
         except RayTaskError as error:
             del self.pending[ref]
-            if isinstance(error.cause, DiskFull):
-                raise error.cause from None
+            raise_if_disk_full(error)
             outcome.broken[shard] = f"{type(error.cause).__name__}: {error.cause}"
             return 1
         del self.pending[ref]

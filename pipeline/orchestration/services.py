@@ -5,6 +5,7 @@ that the environment names (PREFECT_API_URL, RAY_ADDRESS), are used as they are.
 `up` started and nothing else: `ray stop` would end other users' Ray too.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -32,6 +33,8 @@ from pipeline.orchestration.prefect_login import (
     write_secret,
 )
 from pipeline.settings import Settings, apply_environment
+from storage.atomic import write_file
+from storage.disk_space import disk_full, space_at
 from storage.locks import locked
 from storage.processes import process_start
 
@@ -135,8 +138,11 @@ def start_missing(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 def ensure_token(settings: Settings) -> None:
-    """Makes Ray's token where there is none; at no moment can others read it."""
-    write_secret(settings.services / "ray-token", secrets.token_hex(32))
+    """Makes Ray's token where there is none; at no moment can others read it, or half of it."""
+    path = settings.services / "ray-token"
+    if path.exists() and not path.stat().st_size:  # of an earlier version, on a full disk
+        path.unlink()
+    write_secret(path, secrets.token_hex(32))
 
 
 def check_login(settings: Settings, say: Callable[[str], None]) -> LoginState:
@@ -231,7 +237,13 @@ def spawn(
             env=environment,
         )
     service = Service(name=name, pid=process.pid, start=process_start(process.pid), address=address)
-    (settings.services / f"{name}.json").write_text(json.dumps(service.__dict__))
+    try:
+        record = json.dumps(service.__dict__).encode()
+        write_file(settings.services / f"{name}.json", record, flush=False)
+    except BaseException:  # what is not recorded would run for ever
+        stop(service)
+        process.wait()
+        raise
     return service
 
 
@@ -241,6 +253,8 @@ def wait_until(ready: Callable[[], bool], service: Service, settings: Settings) 
         if not service.alive or time.monotonic() > until:
             log = settings.services / f"{service.name}.log"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            if space_at(log).exhausted:
+                raise disk_full(log, os.strerror(errno.ENOSPC))
             why = "ended" if not service.alive else f"did not answer within {START_LIMIT_S:.0f} s"
             raise ServiceError(f"{service.name} {why}. The end of {log}:\n{tail}")
         time.sleep(0.3)

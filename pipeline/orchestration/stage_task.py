@@ -27,10 +27,12 @@ from pipeline.orchestration.training.group import run_group
 from pipeline.orchestration.training.retries import working_folder
 from stages.base import ClipStage, DatasetStage, ParallelStage, Stage
 from stages.drawing.pictures import png_bytes
+from storage.disk_space import explain_disk_full
 from storage.files import open_files
 from storage.stores import cleanup, store
 from storage.stores.leases import Lease
 from storage.stores.records import StoreRef
+from storage.stores.results import places_of
 from storage.stores.rows import open_rows
 
 NOTE_NUMBERS = 4  # of a result, shown in the stage's note
@@ -86,14 +88,15 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
     entry.uri, entry.started, entry.state = out.uri, time.time(), "running"
     context.journal.save()
     try:
-        name, note = decide(stage, inputs, out, context)
+        with explain_disk_full(*places_of(out), context.journal.path.parent):
+            name, note = decide(stage, inputs, out, context)
     except BaseException as error:
         entry.seconds = time.time() - entry.started
         if isinstance(error, KeyboardInterrupt):
             entry.state, entry.note = "crashed", f"interrupted by {interrupted_by()}"
         else:
             entry.state, entry.note = "failed", str(error) or type(error).__name__
-        context.journal.save()
+        context.journal.save_if_there_is_room()
         raise
     entry.state = {"Completed": "completed", "Skipped": "skipped"}.get(name, "cached")  # type: ignore[assignment]
     entry.seconds, entry.note = time.time() - entry.started, note

@@ -72,6 +72,9 @@ class TrainSpatialTracker(TrainAnnotator):
     title: ClassVar[str] = "SpatialTracker"
     inputs: ClassVar[Inputs] = {"discover": ("split",), "clip": ("rgb",), "truth": TRUTH}
 
+    def new_network(self) -> SpatialTracker:
+        return SpatialTracker(self.model)
+
     def build(self) -> SpatialTracker:
         return new_or_started(
             SpatialTracker, self.model, self.start_from, self.training.seed, self.name

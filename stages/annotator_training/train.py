@@ -18,6 +18,7 @@ from model.training.device import DeviceName, pick_device
 from model.training.loop import LossFn, TrainConfig
 from stages.base import DatasetStage, InputResults, InputRows, Progress, Resources
 from stages.batches import fingerprint, gather, spread_rows, usable_rows
+from stages.training.disk_use import parameter_count, training_use
 from stages.training.log import summary
 from stages.training.result import write_training
 from stages.training.run import RunConfig, TrainingRun
@@ -25,6 +26,7 @@ from stages.training.states import finished
 from storage.atomic import write_file
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
+from storage.stores.size import DiskUse
 from storage.weights.ref import WeightsRef
 
 ANNOTATOR_FILE = "annotator.safetensors"
@@ -56,6 +58,13 @@ class TrainAnnotator(DatasetStage):
     @property
     def config_name(self) -> str:
         return "annotator"
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        return training_use(parameter_count(self.new_network), self.training, self.watch)
+
+    @abstractmethod
+    def new_network(self) -> nn.Module:
+        """The network of `model`, with any weights."""
 
     @abstractmethod
     def build(self) -> nn.Module: ...

@@ -69,6 +69,9 @@ class TrainVideoDepth(TrainAnnotator):
         "truth": ("depth_m", "depth_known"),
     }
 
+    def new_network(self) -> VideoDepth:
+        return VideoDepth(self.model)
+
     def build(self) -> VideoDepth:
         return new_or_started(
             VideoDepth, self.model, self.start_from, self.training.seed, self.name

@@ -43,7 +43,9 @@ from storage.stores.index import (
 )
 from storage.stores.results import ResultWriter
 from storage.stores.rows import INDEX_FILE
+from storage.stores.size import DiskUse
 
+ROW_BYTES = 1000  # of a clip in the index, with its share of the list of files
 MAX_REASONS = 100  # rows for the gaps of one episode
 
 
@@ -88,6 +90,9 @@ class Discover(DatasetStage):
             raise ValueError(
                 f"val_share={self.val_share}, test_share={self.test_share}: expected a sum below 1"
             )
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        return DiskUse(kept=100_000 + ROW_BYTES * n_clips, inodes=10)
 
     @classmethod
     def of(cls, root: Path, **parameters) -> "Discover":

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from storage.atomic import replacing
+
 Image8 = UInt8[np.ndarray, "_ _ 3"]
 Frames8 = UInt8[np.ndarray, "_ _ _ 3"]
 Row = tuple[str, Frames8]  # label, frames of one size
@@ -209,7 +211,10 @@ def png_bytes(image: Image8) -> bytes:
 
 
 def write_gif(path: Path, frames: Frames8, rate_hz: float) -> None:
-    """Writes an endless GIF; all frames share one palette, so that still parts do not flicker."""
+    """Writes an endless GIF, whole or not at all.
+
+    All frames share one palette, so that still parts do not flicker.
+    """
     montage = Image.fromarray(np.concatenate(list(frames)))
     palette = montage.quantize(255, method=Image.Quantize.MEDIANCUT)
     images = [
@@ -217,26 +222,32 @@ def write_gif(path: Path, frames: Frames8, rate_hz: float) -> None:
         for f in frames
     ]
     centiseconds = max(2, round(100 / rate_hz))  # GIF's unit of time; players slow anything below 2
-    images[0].save(
-        path,
-        save_all=True,
-        append_images=images[1:],
-        duration=10 * centiseconds,
-        loop=0,
-        optimize=False,
-    )
+    with replacing(path) as temp:
+        images[0].save(
+            temp,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=10 * centiseconds,
+            loop=0,
+            optimize=False,
+        )
 
 
 def write_mp4(path: Path, frames: Frames8, rate_hz: float) -> None:
-    """Writes H.264 for browsers; repeats an odd last row or column, as 4:2:0 needs even sizes.
+    """Writes H.264 for browsers, whole or not at all; repeats an odd last row or column, as 4:2:0
+    needs even sizes.
 
     The same frames give the same file. x264 by itself does not promise that: with several threads
     it divides the work by their speed, and its macroblock tree reads memory that it has not set.
     """
     odd = ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0))
     frames = np.pad(frames, odd, mode="edge")
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        rate = Fraction(rate_hz).limit_denominator(1001)
+    rate = Fraction(rate_hz).limit_denominator(1001)
+    with (
+        replacing(path) as temp,
+        av.open(str(temp), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
         options = {"crf": "18", "preset": "medium", "mbtree": "0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"

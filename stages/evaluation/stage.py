@@ -46,9 +46,11 @@ from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
+from storage.stores.size import DiskUse
 
 # Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
+PICTURE_BYTES = 3 << 20  # of a clip's row in picture, GIF and MP4
 SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 
@@ -97,6 +99,11 @@ class Evaluate(DatasetStage):
             "depth_tokenizer": (),
             **({"label_quality": ("flags",)} if needs_labels(self.drop_flags) else {}),
         }
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        per_clip = 100_000  # numbers of every frame and protocol, and of the objects
+        kept = PICTURE_BYTES * self.n_pictures + per_clip * min(self.n_clips, n_clips)
+        return DiskUse(kept=kept, inodes=40)
 
     def __post_init__(self) -> None:
         check_names("evaluation.drop_flags", self.drop_flags)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.config import MagvitConfig, one_x, tencent
 from model.magvit2.published import Weights, load_published
 from model.training.checkpoint import save_model
@@ -23,10 +24,12 @@ from stages.tokenizer.measure import (
     reconstruction_scores,
 )
 from stages.tokenizer.stage import TokenizerStage
+from stages.training.disk_use import FLOAT, REPORT_BYTES, parameter_count
 from stages.training.result import NOTE_FILE
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
+from storage.stores.size import DiskUse
 from storage.weights.ref import WeightsRef
 
 Layout = Literal["1x", "tencent"]
@@ -46,6 +49,10 @@ class PublishedTokenizer(TokenizerStage):
     layout: Layout
 
     version: ClassVar[int] = 1
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        n_parameters = parameter_count(lambda: MagvitTokenizer(LAYOUTS[self.layout][0]))
+        return DiskUse(kept=FLOAT * n_parameters + REPORT_BYTES, inodes=10)
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

@@ -37,6 +37,7 @@ from stages.tokenizer.measure import (
     reconstruction_scores,
 )
 from stages.tokenizer.stage import TokenizerStage
+from stages.training.disk_use import parameter_count, training_use
 from stages.training.live import live_page
 from stages.training.log import summary
 from stages.training.prepared_rows import PreparedRows
@@ -46,6 +47,7 @@ from stages.training.states import finished
 from storage.atomic import write_file
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
+from storage.stores.size import DiskUse
 from storage.weights.ref import WeightsRef
 
 
@@ -144,6 +146,16 @@ class TrainTokenizer(TokenizerStage):
 
     def live_page(self, folder: Path) -> LivePage | None:
         return live_page(folder, self.title)
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        discriminator = 0
+        if self.discriminator is not None:
+            channels, n_layers = self.discriminator.base_channels, self.discriminator.n_layers
+            discriminator = parameter_count(
+                lambda: PatchDiscriminator(base_channels=channels, n_layers=n_layers)
+            )
+        network = parameter_count(lambda: MagvitTokenizer(self.model))
+        return training_use(network, self.training, self.watch, discriminator=discriminator)
 
     @property
     def title(self) -> str:

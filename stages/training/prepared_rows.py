@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 import time
@@ -13,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from model.training.parallel import ALONE, Workers
-from storage.atomic import write_file
+from storage.atomic import naming_disk_full, write_file
+from storage.errors import DiskFull
 
 CACHE_BYTES = 1 << 30  # prepared clips up to this size are kept in memory
 READ_ROWS = 32  # rows prepared at once
@@ -120,8 +122,20 @@ class SharedFile:
             return
         for stale in (begun, self.complete, *self.folder.glob("part-*")):
             stale.unlink(missing_ok=True)
-        np.memmap(self.path, self.clip, "w+", shape=self.n_rows)
+        self._reserve()
         write_file(begun, wanted.encode())
+
+    def _reserve(self) -> None:
+        """Makes the file with all of its space: in one without, a full disk would end the process
+        at the row that finds none (SIGBUS). Raises DiskFull.
+        """
+        n_bytes = self.n_rows * self.clip.itemsize
+        try:
+            with naming_disk_full(self.path, n_bytes), self.path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except DiskFull:
+            self.path.unlink(missing_ok=True)
+            raise
 
     def _fill(self, read: Callable[[np.ndarray, int], None], on_progress: OnProgress) -> None:
         """This worker's runs of rows, every n-th of all."""
@@ -163,8 +177,8 @@ class SharedFile:
 def has_room(folder: Path, n_bytes: int) -> bool:
     """Whether the folder's disk holds this much and half as much again, or holds it already.
 
-    Counts allocated blocks, not sizes: a file that was only begun is sparse, and filling it without
-    room ends the process.
+    Counts allocated blocks, not sizes: a file of an earlier version that was only begun is sparse,
+    and filling it without room ends the process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clips = folder / "clips"

@@ -29,6 +29,7 @@ from stages.base import Stage
 from stages.training.working_files import FOLDER_CHECK_FILE, PARTIAL_FILE, PROGRESS_FILE, STOP_FILE
 from stages.world_model.train import TrainWorldModel
 from storage.atomic import write_file
+from storage.disk_space import explain_disk_full
 from storage.stores import leases
 from storage.stores.records import StoreRef
 from storage.stores.results import open_writer
@@ -86,9 +87,10 @@ def train_together(spec: TrainingSpec, workers: Workers, *, clear_stop: bool = F
         folder = agree_on_folder(writer.path if writer else None, workers)
         rows = {role: open_rows(ref) for role, ref in spec.inputs.items()}
         progress = ProgressFile(folder, workers)
-        numbers = spec.stage.work(rows, folder, progress, workers)
-        if writer:
-            writer.finish(numbers)
+        with explain_disk_full(folder):
+            numbers = spec.stage.work(rows, folder, progress, workers)
+            if writer:
+                writer.finish(numbers)
         workers.barrier()
     finally:
         if writer:

@@ -16,7 +16,7 @@ import csv
 import io
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -52,10 +52,11 @@ from stages.flags import check_names
 from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from stages.networks import new_or_started
 from stages.tokenizer.decode import read_ids
+from stages.training.disk_use import parameter_count, training_use
 from stages.training.live import live_page
 from stages.training.log import summary
 from stages.training.mfu import Meter
-from stages.training.prepared_rows import PreparedRows
+from stages.training.prepared_rows import CACHE_BYTES, PreparedRows
 from stages.training.result import start_card, write_training
 from stages.training.run import RunConfig, TrainingRun
 from stages.training.states import finished
@@ -75,6 +76,7 @@ from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
+from storage.stores.size import DiskUse
 from storage.weights.ref import WeightsRef
 
 BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
@@ -288,6 +290,20 @@ class TrainWorldModel(ParallelStage):
         shutil.rmtree(folder / PREPARED, ignore_errors=True)
         remove_working_files(folder)
         run.clean_up()
+
+    def disk_use(self, n_clips: int) -> DiskUse:
+        n_parameters = parameter_count(lambda: DualBranchWorldModel(self.model))
+        use = training_use(n_parameters, self.training, self.watch, keeps_best=True)
+        prepared = n_clips * self.prepared_bytes()
+        in_memory = prepared <= CACHE_BYTES and self.workers == 1
+        return replace(use, working=use.working + (0 if in_memory else prepared))
+
+    def prepared_bytes(self) -> int:
+        """About what `prepare` makes of a clip."""
+        m, n_active = self.model, self.tracks.n_active
+        tokens = 2 * m.n_frames * m.n_cells * 4
+        actions = m.n_frames * m.action_substeps * m.action_dim * 4
+        return tokens + actions + n_active * (m.n_frames * (2 * 4 + 1) + 4) + 64
 
     def live_page(self, folder: Path) -> LivePage | None:
         return live_page(folder, TITLE)

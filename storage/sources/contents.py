@@ -11,6 +11,7 @@ import hashlib
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -18,6 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from storage.cache import cache_home
+from storage.disk_space import as_disk_full, disk_full, space_at
 from storage.sources import tars
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.file_state import FileState
@@ -135,7 +137,8 @@ def _container_index(file: BufferedReader, size: int) -> Iterator[bytes]:
 class _Remembered:
     """Digests by the state of their file, in a small database that processes share.
 
-    A database that cannot be used (read-only home, full disk, damage) remembers nothing.
+    A database that cannot be used (read-only home, full disk, damage) remembers nothing; of a full
+    disk there is a warning, since the next run will be slow again.
     """
 
     def __init__(self) -> None:
@@ -176,7 +179,10 @@ class _Remembered:
     def _forgiving(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error, UnicodeError):
+        except (OSError, sqlite3.Error, UnicodeError) as error:
+            if as_disk_full(error) or space_at(cache_home()).exhausted:
+                full = disk_full(cache_home() / "contents.sqlite", str(error))
+                warnings.warn(f"digests of files are not remembered: {full}", stacklevel=3)
             self.close()
 
     def close(self) -> None:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.disk_space import raise_if_disk_full
+
 # Of a file that is read whole: calibration of 18 hours at 30 Hz has some 0.8 GB
 MAX_BYTES = 1 << 30
 _SLICE_TEXT = re.compile(r"(.+?\.tar)!(.+)@(\d+)\+(\d+)")
@@ -38,13 +40,14 @@ def faults_as(reason: str, item: object, expected: str) -> Iterator[None]:
 
     Damage makes libraries raise anything: RuntimeError, RecursionError, OverflowError. A list of
     expected ones is never whole, and one bad file must not end a run. Only the machine's own want
-    of memory passes.
+    of memory or disk space passes.
     """
     try:
         yield
     except (SourceError, MemoryError):
         raise
     except Exception as error:
+        raise_if_disk_full(error)
         found = f"{type(error).__name__}: {error}"
         raise SourceError(reason, item, found, expected) from error
 

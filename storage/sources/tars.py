@@ -7,6 +7,7 @@ it is: a changed one is indexed again.
 
 import hashlib
 import tarfile
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from storage.atomic import replacing
 from storage.cache import cache_home
+from storage.errors import DiskFull
 from storage.sources.file_ref import FileRef, SourceError
 from storage.sources.file_state import FileState
 
@@ -65,9 +67,17 @@ def _index(path: Path, state: FileState) -> pa.Table:
         return pq.read_table(kept)
     table = _scan(path, state.size)
     if len(table) >= KEPT_FROM:
+        _keep(kept, table)
+    return table
+
+
+def _keep(kept: Path, table: pa.Table) -> None:
+    """Writes the index to the cache, if that can be written: it saves time, and nothing else."""
+    try:
         with replacing(kept) as temp:
             pq.write_table(table, temp, compression="zstd")
-    return table
+    except (DiskFull, OSError) as error:
+        warnings.warn(f"the index of a tar is not kept for the next time: {error}", stacklevel=2)
 
 
 def _scan(path: Path, n_bytes: int) -> pa.Table:

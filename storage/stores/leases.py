@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -207,8 +207,14 @@ class Lease:
         self.acquire(uses={str(ref)}, makes={str(ref)}, wait=wait)
         try:
             yield
-        finally:
-            self.write(makes=self.user.makes - {str(ref)})
+        except BaseException:
+            with suppress(StoreError, OSError):  # a full disk must not hide the error itself
+                self._made(ref)
+            raise
+        self._made(ref)
+
+    def _made(self, ref: StoreRef) -> None:
+        self.write(makes=self.user.makes - {str(ref)})
 
 
 @contextmanager

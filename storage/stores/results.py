@@ -22,7 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from storage.atomic import sync, sync_tree
+from storage.atomic import naming_disk_full, sync, sync_tree
+from storage.cache import cache_home
 from storage.errors import CorruptFile, StoreConflict, StoreError
 from storage.files import Files, LocalFiles, open_files, sha256_file
 from storage.stores.records import StoreRef, cache_folder, encode_document
@@ -50,13 +51,19 @@ class ResultWriter:
         home.mkdir(parents=True, exist_ok=True)
         self.ref, self.path = ref, home / WORK
         self._lock: int | None = _lock(home / LOCK, ref)
-        if is_complete(ref):
+        try:
+            self._begin(home, may_be_published=local is not None)
+        except BaseException:
             self.close()
+            raise
+
+    def _begin(self, home: Path, may_be_published: bool) -> None:
+        if is_complete(self.ref):
             raise StoreConflict(
-                f"result {ref.uri} is complete already: `roboscape delete {ref}`, or --force of "
-                "the run, to make it again"
+                f"result {self.ref.uri} is complete already: `roboscape delete {self.ref}`, or "
+                "--force of the run, to make it again"
             )
-        if local and (home / FILES).is_dir():
+        if may_be_published and (home / FILES).is_dir():
             # Killed between publishing and the seal: resume from there.
             os.replace(home / FILES, self.path)
         self.path.mkdir(exist_ok=True)
@@ -178,6 +185,11 @@ class Result:
         return path
 
 
+def places_of(ref: StoreRef) -> tuple[Path, Path]:
+    """The folders of this machine that are written to while the store is made."""
+    return open_files(ref.uri).local("") or cache_folder(ref), cache_home()
+
+
 def open_result(ref: StoreRef) -> Result:
     """A complete result. Raises IncompleteStore, or FileNotFoundError if there is none."""
     if read_manifest(ref).kind == "clips":
@@ -223,6 +235,11 @@ def _lock(path: Path, ref: StoreRef) -> int:
         raise StoreConflict(
             f"result {ref.uri} is being made by another process ({holder}): wait for it, or stop it"
         ) from error
-    os.truncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
+    try:
+        with naming_disk_full(path):
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}".encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd

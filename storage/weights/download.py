@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from storage.atomic import explain_disk_full, make_folder, sync
+from storage.atomic import make_folder, naming_disk_full, sync
 from storage.errors import DiskFull, DownloadError
 from storage.files import sha256_file
 from storage.weights.folder import Basis
@@ -124,7 +124,7 @@ def _unfinished(target: Path) -> Iterator[BinaryIO]:
     """The unfinished file, open at its end and locked; an empty one is deleted afterwards."""
     make_folder(target.parent)
     path = _part(target)
-    with explain_disk_full(path), path.open("ab") as part:
+    with naming_disk_full(path), path.open("ab") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = path.exists()  # else the process that held the lock has just renamed it

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from sample_configs import QUICK
+from small_disk import fill, make_room, small_disk
 
 from simulation import recording
 from simulation.config import SampleConfig, demo_sample, digest
 from simulation.dataset import SampleSummary, make_sample
 from simulation.episode import UnstableError
 from simulation.recording import FIRST_EPISODE_ID, draw_task, simulate_episode
+from storage.errors import DiskFull
 from storage.sources.agibot.tree import list_episodes
 
 MORE = replace(QUICK, n_episodes=4)
@@ -264,3 +266,18 @@ def test_a_scene_that_diverges_is_drawn_again(monkeypatch: pytest.MonkeyPatch, t
     ):
         simulate_episode(config, 0)
     assert not list(tmp_path.iterdir())  # MuJoCo's log
+
+
+@pytest.mark.parametrize("leave", [100_000, 300_000])
+def test_a_full_disk_keeps_whole_episodes_only_and_the_rest_is_made_later(tmp_path, leave):
+    expected = make_sample(tmp_path / "expected", MORE, workers=1)
+    with small_disk(tmp_path / "disk", kilobytes=8192, inodes=4000) as disk:
+        fill(disk, leave=leave)
+        with pytest.raises(DiskFull, match=rf"the disk is full .*while writing {disk}/sample"):
+            make_sample(disk / "sample", MORE, workers=1)
+        assert not list((disk / "sample").glob(".building-*"))
+        assert made(disk / "sample") == marked(disk / "sample") != set(range(4))
+        make_room(disk)
+        make_sample(disk / "sample", MORE, workers=1)
+        for number in range(4):
+            assert files_of(disk / "sample", number) == files_of(expected.root, number)

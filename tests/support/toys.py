@@ -3,6 +3,7 @@
 A file in a folder arms a fault, in worker processes too; deleting the file disarms it.
 """
 
+import errno
 import os
 import signal
 from collections.abc import Mapping
@@ -109,6 +110,8 @@ class Brightness(ClipStage):
     def misbehave(self, number: int) -> None:
         if armed(self.faults, "raise", number):
             raise RuntimeError(f"no brightness for number {number}")
+        if armed(self.faults, "full", number):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if armed(self.faults, "kill-once", number):
             (Path(self.faults) / f"kill-once-{number}").unlink()
             os.kill(os.getpid(), signal.SIGKILL)

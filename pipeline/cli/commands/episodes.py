@@ -58,4 +58,4 @@ def sample(
         demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size, faults=faults
     )
     default = context.obj.sample("demo") if demo else context.obj.home / "sample"
-    make(root or default, config, workers, out.print)
+    make(root or default, config, workers, out.print, space_check=context.obj.space_check)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 
 from pipeline.orchestration.errors import StageFailed
+from storage.errors import DiskFull
 
 POLL_S = 1.0
 # In the messages of workers that wait for one that has ended
@@ -31,6 +32,8 @@ def raise_recorded(failures: Path, own_of: Container[int] | None = None) -> None
         ]
     if records:
         first, rank = min(records, key=lambda pair: pair[0]["at"])
+        if first["type"] == DiskFull.__name__:
+            raise DiskFull(first["message"])
         raise StageFailed(f"worker {rank}: {first['type']}: {first['message']}\n{first['trace']}")
 
 

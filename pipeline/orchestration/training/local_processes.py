@@ -4,6 +4,7 @@ torchrun itself restarts its workers after any error. Here exit codes decide: on
 leads to a restart.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from torch.distributed import TCPStore  # type: ignore[reportPrivateImportUsage]
 
 from pipeline.orchestration.training.errors import POLL_S, WorkerDied, every, raise_recorded
 from stages.world_model.torchrun import TrainingSpec
+from storage.disk_space import disk_full, space_at
 
 FAILURES = "failures"  # folder of the recorded errors
 EXIT_POLL_S = 0.1
@@ -114,6 +116,8 @@ def raise_cause(
     for rank, number in killed.items():
         raise WorkerDied(f"worker {rank} was ended by {number.name}\n{tail(logs[rank])}")
     for rank, code in codes.items():
+        if code != 0 and space_at(folder).exhausted:  # so that no worker could record its error
+            raise disk_full(folder / FAILURES, os.strerror(errno.ENOSPC))
         if code != 0:
             raise WorkerDied(f"worker {rank} ended with code {code}\n{tail(logs[rank])}")
 

@@ -204,6 +204,7 @@ ENVIRONMENT: dict[str, tuple[int, tuple[str, ...]]] = {
     "ROBOSCAPE_PREFECT_PORT=1.5 status": (USAGE, ("PORT=1.5", "an integer up to 65535")),
     "ROBOSCAPE_PREFECT_PORT=99999999 status": (USAGE, ("PORT=99999999", "up to 65535")),
     "ROBOSCAPE_STALL_S=nan status": (USAGE, ("ROBOSCAPE_STALL_S=nan", "expected a number")),
+    "ROBOSCAPE_SPACE_CHECK=no status": (USAGE, ("ROBOSCAPE_SPACE_CHECK=no", "expected on or off")),
     "ROBOSCAPE_STALL_S=0 status": (USAGE, ("ROBOSCAPE_STALL_S=0", "seconds above 0")),
     "ROBOSCAPE_STORES=ftp://x verify": (USAGE, ("ROBOSCAPE_STORES=ftp://x", "s3://bucket")),
     "ROBOSCAPE_STORES=s3:// verify": (USAGE, ("s3://", "no bucket", "s3://bucket/prefix")),

@@ -2,14 +2,18 @@
 
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import fill, make_room, small_disk
 
 from pipeline.orchestration import prefect_login, services
 from pipeline.settings import Settings
+from storage.errors import DiskFull
+from storage.processes import process_start
 
 
 @pytest.fixture
@@ -111,3 +115,37 @@ def test_of_two_commands_at_once_one_starts_the_services_and_the_other_waits(
         thread.join(30)
     assert said == [f"Services: waiting for process {os.getpid()}, which starts them"]
     assert order == ["start", "end"] * 2
+
+
+def test_a_token_is_whole_or_absent(tmp_path: Path):
+    with small_disk(tmp_path / "disk") as disk:
+        settings = Settings(home=disk)
+        settings.services.mkdir()
+        fill(disk)
+        with pytest.raises(DiskFull):
+            services.ensure_token(settings)
+        assert list(settings.services.iterdir()) == []
+        make_room(disk)
+        (settings.services / "ray-token").touch()  # as an earlier version left it
+        services.ensure_token(settings)
+        assert len((settings.services / "ray-token").read_text()) == 64
+
+
+def test_a_service_that_cannot_be_recorded_is_ended(tmp_path: Path, monkeypatch):
+    started: list[int] = []
+
+    def start_time(pid: int) -> str:
+        started.append(pid)
+        return process_start(pid)
+
+    monkeypatch.setattr(services, "process_start", start_time)
+    with small_disk(tmp_path / "disk") as disk:
+        settings = Settings(home=disk)
+        settings.services.mkdir()
+        fill(disk)
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        with pytest.raises(DiskFull, match=r"while writing .*/services/ray\.json"):
+            services.spawn(settings, "ray", command, "nowhere")
+        assert not process_start(started[0])
+        assert services.read_services(settings) == {}
+        assert [path.name for path in settings.services.iterdir()] == ["ray.log"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_clips import still_clip, textured
 from PIL import Image
+from small_disk import fill, small_disk
 
 from stages.drawing.pictures import (
     HOLE,
@@ -23,6 +24,7 @@ from stages.drawing.pictures import (
     write_gif,
     write_mp4,
 )
+from storage.errors import DiskFull
 
 LIMITS = np.array([0.5, 2.0], np.float32)
 
@@ -233,11 +235,24 @@ write_mp4(Path(sys.argv[1]), np.clip(waves + noise, 0, 255).astype(np.uint8), 6.
 
 def test_the_same_frames_give_the_same_mp4_whatever_memory_held_before(tmp_path):
     """The allocator fills new memory with another byte in each process."""
-    for fill in ("0", "85"):
-        memory = {"MALLOC_PERTURB_": fill, "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+    for byte in ("0", "85"):
+        memory = {"MALLOC_PERTURB_": byte, "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
         subprocess.run(
-            [sys.executable, "-c", WRITE_MP4, str(tmp_path / f"{fill}.mp4")],
+            [sys.executable, "-c", WRITE_MP4, str(tmp_path / f"{byte}.mp4")],
             env=os.environ | memory | {"PYTHONPATH": os.pathsep.join(sys.path)},
             check=True,
         )
     assert (tmp_path / "0.mp4").read_bytes() == (tmp_path / "85.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.mp4", write_mp4), ("a.gif", write_gif)])
+def test_a_video_on_a_full_disk_leaves_the_old_one(tmp_path, name, write):
+    frames = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
+    with small_disk(tmp_path / "disk") as disk:
+        write(disk / name, frames[:2], 4.0)
+        before = (disk / name).read_bytes()
+        fill(disk, leave=20_000)
+        with pytest.raises(DiskFull, match=rf"while writing {disk}/{name}"):
+            write(disk / name, frames, 4.0)
+        assert sorted(os.listdir(disk)) == sorted([name, "filler"])
+        assert (disk / name).read_bytes() == before

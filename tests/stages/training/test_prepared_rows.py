@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disk import fill, make_room, small_disk
 
 from stages.training import prepared_rows
 from stages.training.prepared_rows import READ_ROWS, PreparedRows, has_room
+from storage.errors import DiskFull
 
 
 @given(rows=st.lists(st.integers(0, 99), min_size=1, unique=True), data=st.data())
@@ -80,6 +82,34 @@ def test_without_room_on_the_disk_rows_are_prepared_batch_by_batch(tmp_path, mon
         lazy = PreparedRows(squares, np.arange(80), cache_bytes=0, folder=tmp_path)
     assert lazy.kept is None and not list(tmp_path.iterdir())
     np.testing.assert_array_equal(lazy(np.array([7]))["square"], [49.0])
+
+
+def wide_squares(chosen):
+    return {"square": np.repeat((chosen.astype(float) ** 2)[:, None], 1000, axis=1)}
+
+
+def test_a_disk_that_fills_up_while_rows_are_prepared_ends_no_process(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+
+        def prepare(chosen):
+            if (disk / "rows" / "clips").exists():  # all of its space is taken by now
+                fill(disk)
+            return wide_squares(chosen)
+
+        with pytest.raises(DiskFull, match=r"while writing .*/rows/part-0"):
+            PreparedRows(prepare, np.arange(40), cache_bytes=0, folder=disk / "rows")
+        make_room(disk)
+        rows = PreparedRows(wide_squares, np.arange(40), cache_bytes=0, folder=disk / "rows")
+        np.testing.assert_array_equal(rows(np.arange(40))["square"][:, 0], np.arange(40.0) ** 2)
+
+
+def test_a_file_without_room_is_an_error_before_the_first_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared_rows, "has_room", lambda folder, n_bytes: True)
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "rows").mkdir()
+        with pytest.raises(DiskFull, match=r"writing .*/clips: .*3\.2 MB were to be written"):
+            PreparedRows(squares, np.arange(200_000), cache_bytes=0, folder=disk / "rows")
+        assert not (disk / "rows" / "clips").exists()
 
 
 def test_a_file_that_was_only_begun_does_not_count_as_room(tmp_path, monkeypatch):

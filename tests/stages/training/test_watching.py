@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_disk import fill, small_disk
 from small_stores import opened, quiet, write_clips
 from small_trainings import (
     FEW,
@@ -30,6 +31,7 @@ from tensorboardX.proto import event_pb2
 from model.training.checkpoint import load_model, read_header
 from model.world.config import SamplingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel
+from stages.training import tensorboard
 from stages.training.live import live_page
 from stages.training.run import ROLLOUTS, RunConfig
 from stages.training.tensorboard import EVENTS, EventFile
@@ -164,6 +166,17 @@ def test_pictures_of_events_are_the_pngs(tmp_path):
     events.picture(3, "sample", path.read_bytes())
     events.close()
     assert events_of(tmp_path / EVENTS) == [(3, "sample", None)]
+
+
+@pytest.mark.timeout(30)
+def test_events_on_a_full_disk_are_an_error_and_no_endless_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "FLUSH_S", 0.0)
+    with small_disk(tmp_path / "disk") as disk:
+        events = EventFile(disk, after_step=0)
+        fill(disk)
+        with pytest.raises(OSError, match="No space left on device"):
+            for step in range(10_000):
+                events.numbers(step, {"loss": 1.0})
 
 
 def test_watching_changes_nothing_that_is_trained(root, stores, watched):

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from small_disk import fill, make_room, small_disk, use_up_inodes
 
 from storage.sources import contents, file_state
 from storage.sources.contents import WHOLE_BYTES, contents_digest, file_digests
@@ -167,3 +168,17 @@ def test_progress_ends_at_the_number_of_files(tmp_path):
     seen: list[tuple[int, int]] = []
     file_digests(sorted(tmp_path.glob("*[0-9]")), lambda done, total: seen.append((done, total)))
     assert seen == [(0, 250), (250, 250)]
+
+
+@pytest.mark.parametrize("exhaust", [fill, use_up_inodes])
+def test_a_full_cache_is_said_and_no_loss(tmp_path, settled, monkeypatch, exhaust):
+    (tmp_path / "a.json").write_text("1")
+    expected = file_digests([tmp_path / "a.json"])
+    with small_disk(tmp_path / "disk", inodes=50) as disk:
+        monkeypatch.setenv("ROBOSCAPE_CACHE", str(disk / "cache"))
+        exhaust(disk)
+        with pytest.warns(UserWarning, match=r"not remembered: the disk is full .*cache"):
+            assert file_digests([tmp_path / "a.json"]) == expected
+        make_room(disk)
+        for _ in range(2):
+            assert file_digests([tmp_path / "a.json"]) == expected

@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from small_disk import fill, small_disk
 
 from storage.sources import tars
 from storage.sources.file_ref import SourceError
@@ -52,6 +53,16 @@ def test_a_large_index_is_kept_and_read_again(tar, monkeypatch, tmp_path):
     tars._index.cache_clear()
     monkeypatch.setattr(tars, "_scan", lambda *_: pytest.fail("the kept index was not used"))
     assert tars.members(tar) == found
+
+
+def test_an_index_that_finds_no_room_is_said_and_used(tar, monkeypatch, tmp_path):
+    monkeypatch.setattr(tars, "KEPT_FROM", 1)
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk)
+        monkeypatch.setenv("ROBOSCAPE_CACHE", str(disk / "cache"))
+        with pytest.warns(UserWarning, match="not kept for the next time: the disk is full"):
+            assert len(tars.members(tar)) == len(FILES)
+        assert not list(disk.rglob("*.parquet*"))
 
 
 @pytest.mark.parametrize("keep", [100, 2000, 4700])

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_disk import fill, small_disk
 
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.training import ray_train
 from pipeline.orchestration.training.errors import WorkerDied
 from pipeline.orchestration.training.local_processes import FAILURES, raise_cause
 from stages.world_model.torchrun import record_failure
+from storage.errors import DiskFull
 
 BROKEN = ValueError("clip 7 is broken")
 LOST_PEER = RuntimeError(
@@ -62,6 +64,21 @@ def test_a_recorded_error_ends_the_stage_whatever_it_did_to_the_others(tmp_path,
 def test_a_death_is_distinguished_from_what_it_did_to_the_others(tmp_path, codes, errors, said):
     with pytest.raises(WorkerDied, match=said):
         ended(tmp_path, codes, errors)
+
+
+def test_a_full_disk_is_its_own_sentence_without_a_trace(tmp_path):
+    full = DiskFull("the disk is full (No space left on device) while writing /x: 0.0 of 1 MB")
+    with pytest.raises(DiskFull) as raised:
+        ended(tmp_path, (1, 1), {0: full, 1: LOST_PEER})
+    assert str(raised.value) == str(full)
+
+
+def test_a_disk_too_full_to_record_the_error_is_the_error(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "0.log").touch()
+        fill(disk)
+        with pytest.raises(DiskFull, match=rf"while writing {disk}/failures: 0\.0 of 1 MB"):
+            ended(disk, (1,), {})
 
 
 def test_all_succeeded(tmp_path):
