@@ -27,7 +27,7 @@ import store_digests
 import torch
 from measuring import Conditions
 from soak_faults import DISK_FULL, FAULTS, Fault, Scene, empty_disk, small_disk
-from soak_report import Report, Strike, differences
+from soak_report import Report, Strike, losses
 from soak_run import Workspace, wait_for
 
 from pipeline.experiments.registry import SAMPLES
@@ -58,7 +58,7 @@ class Soak:
     workspace: Workspace
     reference: dict[str, dict[str, str]]
     logs: Path
-    deck: list[Fault]
+    deck: list[Fault]  # struck from its end
     random: random.Random
     strikes: list[Strike] = field(default_factory=list)
     rounds: int = 0
@@ -72,7 +72,7 @@ class Soak:
             while self.attempt() != 0:
                 if self.commands > 20 * self.rounds + 3 * len(self.strikes):
                     raise RuntimeError(f"round {self.rounds} does not end: see {self.logs}")
-            found = differences(self.workspace, self.reference)
+            found = losses(self.workspace, self.reference)
             self.losses += [f"round {self.rounds}: {text}" for text in found]
             print(f"round {self.rounds}: {'; '.join(found) or 'equal'}", flush=True)
 
@@ -144,11 +144,10 @@ def traces(log: Path) -> tuple[str, ...]:
     return (f"{found} tracebacks in {log.name}",) if found else ()
 
 
-def shuffled_deck(n: int, left_out: set[str], of: random.Random) -> list[Fault]:
+def shuffled_deck(n: int, of: random.Random) -> list[Fault]:
     """n faults in random order, each kind by its share and at least once."""
-    kinds = [fault for fault in FAULTS if fault.name not in left_out]
-    total = sum(fault.share for fault in kinds)
-    deck = [fault for fault in kinds for _ in range(max(1, round(n * fault.share / total)))]
+    total = sum(fault.share for fault in FAULTS)
+    deck = [fault for fault in FAULTS for _ in range(max(1, round(n * fault.share / total)))]
     of.shuffle(deck)
     return deck
 
@@ -165,7 +164,7 @@ def reference_run(folder: Path, options: Sequence[str]) -> dict[str, dict[str, s
     return store_digests.digests(str(folder))
 
 
-def soak(out: Path, n_faults: int, n_episodes: int, seed: int) -> Report:
+def soak(out: Path, deck: Sequence[Fault], n_episodes: int, of: random.Random) -> Report:
     """All of it below the folder, which keeps episodes, logs and stores for a look afterwards."""
     source = out / "episodes"
     sample = replace(SAMPLES["smoke"], n_episodes=n_episodes, duration_s=12.0)
@@ -175,17 +174,23 @@ def soak(out: Path, n_faults: int, n_episodes: int, seed: int) -> Report:
     reference = reference_run(out / "reference", options)
     print("reference: made", flush=True)
     (out / "logs").mkdir(exist_ok=True)
-    of = random.Random(seed)
     with small_disk(out / "disk", DISK_MB) as mounted:
-        deck = shuffled_deck(n_faults, set() if mounted else {DISK_FULL}, of)
-        disk = out / "disk" if mounted else None
-        workspace = Workspace.at(out / "disk" / "home", options, disk)
-        run = Soak(workspace, reference, out / "logs", deck, of)
+        possible = [fault for fault in deck if mounted or fault.name != DISK_FULL]
+        workspace = Workspace.at(
+            out / "disk" / "home", options, disk=out / "disk" if mounted else None
+        )
+        run = Soak(workspace, reference, out / "logs", possible, of)
         try:
             run.run()
         finally:
             workspace.command("down")
-    return Report(strikes=run.strikes, losses=run.losses, commands=run.commands, rounds=run.rounds)
+    return Report(
+        strikes=run.strikes,
+        losses=run.losses,
+        commands=run.commands,
+        rounds=run.rounds,
+        left_out=len(deck) - len(possible),
+    )
 
 
 def main() -> None:
@@ -204,7 +209,8 @@ def main() -> None:
     with temporary as folder:
         out = Path(folder).absolute()
         out.mkdir(parents=True, exist_ok=True)
-        report = soak(out, arguments.faults, arguments.episodes, arguments.seed)
+        of = random.Random(arguments.seed)
+        report = soak(out, shuffled_deck(arguments.faults, of), arguments.episodes, of)
     print(report.page(conditions))
     sys.exit(bool(report.faults))
 

@@ -33,22 +33,29 @@ class Strike:
         return "went on" if self.code is None else f"ended, code {self.code}"
 
 
-def differences(workspace: Workspace, reference: Mapping[str, Mapping[str, str]]) -> list[str]:
+def losses(workspace: Workspace, reference: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What a completed run has lost, or has more than an undisturbed one."""
-    root = workspace.root
-    found = store_digests.digests(root)
-    wrong = [
-        f"{stage}: {name} differs"
-        for stage, expected in reference.items()
-        for name in sorted(expected.keys() | found.get(stage, {}).keys())
-        if found.get(stage, {}).get(name) != expected.get(name)
-    ]
+    wrong = differences(store_digests.digests(workspace.root), reference)
     collected = workspace.command("gc", "--delete", "--older-than-h", "0")
     if collected.returncode:
         wrong.append(f"gc: {collected.stdout.decode()[-200:]}")
-    wrong += [f"orphan: {path}" for path in cleanup.garbage(root, 0)]
-    for ref in cleanup.list_stores(root):
+    wrong += [f"orphan: {path}" for path in cleanup.garbage(workspace.root, 0)]
+    for ref in cleanup.list_stores(workspace.root):
         wrong += verify(ref, "full")
+    return wrong
+
+
+def differences(
+    found: Mapping[str, Mapping[str, str]], reference: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Stages, arrays and files that are in one only, or not equal."""
+    wrong = []
+    for stage in sorted(found.keys() | reference.keys()):
+        ours, theirs = found.get(stage, {}), reference.get(stage, {})
+        names = sorted(name for name in ours.keys() | theirs.keys())
+        wrong += [
+            f"{stage}: {name} differs" for name in names if ours.get(name) != theirs.get(name)
+        ]
     return wrong
 
 
@@ -71,12 +78,16 @@ def table(strikes: Sequence[Strike]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """commands: that were started. rounds: that began with empty stores and were completed."""
+    """commands: that were started. rounds: that began with empty stores and were completed.
+
+    left_out: faults of the disk, where none could be mounted.
+    """
 
     strikes: Sequence[Strike]
     losses: Sequence[str]
     commands: int
     rounds: int
+    left_out: int = 0
 
     @property
     def faults(self) -> list[str]:
@@ -89,6 +100,7 @@ class Report:
         lines = [
             f"{len(self.strikes) - full} kills and {full} full disks in {self.commands} commands, "
             f"{self.rounds} rounds: {len(self.losses)} differences from the undisturbed run.",
+            *[f"{self.left_out} full disks left out: none could be mounted"] * (self.left_out > 0),
             "",
             table(self.strikes),
             "",
