@@ -16,6 +16,7 @@ import argparse
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -93,21 +94,21 @@ class Soak:
                     disk=self.workspace.disk,
                     random=self.random,
                 )
-                stage, before = self.workspace.stage(driver), self.workspace.progress(driver)
+                stage = self.workspace.stage(driver)
                 did = fault.strike(scene)
                 if did is None:  # nothing to hit now: at another moment
                     self.deck.insert(0, fault)
                     continue
-                strike = self.watch(driver, fault, stage, did, before)
+                strike = self.watch(driver, fault, stage, did)
                 self.strikes.append(replace(strike, wrong=strike.wrong + traces(log)))
                 print(f"{len(self.strikes)}: {strike}", flush=True)
         empty_disk(self.workspace.disk)
         self.losses += self.workspace.false_status(driver)
         return driver.returncode
 
-    def watch(self, driver, fault: Fault, stage: str, did: str, before) -> Strike:
+    def watch(self, driver: subprocess.Popen[bytes], fault: Fault, stage: str, did: str) -> Strike:
         """Waits for what the fault is to lead to, and says what is wrong with it."""
-        wrong = []
+        before, wrong = self.workspace.progress(driver), []
 
         def settled() -> bool:
             if driver.poll() is not None:
@@ -184,6 +185,7 @@ def soak(out: Path, deck: Sequence[Fault], n_episodes: int, of: random.Random) -
             run.run()
         finally:
             workspace.command("down")
+        run.losses += workspace.left_running()
     return Report(
         strikes=run.strikes,
         losses=run.losses,

@@ -178,8 +178,5 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[bool]:
 
 
 def unmount(folder: Path) -> None:
-    for _ in range(50):  # a process that has just ended may still hold a file
-        if subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0:
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"{folder} is still in use and mounted")
+    # A process that is ending may still hold a file: the disk goes when the last is closed
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pipeline.orchestration import services
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.settings import Settings
@@ -17,6 +19,7 @@ from storage.stores.records import StoreRef
 COMMAND = (sys.executable, "-m", "pipeline.cli.app")
 DONE = ("completed", "cached")
 LOOK_EVERY_S = 0.2
+END_LIMIT_S = 10.0
 # Exit code -> states that are true of its run. Driver and journal may end by either word.
 TRUE_STATES = {0: ("completed",), -9: ("crashed",)}
 ENDED_STATES = ("failed", "crashed")
@@ -63,6 +66,15 @@ class Workspace:
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
+
+    def left_running(self) -> list[str]:
+        """Processes of this workspace that live on although its services were stopped."""
+
+        def alive() -> list[psutil.Process]:
+            return [p for p in psutil.process_iter() if home_of(p) == str(self.settings.home)]
+
+        wait_for(lambda: not alive(), END_LIMIT_S)
+        return [f"still running: {process}" for process in alive()]
 
     def services(self) -> dict[str, int]:
         found = services.read_services(self.settings)
@@ -111,6 +123,14 @@ class Workspace:
                     f"status says {entry.name} is {entry.state}; its store is not complete"
                 )
         return wrong
+
+
+def home_of(process: psutil.Process) -> str:
+    """The workspace that its environment names; "" if there is none, or it has ended."""
+    try:
+        return process.environ().get("ROBOSCAPE_HOME", "")
+    except psutil.Error:
+        return ""
 
 
 def wait_for(ready: Callable[[], bool], limit_s: float) -> float:
