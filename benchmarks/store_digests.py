@@ -1,10 +1,11 @@
 """Digests of everything that a workspace's stores hold, to compare two versions of the code on one
 machine.
 
-    PYTHONPATH=. python tests/support/store_digests.py WORKSPACE > digests.json
+    PYTHONPATH=. python benchmarks/store_digests.py WORKSPACE > digests.json
 
-Arrays of clips are hashed by value (rows without data excepted), files of results by their bytes.
-Text that names the moment, the machine or the speed differs from run to run and is left out.
+Arrays of clips are hashed by value (rows without data excepted), checkpoints by their tensors,
+other files of results by their bytes. Text that names the moment, the machine or the speed differs
+from run to run and is left out.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import json
 import sys
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from storage.stores import cleanup, store
 from storage.stores.records import StoreRef
@@ -46,6 +48,9 @@ def digests_of(ref: StoreRef) -> dict[str, str]:
     for name, path in files.items():
         if path.suffix in COMPARED and path.name not in TIMED:
             found[name] = sha(path.read_bytes())
+        elif path.suffix == ".safetensors":  # its header names the moment
+            tensors = load_file(path)
+            found[name] = sha(b"".join(tensors[key].tobytes() for key in sorted(tensors)))
     return found
 
 
