@@ -179,6 +179,7 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_API_REQUEST_TIMEOUT": "30",  # seconds that a server which hangs can cost a run
         # Threads that spin while they wait would take the core from other workers.
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -59,6 +59,7 @@ PANELS = {
         "run": runs.run,
         "rerun": runs.rerun,
         "status": runs.status,
+        "publish": runs.publish,
         "ui": services.ui,
         "experiments": runs.experiments,
     },

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.cli.machine import check_room
+from pipeline.cli.publish import behind_text
 from pipeline.cli.sample import make
 from pipeline.cli.source import digest_source
 from pipeline.cli.status import stage_table
@@ -44,11 +45,11 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     print_limits(stages, out)
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.
-    from pipeline.orchestration.flow_run import roboscape
+    from pipeline.orchestration.flow_run import run_flow
 
     before = {journal.id for journal in journals(settings.runs)}
     try:
-        roboscape(**request)
+        run_flow(request)
     finally:
         new = [journal for journal in journals(settings.runs) if journal.id not in before]
         # Other processes may start runs in the same workspace meanwhile.
@@ -105,6 +106,8 @@ def show_results(journal: Journal, settings: Settings, out: Console) -> None:
                 out.print(f"  {result.file(name)}", markup=False)
     if last.artifact:
         out.print(f"Lineage: {settings.ui_url}/artifacts/artifact/{last.artifact}", markup=False)
+    if text := behind_text(journal):
+        out.print(text, style="yellow", markup=False)
     out.print(
         "Open the UI: [bold]roboscape ui[/bold]    Stop the services: [bold]roboscape down[/bold]"
     )

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli.publish import behind_text, others_behind
 from pipeline.orchestration import services
 from pipeline.orchestration.journal import Journal, find_journal, journals
 from pipeline.settings import Settings
@@ -44,6 +45,9 @@ def print_status(settings: Settings, run: str | None, out: Console, as_json: boo
     out.print(stage_table(journal))
     if journal.note:
         out.print(journal.note, markup=False)
+    for text in (behind_text(journal), others_behind(known, journal)):
+        if text:
+            out.print(text, style="yellow", markup=False)
     others = [j for j in known if j.id != journal.id][-SHOWN_RUNS:]
     if others:
         out.print(

@@ -7,10 +7,10 @@ the stage is done, its lineage page takes over.
 import sys
 import time
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
+from pipeline.lineage import artifacts
 from pipeline.lineage.page import thumbnail
+from pipeline.lineage.reach import PrefectGone
 from stages.base import DatasetStage
 
 EVERY_S = 30.0
@@ -21,7 +21,7 @@ class LivePage:
 
     def __init__(self, stage: DatasetStage, folder: Path):
         self.stage, self.folder = stage, folder
-        self.looked, self.artifact = time.monotonic(), None
+        self.looked, self.artifact = time.monotonic(), ""
         self.last = ""
 
     def __call__(self) -> None:
@@ -34,25 +34,23 @@ class LivePage:
                 self.last = live.text
                 pictures = [f"![{n}]({thumbnail(png)})" for n, png in live.pictures.items()]
                 self.publish("\n\n".join([*pictures, live.text]))
+        except PrefectGone:  # the gate has said so
+            self.looked = float("inf")
         except Exception as error:  # a page must not end a training
             print(f"{self.stage.name}: no live page: {error}", file=sys.stderr)
             self.looked = float("inf")
 
     def publish(self, page: str) -> None:
         """Sends the page to Prefect, if a task run shows it."""
-        from prefect.artifacts import create_markdown_artifact
-        from prefect.client.orchestration import get_client
-        from prefect.client.schemas.actions import ArtifactUpdate
-        from prefect.context import TaskRunContext
-
-        if TaskRunContext.get() is None:
+        if artifacts.here().task_run is None:
             return
-        if self.artifact is None:
-            key = f"live-{self.stage.name.replace('_', '-')}"
-            made: Any = create_markdown_artifact(
-                page, key=key, description=f"{self.stage.name}: as it is now"
-            )
-            self.artifact = UUID(str(made))
-        else:
-            client: Any = get_client(sync_client=True)
-            client.update_artifact(self.artifact, ArtifactUpdate(data=page))
+        if self.artifact:
+            artifacts.update(self.artifact, page)
+            return
+        name = self.stage.name
+        self.artifact = artifacts.create(
+            "markdown",
+            page,
+            key=f"live-{name.replace('_', '-')}",
+            description=f"{name}: as it is now",
+        )

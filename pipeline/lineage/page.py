@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipeline.lineage.artifacts import Owner, create
 from pipeline.lineage.doubts import doubts
 from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
@@ -36,23 +36,31 @@ COLOURS = {"Completed": "#2f9e6e", "Cached": "#8a97a8", "Reused": "#8a97a8"}
 PREVIEW = "preview.png"
 
 
-def publish(ref: StoreRef, state: str, artifacts: dict[str, str]) -> str:
+def publish(
+    ref: StoreRef, state: str, artifacts: dict[str, str], owner: Owner | None = None
+) -> str:
     """Publishes the version's page and tables, and returns the page's id.
 
-    artifacts: uri -> id of the pages so far, for links; the new one is added.
+    artifacts: uri -> id of the pages so far, for links; the new one is added. owner: the run and
+    task that show them, by default those that this code runs in. Raises PrefectGone if the server
+    is gone.
     """
     result = None if store.read_manifest(ref).kind == "clips" else open_result(ref)
     page = markdown(ref, state, artifacts, result)
     key = ref.stage.replace("_", "-")
-    made = create_markdown_artifact(
-        page, key=key, description=f"{ref.stage} {ref.key}: {state.lower()}"
+    made = create(
+        "markdown",
+        page,
+        key=key,
+        description=f"{ref.stage} {ref.key}: {state.lower()}",
+        owner=owner,
     )
-    artifacts[ref.uri] = str(made)
+    artifacts[ref.uri] = made
     if result is None:
-        publish_rejects(ref, key)
+        publish_rejects(ref, key, owner)
     else:
-        publish_tables(result, key)
-    return str(made)
+        publish_tables(result, key, owner)
+    return made
 
 
 def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Result | None) -> str:
@@ -226,7 +234,7 @@ def thumbnail(png: bytes, limit: int = PICTURE_BYTES) -> str:
         width = int(width * 0.8)
 
 
-def publish_rejects(ref: StoreRef, key: str) -> None:
+def publish_rejects(ref: StoreRef, key: str, owner: Owner | None) -> None:
     rejects = open_rows(ref).rejected
     if not rejects:
         return
@@ -241,12 +249,11 @@ def publish_rejects(ref: StoreRef, key: str) -> None:
         for r in rejects[:TABLE_ROWS]
     ]
     more = f" (first {TABLE_ROWS} of {len(rejects)})" if len(rejects) > TABLE_ROWS else ""
-    create_table_artifact(
-        rows, key=f"{key}-rejects", description=f"{ref.stage} {ref.key}: clips left out{more}"
-    )
+    about = f"{ref.stage} {ref.key}: clips left out{more}"
+    create("table", rows, key=f"{key}-rejects", description=about, owner=owner)
 
 
-def publish_tables(result: Result, key: str) -> None:
+def publish_tables(result: Result, key: str, owner: Owner | None) -> None:
     """Publishes each CSV file of the result as a table; of long ones, every n-th row."""
     for name in sorted(n for n in result.files if n.endswith(".csv") and "/" not in n):
         with result.file(name).open(newline="") as lines:
@@ -255,6 +262,6 @@ def publish_tables(result: Result, key: str) -> None:
         if rows:
             stem = name.removesuffix(".csv").replace("_", "-").lower()
             thinned = f", every {step}th row" if step > 1 else ""
-            create_table_artifact(
-                rows[:: max(step, 1)], key=f"{key}-{stem}", description=f"{name} of {key}{thinned}"
-            )
+            about = f"{name} of {key}{thinned}"
+            shown = rows[:: max(step, 1)]
+            create("table", shown, key=f"{key}-{stem}", description=about, owner=owner)

@@ -1,7 +1,9 @@
 """Marks killed runs as crashed; otherwise Prefect would show them as running for ever."""
 
 import sys
+from functools import partial
 
+from pipeline.lineage.reach import GATE, PrefectGone
 from pipeline.orchestration.journal import close_dead
 from pipeline.settings import Settings
 
@@ -11,7 +13,10 @@ def close_leftovers(settings: Settings) -> None:
     for journal in close_dead(settings.runs):
         if journal.prefect_run:
             try:
-                mark_crashed(journal.prefect_run)
+                GATE.talk(partial(mark_crashed, journal.prefect_run))
+            except PrefectGone as error:  # the gate has said so
+                journal.prefect_lost = str(error)
+                journal.save()
             except Exception as error:  # a stale record on the server must not stop the new run
                 print(
                     f"run {journal.id}: not marked as crashed in Prefect: {error}", file=sys.stderr

@@ -6,18 +6,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
 from prefect.utilities.annotations import quote
 
 from pipeline.experiments import registry
 from pipeline.flow import data_path
 from pipeline.lineage.provenance import non_commercial, non_commercial_text, weights_of
+from pipeline.lineage.reach import GATE, run_may_end_alone
 from pipeline.orchestration.crashed_runs import close_leftovers
 from pipeline.orchestration.disk_estimate import estimate, require_space
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.interrupts import interrupted_by, sigterm_interrupts
-from pipeline.orchestration.journal import start_journal
+from pipeline.orchestration.journal import Journal, start_journal
 from pipeline.orchestration.plan import experiment_of, plan
 from pipeline.orchestration.ray_session import connect_ray
 from pipeline.orchestration.recipe import declared_inputs
@@ -61,7 +64,6 @@ def roboscape(
         max_error_share: share of a stage's clips that may raise an error and be rejected for it.
     """
     settings = Settings()
-    close_leftovers(settings)
     request = dict(
         experiment=experiment, source=source, stages=stages, force=force, overrides=overrides,
         backend=backend, max_error_share=max_error_share,
@@ -80,8 +82,23 @@ def roboscape(
         stall_s=settings.stall_s,
     )
     with journaled(context), connect_ray(settings, wanted=context.backend == "ray"):
+        close_leftovers(settings)
         register(context, [out for _, _, out in plan(e, settings.stores).planned.values()])
         return data_path(e, TaskRunner(context)).uri
+
+
+def run_flow(request: dict[str, Any]) -> None:
+    """Runs the flow in this process.
+
+    Raises ServiceError if the Prefect server is gone before it begins; later, it goes on without.
+    """
+    try:
+        roboscape(**request)
+    except httpx.TransportError as error:
+        raise ServiceError(
+            f"the Prefect server does not answer any more ({error}), and no stage has begun. The "
+            "same command starts it again, unless PREFECT_API_URL names it"
+        ) from error
 
 
 @dataclass
@@ -117,6 +134,19 @@ def register(context: RunContext, planned: list[StoreRef]) -> None:
     )
 
 
+def note_lost_server(journal: Journal, found: str) -> None:
+    """For the user, and for `roboscape publish`."""
+    journal.prefect_lost = found
+    journal.save()
+    print(
+        f"The Prefect server at {get_current_settings().api.url} does not answer ({found}): this "
+        "run goes on without it, and what it makes is kept. To publish its pages later: `roboscape "
+        f"up`, then `roboscape publish {journal.id}`",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 @contextmanager
 def journaled(context: RunContext) -> Iterator[None]:
     """Holds the run's lease, and records in the journal how it ends, also if it is interrupted."""
@@ -124,10 +154,12 @@ def journaled(context: RunContext) -> Iterator[None]:
     journal.prefect_run = flow_run.id or ""
     journal.drive_here()
     journal.save()
+    run_may_end_alone()
     # The workspace's folder holds the folder of its journals
     home, what = str(journal.path.parent.parent), f"run {journal.id}"
     try:
         with (
+            GATE.run(lambda found: note_lost_server(journal, found)),
             journal.heartbeat(),
             leases.hold(context.root, home=home, what=what, run=journal.id) as context.lease,
             sigterm_interrupts(),  # in place of Prefect's handler

@@ -35,7 +35,9 @@ class StageEntry:
     started: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    task_run: str = ""  # its id in Prefect
     artifact: str = ""  # id of its lineage page in Prefect
+    unpublished: str = ""  # if that page could not be published: the state that it is to show
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,7 @@ class Journal:
     state: Literal["running", "completed", "failed", "crashed"] = "running"
     note: str = ""  # why it ended, if no stage says so
     prefect_run: str = ""
+    prefect_lost: str = ""  # why Prefect does not know how it went: see `roboscape publish`
     stages: list[StageEntry] = field(default_factory=list)
 
     def save(self) -> None:
@@ -95,6 +98,11 @@ class Journal:
             if entry.state == "running":
                 entry.state = "crashed" if state == "crashed" else "failed"
         self.save() if state == "completed" else self.save_if_there_is_room()
+
+    @property
+    def unpublished(self) -> list[StageEntry]:
+        """The stages whose lineage pages are not in Prefect."""
+        return [entry for entry in self.stages if entry.unpublished]
 
     @property
     def is_ours(self) -> bool:

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -37,7 +36,7 @@ class StageProgress:
         )  # fmt: skip
         self.task = self.bar.add_task(name, total=None, note="")
         self.started = self.sent = self.printed = time.monotonic()
-        self.artifact: Any = None
+        self.artifact = ""
 
     def __enter__(self) -> "StageProgress":
         self.bar.start()
@@ -66,18 +65,21 @@ class StageProgress:
 
     def send(self, percent: float, note: str) -> None:
         """Updates the artifact, in a task run; a failing server must not stop the work."""
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-        from prefect.context import TaskRunContext
+        # Prefect takes 2 s to import, which the paths without it need not wait for
+        from pipeline.lineage import artifacts
+        from pipeline.lineage.reach import PrefectGone
 
-        if TaskRunContext.get() is None:
+        if artifacts.here().task_run is None:
             return
         text = note or self.name
         try:
-            if self.artifact is None:
-                key = f"progress-{self.name.replace('_', '-')}"
-                self.artifact = create_progress_artifact(percent, key=key, description=text)
+            if self.artifact:
+                artifacts.update(self.artifact, percent, text)
             else:
-                update_progress_artifact(self.artifact, progress=percent, description=text)
+                key = f"progress-{self.name.replace('_', '-')}"
+                self.artifact = artifacts.create("progress", percent, key=key, description=text)
+        except PrefectGone:  # the gate has said so
+            self.sent = float("inf")
         except Exception as error:
             print(f"{self.name}: no more progress in Prefect: {error}", file=sys.stderr)
             self.sent = float("inf")

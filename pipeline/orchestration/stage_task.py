@@ -13,13 +13,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from pipeline.lineage import page
+from pipeline.lineage import artifacts, page
 from pipeline.lineage.live_page import LivePage
+from pipeline.lineage.reach import PrefectGone
 from pipeline.orchestration import dataset_stage, ray_pool, shards
 from pipeline.orchestration.clip_worker import Job
 from pipeline.orchestration.errors import StageFailed
 from pipeline.orchestration.interrupts import interrupted_by
-from pipeline.orchestration.journal import Journal
+from pipeline.orchestration.journal import Journal, StageEntry
 from pipeline.orchestration.progress import StageProgress
 from pipeline.orchestration.recipe import describe, output_ref
 from pipeline.orchestration.shards import Outcome
@@ -86,6 +87,7 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
     out = output_ref(stage, inputs, context.root)
     entry = context.journal.entry(stage.name)
     entry.uri, entry.started, entry.state = out.uri, time.time(), "running"
+    entry.task_run = str(artifacts.here().task_run or "")
     context.journal.save()
     try:
         with explain_disk_full(*places_of(out), context.journal.path.parent):
@@ -100,16 +102,26 @@ def run_stage(stage: Stage, inputs: dict[str, StoreRef], context: RunContext) ->
         raise
     entry.state = {"Completed": "completed", "Skipped": "skipped"}.get(name, "cached")  # type: ignore[assignment]
     entry.seconds, entry.note = time.time() - entry.started, note
-    if name != "Skipped":
-        try:
-            entry.artifact = page.publish(out, name, context.artifacts)
-        except Exception as error:  # a failing server must not fail a stage that is complete
-            entry.note += f"; no lineage page: {error}"
-            print(f"{stage.name}: no lineage page: {error}", file=sys.stderr)
-    context.journal.save()
-    if name != "Skipped":
+    if name == "Skipped":
+        context.journal.save()
+    else:
+        publish_page(entry, out, name, context)
         check_made(stage, out, context)
     return Completed(name=name, message=note, data=out)
+
+
+def publish_page(entry: StageEntry, out: StoreRef, state: str, context: RunContext) -> None:
+    """Publishes the stage's lineage page, or notes that it is to be published later."""
+    entry.unpublished = state
+    context.journal.save()  # this process may be killed
+    try:
+        entry.artifact = page.publish(out, state, context.artifacts)
+        entry.unpublished = ""
+    except PrefectGone:  # the gate has said so
+        pass
+    except Exception as error:  # a failing server must not fail a stage that is complete
+        print(f"{out.stage}: no lineage page: {error}", file=sys.stderr)
+    context.journal.save()
 
 
 def check_made(stage: Stage, out: StoreRef, context: RunContext) -> None:

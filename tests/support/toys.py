@@ -6,6 +6,7 @@ A file in a folder arms a fault, in worker processes too; deleting the file disa
 import errno
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,10 @@ class Brightness(ClipStage):
         }
 
     def misbehave(self, number: int) -> None:
+        if armed(self.faults, "wait", number):
+            (Path(self.faults) / f"hanging-{number}").touch()
+            while armed(self.faults, "wait", number):
+                time.sleep(0.05)
         if armed(self.faults, "raise", number):
             raise RuntimeError(f"no brightness for number {number}")
         if armed(self.faults, "full", number):

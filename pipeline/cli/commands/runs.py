@@ -111,6 +111,31 @@ def status(
         raise SystemExit(FAILED)
 
 
+@failures_explained()
+def publish(
+    context: typer.Context,
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run id or unique prefix. Default: all runs that lack pages."),
+    ] = None,
+) -> None:
+    """Publish lineage pages that a run could not publish itself.
+
+    A run whose Prefect server dies goes on without it: everything is made and
+    kept, only its pages are missing in the UI. This publishes them from the
+    stores, and tells Prefect how the run ended. `roboscape status` says which
+    run lacks pages. Needs the server: `roboscape up` starts it.
+
+    [bold]Examples[/bold]
+    roboscape publish
+    roboscape publish 20250131-1
+    """
+    from pipeline.cli.publish import publish as publish_runs
+
+    if not publish_runs(run, context.obj, out):
+        raise SystemExit(FAILED)
+
+
 def experiments() -> None:
     """List the named experiments.
 

@@ -128,6 +128,8 @@ COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "rerun depth --run '[/red]'": (USAGE, ("no run [/red]", "the latest runs are")),
     "rerun depth --backend slurm": (USAGE, ("'slurm'", "'ray' or 'serial'")),
     "status ../../etc": (USAGE, ("no run ../../etc", "the latest runs are")),
+    "publish ../../etc": (USAGE, ("no run ../../etc", "the latest runs are")),
+    "publish '[/red]'": (USAGE, ("no run [/red]", "the latest runs are")),
     "lineage nope": (USAGE, ("no store 'nope'", "Stages with stores there")),
     "lineage '[/red]'": (USAGE, ("no store '[/red]'", "Stages with stores there")),
     "lineage ''": (USAGE, ("'' is ambiguous", "clip/")),

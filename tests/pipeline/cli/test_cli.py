@@ -17,7 +17,7 @@ from pipeline.orchestration.journal import start_journal
 from pipeline.settings import Settings
 
 COMMANDS = (
-    "run", "rerun", "status", "ui", "experiments", "lineage", "inspect", "generate",
+    "run", "rerun", "status", "publish", "ui", "experiments", "lineage", "inspect", "generate",
     "train-annotator", "train-spec", "checkpoint", "sample", "weights", "weights list",
     "weights fetch", "up", "down", "verify", "repair", "delete", "gc",
 )  # fmt: skip
@@ -79,6 +79,30 @@ def test_status_before_any_run_and_of_a_failed_one(runner: CliRunner):
     failed = runner.invoke(app, ["status"])
     assert failed.exit_code == FAILED and "clip 7 is odd" in failed.output
     assert '"state": "failed"' in runner.invoke(app, ["status", "--json"]).output
+
+
+def test_status_names_runs_whose_pages_are_missing_and_publish_needs_a_server(runner: CliRunner):
+    nothing = runner.invoke(app, ["publish"])
+    assert nothing.exit_code == 0 and "nothing to publish" in nothing.output
+    first, second = (start_journal(Settings().runs, {"experiment": "demo"}) for _ in range(2))
+    first.prefect_lost = "Connection refused"
+    first.entry("clip").unpublished = "Cached"
+    first.close("completed")
+    running = runner.invoke(app, ["publish", second.id])
+    assert running.exit_code == USAGE and "is still going" in running.output
+    second.close("completed")
+    shown = runner.invoke(app, ["status", first.id]).output
+    assert (
+        "Lineage pages missing in Prefect: 1 (the server was lost: Connection refused). To publish:"
+        f" `roboscape publish {first.id}`" in shown
+    )
+    assert (
+        f"Missing in Prefect, too: {first.id}" in runner.invoke(app, ["status", second.id]).output
+    )
+    assert runner.invoke(app, ["publish", second.id]).exit_code == 0
+    for arguments in (["publish"], ["publish", first.id]):
+        refused = runner.invoke(app, arguments)
+        assert refused.exit_code == NO_SERVICE and "`roboscape up` starts one" in refused.output
 
 
 @pytest.mark.parametrize(

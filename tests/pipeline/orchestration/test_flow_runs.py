@@ -136,6 +136,29 @@ def test_a_broken_limit_fails_a_stage_after_its_page_and_keeps_its_store(
     }  # fmt: skip
 
 
+def test_a_page_that_cannot_be_made_fails_nothing_and_is_published_later(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    from pipeline.lineage import page
+    from pipeline.orchestration.publish_later import publish_run
+
+    def fail(*arguments: object) -> str:
+        raise ValueError("a picture is odd")
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "publish", fail)
+        journal = run(home)
+        assert states(journal) == dict.fromkeys(STAGES, "completed")
+        assert [entry.unpublished for entry in journal.stages] == ["Completed"] * 4
+        assert not journal.prefect_lost, "the server was there"
+        assert not publish_run(journal, said.append)
+        assert said == [f"{stage:<17} no page: a picture is odd" for stage in STAGES]
+    assert publish_run(journal, said.append)
+    after = find_journal(home.runs, journal.id)
+    assert all(entry.artifact and not entry.unpublished for entry in after.stages)
+
+
 def test_one_parameter_remakes_its_stage_and_those_after_it_only(home: Settings):
     run(home)
     changed = run(home, gain=3.0)
