@@ -152,8 +152,8 @@ FAULTS = (
         strike=kill_process(TRAINING_WORKER),
         survives=True,
     ),
-    Fault(name="raylet: SIGKILL", share=8, strike=kill_process("/raylet/raylet")),
-    Fault(name="GCS: SIGKILL", share=8, strike=kill_process("/gcs/gcs_server")),
+    Fault(name="raylet: SIGKILL", share=8, strike=kill_process("/raylet/raylet"), codes=(3,)),
+    Fault(name="GCS: SIGKILL", share=8, strike=kill_process("/gcs/gcs_server"), codes=(3,)),
     Fault(
         name="Prefect server: SIGKILL", share=8, strike=kill_service("prefect"), survives=True
     ),
