@@ -110,7 +110,11 @@ with get_client(sync_client=True) as client:
         "tables": sorted(a.key for a in artifacts if a.type == "table"),
     }))
 """
-    address = {"PREFECT_API_URL": settings.api_url, "PREFECT_HOME": str(settings.home / "asking")}
+    address = {
+        "PREFECT_API_URL": settings.api_url,
+        "PREFECT_API_AUTH_STRING": settings.login(),
+        "PREFECT_HOME": str(settings.home / "asking"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, journal.prefect_run], env=environment(settings) | address,
         capture_output=True, text=True, check=True,
