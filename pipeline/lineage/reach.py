@@ -26,7 +26,7 @@ from prefect.context import FlowRunContext, SettingsContext
 from prefect.events.clients import NullEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.logging.handlers import set_api_log_sink
+from prefect.logging.handlers import APILogWorker, set_api_log_sink
 from prefect.settings import get_current_settings
 
 T = TypeVar("T")
@@ -147,13 +147,28 @@ def mute_prefect() -> Callable[[], None]:
     EventsWorker.set_client_override(NullEventsClient)
     set_api_log_sink(lambda log: None)
     logging.raiseExceptions = False  # the logs that wait are lost
+    services = logging.getLogger("prefect._internal.concurrency")  # it would report the cancelled
+    level = services.level
+    services.setLevel(logging.CRITICAL)
+    cancel_services()
 
     def unmute() -> None:
+        services.setLevel(level)
         client.max_retries, logging.raiseExceptions = retries, True
         EventsWorker.set_client_override(None)
         set_api_log_sink(None)
 
     return unmute
+
+
+def cancel_services() -> None:
+    """Cancels those threads' work: at the end of the process it would be waited for, with two
+    minutes of new connections to a server that hangs. Prefect has no public name for this.
+    """
+    for service in list(EventsWorker._instances.values()):  # of all kinds of service
+        task, loop = service._task, service._loop
+        if isinstance(service, EventsWorker | APILogWorker) and task is not None and loop:
+            loop.call_soon_threadsafe(task.cancel)
 
 
 def run_may_end_alone() -> None:
