@@ -148,12 +148,11 @@ def mute_prefect() -> Callable[[], None]:
     set_api_log_sink(lambda log: None)
     logging.raiseExceptions = False  # the logs that wait are lost
     services = logging.getLogger("prefect._internal.concurrency")  # it would report the cancelled
-    level = services.level
-    services.setLevel(logging.CRITICAL)
+    services.disabled = True
     cancel_services()
 
     def unmute() -> None:
-        services.setLevel(level)
+        services.disabled = False
         client.max_retries, logging.raiseExceptions = retries, True
         EventsWorker.set_client_override(None)
         set_api_log_sink(None)
