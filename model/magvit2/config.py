@@ -57,6 +57,13 @@ class MagvitConfig:
         return self.n_res_blocks if self.n_mid_blocks is None else self.n_mid_blocks
 
     @property
+    def least_parameters(self) -> int:
+        """A lower bound of their number: the 3 x 3 convolutions of the residual blocks alone."""
+        block = 2 * 9  # times width squared
+        levels = self.n_res_blocks * sum(width**2 for width in self.widths)
+        return 2 * block * (levels + self.mid_blocks * self.widths[-1] ** 2)  # encoder and decoder
+
+    @property
     def downscale(self) -> int:
         """Side of a token's cell in pixels."""
         return self.stem_patch * 2 ** (len(self.channel_multipliers) - 1)

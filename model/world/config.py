@@ -86,6 +86,12 @@ class WorldModelConfig:
         return self.grid[0] * self.grid[1]
 
     @property
+    def least_parameters(self) -> int:
+        """A lower bound of their number: the blocks' matrices alone."""
+        attention, mlp = 2 * 4, 2 * self.mlp_ratio  # over space and over time
+        return len(self.branches) * self.n_layers * (attention + mlp) * self.d_model**2
+
+    @property
     def branches(self) -> tuple[str, ...]:
         return ("rgb", "depth") if self.depth_branch else ("rgb",)
 

@@ -149,3 +149,10 @@ def test_wrong_configs_are_refused(fields: dict, message: str):
 def test_wrong_patches_are_refused(patch: int):
     with pytest.raises(ValueError, match=f"patch={patch} px: expected a power of two"):
         tiny(patch)
+
+
+@pytest.mark.parametrize("config", [one_x(), tencent(), tiny(8), tiny(16)])
+def test_the_least_number_of_parameters_is_a_bound(config: MagvitConfig):
+    with torch.device("meta"):
+        true = sum(p.numel() for p in MagvitTokenizer(config).parameters())
+    assert true / 5 < config.least_parameters < true

@@ -234,3 +234,11 @@ def test_one_branch_has_the_papers_sizes():
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         tiny(**changes)
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_the_least_number_of_parameters_is_a_close_bound(changes):
+    config = small(n_layers=4, **changes)
+    with torch.device("meta"):
+        true = parameter_counts(DualBranchWorldModel(config))["total"]
+    assert true / 2 < config.least_parameters < true

@@ -106,6 +106,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "world_model.resources.cpus=100000": ("asks for 100000 cores", "resources.cpus="),
     "world_model.resources.memory_gb=1e9": ("asks for 1e+09 GB", "resources.memory_gb="),
     "world_model.resources.gpus=640": ("asks for 640 GPUs", "resources.gpus=0"),
+    "world_model.device=cuda:99": ("world_model.device", "cuda:99", "use one of these, or cpu"),
+    "evaluation.device=cuda:99": ("evaluation.device", "cuda:99", "use one of these, or cpu"),
 }
 
 # Command -> (exit code, fragments of the message)
