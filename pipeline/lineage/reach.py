@@ -33,8 +33,6 @@ T = TypeVar("T")
 
 WAITS_S = (0.5, 1.5)  # before it is asked again: a supervisor may be starting it anew
 ANSWER_S = 30.0  # a server that hangs is not asked again; a busy one has needed 10 s
-# Of a server that is overloaded, or of a proxy in front of one that is gone
-NO_ANSWER = {429, 502, 503, 504}
 
 
 class PrefectGone(RuntimeError):
@@ -104,17 +102,17 @@ def ask_health() -> None:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             answer.read()
     except urllib.error.HTTPError as error:  # it may ask for a login, which the calls have
-        if error.code in NO_ANSWER:
+        if is_no_answer(error.code):
             raise
 
 
 def why_no_answer(error: Exception) -> str:
     """What is in the way of an answer, empty if the server did answer."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP status {error.code}"
+        return f"HTTP status {error.code}" if is_no_answer(error.code) else ""
     if isinstance(error, PrefectHTTPStatusError):
         status = error.response.status_code
-        return f"HTTP status {status}" if status in NO_ANSWER else ""
+        return f"HTTP status {status}" if is_no_answer(status) else ""
     if is_timeout(error):
         return f"no answer within {ANSWER_S:.0f} s"
     if isinstance(error, urllib.error.URLError):
@@ -122,6 +120,13 @@ def why_no_answer(error: Exception) -> str:
     if isinstance(error, ConnectionError | httpx.TransportError):
         return str(error) or type(error).__name__
     return ""
+
+
+def is_no_answer(status: int) -> bool:
+    """Of a server that is overloaded or cannot work (its disk is full, say), or of a proxy in front
+    of one that is gone.
+    """
+    return status == 429 or status >= 500
 
 
 def is_timeout(error: Exception) -> bool:
