@@ -9,7 +9,7 @@ command (which is then started again) or does not (then it must get on). When it
 arrays, files and checkpoints are compared with the reference bit by bit, every store is verified in
 full, `roboscape gc` is run and what remains is looked at; then the next round begins. The exit code
 is 1 if anything was lost, wrong, or took longer than the limit. Faults that need a small disk are
-left out, by name, where this user may not mount one.
+left out, by name, where this user may not mount one. Ctrl-C ends it with the page of what was done.
 """
 
 import argparse
@@ -183,6 +183,8 @@ def soak(out: Path, deck: Sequence[Fault], n_episodes: int, of: random.Random) -
         run = Soak(workspace, reference, out / "logs", possible, of)
         try:
             run.run()
+        except KeyboardInterrupt:
+            run.losses.append(f"interrupted: {len(run.deck)} faults were still to come")
         finally:
             workspace.command("down")
         run.losses += workspace.left_running()
