@@ -36,7 +36,7 @@ from simulation.dataset import make_sample
 
 LIMIT_S = 60.0  # no wait may be longer
 GIVEN_UP_S = 240.0
-MEAN_DELAY_S = 8.0
+MEAN_DELAY_S = 5.0
 DISK_MB = 1200
 # Many shards, saved states all the time, several processes in the training
 OPTIONS = {
@@ -108,16 +108,12 @@ class Soak:
 
     def watch(self, driver: subprocess.Popen[bytes], fault: Fault, stage: str, did: str) -> Strike:
         """Waits for what the fault is to lead to, and says what is wrong with it."""
-        before, wrong = self.workspace.progress(driver), []
-
-        def settled() -> bool:
-            if driver.poll() is not None:
-                return True
-            return fault.survives and self.workspace.progress(driver) != before
-
-        seconds = wait_for(settled, GIVEN_UP_S)
+        wrong = []
+        seconds, stuck = self.workspace.longest_wait(
+            driver, until_progress=fault.survives, limit_s=GIVEN_UP_S
+        )
         code = driver.poll()
-        if not settled():
+        if stuck:
             wrong.append("neither got on nor ended")
             driver.kill()
             driver.wait()

@@ -17,7 +17,8 @@ from storage.stores.verify import verify
 class Strike:
     """One fault, where it struck, and what came of it.
 
-    seconds: until the run got on again, or the command ended. code: of the command that ended.
+    seconds: the longest time without progress until the run got on, or the command ended. code: of
+    the command that ended.
     """
 
     round: int

@@ -107,6 +107,26 @@ class Workspace:
         states = tuple((e.name, e.state) for e in journal.stages) if journal else ()
         return frozenset(files), states
 
+    def longest_wait(
+        self, driver: subprocess.Popen[bytes], *, until_progress: bool, limit_s: float
+    ) -> tuple[float, bool]:
+        """Waits until the command ends, or gets on: the longest time of no progress, in seconds.
+
+        And whether it was given up, after `limit_s` of none. What a dying command still writes
+        counts as progress, so a fault that ends it is waited out to the end.
+        """
+        longest, seen, since = 0.0, self.progress(driver), time.monotonic()
+        while driver.poll() is None:
+            if (now := self.progress(driver)) != seen:
+                seen, since = now, time.monotonic()
+                if until_progress:
+                    break
+            elif time.monotonic() - since > limit_s:
+                return limit_s, True
+            time.sleep(LOOK_EVERY_S)
+            longest = max(longest, time.monotonic() - since)
+        return longest, False
+
     def false_status(self, driver: subprocess.Popen[bytes]) -> list[str]:
         """What `roboscape status` says of this run and is not so."""
         code = driver.poll()
