@@ -145,7 +145,7 @@ def test_a_service_that_cannot_be_recorded_is_ended(tmp_path: Path, monkeypatch)
         fill(disk)
         command = [sys.executable, "-c", "import time; time.sleep(60)"]
         with pytest.raises(DiskFull, match=r"while writing .*/services/ray\.json"):
-            services.spawn(settings, "ray", command, "nowhere")
+            services.spawn(settings, "ray", command, "nowhere", dict(os.environ))
         assert not process_start(started[0])
         assert services.read_services(settings) == {}
         assert [path.name for path in settings.services.iterdir()] == ["ray.log"]
