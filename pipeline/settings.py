@@ -180,6 +180,8 @@ def quiet_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_API_REQUEST_TIMEOUT": "30",  # seconds that a server which hangs can cost a run
+        # After 2, 4 and 8 s: of what talks to the server before the gate of a run is there
+        "PREFECT_CLIENT_MAX_RETRIES": "3",
         # Threads that spin while they wait would take the core from other workers.
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",

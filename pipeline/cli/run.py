@@ -1,6 +1,6 @@
 """A run driven from the shell: services, sample episodes, the flow, and what it made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,20 +43,44 @@ def drive(request: dict[str, Any], settings: Settings, out: Console) -> None:
     chosen, force = request.get("stages"), bool(request.get("force"))
     require_space(estimate(planned(request, settings), chosen, force), settings)
     print_limits(stages, out)
-    services.up(settings, lambda text: out.print(text, style="dim"))
+    before = {journal.id for journal in journals(settings.runs)}
+
+    def begun() -> list[Journal]:
+        """Other processes may start runs in the same workspace meanwhile."""
+        known = journals(settings.runs)
+        return [journal for journal in known if journal.id not in before and journal.is_ours]
+
+    try:
+        run_with_services(request, settings, begun, lambda text: out.print(text, style="dim"))
+    finally:
+        if ours := begun():
+            out.print(stage_table(ours[-1]))
+    show_results(ours[-1], settings, out)
+
+
+def run_with_services(
+    request: dict[str, Any],
+    settings: Settings,
+    begun: Callable[[], list[Journal]],
+    say: Callable[[str], None],
+) -> None:
+    """Starts the services that are missing, and runs the flow.
+
+    A Prefect server that dies before the flow has begun is started once more: Prefect's engine
+    needs it there. Later the run goes on without it.
+    """
+    services.up(settings, say)
     # Prefect reads its environment at import, and its server's address is known only now.
     from pipeline.orchestration.flow_run import run_flow
 
-    before = {journal.id for journal in journals(settings.runs)}
     try:
         run_flow(request)
-    finally:
-        new = [journal for journal in journals(settings.runs) if journal.id not in before]
-        # Other processes may start runs in the same workspace meanwhile.
-        ours = [journal for journal in new if journal.is_ours]
-        if ours:
-            out.print(stage_table(ours[-1]))
-    show_results(ours[-1], settings, out)
+    except Exception:
+        if begun() or services.prefect_answers(settings, 10.0):
+            raise
+        say("The Prefect server has ended before the run has begun")
+        services.up(settings, say)
+        run_flow(request)
 
 
 def to_make(request: dict[str, Any], settings: Settings) -> list[Stage]:
