@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,12 +161,21 @@ def reference_run(folder: Path, options: Sequence[str]) -> dict[str, dict[str, s
     return store_digests.digests(str(folder))
 
 
-def soak(out: Path, deck: Sequence[Fault], n_episodes: int, of: random.Random) -> Report:
-    """All of it below the folder, which keeps episodes, logs and stores for a look afterwards."""
+def soak(
+    out: Path,
+    deck: Sequence[Fault],
+    n_episodes: int,
+    of: random.Random,
+    changes: Mapping[str, object] = OPTIONS,
+) -> Report:
+    """All of it below the folder, which keeps episodes, logs and stores for a look afterwards.
+
+    changes: what `--set` changes in the experiment.
+    """
     source = out / "episodes"
     sample = replace(SAMPLES["smoke"], n_episodes=n_episodes, duration_s=12.0)
     make_sample(source, sample)
-    changed = [word for name, value in OPTIONS.items() for word in ("--set", f"{name}={value}")]
+    changed = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     options = ["smoke", "--source", str(source), *changed]
     reference = reference_run(out / "reference", options)
     print("reference: made", flush=True)
