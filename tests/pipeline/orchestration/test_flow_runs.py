@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from machinery import Machinery, assert_equal_stores
 from repository import SUPPORT
+from same_server import at_server_of
 from toys import Brightness, Frames, Index, Total
 
 from pipeline.orchestration import services
@@ -62,7 +63,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 @pytest.fixture
 def home(settings: Settings, tmp_path: Path) -> Settings:
     """The same server, stores of this test's own."""
-    return Settings(home=tmp_path / "home", prefect_port=settings.prefect_port, backend="serial")
+    return at_server_of(settings, tmp_path / "home")
 
 
 def run(settings: Settings, faults: Path | None = None, gain: float = 2.0, **options) -> Journal:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 from repository import SUPPORT
+from same_server import at_server_of
 from store_digests import digests
 
 from pipeline.orchestration import services
@@ -221,7 +222,7 @@ def test_without_a_server_a_run_still_ends_as_it_ends(
 ):
     """Interrupted or failed, with its own message and exit code, not with the server's."""
     roboscape(settings, "up")
-    home = Settings(home=tmp_path / "home", prefect_port=settings.prefect_port, backend="serial")
+    home = at_server_of(settings, tmp_path / "home")
     faults = tmp_path / "faults"
     faults.mkdir()
     for name in ("wait-14", "raise-14"):
