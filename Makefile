@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check setup lint clean bench constraints
+.PHONY: demo test test-long check setup lint clean bench constraints
 
 setup: $(STAMP)
 
@@ -22,7 +22,11 @@ demo: setup
 # Those that start Ray or Prefect use all cores by themselves, so they run one after the other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" -n 2 --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m "slow and not long"
+
+# Deaths and a full disk at more moments than `make test` has the time for: about a quarter of an hour.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:cacheprovider -m long
 
 # The part of the tests that needs no Ray and no Prefect server, after the linters: before each commit.
 check: setup lint

@@ -89,7 +89,10 @@ def run_and_fill(environment: dict[str, str], stage: str, exhaust: Callable[[], 
 
 @pytest.mark.parametrize(
     ("stage", "exhaust"),
-    [("depth", use_up_inodes), ("world_model", fill)],
+    [
+        pytest.param("depth", use_up_inodes, marks=pytest.mark.long),
+        ("world_model", fill),
+    ],
 )
 def test_the_same_command_goes_on_from_a_full_disk(home, disk, undisturbed, stage, exhaust):
     errors = run_and_fill(home, stage, lambda: exhaust(disk))

@@ -18,7 +18,7 @@ from pipeline.orchestration.recipe import describe, output_ref
 from storage.errors import DiskFull
 from storage.stores import store
 
-BACKENDS = ["serial", pytest.param("ray", marks=pytest.mark.slow)]
+BACKENDS = ["serial", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.long])]
 
 
 @pytest.fixture

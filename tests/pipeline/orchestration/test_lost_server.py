@@ -123,6 +123,7 @@ with get_client(sync_client=True) as client:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_killed_server_costs_seconds_and_its_pages_are_published_later(settings: Settings):
     roboscape(settings, "run", "smoke")
     undisturbed = digests(str(settings.home))
@@ -160,6 +161,7 @@ def test_a_killed_server_costs_seconds_and_its_pages_are_published_later(setting
     assert "nothing to publish" in roboscape(settings, "publish")
 
 
+@pytest.mark.long
 def test_cached_stages_do_not_wait_either(settings: Settings):
     """The server is dead before: `run` starts it again. It is killed once more, then."""
     roboscape(settings, "run", "smoke")
@@ -191,6 +193,7 @@ def test_a_server_that_does_not_know_the_run_has_its_pages_alone(settings: Setti
     assert after.entry("depth").artifact == journal.entry("depth").artifact
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_costs_less_than_a_minute(settings: Settings):
     roboscape(settings, "run", "smoke")
     try:

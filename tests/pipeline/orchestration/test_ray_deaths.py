@@ -136,6 +136,7 @@ def undisturbed(roboscape: UserCommand) -> dict[str, str]:
     return stage_digests(roboscape, "world_model")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("role", "n"), [(RAYLET, 1), (GCS, 2)])
 def test_a_process_of_ray_dies_while_a_world_model_is_trained(
     roboscape: UserCommand, role: str, n: int
@@ -149,6 +150,7 @@ def test_a_process_of_ray_dies_while_a_world_model_is_trained(
     assert resumed == undisturbed(roboscape)
 
 
+@pytest.mark.long
 def test_a_worker_of_a_training_dies(roboscape: UserCommand):
     """The command says so within seconds, resumes by itself, and the result is the same."""
     run = roboscape.start(*training(3, 2))
