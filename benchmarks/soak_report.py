@@ -40,7 +40,7 @@ def losses(workspace: Workspace, reference: Mapping[str, Mapping[str, str]]) -> 
     collected = workspace.command("gc", "--delete", "--older-than-h", "0")
     if collected.returncode:
         wrong.append(f"gc: {collected.stdout.decode()[-200:]}")
-    wrong += [f"orphan: {path}" for path in cleanup.garbage(workspace.root, 0)]
+    wrong += [f"orphan: {path}" for path in cleanup.garbage(workspace.root, 0.0)]
     for ref in cleanup.list_stores(workspace.root):
         wrong += verify(ref, "full")
     return wrong

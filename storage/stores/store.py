@@ -184,7 +184,10 @@ def read_rejected(ref: StoreRef) -> list[Reject]:
     """The rows without data of a sealed store. Raises CorruptFile if their table was changed."""
     sealed = FileRecord(**read_complete(ref)["files"][REJECTED])
     data = read_checked(open_files(ref.uri), REJECTED, sealed)
-    return [Reject(**reject) for reject in pq.read_table(pa.BufferReader(data)).to_pylist()]
+    # Read in this thread: one of Arrow's that still held the bytes when Python ends would abort it
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        table = file.read(use_threads=False)
+    return [Reject(**reject) for reject in table.to_pylist()]
 
 
 # Write

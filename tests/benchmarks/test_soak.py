@@ -9,10 +9,17 @@ import soak
 import soak_report
 import store_digests
 from made_stores import clips, created, filled
-from soak_faults import FAULTS
+from soak_faults import DISK_FULL, FAULTS
 from soak_report import Report, Strike
 
-SHORT = ("driver: SIGKILL", "worker of a stage: SIGKILL", "Prefect server: SIGKILL")
+# Struck from the end
+SHORT = (
+    "driver: SIGKILL",
+    "worker of a stage: SIGKILL",
+    "Prefect server: SIGKILL",
+    "GCS: SIGKILL",
+    DISK_FULL,
+)
 STRUCK = Strike(round=1, fault=SHORT[0], stage="clip", did="SIGKILL", seconds=0.2, code=-9)
 
 
@@ -21,11 +28,13 @@ STRUCK = Strike(round=1, fault=SHORT[0], stage="clip", did="SIGKILL", seconds=0.
 def test_a_short_soak_loses_nothing_and_waits_for_nothing(tmp_path: Path):
     deck = [fault for name in SHORT for fault in FAULTS if fault.name == name]
     few = {name: 6 for name in soak.OPTIONS if name.endswith("training.steps")}
-    changes = soak.OPTIONS | few | {"world_model.workers": 1, "evaluation.n_clips": 1}
+    one = dict.fromkeys(("world_model.workers", "evaluation.n_clips", "token_quality.n_clips"), 1)
+    changes = soak.OPTIONS | few | one
     report = soak.soak(tmp_path, deck, 2, random.Random(1), changes)
     assert not report.faults
-    assert sorted(strike.fault for strike in report.strikes) == sorted(SHORT)
-    assert report.commands == 2, "the death of the driver took one more"
+    struck = sorted(strike.fault for strike in report.strikes)
+    assert struck == sorted(SHORT[: len(SHORT) - report.left_out])
+    assert report.commands == 4 - report.left_out, "full disk, GCS and driver took one more each"
 
 
 def test_one_changed_value_is_a_difference(tmp_path: Path):

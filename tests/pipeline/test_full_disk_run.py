@@ -18,7 +18,7 @@ from pipeline.orchestration.plan import planned
 from pipeline.settings import Settings
 from simulation.dataset import make_sample
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 ROBOSCAPE = [sys.executable, "-c", "from pipeline.cli.app import main; main()"]
 STARTED_S = 300.0  # for services and the first stages
 
@@ -89,10 +89,7 @@ def run_and_fill(environment: dict[str, str], stage: str, exhaust: Callable[[], 
 
 @pytest.mark.parametrize(
     ("stage", "exhaust"),
-    [
-        pytest.param("depth", use_up_inodes, marks=pytest.mark.long),
-        ("world_model", fill),
-    ],
+    [("clip", fill), ("depth", use_up_inodes), ("world_model", fill)],
 )
 def test_the_same_command_goes_on_from_a_full_disk(home, disk, undisturbed, stage, exhaust):
     errors = run_and_fill(home, stage, lambda: exhaust(disk))

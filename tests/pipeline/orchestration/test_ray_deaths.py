@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 from storage.processes import all_processes, children_of
 from storage.stores.records import StoreRef
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 GCS, RAYLET = ROLES["gcs_server"], ROLES["raylet"]
 LIMIT_S = 20.0  # from the death to the command's end: about 4 s, where nothing else runs
 
@@ -136,7 +136,6 @@ def undisturbed(roboscape: UserCommand) -> dict[str, str]:
     return stage_digests(roboscape, "world_model")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("role", "n"), [(RAYLET, 1), (GCS, 2)])
 def test_a_process_of_ray_dies_while_a_world_model_is_trained(
     roboscape: UserCommand, role: str, n: int
@@ -150,7 +149,6 @@ def test_a_process_of_ray_dies_while_a_world_model_is_trained(
     assert resumed == undisturbed(roboscape)
 
 
-@pytest.mark.long
 def test_a_worker_of_a_training_dies(roboscape: UserCommand):
     """The command says so within seconds, resumes by itself, and the result is the same."""
     run = roboscape.start(*training(3, 2))

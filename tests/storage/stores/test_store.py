@@ -5,6 +5,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -140,6 +142,22 @@ def test_a_rejected_row_is_stored_as_fill_whatever_was_in_it(root):
     assert write(ref, 0, changed, rejected=(2,)).files.items() >= {
         (path, file) for path, file in record.files.items() if "/c/" in path
     }
+
+
+def test_rejects_are_read_without_threads_of_arrow(tmp_path):
+    """One that still held the file's bytes when Python ended has aborted `roboscape inspect`."""
+    ref = filled(created(tmp_path), clips(), rejected=(3,))
+    code = """
+import os, sys
+from storage.stores import store
+from storage.stores.records import StoreRef
+import pyarrow.parquet
+before = len(os.listdir("/proc/self/task"))
+assert [reject.row for reject in store.read_rejected(StoreRef(sys.argv[1]))] == [3]
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, ref.uri], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_equal_data_have_equal_digests_and_other_data_others(tmp_path):
