@@ -182,6 +182,7 @@ def soak(
     (out / "logs").mkdir(exist_ok=True)
     with small_disk(out / "disk", DISK_MB) as mounted:
         possible = [fault for fault in deck if mounted or fault.name != DISK_FULL]
+        left_out = len(deck) - len(possible)
         workspace = Workspace.at(
             out / "disk" / "home", options, disk=out / "disk" if mounted else None
         )
@@ -198,7 +199,7 @@ def soak(
         losses=run.losses,
         commands=run.commands,
         rounds=run.rounds,
-        left_out=len(deck) - len(possible),
+        left_out=left_out,
     )
 
 
