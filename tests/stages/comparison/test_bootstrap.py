@@ -77,8 +77,9 @@ def test_a_slow_resampling_finds_the_same():
         means.append(sum(drawn) / len(drawn))
     sums, counts = np.array([3.0, 3, 7, 4, 4, 0]), np.array([2, 1, 1, 1, 1, 1])
     ours = resampled_means(sums, counts, np.random.default_rng(0))
+    # Its values are 1/6 apart
     tenths = np.linspace(0.1, 0.9, 9)
-    np.testing.assert_allclose(np.quantile(ours, tenths), np.quantile(means, tenths), atol=0.1)
+    np.testing.assert_allclose(np.quantile(ours, tenths), np.quantile(means, tenths), atol=0.2)
     low, high = estimate(values, episodes).interval
     assert (low, high) == tuple(np.quantile(ours, levels(6)))
 
