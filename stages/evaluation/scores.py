@@ -32,6 +32,8 @@ MODEL, COPY, PREVIOUS, CEILING = (
     "copy of the frame before",
     "tokenizer's ceiling",
 )
+# Stand in every table beside what is evaluated
+BASELINES = (COPY, PREVIOUS, CEILING)
 
 # Depths beyond this many times the clip's near end count as this far, true and predicted alike
 FARTHEST_RATIO = 100.0
