@@ -9,7 +9,7 @@ from stages.comparison.contrasts import Comparison, Place, Row
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
 from stages.evaluation.objects import OBJECTS
-from stages.evaluation.report import COLUMNS, listed
+from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import CAMERA, FRAME, FREE
 
 HEADLINES = ((FRAME, "psnr"), (FRAME, "ssim"), (OBJECTS, "psnr"))
@@ -43,15 +43,16 @@ def headline(found: Comparison) -> Iterator[str]:
             place = Place(protocol=FREE, reference=CAMERA, region=region, metric=metric)
             row = next((r for r in found.rows if r.place == place and r.who == label), None)
             if row is not None and row.difference is not None:
-                parts.append(f"{row.verdict} in {measure(place)} ({in_words(row)})")
+                parts.append(f"{measure(place)} {in_words(row)}")
         if parts:
-            yield f"Free-running, **{plain(label)}** is {listed(parts)}."
+            yield f"Free-running, **{plain(label)}** differs by: {'; '.join(parts)}."
 
 
 def in_words(row: Row) -> str:
     assert row.difference is not None
     shown = difference_text(row.place.metric, row.difference)
-    return f"{shown}, better in {row.better} of {row.difference.n_episodes} episodes"
+    of = f"better in {row.better} of {row.difference.n_episodes} episodes"
+    return f"{shown}, {of}, **{row.verdict}**"
 
 
 def sections_of(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

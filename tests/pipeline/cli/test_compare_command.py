@@ -41,7 +41,7 @@ def test_two_evaluations_become_tables_and_pictures(compare, evaluations, tmp_pa
     one, other = (str(result.ref) for result in evaluations)
     code, said = compare(f"one={one}", f"other={other}")
     assert code == 0, said
-    assert "Free-running, other is too few episodes in PSNR" in said
+    assert "Free-running, other differs by: PSNR (dB) ↑" in said
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
         "comparison.md", "comparison.csv", "comparison.json", "horizon.png", "clips.png",

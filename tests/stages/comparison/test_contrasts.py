@@ -47,8 +47,8 @@ def test_a_known_difference_is_found_although_clips_differ_more(tmp_path):
     assert row(found, "a").value.interval[1] > b.value.interval[0]
     assert row(found, "a").difference is None and row(found, "a").verdict == ""
     page = comparison_page(found)
-    assert "Free-running, **b** is better in PSNR (dB) ↑ (+0.60 (+0.5" in page
-    assert "better in 6 of 6 episodes" in page
+    assert "Free-running, **b** differs by: PSNR (dB) ↑ +0.60 (+0.5" in page
+    assert "better in 6 of 6 episodes, **better**; SSIM" in page
 
 
 def test_less_is_better_where_the_arrow_points_down(tmp_path):
