@@ -100,7 +100,7 @@ LOSS_WEIGHTS = Study(
     name="loss-weights",
     question="How do the weights of the losses trade RGB, depth and control against each other?",
     variants=(
-        _weighted("λ1 = 1, λ2 = 0.01, γ = 5"),
+        Variant(name="λ1 = 1, λ2 = 0.01, γ = 5", about="the paper's"),
         *(_weighted(f"λ1 = {value:g}", depth=value) for value in (0.1, 0.3, 3.0)),
         *(_weighted(f"λ2 = {value:g}", keypoint=value) for value in (0.1, 0.3, 1.0, 3.0)),
         *(_weighted(f"γ = {value:g}", gamma=value) for value in (1.0, 3.0, 10.0)),
