@@ -69,7 +69,7 @@ def drive_study(request: Request, settings: Settings, out: Console, *, only_plan
     check_room([plan.members[0].planner.planned["world_model"][0]], settings, request.backend or "")
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.
-    from pipeline.orchestration.study.flow import run_study
+    from pipeline.orchestration.study.flow import StudyRun
 
     folder = settings.home / "studies" / f"{study.name}-{scale}"
 
@@ -77,15 +77,15 @@ def drive_study(request: Request, settings: Settings, out: Console, *, only_plan
         made = study_report(plan, outcomes)
         return write_report(made, folder, settings)
 
-    outcomes = run_study(
-        plan,
-        settings,
+    outcomes = StudyRun(
+        plan=plan,
+        settings=settings,
         folder=folder,
         at_once=at_once,
         backend=request.backend,
         say=lambda text: out.print(text, markup=False, soft_wrap=True),
         report=report,
-    )
+    ).run()
     out.print(f"Report: {folder / 'report.md'}", markup=False, soft_wrap=True)
     return all(outcome.is_there for outcome in outcomes)
 
