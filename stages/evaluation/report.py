@@ -8,6 +8,7 @@ import numpy as np
 from model import metrics
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table
+from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
 from stages.evaluation.objects import (
     AT_HOME_M,
     AWAY_M,
@@ -47,7 +48,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "present_end": ("present at the end ↑", ".0%"),
     "ssim": ("SSIM ↑", ".4f"),
     "lpips": ("LPIPS ↓", ".4f"),
-    "delta_psnr": ("ΔPSNR (dB) ↑", "+.2f"),
+    OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
+    GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
+    HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
     "abs_rel": ("AbsRel ↓", ".4f"),
     "delta1": ("δ1 ↑", ".4f"),
     "delta2": ("δ2 ↑", ".4f"),
@@ -56,7 +59,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "delta2_aligned": ("δ2, aligned ↑", ".4f"),
 }
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
-WEAK_CONTROL_DB = 1.99  # ΔPSNR of Genie in RoboScape's table (arXiv:2506.23135)
+# ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
+WEAK_CONTROL_DB = 2.0
 METHODS = (MODEL, COPY, PREVIOUS, CEILING)
 REGIONS = (FRAME, MOVING, DETAIL, *OBJECT_REGIONS)
 
@@ -77,8 +81,8 @@ NUMBERS: dict[str, Cell] = {
     "psnr_copy_moving": free(MOVING, COPY, "psnr"),
     "psnr_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "psnr"),
     "ssim_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "ssim"),
-    "delta_psnr": free(FRAME, MODEL, "delta_psnr"),
-    "delta_psnr_moving": free(MOVING, MODEL, "delta_psnr"),
+    **{form: free(FRAME, MODEL, form) for form in FORMS},
+    **{f"{form}_moving": free(MOVING, MODEL, form) for form in FORMS},
     "psnr_free_camera": free(FRAME, MODEL, "psnr", CAMERA),
     "psnr_copy_camera": free(FRAME, COPY, "psnr", CAMERA),
     "ssim_free_camera": free(FRAME, MODEL, "ssim", CAMERA),
@@ -157,6 +161,8 @@ class Setting:
     depth_units: str
     sampling: str
     seed: int
+    gaussian_draws: int  # of actions, for each clip
+    held_actions: bool
     flagged: str  # flags of the evaluated clips, with counts
     dropped: str  # flags for which clips were left out
 
@@ -243,15 +249,25 @@ def objects_verdict(clips: Sequence[ScoredClip], setting: Setting) -> str:
 
 
 def actions_verdict(numbers: Mapping[str, float]) -> str:
-    if "delta_psnr" not in numbers:
+    """What the model loses under other actions, in each form that was measured."""
+    measured = [form for form in FORMS if form in numbers]
+    if not measured:
         return "How much the actions matter (ΔPSNR) was not measured: it takes two held-out clips."
-    change, moving = numbers["delta_psnr"], numbers.get("delta_psnr_moving")
-    there = f" ({moving:+.2f} dB in the moving region)" if moving is not None else ""
-    measured = f"ΔPSNR, what it loses under those of another clip, is {change:+.2f} dB{there}."
+    lines = ["**Control**, the PSNR that it loses under other actions (ΔPSNR):"]
+    for form in measured:
+        change, moving = numbers[form], numbers.get(f"{form}_moving")
+        there = f" ({moving:+.2f} dB in the moving region)" if moving is not None else ""
+        lines.append(f"- under {FORM_NAMES[form]} {change:+.2f} dB{there}: {control(change)}")
+    return "\n".join(lines)
+
+
+def control(change: float) -> str:
+    """What a ΔPSNR says, in dB."""
     if change <= 0:
-        return f"The actions do **not** steer it: {measured}"
-    little = f" That is little: the paper has {WEAK_CONTROL_DB} dB for a model under weak control."
-    return f"The actions steer it: {measured}" + (little if change < WEAK_CONTROL_DB else "")
+        return "these actions do **not** steer it."
+    if change < WEAK_CONTROL_DB:
+        return f"**weak control**, under {WEAK_CONTROL_DB:.1f} dB."
+    return "the actions steer it."
 
 
 def better_in(per_clip: Sequence[Scores], ours: Cell, copied: Cell) -> str:
@@ -336,8 +352,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
-        "ΔPSNR: PSNR with the true actions minus PSNR with those of another held-out clip, with "
-        "the same noise.",
+        delta_psnr_note(setting),
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
@@ -360,6 +375,27 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "the decoded first frame."
         )
     return lines
+
+
+def delta_psnr_note(setting: Setting) -> str:
+    """How ΔPSNR was measured, and in which of its forms it was not."""
+    note = (
+        "ΔPSNR: PSNR with the true actions minus PSNR with other ones, from the same frame with "
+        "the same noise; its forms are not comparable. Another clip's: a held-out one's (RoboScape)"
+    )
+    if setting.gaussian_draws:
+        note += (
+            "; Gaussian: with the mean and deviation of the training set's actions, each number by "
+            f"itself, mean PSNR of {setting.gaussian_draws} draws (HMA takes 5)"
+        )
+    if setting.held_actions:
+        note += "; held: the pose at the clip's start in every frame"
+    off = {
+        "`evaluation.gaussian_draws=5`": not setting.gaussian_draws,
+        "`evaluation.held_actions=true`": not setting.held_actions,
+    }
+    missing = [field for field, is_off in off.items() if is_off]
+    return f"{note}. Other forms: {listed(missing)}." if missing else f"{note}."
 
 
 def metrics_csv(means: Scores) -> bytes:

@@ -5,9 +5,10 @@ tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,6 +17,7 @@ from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
 from model.value_range import IMAGES
+from stages.evaluation.controls import Controls
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
@@ -69,8 +71,9 @@ class ClipVideos:
     camera: Float[Tensor, "t c h w"]
     decoded: Float[Tensor, "t c h w"]
     predicted: Mapping[str, Float[Tensor, "t c h w"]]
-    other_actions: Float[Tensor, "t c h w"] | None  # free-running under another clip's actions
     depth: ClipDepth | None
+    # Free-running under other actions, by the metric that they are for
+    controls: Controls[Float[Tensor, "t c h w"]] = field(default_factory=dict)
     objects: TrueObjects | None = None  # where there is a truth
 
 
@@ -106,12 +109,26 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
                     Cell(protocol, reference, region, method, metric): value
                     for protocol in protocols
                 }
-        if clip.other_actions is not None:
-            other = compare_psnr(clip.other_actions, target, moving)
-            for region, value in other.items():
-                true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
-                scores[Cell(FREE, reference, region, MODEL, "delta_psnr")] = true - value
+        scores |= score_controls(clip.controls, scores, reference, target, moving)
     return scores | (score_depth(clip.depth) if clip.depth is not None else {})
+
+
+def score_controls(
+    controls: Controls[Float[Tensor, "t c h w"]],
+    scores: Scores,
+    reference: str,
+    target: Float[Tensor, "t c h w"],
+    moving: Bool[Tensor, "t h w"],
+) -> Scores:
+    """ΔPSNR in each form: `scores`, under the true actions, less the mean over the form's draws."""
+    found: Scores = {}
+    for metric, draws in controls.items():
+        by_draw = [compare_psnr(video, target, moving) for video in draws]
+        for region in by_draw[0]:
+            true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
+            other = float(np.mean([values[region] for values in by_draw]))
+            found[Cell(FREE, reference, region, MODEL, metric)] = true - other
+    return found
 
 
 def candidates(

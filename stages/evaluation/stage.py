@@ -74,6 +74,10 @@ class Evaluate(DatasetStage):
     # Leaves out clips with one of these flags (`stages.flags`); the world model's, unless set
     drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     lpips: LpipsWeights | None = None
+    # Further forms of ΔPSNR (`stages.evaluation.controls`), off by default: each draw costs as much
+    # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
+    gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
+    held_actions: bool = field(default=False, metadata={"added": True})
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
@@ -111,6 +115,8 @@ class Evaluate(DatasetStage):
             raise ValueError(
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
             )
+        if self.gaussian_draws < 0:
+            raise ValueError(f"gaussian_draws={self.gaussian_draws}: expected 0 or more")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
 
@@ -167,7 +173,15 @@ class Evaluate(DatasetStage):
             part = slice(start, start + CLIPS_PER_BATCH)
             other = None if others is None else others[part]
             for clip in predicted_videos(
-                networks, rows, chosen[part], other, self.sampling, self.seed, number
+                networks,
+                rows,
+                chosen[part],
+                other,
+                self.sampling,
+                self.seed,
+                number,
+                gaussian_draws=self.gaussian_draws,
+                held_actions=self.held_actions,
             ):
                 size = (clip.camera.shape[-2], clip.camera.shape[-1])
                 objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
@@ -203,6 +217,8 @@ class Evaluate(DatasetStage):
                 f"{how.order} order, {self.precision}"
             ),
             seed=self.seed,
+            gaussian_draws=self.gaussian_draws,
+            held_actions=self.held_actions,
         )
 
     def document(self, setting: Setting, numbers: Mapping[str, float], means: Scores) -> bytes:
