@@ -118,7 +118,9 @@ def compare(
     network = None if lpips is None else _lpips(*(str(Path(path).absolute()) for path in lpips))
     values: dict[str, float] = {}
     for suffix, candidate in (("", ours), ("_copy", copy_first(true))):
-        for (region, metric), value in scores.compare(candidate, true, moving, network).items():
+        for (region, metric), value in scores.compare(
+            candidate, true, moving, network
+        ).scores.items():
             values[f"{metric}{REGION_SUFFIXES[region]}{suffix}"] = value
     missing = {} if lpips else {"lpips": "not measured: no weights, lpips=(trunk, linear)"}
     if not moving[1:].any():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from model import metrics
-from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table
 from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
 from stages.evaluation.objects import (
@@ -396,17 +395,3 @@ def delta_psnr_note(setting: Setting) -> str:
     }
     missing = [field for field, is_off in off.items() if is_off]
     return f"{note}. Other forms: {listed(missing)}." if missing else f"{note}."
-
-
-def metrics_csv(means: Scores) -> bytes:
-    return csv_table((*Cell._fields, "value"), ((*cell, value) for cell, value in means.items()))
-
-
-def clips_csv(clip_ids: Sequence[str], others: Sequence[str], per_clip: Sequence[Scores]) -> bytes:
-    """Long form; `other_clip` is the clip whose actions ΔPSNR was measured with."""
-    lines = (
-        (clip_id, other, *cell, scores[cell])
-        for clip_id, other, scores in zip(clip_ids, others, per_clip, strict=True)
-        for cell in sorted(scores, key=table_order)
-    )
-    return csv_table(("clip", "other_clip", *Cell._fields, "value"), lines)

@@ -5,7 +5,7 @@ tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ class Cell(NamedTuple):
 
 # Of one clip, without what cannot be measured, such as the moving region of a still clip
 Scores = dict[Cell, float]
+# The same at each frame after frame 0, NaN where a frame has none
+FrameScores = dict[Cell, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,34 +85,49 @@ class ScoredClip:
 
     clip_id: str
     scores: Scores
+    by_frame: FrameScores
     watched: Sequence[MethodSightings] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A video against its target, by (region, metric): all frames after frame 0, and each one."""
+
+    scores: dict[tuple[str, str], float]
+    by_frame: dict[tuple[str, str], list[float]]
 
 
 def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
     """All scores of a clip, those of its objects among them."""
-    scores, watched = score_clip(clip, perceptual), list[MethodSightings]()
-    if clip.objects is not None:
-        watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)
+    found = score_clip(clip, perceptual)
+    if clip.objects is None:
+        return found
+    watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)
+    scores = dict(found.scores)
     for of_method in watched:
         for (region, metric), value in object_numbers(of_method.seen, len(clip.camera)):
             for protocol in of_method.protocols:
                 scores[Cell(protocol, CAMERA, region, of_method.method, metric)] = value
-    return ScoredClip(clip_id=clip.clip_id, scores=scores, watched=watched)
+    return replace(found, scores=scores, watched=watched)
 
 
-def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> Scores:
+def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
     """The scores that any source allows."""
     moving = moving_mask(clip.decoded, still=clip.decoded[:1])
     scores: Scores = {}
+    by_frame: FrameScores = {}
     for reference, target in ((CAMERA, clip.camera), (DECODED, clip.decoded)):
         for protocols, method, video in candidates(clip, reference):
-            for (region, metric), value in compare(video, target, moving, perceptual).items():
-                scores |= {
-                    Cell(protocol, reference, region, method, metric): value
-                    for protocol in protocols
-                }
+            found = compare(video, target, moving, perceptual)
+            for protocol in protocols:
+                for (region, metric), value in found.scores.items():
+                    scores[Cell(protocol, reference, region, method, metric)] = value
+                for (region, metric), values in found.by_frame.items():
+                    by_frame[Cell(protocol, reference, region, method, metric)] = values
         scores |= score_controls(clip.controls, scores, reference, target, moving)
-    return scores | (score_depth(clip.depth) if clip.depth is not None else {})
+    if clip.depth is not None:
+        scores |= score_depth(clip.depth)
+    return ScoredClip(clip_id=clip.clip_id, scores=scores, by_frame=by_frame)
 
 
 def score_controls(
@@ -154,16 +171,17 @@ def compare(
     target: Float[Tensor, "t c h w"],
     moving: Bool[Tensor, "t h w"],
     perceptual: Lpips | None,
-) -> dict[tuple[str, str], float]:
-    """(region, metric) -> score over the frames after frame 0."""
-    found = {
-        (region, "psnr"): value for region, value in compare_psnr(video, target, moving).items()
+) -> Comparison:
+    by_frame = {
+        (region, "psnr"): values for region, values in frames_psnr(video, target, moving).items()
     }
+    found = {place: float(np.nanmean(values)) for place, values in by_frame.items()}
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
     found[DETAIL, "psnr"] = detail_psnr(ours, true, value_range=IMAGES).item()
     found[FRAME, "psnr_chroma"] = chroma_psnr(ours, true, value_range=IMAGES).item()
     similarity, edge = metrics.ssim_map(ours, true, value_range=IMAGES), metrics.SSIM_EDGE
     inner = mask[..., edge:-edge, edge:-edge]
+    by_frame[FRAME, "ssim"] = similarity.mean(dim=(2, 3))[0].tolist()
     found[FRAME, "ssim"] = similarity.mean().item()
     if inner.any():
         found[MOVING, "ssim"] = similarity[inner].mean().item()
@@ -171,17 +189,25 @@ def compare(
         device = perceptual.shift.device
         pair = (ours.to(device), true.to(device))
         found[FRAME, "lpips"] = metrics.lpips(perceptual, *pair, value_range=IMAGES).item()
-    return found
+    return Comparison(scores=found, by_frame=by_frame)
 
 
 def compare_psnr(
     video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
 ) -> dict[str, float]:
     """PSNR by region, in dB; equal frames count as `metrics.MAX_PSNR`."""
+    by_frame = frames_psnr(video, target, moving)
+    return {region: float(np.nanmean(values)) for region, values in by_frame.items()}
+
+
+def frames_psnr(
+    video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
+) -> dict[str, list[float]]:
+    """The same of each frame after frame 0; NaN in one where nothing moves."""
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
-    found = {FRAME: metrics.psnr(ours, true, value_range=IMAGES).item()}
+    found = {FRAME: metrics.frame_psnr(ours, true, value_range=IMAGES)[0].tolist()}
     if mask.any():
-        found[MOVING] = metrics.psnr(ours, true, mask, value_range=IMAGES).item()
+        found[MOVING] = metrics.frame_psnr(ours, true, mask, value_range=IMAGES)[0].tolist()
     return found
 
 

@@ -20,7 +20,7 @@ from model.magvit2.batched import Precision
 from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
-from stages.batches import clip_ids_at, spread_rows
+from stages.batches import spread_rows
 from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
@@ -30,18 +30,25 @@ from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
 from stages.evaluation.report import (
     Setting,
-    clips_csv,
     mean_scores,
-    metrics_csv,
     metrics_page,
     report_numbers,
 )
-from stages.evaluation.scores import Cell, ClipVideos, ScoredClip, Scores, scored
+from stages.evaluation.scores import FREE, Cell, ClipVideos, ScoredClip, Scores, scored
+from stages.evaluation.tables import (
+    CLIPS_FILE,
+    FRAMES_FILE,
+    ClipNames,
+    clips_csv,
+    frames_csv,
+    metrics_csv,
+)
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
+from stages.tokenizer.images import images_to_rgb
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
@@ -51,6 +58,7 @@ from storage.stores.size import DiskUse
 # Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
 PICTURE_BYTES = 3 << 20  # of a clip's row in picture, GIF and MP4
+VIDEOS = "videos"  # folder of the free-running predictions, one for each clip
 SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 
@@ -87,8 +95,9 @@ class Evaluate(DatasetStage):
     )
 
     name: ClassVar[str] = "evaluation"
-    # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects
-    version: ClassVar[int] = 4
+    # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects;
+    # 5: scores by frame and episode, predictions as videos
+    version: ClassVar[int] = 5
 
     @property
     def inputs(self) -> Inputs:
@@ -105,9 +114,8 @@ class Evaluate(DatasetStage):
         }
 
     def disk_use(self, n_clips: int) -> DiskUse:
-        per_clip = 100_000  # numbers of every frame and protocol, and of the objects
-        kept = PICTURE_BYTES * self.n_pictures + per_clip * min(self.n_clips, n_clips)
-        return DiskUse(kept=kept, inodes=40)
+        n, per_clip = min(self.n_clips, n_clips), 400_000  # numbers of frames and objects, a video
+        return DiskUse(kept=PICTURE_BYTES * self.n_pictures + per_clip * n, inodes=40 + n)
 
     def __post_init__(self) -> None:
         check_names("evaluation.drop_flags", self.drop_flags)
@@ -134,18 +142,18 @@ class Evaluate(DatasetStage):
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
-        clips, shown = self.score(networks, rows, chosen, others, progress)
+        clips, shown = self.score(networks, rows, chosen, others, out, progress)
         # Write the tables, then the pictures
         per_clip = [clip.scores for clip in clips]
         means = mean_scores(per_clip)
         numbers = report_numbers(means, len(chosen))
         setting = self.setting(rows, networks, chosen, candidates)
-        clip_ids = clip_ids_at(rows["clip"], chosen)
-        other_ids = [""] * len(chosen) if others is None else clip_ids_at(rows["clip"], others)
+        names = ClipNames.of(rows, chosen, others)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
         write_file(out.path / "metrics.json", self.document(setting, numbers, means))
-        write_file(out.path / "tables" / "clips.csv", clips_csv(clip_ids, other_ids, per_clip))
+        write_file(out.path / CLIPS_FILE, clips_csv(names, clips))
+        write_file(out.path / FRAMES_FILE, frames_csv(names, clips))
         watched = {clip.clip_id: clip.watched for clip in clips if clip.watched}
         if watched:
             write_file(out.path / "tables" / "objects.csv", objects_csv(watched))
@@ -160,9 +168,13 @@ class Evaluate(DatasetStage):
         rows: Mapping[str, Rows],
         chosen: Int[np.ndarray, " n"],
         others: Int[np.ndarray, " n"] | None,
+        out: ResultWriter,
         progress: Progress,
     ) -> tuple[list[ScoredClip], list[tuple[int, ClipVideos]]]:
-        """Scores of all chosen clips, and (index, videos) of those to show."""
+        """Scores of all chosen clips, and (index, videos) of those to show.
+
+        Also writes each free-running prediction, its given frame first.
+        """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
@@ -189,6 +201,10 @@ class Evaluate(DatasetStage):
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
                 clips.append(scored(clip, perceptual))
+                frames = images_to_rgb(clip.predicted[FREE])
+                write_mp4(
+                    out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
+                )
                 progress(len(clips), len(chosen), f"clip {clip.clip_id}")
         return clips, shown
 

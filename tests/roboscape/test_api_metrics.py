@@ -44,7 +44,7 @@ def test_a_video_has_the_scores_of_the_evaluation(video, clips, world: World, ag
     results = {role: open_result(ref) for role, ref in world.results.items()}
     networks = load_networks(rows, results, torch.device("cpu"))
     (made,) = predicted_videos(networks, rows, np.array([1]), None, SamplingConfig(), 0, 0)
-    expected = score_clip(made, None)
+    expected = score_clip(made, None).scores
     scores = rs.metrics.compare(video, clips[1], against=against)
     cells = {}
     for suffix, method in (("", MODEL), ("_copy", COPY)):

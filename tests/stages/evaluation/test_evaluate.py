@@ -45,6 +45,7 @@ from stages.evaluation.scores import (
 )
 from stages.evaluation.stage import Evaluate
 from stages.lpips_weights import LpipsWeights
+from stages.tokenizer.images import images_to_rgb
 from storage.stores.key import parameters
 from storage.stores.results import Result, open_result, open_writer
 from storage.stores.rows import open_rows
@@ -55,6 +56,10 @@ FILES = {
     "metrics.csv",
     "metrics.json",
     "tables/clips.csv",
+    "tables/frames.csv",
+    "videos/clip001.mp4",
+    "videos/clip005.mp4",
+    "videos/clip006.mp4",
     "rollout.png",
     "rollout.gif",
     "rollout.mp4",
@@ -143,6 +148,53 @@ def test_it_writes_tables_and_pictures(evaluated):
         assert picture.width > 800
 
 
+def test_means_of_the_frames_are_the_clips_scores(evaluated):
+    frames = table(evaluated, "tables/frames.csv")
+    assert {int(row["frame"]) for row in frames} == set(range(1, 16))
+    clips = {
+        (row["clip"], *(row[name] for name in Cell._fields)): float(row["value"])
+        for row in table(evaluated, "tables/clips.csv")
+    }
+    by_cell: dict[tuple[str, ...], list[float]] = {}
+    for row in frames:
+        place = (row["clip"], *(row[name] for name in Cell._fields))
+        by_cell.setdefault(place, []).append(float(row["value"]))
+    assert {place[3:] for place in by_cell} >= {
+        (FRAME, MODEL, "psnr"),
+        (FRAME, MODEL, "ssim"),
+        (MOVING, COPY, "psnr"),
+    }
+    for place, values in by_cell.items():
+        assert np.mean(values) == pytest.approx(clips[place], abs=1e-4)
+
+
+def test_clips_are_named_with_their_episodes(world, evaluated):
+    index = open_rows(world.rows["discover"])
+    for row in table(evaluated, "tables/clips.csv") + table(evaluated, "tables/frames.csv"):
+        at = np.array([int(row["clip"].removeprefix("clip"))])
+        task, episode = index.gather("task", at)[0], index.gather("episode", at)[0]
+        assert row["episode"] == f"{task}/{episode}"
+
+
+def test_the_videos_show_the_free_running_predictions(world, monkeypatch, without_pictures):
+    made = []
+
+    def recorded(*arguments, **options):
+        made.extend(predict.predicted_videos(*arguments, **options))
+        return made[-len(arguments[2]) :]
+
+    monkeypatch.setattr(evaluation, "predicted_videos", recorded)
+    result = world.evaluate(seed=4)
+    expected = {clip.clip_id: images_to_rgb(clip.predicted[FREE]) for clip in made}
+    assert len(expected) == 3
+    for clip_id in expected:
+        with av.open(str(result.file(f"videos/{clip_id}.mp4"))) as movie:
+            frames = np.array([f.to_ndarray(format="rgb24") for f in movie.decode(video=0)])
+            assert movie.streams.video[0].average_rate == 2
+        errors = {name: np.abs(frames - np.int16(video)).mean() for name, video in expected.items()}
+        assert min(errors, key=lambda name: errors[name]) == clip_id
+
+
 def test_every_table_has_one_protocol_and_one_reference(evaluated):
     text = evaluated.file("metrics.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
@@ -219,7 +271,7 @@ def slow_psnr(video: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
 
 def test_rows_are_what_a_slow_computation_finds():
     clip = moving_clip()
-    scores = score_clip(clip, None)
+    scores = score_clip(clip, None).scores
     decoded, camera = clip.decoded.double().numpy(), clip.camera.double().numpy()
     free, other = (
         clip.predicted[FREE].double().numpy(),
@@ -268,7 +320,7 @@ def test_golden_scores():
         depth=None,
         controls={OTHER_CLIP: [decoded.roll(2, 3)]},
     )
-    scores = score_clip(clip, None)
+    scores = score_clip(clip, None).scores
     found = {name: scores[Cell(FREE, *name)] for name in GOLDEN}
     assert found == pytest.approx(GOLDEN, abs=2e-3)
 
@@ -283,16 +335,16 @@ def test_frame_0_is_never_scored():
             OTHER_CLIP: [torch.cat([-video[:1], video[1:]]) for video in clip.controls[OTHER_CLIP]]
         },
     )
-    assert score_clip(other, None) == score_clip(clip, None)
+    assert score_clip(other, None).scores == score_clip(clip, None).scores
     later = replace(
         clip,
         predicted={name: torch.cat([v[:1], -v[1:2], v[2:]]) for name, v in clip.predicted.items()},
     )
-    assert score_clip(later, None) != score_clip(clip, None)
+    assert score_clip(later, None).scores != score_clip(clip, None).scores
 
 
 def test_a_still_clip_has_no_moving_region():
-    regions = {cell.region for cell in score_clip(moving_clip(still=True), None)}
+    regions = {cell.region for cell in score_clip(moving_clip(still=True), None).scores}
     assert regions == {FRAME, DETAIL}
 
 
@@ -304,7 +356,9 @@ def test_lpips_is_of_the_whole_frame_and_0_for_equal_clips():
     for head in network.linear:
         head.weight.abs_()
     found = {
-        cell: value for cell, value in score_clip(exact, network).items() if cell.metric == "lpips"
+        cell: value
+        for cell, value in score_clip(exact, network).scores.items()
+        if cell.metric == "lpips"
     }
     assert {cell.region for cell in found} == {FRAME}
     assert found[Cell(FREE, DECODED, FRAME, MODEL, "lpips")] == 0
@@ -467,7 +521,7 @@ def test_forms_of_delta_psnr_are_named_apart_and_off_unless_asked_for(
 def test_delta_psnr_takes_the_mean_psnr_of_its_draws():
     clip = moving_clip()
     draws = [clip.predicted[TEACHER], clip.decoded * 0.5, clip.decoded.roll(1, 3)]
-    scores = score_clip(replace(clip, controls={GAUSSIAN: draws}), None)
+    scores = score_clip(replace(clip, controls={GAUSSIAN: draws}), None).scores
     decoded, where = clip.decoded.double().numpy(), np.ones((7, 32, 32), bool)
     true = slow_psnr(clip.predicted[FREE].double().numpy(), decoded, where)
     others = [slow_psnr(video.double().numpy(), decoded, where) for video in draws]
