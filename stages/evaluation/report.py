@@ -25,6 +25,7 @@ from stages.evaluation.scores import (
     FARTHEST_RATIO,
     FRAME,
     FREE,
+    LINEAR,
     MODEL,
     MOVING,
     PREVIOUS,
@@ -60,7 +61,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
-METHODS = (MODEL, COPY, PREVIOUS, CEILING)
+METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING)
 REGIONS = (FRAME, MOVING, DETAIL, *OBJECT_REGIONS)
 
 
@@ -348,6 +349,8 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "before it. Frame 0 is given and never scored.",
         "The moving region, the same against both references, is where decoded true frames differ "
         f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one.",
+        "Linear motion by optical flow: each frame as the flow between the two true frames before "
+        "it lets expect it; frame 1 is a copy of frame 0. Free-running it knows no motion.",
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",

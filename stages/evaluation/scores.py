@@ -18,6 +18,7 @@ from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
 from model.value_range import IMAGES
 from stages.evaluation.controls import Controls
+from stages.evaluation.linear_motion import carry_on
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
@@ -27,10 +28,11 @@ PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
 REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
-MODEL, COPY, PREVIOUS, CEILING = (
+MODEL, COPY, PREVIOUS, LINEAR, CEILING = (
     "world model",
     "copy of frame 0",
     "copy of the frame before",
+    "linear motion by optical flow",
     "tokenizer's ceiling",
 )
 
@@ -156,8 +158,10 @@ def candidates(
         yield (protocol,), MODEL, clip.predicted[protocol]
     source = clip.decoded if reference == DECODED else clip.camera
     yield PROTOCOLS, COPY, copy_first(source)
-    # Only teacher forcing knows the true frame before
+    # Only teacher forcing knows the true frames before
     yield (TEACHER,), PREVIOUS, torch.cat([source[:1], source[:-1]])
+    if (carried := carry_on(source)) is not None:
+        yield (TEACHER,), LINEAR, carried
     if reference == CAMERA:
         yield PROTOCOLS, CEILING, clip.decoded
 

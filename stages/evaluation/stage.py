@@ -64,10 +64,10 @@ SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(DatasetStage):
-    """Scores teacher-forced and free-running predictions, with two baselines and a ceiling.
+    """Scores teacher-forced and free-running predictions, with baselines and a ceiling.
 
-    The baselines copy a frame; the ceiling is what the tokenizer alone loses. The clips are held
-    out unless `split` is `train`.
+    The baselines copy a frame, or carry motion on; the ceiling is what the tokenizer alone loses.
+    The clips are held out unless `split` is `train`.
     """
 
     # Where the data set is, with or without `ground_truth`; None: objects are not looked for
