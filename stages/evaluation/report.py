@@ -8,6 +8,7 @@ import numpy as np
 from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
+from stages.evaluation.gripper_path import REACH_PX
 from stages.evaluation.objects import (
     AT_HOME_M,
     AWAY_M,
@@ -17,6 +18,7 @@ from stages.evaluation.objects import (
     times_judged,
 )
 from stages.evaluation.scores import (
+    ACTIVE,
     CAMERA,
     CEILING,
     COPY,
@@ -25,14 +27,17 @@ from stages.evaluation.scores import (
     FARTHEST_RATIO,
     FRAME,
     FREE,
+    GRIPPER,
     LINEAR,
     MODEL,
     MOVING,
     PREVIOUS,
     PROTOCOLS,
     PSEUDO_DEPTH,
+    PSEUDO_TRACKS,
     REFERENCES,
     TEACHER,
+    TRACKED,
     Cell,
     ScoredClip,
     Scores,
@@ -51,6 +56,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
     GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
     HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
+    "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
+    "track_within": ("tracks within 4 px ↑", ".0%"),
+    "path_ndtw": ("path, nDTW ↑", ".3f"),
     "abs_rel": ("AbsRel ↓", ".4f"),
     "delta1": ("δ1 ↑", ".4f"),
     "delta2": ("δ2 ↑", ".4f"),
@@ -61,8 +69,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
-METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING)
-REGIONS = (FRAME, MOVING, DETAIL, *OBJECT_REGIONS)
+METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
+REGIONS = (FRAME, MOVING, DETAIL, ACTIVE, GRIPPER, *OBJECT_REGIONS)
 
 
 def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cell:
@@ -91,6 +99,12 @@ NUMBERS: dict[str, Cell] = {
     "psnr_copy_camera_moving": free(MOVING, COPY, "psnr", CAMERA),
     "tokenizer_psnr": free(FRAME, CEILING, "psnr", CAMERA),
     "tokenizer_ssim": free(FRAME, CEILING, "ssim", CAMERA),
+    "track_error_free": free(ACTIVE, MODEL, "track_error", PSEUDO_TRACKS),
+    "track_error_copy": free(ACTIVE, COPY, "track_error", PSEUDO_TRACKS),
+    "track_within_free": free(ACTIVE, MODEL, "track_within", PSEUDO_TRACKS),
+    "track_within_copy": free(ACTIVE, COPY, "track_within", PSEUDO_TRACKS),
+    "path_ndtw_free": free(GRIPPER, MODEL, "path_ndtw", PSEUDO_TRACKS),
+    "path_ndtw_copy": free(GRIPPER, COPY, "path_ndtw", PSEUDO_TRACKS),
     "psnr_free_objects": free(OBJECTS, MODEL, "psnr", CAMERA),
     "psnr_copy_objects": free(OBJECTS, COPY, "psnr", CAMERA),
     "tokenizer_psnr_objects": free(OBJECTS, CEILING, "psnr", CAMERA),
@@ -159,6 +173,8 @@ class Setting:
     has_depth: bool
     depth_annotator: str  # name, and what it stands in for
     depth_units: str
+    tracks_annotator: str  # likewise, of the true tracks; empty if they are not read
+    tracker: str  # of predicted videos
     sampling: str
     seed: int
     gaussian_draws: int  # of actions, for each clip
@@ -287,7 +303,7 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
         if cell[:2] == (protocol, reference) and cell.region not in OBJECT_REGIONS
     }
     found = {cell.metric for cell in here}
-    if reference != PSEUDO_DEPTH:
+    if reference in (CAMERA, DECODED):
         found.add("lpips")  # the column shows that weights are missing
     heading = f"## {protocol.capitalize()}, against {in_words(reference, setting)}"
     return rows_of(here, found, heading, protocol, reference, setting)
@@ -333,7 +349,11 @@ def shown(metric: str, value: float | None, setting: Setting) -> str:
 
 
 def in_words(reference: str, setting: Setting) -> str:
-    by = f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
+    annotators = {
+        PSEUDO_DEPTH: setting.depth_annotator,
+        PSEUDO_TRACKS: setting.tracks_annotator,
+    }
+    by = f" ({annotators[reference]})" if reference in annotators else ""
     return f"the {reference}{by}"
 
 
@@ -364,6 +384,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "objects in the frame. Present: near its true place, its surroundings among the "
             "choices; `tables/objects.csv` has every sighting."
         )
+    lines.append(motion_note(per_clip, setting))
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
     if not setting.has_depth:
@@ -377,6 +398,24 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "the decoded first frame."
         )
     return lines
+
+
+def motion_note(per_clip: Sequence[Scores], setting: Setting) -> str:
+    """How motion was measured, or how it can be."""
+    if not setting.tracker:
+        return "Motion was not measured: `evaluation.tracker=lucas-kanade` tracks the videos."
+    n_active, n_paths = (
+        sum(NUMBERS[name] in scores for scores in per_clip)
+        for name in ("track_error_free", "path_ndtw_free")
+    )
+    return (
+        f"Motion: points of frame 0 are tracked through every video by {setting.tracker}, at the "
+        "clip's own rate, and compared with the true tracks where these are visible. The camera "
+        "frames themselves show that tracker's own error. Active points: those that training would "
+        f"take, the 64 that move most; {n_active} of {setting.n_clips} clips have some. Grippers: "
+        "normalised dynamic time warping from the measured path, projected by the camera's "
+        f"calibration, within {REACH_PX:g} px; in {n_paths} clips enough tracks go along with one."
+    )
 
 
 def delta_psnr_note(setting: Setting) -> str:

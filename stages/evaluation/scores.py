@@ -26,14 +26,17 @@ from stages.tokenizer.images import moving_mask
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
-REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH)
+PSEUDO_TRACKS = "pseudo tracks"
+REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
-MODEL, COPY, PREVIOUS, LINEAR, CEILING = (
+ACTIVE, GRIPPER = "active points", "grippers"
+MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "world model",
     "copy of frame 0",
     "copy of the frame before",
     "linear motion by optical flow",
     "tokenizer's ceiling",
+    "the camera frames themselves",  # what remains is the tracker's error
 )
 
 # Depths beyond this many times the clip's near end count as this far, true and predicted alike
@@ -99,9 +102,10 @@ class Comparison:
     by_frame: dict[tuple[str, str], list[float]]
 
 
-def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
-    """All scores of a clip, those of its objects among them."""
+def scored(clip: ClipVideos, perceptual: Lpips | None, more: Scores | None = None) -> ScoredClip:
+    """All scores of a clip, those of its objects among them. more: what others have found."""
     found = score_clip(clip, perceptual)
+    found = replace(found, scores=found.scores | (more or {}))
     if clip.objects is None:
         return found
     watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)

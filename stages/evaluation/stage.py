@@ -19,12 +19,14 @@ from jaxtyping import Int
 from model.magvit2.batched import Precision
 from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
+from stages.annotation_frames import merged
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import spread_rows
 from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.horizon import plot_horizon
+from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
 from stages.evaluation.objects import objects_csv
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
@@ -45,6 +47,7 @@ from stages.evaluation.tables import (
 )
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
+from stages.keypoints.stage import KeypointAnnotator
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
@@ -86,6 +89,8 @@ class Evaluate(DatasetStage):
     # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
     gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
     held_actions: bool = field(default=False, metadata={"added": True})
+    # Tracks predicted videos, by its name: "lucas-kanade". Off by default: costs as much as labels
+    tracker: KeypointAnnotator | None = field(default=None, metadata={"added": True})
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
@@ -101,7 +106,7 @@ class Evaluate(DatasetStage):
 
     @property
     def inputs(self) -> Inputs:
-        return {
+        read: Inputs = {
             "discover": ("task", "episode", "split"),
             "clip": ("rgb", "actions", "frame_index", "flags"),
             "depth": ("inverse_depth", "valid", "inverse_depth_range"),
@@ -112,6 +117,7 @@ class Evaluate(DatasetStage):
             "depth_tokenizer": (),
             **({"label_quality": ("flags",)} if needs_labels(self.drop_flags) else {}),
         }
+        return merged(read, MOTION_INPUTS) if self.tracker else read
 
     def disk_use(self, n_clips: int) -> DiskUse:
         n, per_clip = min(self.n_clips, n_clips), 400_000  # numbers of frames and objects, a video
@@ -119,6 +125,8 @@ class Evaluate(DatasetStage):
 
     def __post_init__(self) -> None:
         check_names("evaluation.drop_flags", self.drop_flags)
+        if self.tracker:
+            check_tracker(self.tracker)
         if self.n_clips < 1 or self.n_pictures < 1:
             raise ValueError(
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
@@ -176,6 +184,7 @@ class Evaluate(DatasetStage):
         Also writes each free-running prediction, its given frame first.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
+        motion = MotionScores(rows, self.tracker, networks.device) if self.tracker else None
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
         root = Path(self.root) if self.root else None
@@ -198,9 +207,10 @@ class Evaluate(DatasetStage):
                 size = (clip.camera.shape[-2], clip.camera.shape[-1])
                 objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
                 clip = replace(clip, objects=objects)
+                more = motion(clip, int(chosen[len(clips)])) if motion else {}
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
-                clips.append(scored(clip, perceptual))
+                clips.append(scored(clip, perceptual, more))
                 frames = images_to_rgb(clip.predicted[FREE])
                 write_mp4(
                     out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
@@ -228,6 +238,8 @@ class Evaluate(DatasetStage):
             has_depth=networks.has_depth,
             depth_annotator=annotator.name + annotator.caveat,
             depth_units=annotator.units,
+            tracks_annotator=tracks_annotator(rows),
+            tracker=self.tracker.name if self.tracker else "",
             sampling=(
                 f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, "
                 f"{how.order} order, {self.precision}"
@@ -253,3 +265,11 @@ class Evaluate(DatasetStage):
         frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
+
+
+def tracks_annotator(rows: Mapping[str, Rows]) -> str:
+    """Who made the true tracks, and what a reader must know of it; empty where none are read."""
+    if "keypoints" not in rows:
+        return ""
+    annotator = AnnotatorInfo.of(rows["keypoints"])
+    return annotator.name + annotator.caveat
