@@ -30,6 +30,21 @@ def predict_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_po
     `n_points` includes support points (36 in `track_points` by default). Attention counts as if its
     scores were kept: fused kernels need less memory.
     """
+    # Each further window costs the same: the first few are run, the others counted
+    step = config.window // 2
+    n_more = max(0, (n_frames - config.window - 1) // step - 1)
+    shorter = measured_cost(config, n_clips, n_frames - n_more * step, n_points)
+    if not n_more:
+        return shorter
+    longer = measured_cost(config, n_clips, n_frames - (n_more - 1) * step, n_points)
+    return Cost(
+        flops=shorter.flops + n_more * (longer.flops - shorter.flops),
+        peak_bytes=shorter.peak_bytes + n_more * (longer.peak_bytes - shorter.peak_bytes),
+    )
+
+
+def measured_cost(config: SpatialTrackerConfig, n_clips: int, n_frames: int, n_points: int) -> Cost:
+    """`predict_cost` by running every window: slow for long clips."""
     with torch.device("meta"):
         network = SpatialTracker(config)
         size = (config.working_height, config.working_width)

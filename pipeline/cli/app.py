@@ -10,6 +10,7 @@ import typer
 from pipeline.cli.checks import check_environment
 from pipeline.cli.commands import (
     episodes,
+    evaluation,
     generation,
     runs,
     services,
@@ -67,6 +68,7 @@ PANELS = {
         "lineage": stores.lineage,
         "inspect": stores.inspect,
         "generate": generation.generate,
+        "compare": evaluation.compare,
     },
     "Training": {
         "train-annotator": training.train_annotator,

@@ -183,6 +183,10 @@ class Setting:
     dropped: str  # flags for which clips were left out
 
 
+def higher_is_better(metric: str) -> bool:
+    return "↑" in COLUMNS[metric][0]
+
+
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:
     """Means over the clips in which each number was measured."""
     cells = sorted(dict.fromkeys(cell for scores in per_clip for cell in scores), key=table_order)

@@ -38,6 +38,8 @@ MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "tokenizer's ceiling",
     "the camera frames themselves",  # what remains is the tracker's error
 )
+# Stand in every table beside what is evaluated
+BASELINES = (COPY, PREVIOUS, CEILING)
 
 # Depths beyond this many times the clip's near end count as this far, true and predicted alike
 FARTHEST_RATIO = 100.0

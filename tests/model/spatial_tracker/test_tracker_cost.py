@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tracker_cases import SMALL, clip, queries, small_tracker
 
-from model.spatial_tracker.cost import LiveBytes, predict_cost
+from model.spatial_tracker.cost import LiveBytes, measured_cost, predict_cost
 
 # Lookups are slow on meta tensors
 ONE_LEVEL = replace(SMALL, correlation_levels=1, motion=129)
@@ -25,6 +26,12 @@ def test_predicted_flops_and_memory_against_a_real_run():
     predicted = predict_cost(network.config, n_clips=2, n_frames=9, n_points=40)
     assert predicted.flops == flops.get_total_flops()
     assert memory.peak <= predicted.peak_bytes <= 1.5 * memory.peak
+
+
+@pytest.mark.parametrize("n_frames", [5, 17])
+def test_windows_that_are_only_counted_cost_what_run_ones_do(n_frames: int):
+    counted = predict_cost(ONE_LEVEL, 1, n_frames, 20)
+    assert counted == measured_cost(ONE_LEVEL, 1, n_frames, 20)
 
 
 def test_live_bytes_counts_the_peak_and_views_once():

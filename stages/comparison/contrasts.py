@@ -1,0 +1,225 @@
+"""Score tables of several contestants -> means and paired differences, with intervals.
+
+Only clips that all contestants were scored on, and of those, for each difference, the ones in which
+both sides have a value. The first contestant is what the others are compared with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.comparison.bootstrap import Estimate, estimate
+from stages.comparison.score_table import ByClip, ScoreTable
+from stages.evaluation.report import COLUMNS, REGIONS, higher_is_better
+from stages.evaluation.scores import (
+    BASELINES,
+    DECODED,
+    MOVING,
+    PROTOCOLS,
+    PSEUDO_DEPTH,
+    REFERENCES,
+    Cell,
+)
+
+# The input that a reference or a region is made from: with two of them, scores do not compare
+MADE_FROM = {DECODED: "rgb_tokens", MOVING: "rgb_tokens", PSEUDO_DEPTH: "depth"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is measured, whoever made the video. See `Cell`."""
+
+    protocol: str
+    reference: str
+    region: str
+    metric: str
+
+    @classmethod
+    def of(cls, cell: Cell) -> "Place":
+        return cls(
+            protocol=cell.protocol,
+            reference=cell.reference,
+            region=cell.region,
+            metric=cell.metric,
+        )
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        orders = (PROTOCOLS, REFERENCES, REGIONS, tuple(COLUMNS))
+        names = (self.protocol, self.reference, self.region, self.metric)
+        return tuple(order.index(name) for order, name in zip(orders, names, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One contestant or baseline in one place.
+
+    difference: to the first contestant, in the metric's unit; None for itself, and where they share
+    no clip. better, equal: of `n` episodes, by the mean over the episode's clips.
+    """
+
+    place: Place
+    who: str
+    value: Estimate
+    difference: Estimate | None = None
+    better: int = 0
+    equal: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is better than the first contestant, by the interval of the difference."""
+        if self.difference is None:
+            return ""
+        if self.difference.interval is None:
+            return "too few episodes"
+        sign = self.difference.sign * (1 if higher_is_better(self.place.metric) else -1)
+        return {1: "better", -1: "worse", 0: "undecided"}[sign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """rows: by place, the contestants in order, then baselines. clips: that all have in common.
+
+    left_out: of each contestant the clips that it alone, or not all, were scored on. apart: places
+    that were left out, and why.
+    """
+
+    labels: Sequence[str]
+    rows: Sequence[Row]
+    clips: Sequence[str]
+    n_episodes: int
+    left_out: Mapping[str, Sequence[str]]
+    apart: Sequence[str]
+
+
+def compare(tables: Sequence[ScoreTable]) -> Comparison:
+    """Raises ValueError for tables that share no clips, or were scored on different clip stores."""
+    check_alike(tables)
+    common = set.intersection(*(table.clips for table in tables))
+    if not common:
+        counts = ", ".join(f"{table.label} {len(table.clips)}" for table in tables)
+        raise ValueError(
+            f"no clip was scored for all of them (clips: {counts}): score them on the same split "
+            "and number of clips"
+        )
+    first, episodes = tables[0], tables[0].episodes
+    entries = values_by_place(tables, common)
+    rows = []
+    for place, by_who in entries.items():
+        ours = by_who.get(first.label, {})
+        for who, values in by_who.items():
+            rows.append(row_of(place, who, values, {} if who == first.label else ours, episodes))
+    return Comparison(
+        labels=[table.label for table in tables],
+        rows=rows,
+        clips=sorted(common),
+        n_episodes=len({episodes[clip] for clip in common}),
+        left_out={t.label: sorted(t.clips - common) for t in tables if t.clips - common},
+        apart=list(apart(tables)),
+    )
+
+
+def check_alike(tables: Sequence[ScoreTable]) -> None:
+    labels = [table.label for table in tables]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(
+            f"labels {', '.join(labels)}: expected two or more, each another; name them by "
+            "LABEL=STORE"
+        )
+    first = tables[0]
+    for table in tables[1:]:
+        ours, theirs = (t.inputs.get("clip", "?") for t in (first, table))
+        if ours != theirs:
+            raise ValueError(
+                f"{first.label} was scored on the clips {ours}, {table.label} on {theirs}: their "
+                "frames may differ in size or source. Score both on the same clips"
+            )
+
+
+def values_by_place(
+    tables: Sequence[ScoreTable], common: set[str]
+) -> dict[Place, dict[str, ByClip]]:
+    """(place, contestant or baseline) -> value of each common clip, where anyone has one."""
+    found: dict[Place, dict[str, ByClip]] = {}
+    places = {Place.of(cell) for table in tables for cell in table.scores}
+    for place in sorted(places, key=lambda place: place.order):
+        if differs(tables, place.reference) or differs(tables, place.region):
+            continue
+        by_who: dict[str, ByClip] = {}
+        for table in tables:
+            own = [cell for cell in table.own() if Place.of(cell) == place]
+            for cell in own:
+                by_who[table.label] = restricted(table.scores[cell], common)
+        by_who |= baselines(tables, place, common)
+        if any(by_who.values()):
+            found[place] = {who: values for who, values in by_who.items() if values}
+    return found
+
+
+def baselines(tables: Sequence[ScoreTable], place: Place, common: set[str]) -> dict[str, ByClip]:
+    """Each baseline once if it is the same for all, else one for each contestant that has it."""
+    found: dict[str, ByClip] = {}
+    for method in BASELINES:
+        cell = Cell(place.protocol, place.reference, place.region, method, place.metric)
+        theirs = {
+            table.label: restricted(table.scores[cell], common)
+            for table in tables
+            if cell in table.scores
+        }
+        if not theirs:
+            continue
+        if all(same(values, next(iter(theirs.values()))) for values in theirs.values()):
+            found[method] = next(iter(theirs.values()))
+        else:
+            found |= {f"{method} ({label})": values for label, values in theirs.items()}
+    return found
+
+
+def same(one: ByClip, other: ByClip) -> bool:
+    return one.keys() == other.keys() and np.allclose(
+        list(one.values()), [other[clip] for clip in one], rtol=1e-5, atol=1e-5
+    )
+
+
+def restricted(values: ByClip, clips: set[str]) -> ByClip:
+    return {clip: values[clip] for clip in sorted(values) if clip in clips}
+
+
+def row_of(
+    place: Place, who: str, values: ByClip, ours: ByClip, episodes: Mapping[str, str]
+) -> Row:
+    """`ours`: what it is compared with, empty for the first contestant itself."""
+    clips = list(values)
+    value = estimate(list(values.values()), [episodes[clip] for clip in clips])
+    both = [clip for clip in clips if clip in ours]
+    if not both:
+        return Row(place=place, who=who, value=value)
+    differences = [values[clip] - ours[clip] for clip in both]
+    by_episode: dict[str, list[float]] = {}
+    for clip, difference in zip(both, differences, strict=True):
+        by_episode.setdefault(episodes[clip], []).append(difference)
+    means = [float(np.mean(found)) for found in by_episode.values()]
+    better_sign = 1 if higher_is_better(place.metric) else -1
+    return Row(
+        place=place,
+        who=who,
+        value=value,
+        difference=estimate(differences, [episodes[clip] for clip in both]),
+        better=sum(better_sign * mean > 0 for mean in means),
+        equal=sum(mean == 0 for mean in means),
+    )
+
+
+def differs(tables: Sequence[ScoreTable], what: str) -> bool:
+    """Whether this reference or region is not the same for all contestants that have it."""
+    role = MADE_FROM.get(what)
+    used = {table.inputs[role] for table in tables if role is not None and role in table.inputs}
+    return len(used) > 1
+
+
+def apart(tables: Sequence[ScoreTable]) -> Iterator[str]:
+    for what, role in MADE_FROM.items():
+        if differs(tables, what):
+            used = ", ".join(f"{t.label}: {t.inputs[role]}" for t in tables if role in t.inputs)
+            yield f"Not compared: {what}, which is not the same for all ({used})."

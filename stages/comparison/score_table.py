@@ -1,0 +1,91 @@
+"""The scores that an evaluation or a scored folder of videos wrote, as one contestant's table."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.evaluation.scores import BASELINES, Cell
+from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE
+from storage.stores import store
+from storage.stores.results import Result
+
+VIDEOS = "videos"  # folder of the scored videos, `<clip id>.mp4`
+
+ByClip = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """label: its name in the comparison. inputs: role -> `stage/key` of what it was scored on.
+
+    scores: of each cell the value of each clip, mean over seeds. frames: the same by frame.
+    episodes: of each clip. videos: None where it kept none.
+    """
+
+    label: str
+    store: str
+    inputs: Mapping[str, str]
+    scores: Mapping[Cell, ByClip]
+    frames: Mapping[Cell, Mapping[int, ByClip]]
+    episodes: Mapping[str, str]
+    videos: Path | None
+
+    @classmethod
+    def read(cls, result: Result, label: str) -> "ScoreTable":
+        """Raises ValueError for a result without scores by clip and episode."""
+        ref = result.ref
+        if CLIPS_FILE not in result.files:
+            raise ValueError(
+                f"{ref} holds no {CLIPS_FILE}: expected an evaluation, or a folder of videos that "
+                "`roboscape score` scored"
+            )
+        path = result.file(CLIPS_FILE)
+        rows = list(_rows(path))
+        if "episode" not in (rows[0] if rows else {"episode"}):
+            raise ValueError(
+                f"{path} does not name the clips' episodes, as evaluations of older versions did "
+                f"not: expected the columns {', '.join(CLIP_COLUMNS)}. `roboscape rerun "
+                "evaluation` makes it again"
+            )
+        frames: dict[Cell, dict[int, dict[str, list[float]]]] = {}
+        if FRAMES_FILE in result.files:
+            for row in _rows(result.file(FRAMES_FILE)):
+                at = frames.setdefault(_cell(row), {}).setdefault(int(row["frame"]), {})
+                at.setdefault(row["clip"], []).append(float(row["value"]))
+        scores: dict[Cell, dict[str, list[float]]] = {}
+        for row in rows:
+            scores.setdefault(_cell(row), {}).setdefault(row["clip"], []).append(
+                float(row["value"])
+            )
+        kept = [name for name in result.files if name.startswith(f"{VIDEOS}/")]
+        return cls(
+            label=label,
+            store=str(ref),
+            inputs=store.read_manifest(ref).inputs,
+            scores={cell: _means(values) for cell, values in scores.items()},
+            frames={c: {t: _means(v) for t, v in at.items()} for c, at in frames.items()},
+            episodes={row["clip"]: row["episode"] for row in rows},
+            videos=result.file(kept[0]).parent if kept else None,
+        )
+
+    @property
+    def clips(self) -> set[str]:
+        return set(self.episodes)
+
+    def own(self) -> Iterator[Cell]:
+        """The cells of the contestant itself, not of baselines beside it."""
+        return (cell for cell in self.scores if cell.method not in BASELINES)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def _cell(row: Mapping[str, str]) -> Cell:
+    return Cell(**{name: row[name] for name in Cell._fields})
+
+
+def _means(values: Mapping[str, list[float]]) -> ByClip:
+    return {clip: sum(found) / len(found) for clip, found in values.items()}

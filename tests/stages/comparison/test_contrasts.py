@@ -1,0 +1,158 @@
+"""Paired differences: which clips count, which sign is better, what is never compared."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_scores import COPIED, made_evaluation
+
+from stages.comparison.contrasts import Place, compare
+from stages.comparison.page import comparison_csv, comparison_json, comparison_page
+from stages.comparison.score_table import ScoreTable
+from stages.evaluation.scores import CAMERA, CEILING, COPY, FRAME, FREE, MODEL, PSEUDO_DEPTH, Cell
+
+CLIPS = [f"c{i}" for i in range(12)]
+EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
+PSNR = Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr")
+
+
+def scores(seed: int, mean: float) -> dict[str, float]:
+    drawn = np.random.default_rng(seed).normal(mean, 2, len(CLIPS))
+    return dict(zip(CLIPS, map(float, drawn), strict=True))
+
+
+def table(root: Path, label: str, psnr: dict[str, float], **how) -> ScoreTable:
+    return ScoreTable.read(made_evaluation(root, psnr, EPISODES, **how), label)
+
+
+def row(found, who: str, place: Place = PSNR):
+    (chosen,) = [r for r in found.rows if r.who == who and r.place == place]
+    return chosen
+
+
+def test_a_known_difference_is_found_although_clips_differ_more(tmp_path):
+    ours = scores(0, 20)
+    theirs = {clip: value + 0.5 + 0.1 * (i % 3) for i, (clip, value) in enumerate(ours.items())}
+    found = compare([table(tmp_path, "a", ours), table(tmp_path, "b", theirs)])
+    b = row(found, "b")
+    assert b.difference.mean == pytest.approx(0.6, abs=1e-5)
+    low, high = b.difference.interval
+    assert 0.5 < low < 0.6 < high < 0.7
+    assert (b.better, b.equal, b.difference.n_episodes, b.verdict) == (6, 0, 6, "better")
+    # Unpaired, the two would overlap
+    assert row(found, "a").value.interval[1] > b.value.interval[0]
+    assert row(found, "a").difference is None and row(found, "a").verdict == ""
+    page = comparison_page(found)
+    assert "Free-running, **b** differs by: PSNR (dB) ↑ +0.60 (+0.5" in page
+    assert "better in 6 of 6 episodes, **better**; SSIM" in page
+
+
+def test_less_is_better_where_the_arrow_points_down(tmp_path):
+    one, other = (table(tmp_path, label, scores(0, 20)) for label in "ab")
+    worse = {Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel"): dict.fromkeys(CLIPS, 0.3)}
+    less = {Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel"): dict.fromkeys(CLIPS, 0.2)}
+    found = compare([replace(one, scores=worse), replace(other, scores=less)])
+    place = Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel")
+    assert (row(found, "b", place).better, row(found, "b", place).verdict) == (6, "better")
+
+
+def test_equal_scores_are_undecided_and_counted_as_equal(tmp_path):
+    found = compare([table(tmp_path, label, scores(0, 20)) for label in "ab"])
+    b = row(found, "b")
+    assert (b.better, b.equal, b.verdict) == (0, 6, "undecided")
+    assert "0 of 6 (6 equal)" in comparison_page(found)
+
+
+def test_only_common_clips_count_and_the_others_are_named(tmp_path):
+    ours = scores(0, 20)
+    some = {clip: 100.0 for clip in CLIPS[:4]} | {"alone": 3.0}
+    episodes = EPISODES | {"alone": "1/99"}
+    other = ScoreTable.read(made_evaluation(tmp_path, some, episodes), "b")
+    found = compare([table(tmp_path, "a", ours), other])
+    assert found.clips == CLIPS[:4] and found.n_episodes == 2
+    assert row(found, "a").value.mean == pytest.approx(np.mean([ours[c] for c in CLIPS[:4]]))
+    assert found.left_out == {"a": sorted(CLIPS[4:]), "b": ["alone"]}
+    assert row(found, "b").verdict == "too few episodes"
+    page = comparison_page(found)
+    assert "b: 1 clips that not all were scored on are left out (alone)" in page
+
+
+def test_a_baseline_stands_once_if_it_is_the_same_for_all(tmp_path):
+    tables = [table(tmp_path, label, scores(i, 20)) for i, label in enumerate("ab")]
+    ceiling = Cell(FREE, CAMERA, FRAME, CEILING, "psnr")
+    values = (dict.fromkeys(CLIPS, 25.0), dict.fromkeys(CLIPS, 26.0))
+    tables = [
+        replace(t, scores={**t.scores, ceiling: v}) for t, v in zip(tables, values, strict=True)
+    ]
+    found = compare(tables)
+    whos = [r.who for r in found.rows if r.place == PSNR]
+    assert whos == ["a", "b", COPY, f"{CEILING} (a)", f"{CEILING} (b)"]
+    assert row(found, COPY).value.mean == COPIED["psnr"]
+    assert row(found, COPY).difference.mean == pytest.approx(
+        15 - row(found, "a").value.mean, abs=1e-5
+    )
+
+
+def test_scores_on_other_clips_or_without_common_ones_are_refused(tmp_path):
+    one = table(tmp_path, "a", scores(0, 20))
+    other = table(tmp_path, "b", scores(1, 20), inputs={"clip": "clip/1"})
+    with pytest.raises(ValueError, match=r"a was scored on the clips clip/0, b on clip/1"):
+        compare([one, other])
+    none = ScoreTable.read(made_evaluation(tmp_path, {"x": 1.0}, {"x": "1/1"}), "b")
+    with pytest.raises(ValueError, match=r"no clip was scored for all of them \(clips: a 12, b 1"):
+        compare([one, none])
+    with pytest.raises(ValueError, match="expected two or more, each another"):
+        compare([one, one])
+
+
+def test_another_depth_is_not_compared_and_said_so(tmp_path):
+    cell = Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")
+    tables = [
+        table(tmp_path, label, scores(i, 20), inputs={"clip": "clip/0", "depth": f"depth/{i}"})
+        for i, label in enumerate("ab")
+    ]
+    tables = [replace(t, scores={**t.scores, cell: dict.fromkeys(CLIPS, 0.1)}) for t in tables]
+    found = compare(tables)
+    assert {r.place.reference for r in found.rows} == {CAMERA}
+    assert "Not compared: pseudo depth" in comparison_page(found)
+    assert "a: depth/0, b: depth/1" in comparison_page(found)
+
+
+def test_seeds_of_a_clip_are_averaged(tmp_path):
+    made = made_evaluation(tmp_path, scores(0, 20), EPISODES)
+    path = made.file("tables/clips.csv")
+    lines = path.read_text().splitlines()
+    again = [line.rsplit(",", 1)[0] + ",0.0" for line in lines if line.startswith("c3,")]
+    path.chmod(0o644)
+    path.write_text("\n".join([*lines, *again]) + "\n")
+    once = table(tmp_path / "other", "a", scores(0, 20))
+    cell = Cell(FREE, CAMERA, FRAME, MODEL, "psnr")
+    assert ScoreTable.read(made, "a").scores[cell]["c3"] == pytest.approx(
+        once.scores[cell]["c3"] / 2
+    )
+
+
+def test_every_number_is_in_the_csv_and_the_json(tmp_path):
+    a, b = (table(tmp_path, label, scores(i, 20)) for i, label in enumerate("ab"))
+    found = compare([a, b])
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(found).decode())))
+    assert len(rows) == len(found.rows) == 6
+    written = next(r for r in rows if r["who"] == "b" and r["metric"] == "psnr")
+    assert float(written["difference"]) == pytest.approx(row(found, "b").difference.mean, abs=1e-6)
+    assert (written["against"], written["of_episodes"]) == ("a", "6")
+    document = json.loads(comparison_json(found, {"a": "x", "b": "y"}))
+    assert document["stores"] == {"a": "x", "b": "y"}
+    assert document["rows"][0]["value"]["n_episodes"] == 6
+
+
+def test_an_evaluation_without_episodes_says_how_to_make_it_again(tmp_path):
+    made = made_evaluation(tmp_path, scores(0, 20), EPISODES)
+    path = made.file("tables/clips.csv")
+    path.chmod(0o644)
+    path.write_text("clip,other_clip,protocol,reference,region,method,metric,value\nc0,,,,,,,1\n")
+    with pytest.raises(ValueError, match=r"expected the columns clip, episode.*rerun evaluation"):
+        ScoreTable.read(made, "a")
