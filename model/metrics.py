@@ -52,7 +52,7 @@ def psnr(
     value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """Mean of `frame_psnr` over the frames in which the mask has pixels, in dB."""
-    _check_mask(mask)
+    check_mask(mask)
     return frame_psnr(predicted, target, mask, value_range=value_range).nanmean(dim=1)
 
 
@@ -162,7 +162,7 @@ def align_scale_shift(
     arXiv:1907.01341). A clip has one scale and one shift, so flicker stays an error. A constant
     becomes the target's mean.
     """
-    _check_mask(valid)
+    check_mask(valid)
     weight, x = valid.double(), predicted_inverse.double()
     y = torch.where(valid, target_inverse, 0.0).double()  # invalid pixels may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
@@ -292,11 +292,11 @@ def _within_thresholds(
 def _masked_mean(
     values: Float[Tensor, "b t h w"], mask: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, " b"]:
-    _check_mask(mask)
+    check_mask(mask)
     return torch.where(mask, values, 0.0).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
 
 
-def _check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
+def check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
     if mask is not None:
         check_points(mask.flatten(2), "chosen by the mask", "pixel")
 

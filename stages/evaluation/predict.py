@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.batched import Precision
+from model.steadiness import depth_edges
 from model.training.checkpoint import load_model, read_header
 from model.training.device import step_generator
 from model.world.batch import ActionStats
@@ -210,6 +211,7 @@ def predicted_videos(
     if networks.has_depth:
         depths = decoded_depths(networks, rows, chosen, true, made)
     camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
+    edges = true_edges(rows, chosen)
     return [
         ClipVideos(
             clip_id=clip_id,
@@ -218,6 +220,7 @@ def predicted_videos(
             predicted={name: video[i] for name, video in predicted.items()},
             controls={form: [video[i] for video in draws] for form, draws in under.items()},
             depth=depths[i],
+            edges=edges[i],
         )
         for i, clip_id in enumerate(clip_ids_at(rows["clip"], chosen))
     ]
@@ -232,6 +235,17 @@ def read_tokens(
         return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
 
     return FrameTokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
+
+
+def true_edges(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> Bool[Tensor, "b t h w"]:
+    """Edges of the labels' depth."""
+    names = ("inverse_depth", "valid", "inverse_depth_range")
+    inverse, valid, limits = (rows["depth"].gather(name, chosen) for name in names)
+    return depth_edges(
+        torch.from_numpy(inverse.astype(np.float32)),
+        torch.from_numpy(valid),
+        torch.from_numpy(limits[:, 1] - limits[:, 0]),
+    )
 
 
 def decoded_depths(

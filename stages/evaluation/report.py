@@ -24,6 +24,7 @@ from stages.evaluation.scores import (
     COPY,
     DECODED,
     DETAIL,
+    EDGES,
     FARTHEST_RATIO,
     FRAME,
     FREE,
@@ -36,6 +37,7 @@ from stages.evaluation.scores import (
     PSEUDO_DEPTH,
     PSEUDO_TRACKS,
     REFERENCES,
+    STILL,
     TEACHER,
     TRACKED,
     Cell,
@@ -56,6 +58,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
     GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
     HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
+    "flicker": ("flicker of what is still (levels of 255) ↓", ".2f"),
+    "edge_sharpness": ("sharpness of depth edges (1: as true) ↑", ".2f"),
     "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
     "track_within": ("tracks within 4 px ↑", ".0%"),
     "path_ndtw": ("path, nDTW ↑", ".3f"),
@@ -70,7 +74,10 @@ DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "d
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
 METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
-REGIONS = (FRAME, MOVING, DETAIL, ACTIVE, GRIPPER, *OBJECT_REGIONS)
+REGIONS = (FRAME, MOVING, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
+
+STEADINESS_REGIONS = (STILL, EDGES)
+OWN_TABLES = (*STEADINESS_REGIONS, *OBJECT_REGIONS)  # regions that are not in the main ones
 
 
 def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cell:
@@ -99,6 +106,10 @@ NUMBERS: dict[str, Cell] = {
     "psnr_copy_camera_moving": free(MOVING, COPY, "psnr", CAMERA),
     "tokenizer_psnr": free(FRAME, CEILING, "psnr", CAMERA),
     "tokenizer_ssim": free(FRAME, CEILING, "ssim", CAMERA),
+    "flicker_free": free(STILL, MODEL, "flicker", CAMERA),
+    "flicker_tokenizer": free(STILL, CEILING, "flicker", CAMERA),
+    "edge_sharpness_free": free(EDGES, MODEL, "edge_sharpness", CAMERA),
+    "edge_sharpness_tokenizer": free(EDGES, CEILING, "edge_sharpness", CAMERA),
     "track_error_free": free(ACTIVE, MODEL, "track_error", PSEUDO_TRACKS),
     "track_error_copy": free(ACTIVE, COPY, "track_error", PSEUDO_TRACKS),
     "track_within_free": free(ACTIVE, MODEL, "track_within", PSEUDO_TRACKS),
@@ -218,6 +229,7 @@ def metrics_page(means: Scores, clips: Sequence[ScoredClip], setting: Setting) -
         for reference in REFERENCES:
             sections += table(means, protocol, reference, setting)
             if reference == CAMERA:
+                sections += steadiness_table(means, protocol, setting)
                 sections += object_table(means, protocol, setting)
     sections.append("\n".join(f"- {line}" for line in notes(means, per_clip, setting)))
     return "\n\n".join(sections) + "\n"
@@ -304,13 +316,24 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
     here = {
         cell: value
         for cell, value in means.items()
-        if cell[:2] == (protocol, reference) and cell.region not in OBJECT_REGIONS
+        if cell[:2] == (protocol, reference) and cell.region not in OWN_TABLES
     }
     found = {cell.metric for cell in here}
     if reference in (CAMERA, DECODED):
         found.add("lpips")  # the column shows that weights are missing
     heading = f"## {protocol.capitalize()}, against {in_words(reference, setting)}"
     return rows_of(here, found, heading, protocol, reference, setting)
+
+
+def steadiness_table(means: Scores, protocol: str, setting: Setting) -> list[str]:
+    """The same of flicker and edges: a row for each method."""
+    here = {
+        cell._replace(region=FRAME): value
+        for cell, value in means.items()
+        if cell.protocol == protocol and cell.region in STEADINESS_REGIONS
+    }
+    heading = f"## {protocol.capitalize()}, flicker and edges, against the {CAMERA}"
+    return rows_of(here, {cell.metric for cell in here}, heading, protocol, CAMERA, setting)
 
 
 def object_table(means: Scores, protocol: str, setting: Setting) -> list[str]:
@@ -379,6 +402,11 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
         delta_psnr_note(setting),
+        "Flicker: mean change from one frame to the next of the pixels in which the true video "
+        "never moves. The copy of the frame before has the camera's own. Depth edges: where the true "
+        "inverse depth of neighbours differs by over a tenth of the clip's range; the steepness of "
+        "the brightness there is compared with that of the camera's frames: below 1 is blurred, "
+        "above 1 noisy.",
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(

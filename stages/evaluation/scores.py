@@ -16,6 +16,7 @@ from torch import Tensor
 from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
+from model.steadiness import edge_sharpness, flicker
 from model.value_range import IMAGES
 from stages.evaluation.controls import Controls
 from stages.evaluation.linear_motion import carry_on
@@ -29,6 +30,7 @@ DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo 
 PSEUDO_TRACKS = "pseudo tracks"
 REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
+STILL, EDGES = "still region", "depth edges"
 ACTIVE, GRIPPER = "active points", "grippers"
 MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "world model",
@@ -39,7 +41,7 @@ MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "the camera frames themselves",  # what remains is the tracker's error
 )
 # Stand in every table beside what is evaluated
-BASELINES = (COPY, PREVIOUS, CEILING)
+BASELINES = (COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
 
 # Depths beyond this many times the clip's near end count as this far, true and predicted alike
 FARTHEST_RATIO = 100.0
@@ -83,6 +85,8 @@ class ClipVideos:
     depth: ClipDepth | None
     # Free-running under other actions, by the metric that they are for
     controls: Controls[Float[Tensor, "t c h w"]] = field(default_factory=dict)
+    # By the labels, which there are also without a depth branch
+    edges: Bool[Tensor, "t h w"] | None = None
     objects: TrueObjects | None = None  # where there is a truth
 
 
@@ -133,6 +137,7 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
                 for (region, metric), values in found.by_frame.items():
                     by_frame[Cell(protocol, reference, region, method, metric)] = values
         scores |= score_controls(clip.controls, scores, reference, target, moving)
+    scores |= score_steadiness(clip, moving)
     if clip.depth is not None:
         scores |= score_depth(clip.depth)
     return ScoredClip(clip_id=clip.clip_id, scores=scores, by_frame=by_frame)
@@ -154,6 +159,31 @@ def score_controls(
             other = float(np.mean([values[region] for values in by_draw]))
             found[Cell(FREE, reference, region, MODEL, metric)] = true - other
     return found
+
+
+def score_steadiness(clip: ClipVideos, moving: Bool[Tensor, "t h w"]) -> Scores:
+    """Flicker where nothing ever moves, and sharpness at the edges of depth, where there are any.
+
+    Against the camera's frames alone.
+    """
+    still = ~moving.any(0)
+    edges = None if clip.edges is None or not clip.edges[1:].any() else clip.edges[None, 1:]
+    scores: Scores = {}
+    for protocols, method, video in candidates(clip, CAMERA):
+        found: dict[tuple[str, str], float] = {}
+        ours, true = video[None, 1:], clip.camera[None, 1:]
+        if still.any() and len(video) > 2:
+            found[STILL, "flicker"] = flicker(ours, still[None], value_range=IMAGES).item()
+        if edges is not None:
+            sharpness = edge_sharpness(ours, true, edges, value_range=IMAGES)
+            found[EDGES, "edge_sharpness"] = sharpness.item()
+        scores |= {
+            Cell(protocol, CAMERA, region, method, metric): value
+            for (region, metric), value in found.items()
+            for protocol in protocols
+            if not np.isnan(value)
+        }
+    return scores
 
 
 def candidates(

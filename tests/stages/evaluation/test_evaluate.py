@@ -14,6 +14,8 @@ from small_world import REJECTED, World, add_world_model, make_world
 
 from model.lpips import Lpips
 from model.metrics import MAX_PSNR
+from model.steadiness import edge_sharpness
+from model.value_range import IMAGES
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
@@ -30,12 +32,14 @@ from stages.evaluation.scores import (
     COPY,
     DECODED,
     DETAIL,
+    EDGES,
     FRAME,
     FREE,
     MODEL,
     MOVING,
     PREVIOUS,
     PSEUDO_DEPTH,
+    STILL,
     TEACHER,
     Cell,
     ClipDepth,
@@ -198,7 +202,7 @@ def test_the_videos_show_the_free_running_predictions(world, monkeypatch, withou
 def test_every_table_has_one_protocol_and_one_reference(evaluated):
     text = evaluated.file("metrics.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == len(set(headings)) == 6
+    assert len(headings) == len(set(headings)) == 8
     for heading in headings:
         assert sum(protocol in heading.lower() for protocol in (FREE, TEACHER)) == 1
         assert sum(reference in heading for reference in (DECODED, CAMERA, PSEUDO_DEPTH)) == 1
@@ -345,7 +349,28 @@ def test_frame_0_is_never_scored():
 
 def test_a_still_clip_has_no_moving_region():
     regions = {cell.region for cell in score_clip(moving_clip(still=True), None).scores}
-    assert regions == {FRAME, DETAIL}
+    assert regions == {FRAME, DETAIL, STILL}
+
+
+def test_flicker_and_edges_are_what_their_metrics_say_of_the_frames_after_frame_0():
+    clip = moving_clip()
+    edges = torch.zeros(7, 32, 32, dtype=torch.bool)
+    edges[:, 11:19, 6:14] = True
+    scores = score_clip(replace(clip, edges=edges), None).scores
+    still = ~torch.from_numpy(slow_mask(clip.decoded.double().numpy())).any(0)
+    free = clip.predicted[FREE]
+    change = (free[2:] - free[1:-1]).abs().mean(1)[:, still].mean().item() * 127.5
+    at = {cell[1:]: value for cell, value in scores.items() if cell.protocol == FREE}
+    assert at[CAMERA, STILL, MODEL, "flicker"] == pytest.approx(change, rel=1e-4)
+    assert at[CAMERA, STILL, COPY, "flicker"] == at[CAMERA, STILL, CEILING, "flicker"] == 0
+    pair = (free[None, 1:], clip.camera[None, 1:], edges[None, 1:])
+    sharpness = edge_sharpness(*pair, value_range=IMAGES).item()
+    assert at[CAMERA, EDGES, MODEL, "edge_sharpness"] == pytest.approx(sharpness)
+    assert at[CAMERA, EDGES, CEILING, "edge_sharpness"] < 1 < sharpness  # one lacks, one has noise
+    assert (DECODED, STILL, MODEL, "flicker") not in at
+    edges[1:] = False
+    regions = {cell.region for cell in score_clip(replace(clip, edges=edges), None).scores}
+    assert EDGES not in regions
 
 
 def test_lpips_is_of_the_whole_frame_and_0_for_equal_clips():
@@ -579,6 +604,7 @@ def test_without_a_depth_branch_there_are_no_depth_scores(world):
     assert PSEUDO_DEPTH not in {cell.reference for cell in means(result)}
     text = result.file("metrics.md").read_text()
     assert "no depth branch" in text and "AbsRel" not in text
+    assert result.numbers["edge_sharpness_free"] > 0  # by the labels' depth
     assert set(result.files) == FILES
 
 
