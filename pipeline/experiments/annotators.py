@@ -43,6 +43,7 @@ KEYPOINTS = ("dense-flow", "lucas-kanade", "truth", "spatracker-tiny", "spatrack
 ROLES = (
     "depth.annotator",
     "keypoints.annotator",
+    "evaluation.depth_annotator",
     "evaluation.tracker",
     "rgb_tokenizer",
     "depth_tokenizer",
@@ -131,8 +132,10 @@ def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
     Raises ValueError naming the known ones, WeightsError if the weights are missing.
     """
     gpus = e.depth.annotator.resources.gpus or e.world_model.resources.gpus / 2
-    if role == "depth.annotator":
+    if role in ("depth.annotator", "evaluation.depth_annotator"):
         made = depth_annotator(name, e.clip.root, e.clip_format, gpus, weights)
+        if role == "evaluation.depth_annotator":
+            return e.vary({"evaluation": replace(e.evaluation, depth_annotator=made)})
         return e.vary({"depth": replace(e.depth, annotator=made)})
     if role in ("keypoints.annotator", "evaluation.tracker"):
         units = e.depth.annotator.units

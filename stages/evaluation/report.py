@@ -25,6 +25,7 @@ from stages.evaluation.scores import (
     DECODED,
     DETAIL,
     EDGES,
+    ESTIMATED_DEPTH,
     FARTHEST_RATIO,
     FRAME,
     FREE,
@@ -122,6 +123,9 @@ NUMBERS: dict[str, Cell] = {
     "named_free": free(OBJECTS, MODEL, "named", CAMERA),
     "named_tokenizer": free(OBJECTS, CEILING, "named", CAMERA),
     **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
+    **{f"{name}_estimated": free(FRAME, MODEL, name, ESTIMATED_DEPTH) for name in DEPTH_METRICS},
+    "abs_rel_estimated_copy": free(FRAME, COPY, "abs_rel", ESTIMATED_DEPTH),
+    "abs_rel_estimated_tokenizer": free(FRAME, CEILING, "abs_rel", ESTIMATED_DEPTH),
     "abs_rel_copy": free(FRAME, COPY, "abs_rel", PSEUDO_DEPTH),
     "abs_rel_tokenizer": free(FRAME, CEILING, "abs_rel", PSEUDO_DEPTH),
 }
@@ -184,6 +188,7 @@ class Setting:
     has_depth: bool
     depth_annotator: str  # name, and what it stands in for
     depth_units: str
+    depth_estimator: str  # annotator that is run on predicted videos; empty if none is
     tracks_annotator: str  # likewise, of the true tracks; empty if they are not read
     tracker: str  # of predicted videos
     sampling: str
@@ -378,6 +383,7 @@ def shown(metric: str, value: float | None, setting: Setting) -> str:
 def in_words(reference: str, setting: Setting) -> str:
     annotators = {
         PSEUDO_DEPTH: setting.depth_annotator,
+        ESTIMATED_DEPTH: f"of the {CAMERA}, by {setting.depth_estimator}",
         PSEUDO_TRACKS: setting.tracks_annotator,
     }
     by = f" ({annotators[reference]})" if reference in annotators else ""
@@ -403,10 +409,10 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
         delta_psnr_note(setting),
         "Flicker: mean change from one frame to the next of the pixels in which the true video "
-        "never moves. The copy of the frame before has the camera's own. Depth edges: where the true "
-        "inverse depth of neighbours differs by over a tenth of the clip's range; the steepness of "
-        "the brightness there is compared with that of the camera's frames: below 1 is blurred, "
-        "above 1 noisy.",
+        "never moves. The copy of the frame before has the camera's own. Depth edges: where the "
+        "true inverse depth of neighbours differs by over a tenth of the clip's range; the "
+        "steepness of the brightness there is compared with that of the camera's frames: below 1 "
+        "is blurred, above 1 noisy.",
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
@@ -416,20 +422,35 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "objects in the frame. Present: near its true place, its surroundings among the "
             "choices; `tables/objects.csv` has every sighting."
         )
-    lines.append(motion_note(per_clip, setting))
+    lines += [estimated_depth_note(setting), motion_note(per_clip, setting)]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
     if not setting.has_depth:
         return [*lines, "The world model has no depth branch: there are no depth scores."]
     if NUMBERS["abs_rel"] in means:
         lines.append(
-            "Depth is 1 / the depth branch's inverse depth, in the units that the clip's stored "
+            "Predicted depth, against the pseudo depth, is 1 / the depth branch's inverse depth, "
+            "in the units that the clip's stored "
             f"range gives ({setting.depth_units or 'unknown'}), where the pseudo depth is valid; "
             "aligned: after one scale and shift of inverse depth a clip. Depth beyond "
             f"{FARTHEST_RATIO:g} times the clip's near end is clipped to that. The baseline copies "
             "the decoded first frame."
         )
     return lines
+
+
+def estimated_depth_note(setting: Setting) -> str:
+    """How depth of the pictures was measured, or how it can be."""
+    if not setting.depth_estimator:
+        return (
+            "Depth was not estimated from the predicted pictures: "
+            "`evaluation.depth_annotator=vda-tiny` does so, also without a depth branch."
+        )
+    return (
+        f"Estimated depth: that of every video by {setting.depth_estimator}, against what the same "
+        "annotator makes of the camera's frames, at the clip's own rate. It says whether the "
+        "pictures look as far away as they should, and is no score of the depth branch."
+    )
 
 
 def motion_note(per_clip: Sequence[Scores], setting: Setting) -> str:

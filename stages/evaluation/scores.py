@@ -1,7 +1,8 @@
 """One held-out clip, true and predicted -> scores, each named by its cell of the tables.
 
 Frame 0 is given to every method and never scored. Protocols (two) and references (decoded true
-tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
+tokens and camera frames for pictures; pseudo labels for depth and tracks, and depth estimated from
+the camera's frames) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +28,8 @@ from stages.tokenizer.images import moving_mask
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
-PSEUDO_TRACKS = "pseudo tracks"
-REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, PSEUDO_TRACKS)
+ESTIMATED_DEPTH, PSEUDO_TRACKS = "estimated depth", "pseudo tracks"
+REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 STILL, EDGES = "still region", "depth edges"
 ACTIVE, GRIPPER = "active points", "grippers"
@@ -108,10 +109,11 @@ class Comparison:
     by_frame: dict[tuple[str, str], list[float]]
 
 
-def scored(clip: ClipVideos, perceptual: Lpips | None, more: Scores | None = None) -> ScoredClip:
-    """All scores of a clip, those of its objects among them. more: what others have found."""
+def scored(clip: ClipVideos, perceptual: Lpips | None, more: Sequence[Scores] = ()) -> ScoredClip:
+    """All scores of a clip, those of its objects among them. more: what annotators have found."""
     found = score_clip(clip, perceptual)
-    found = replace(found, scores=found.scores | (more or {}))
+    for each in more:
+        found = replace(found, scores=found.scores | each)
     if clip.objects is None:
         return found
     watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)

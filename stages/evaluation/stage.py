@@ -7,12 +7,13 @@ free-running predictions).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from jaxtyping import Int
 
@@ -24,7 +25,9 @@ from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress,
 from stages.batches import spread_rows
 from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
 from stages.evaluation.horizon import plot_horizon
 from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
 from stages.evaluation.objects import objects_csv
@@ -89,8 +92,10 @@ class Evaluate(DatasetStage):
     # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
     gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
     held_actions: bool = field(default=False, metadata={"added": True})
-    # Tracks predicted videos, by its name: "lucas-kanade". Off by default: costs as much as labels
+    # Run on predicted videos, by their names: "lucas-kanade", "vda-tiny". Off by default: they cost
+    # as much as labels, for each method
     tracker: KeypointAnnotator | None = field(default=None, metadata={"added": True})
+    depth_annotator: DepthAnnotator | None = field(default=None, metadata={"added": True})
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
@@ -127,6 +132,8 @@ class Evaluate(DatasetStage):
         check_names("evaluation.drop_flags", self.drop_flags)
         if self.tracker:
             check_tracker(self.tracker)
+        if self.depth_annotator:
+            check_depth_annotator(self.depth_annotator)
         if self.n_clips < 1 or self.n_pictures < 1:
             raise ValueError(
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
@@ -184,7 +191,7 @@ class Evaluate(DatasetStage):
         Also writes each free-running prediction, its given frame first.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
-        motion = MotionScores(rows, self.tracker, networks.device) if self.tracker else None
+        more = self.annotators(rows, networks.device)
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
         root = Path(self.root) if self.root else None
@@ -207,16 +214,28 @@ class Evaluate(DatasetStage):
                 size = (clip.camera.shape[-2], clip.camera.shape[-1])
                 objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
                 clip = replace(clip, objects=objects)
-                more = motion(clip, int(chosen[len(clips)])) if motion else {}
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
-                clips.append(scored(clip, perceptual, more))
+                row = int(chosen[len(clips)])
+                clips.append(scored(clip, perceptual, [scores(clip, row) for scores in more]))
                 frames = images_to_rgb(clip.predicted[FREE])
                 write_mp4(
                     out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
                 )
                 progress(len(clips), len(chosen), f"clip {clip.clip_id}")
         return clips, shown
+
+    def annotators(
+        self, rows: Mapping[str, Rows], device: torch.device
+    ) -> list[Callable[[ClipVideos, int], Scores]]:
+        """What scores the videos of a clip in a row with annotators, those that are on."""
+        found: list[Callable[[ClipVideos, int], Scores]] = []
+        if self.depth_annotator:
+            depth = EstimatedDepth(self.depth_annotator, device)
+            found.append(lambda clip, row: depth(clip))
+        if self.tracker:
+            found.append(MotionScores(rows, self.tracker, device))
+        return found
 
     def setting(
         self,
@@ -238,6 +257,7 @@ class Evaluate(DatasetStage):
             has_depth=networks.has_depth,
             depth_annotator=annotator.name + annotator.caveat,
             depth_units=annotator.units,
+            depth_estimator=self.depth_annotator.name if self.depth_annotator else "",
             tracks_annotator=tracks_annotator(rows),
             tracker=self.tracker.name if self.tracker else "",
             sampling=(

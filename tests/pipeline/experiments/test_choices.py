@@ -200,3 +200,11 @@ def test_the_evaluation_takes_a_tracker_by_name(weights: Path, tree: Path):
         named("smoke", tree, evaluation__tracker="lucas")
     with pytest.raises(ValueError, match=r"tracker=spatracker reads depth"):
         named("smoke", tree, evaluation__tracker="spatracker")
+
+
+def test_the_evaluation_takes_an_annotator_of_depth_by_name(weights: Path, tree: Path):
+    annotator = named("smoke", tree, evaluation__depth_annotator="vda-tiny").evaluation
+    assert isinstance(annotator.depth_annotator, VideoDepthAnything)
+    assert annotator.depth_annotator.clip_format == annotator.clip_format
+    with pytest.raises(ValueError, match=r"depth_annotator=sensor reads discover/depth"):
+        named("smoke", tree, evaluation__depth_annotator="sensor")
