@@ -19,6 +19,7 @@ from model.world.config import tiny as tiny_world_model
 from pipeline.experiments import annotators
 from pipeline.experiments.annotators import choose
 from pipeline.experiments.experiment import Experiment
+from pipeline.experiments.overrides import Overrides
 from stages.base import Resources
 from stages.clip_format import ClipFormat
 from stages.clips.clip import Clip
@@ -47,6 +48,21 @@ KEEP_OBJECTS = {
     "detail_weight": 6.0,
     "moving_weight": 0.0,
 }
+# Changes that make a world model without a depth branch
+NO_DEPTH: Mapping[str, Any] = MappingProxyType({"world_model.model.depth_branch": False})
+# Changes that make 1xgpt's network of the same size, which stands for Genie in the paper's tables:
+# one branch, a linear map of the action added to every token, and the loss of RGB alone
+GENIE: Mapping[str, Any] = MappingProxyType(
+    {
+        **NO_DEPTH,
+        "world_model.model.action_conditioning": "add",
+        "world_model.model.time_positions": "table",
+        "world_model.model.norms": "1xgpt",
+        "world_model.loss.depth": 0.0,
+        "world_model.loss.keypoint": 0.0,
+        "world_model.loss.attention": 0.0,
+    }
+)
 # For days on GPUs. Loss spikes stop the training; in batches of a few clips they would be chance.
 WATCH_LONG = RunConfig(
     save_every=500, validate_every=2000, rollout_every=2000, tensorboard=True, spike_deviations=20.0
@@ -212,6 +228,12 @@ def sensor_labels(source: Path, weights: Path) -> Experiment:
         rgb_tokens=replace(e.rgb_tokens, precision="bfloat16"),
         depth_tokens=replace(e.depth_tokens, precision="bfloat16"),
     )
+
+
+def genie(source: Path, weights: Path) -> Experiment:
+    """sensor-labels with a Genie-like network: 1xgpt's layout, no depth branch, RGB loss alone."""
+    e = sensor_labels(source, weights)
+    return e.vary(Overrides(weights).changed_fields(e, GENIE))
 
 
 def pseudo_labels(source: Path, weights: Path) -> Experiment:

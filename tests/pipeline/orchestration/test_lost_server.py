@@ -177,6 +177,7 @@ def test_cached_stages_do_not_wait_either(settings: Settings):
     assert set(in_prefect(settings, journal)["tasks"].values()) == {"Cached"}
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_know_the_run_has_its_pages_alone(settings: Settings):
     """Such as one with another database; and a store that was deleted since has no page."""
     roboscape(settings, "run", "smoke")

@@ -141,7 +141,11 @@ def test_killed_ray_workers_resume(root, stores, ray_cluster, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backend", "name"), [("serial", "stages.world_model.torchrun"), ("ray", "RayTrainWorker")]
+    ("backend", "name"),
+    [
+        ("serial", "stages.world_model.torchrun"),
+        pytest.param("ray", "RayTrainWorker", marks=pytest.mark.long),
+    ],
 )
 def test_on_ctrl_c_the_workers_end_and_the_next_run_resumes(
     root, stores, ray_cluster, monkeypatch, backend, name

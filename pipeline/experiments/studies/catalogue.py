@@ -1,0 +1,130 @@
+"""The studies by name. See docs/studies.md for what came out of them."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.experiments.studies.study import Claim, Scale, ScaleSetting, Study, Variant
+from pipeline.experiments.world_model import GENIE, NO_DEPTH
+from stages.evaluation.scores import PSEUDO_DEPTH
+
+ROBOSCAPE = "RoboScape, arXiv:2506.23135"
+NO_KEYPOINTS: Mapping[str, Any] = MappingProxyType({"world_model.loss.keypoint": 0.0})
+NO_ATTENTION: Mapping[str, Any] = MappingProxyType({"world_model.loss.attention": 0.0})
+
+# On two cores: world models from random weights, so that all variants have the same start. The
+# tokenizers are the shipped ones, a step of whose decoders changes no token.
+TWO_CORES: Mapping[str, Any] = MappingProxyType(
+    {
+        "world_model.start_from": None,
+        "world_model.training.steps": 150,
+        "world_model.training.learning_rate": 2e-3,
+        "world_model.training.warmup_steps": 20,
+        "world_model.training.min_lr_ratio": 0.05,
+        "rgb_tokenizer.training.steps": 1,
+        "depth_tokenizer.training.steps": 1,
+    }
+)
+SCALES: Mapping[Scale, ScaleSetting] = MappingProxyType(
+    {
+        "smoke": ScaleSetting(experiment="smoke", seeds=(0,)),
+        "demo": ScaleSetting(experiment="demo", overrides=TWO_CORES),
+        "paper": ScaleSetting(experiment="paper"),
+    }
+)
+
+ABLATIONS = Study(
+    name="ablations",
+    question="What do depth, the keypoint loss and the attention weighting each bring?",
+    variants=(
+        Variant(name="full", about="all losses, both branches"),
+        Variant(name="no depth", about="no depth branch", overrides=NO_DEPTH),
+        Variant(name="no keypoints", about="λ2 = 0", overrides=NO_KEYPOINTS),
+        Variant(name="no attention", about="λ3 = 0", overrides=NO_ATTENTION),
+        Variant(
+            name="none",
+            about="no depth branch, λ2 = λ3 = 0",
+            overrides={**NO_DEPTH, **NO_KEYPOINTS, **NO_ATTENTION},
+        ),
+        Variant(name="genie", about="1xgpt's layout, RGB loss alone", overrides=GENIE),
+    ),
+    scales=SCALES,
+    claims=(
+        Claim(
+            text="Keypoints lower the error of predicted depth",
+            better="full", than="no keypoints", metric="abs_rel", reference=PSEUDO_DEPTH,
+            source=ROBOSCAPE,
+        ),
+        Claim(
+            text="Keypoints make actions steer the video more",
+            better="full", than="no keypoints", metric="delta_psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="The depth branch raises the quality of the video",
+            better="full", than="no depth", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="The depth branch makes actions steer the video more",
+            better="full", than="no depth", metric="delta_psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="Attention to moving points raises the quality of the video",
+            better="full", than="no attention", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="All of it is better than none of it",
+            better="full", than="none", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="RoboScape is better than a Genie-like network",
+            better="full", than="genie", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="RoboScape is easier to steer than a Genie-like network",
+            better="full", than="genie", metric="delta_psnr", source=ROBOSCAPE,
+        ),
+    ),
+)  # fmt: skip
+
+
+def _weighted(name: str, **weights: float) -> Variant:
+    about = ", ".join(f"{loss} {value:g}" for loss, value in weights.items())
+    return Variant(
+        name=name,
+        about=about,
+        overrides={f"world_model.loss.{loss}": value for loss, value in weights.items()},
+    )
+
+
+LOSS_WEIGHTS = Study(
+    name="loss-weights",
+    question="How do the weights of the losses trade RGB, depth and control against each other?",
+    variants=(
+        _weighted("λ1 = 1, λ2 = 0.01, γ = 5"),
+        *(_weighted(f"λ1 = {value:g}", depth=value) for value in (0.1, 0.3, 3.0)),
+        *(_weighted(f"λ2 = {value:g}", keypoint=value) for value in (0.1, 0.3, 1.0, 3.0)),
+        *(_weighted(f"γ = {value:g}", gamma=value) for value in (1.0, 3.0, 10.0)),
+    ),
+    scales=SCALES,
+    claims=(
+        Claim(
+            text="γ = 5 is better than no weighting of moving points",
+            better="λ1 = 1, λ2 = 0.01, γ = 5", than="γ = 1", metric="psnr",
+        ),
+        Claim(
+            text="A large weight of the keypoint loss costs quality",
+            better="λ1 = 1, λ2 = 0.01, γ = 5", than="λ2 = 3", metric="psnr",
+        ),
+    ),
+)  # fmt: skip
+
+STUDIES: Mapping[str, Study] = MappingProxyType(
+    {study.name: study for study in (ABLATIONS, LOSS_WEIGHTS)}
+)
+
+
+def named_study(name: str) -> Study:
+    """Raises ValueError, naming those there are."""
+    if name not in STUDIES:
+        raise ValueError(f"no study '{name}'; there is: {', '.join(STUDIES)}")
+    return STUDIES[name]

@@ -1,0 +1,117 @@
+"""What a study is: an experiment, its variants, seeds, and the statements that it is to settle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from stages.evaluation.scores import CAMERA, FRAME, FREE
+
+Scale = Literal["smoke", "demo", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+SEED = "world_model.training.seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The experiment with these parameters changed; about: what it is, in a few words."""
+
+    name: str
+    about: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement that `better` scores better than `than` in one place of the tables.
+
+    source: who states it. Without one it is a question of ours.
+    """
+
+    text: str
+    better: str
+    than: str
+    metric: str
+    reference: str = CAMERA
+    region: str = FRAME
+    protocol: str = FREE
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleSetting:
+    """How a study runs at one scale: on which experiment, with what changed for all, how often."""
+
+    experiment: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Sequence[int] = (0, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The first variant is what the others are compared with."""
+
+    name: str
+    question: str
+    variants: Sequence[Variant]
+    scales: Mapping[Scale, ScaleSetting]
+    claims: Sequence[Claim] = ()
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"study {self.name}: variants {', '.join(names)}: one comes twice")
+        for claim in self.claims:
+            for name in (claim.better, claim.than):
+                if name not in names:
+                    raise ValueError(
+                        f"study {self.name}: a claim names the variant '{name}'; there is: "
+                        f"{', '.join(names)}"
+                    )
+
+    def members(self, scale: Scale, source: str = "") -> list["Member"]:
+        """Its runs, seed by seed, so that a study that is stopped has whole seeds."""
+        how = self.scales[scale]
+        return [
+            Member(
+                variant=variant.name,
+                seed=seed,
+                experiment=how.experiment,
+                source=source,
+                overrides={**how.overrides, **variant.overrides, SEED: seed},
+            )
+            for seed in how.seeds
+            for variant in self.variants
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One run of a study. source: of its episodes; empty means the experiment's own."""
+
+    variant: str
+    seed: int
+    experiment: str
+    source: str
+    overrides: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+    def request(self, backend: str | None = None) -> dict[str, Any]:
+        """The parameters of its run: `roboscape run` with these makes the same stores."""
+        return dict(
+            experiment=self.experiment,
+            source=self.source,
+            overrides=dict(self.overrides),
+            backend=backend,
+        )
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run alone."""
+        words = [f"roboscape run {self.experiment}"]
+        words += [f"--source {self.source}"] if self.source else []
+        words += [f"--set '{name}={json.dumps(value)}'" for name, value in self.overrides.items()]
+        return " ".join(words)
