@@ -8,6 +8,7 @@ import numpy as np
 from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
+from stages.evaluation.fvd import fvd_note
 from stages.evaluation.gripper_path import REACH_PX
 from stages.evaluation.objects import (
     AT_HOME_M,
@@ -56,6 +57,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "present_end": ("present at the end ↑", ".0%"),
     "ssim": ("SSIM ↑", ".4f"),
     "lpips": ("LPIPS ↓", ".4f"),
+    "fvd": ("FVD ↓", ".1f"),
     OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
     GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
     HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
@@ -93,6 +95,9 @@ NUMBERS: dict[str, Cell] = {
     "ssim_copy": free(FRAME, COPY, "ssim"),
     "lpips_free": free(FRAME, MODEL, "lpips"),
     "lpips_copy": free(FRAME, COPY, "lpips"),
+    "fvd_free": free(FRAME, MODEL, "fvd", CAMERA),
+    "fvd_copy": free(FRAME, COPY, "fvd", CAMERA),
+    "fvd_tokenizer": free(FRAME, CEILING, "fvd", CAMERA),
     "psnr_free_moving": free(MOVING, MODEL, "psnr"),
     "psnr_copy_moving": free(MOVING, COPY, "psnr"),
     "psnr_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "psnr"),
@@ -185,6 +190,7 @@ class Setting:
     rate_hz: float
     n_frames: int
     has_lpips: bool
+    has_fvd: bool
     has_depth: bool
     depth_annotator: str  # name, and what it stands in for
     depth_units: str
@@ -205,11 +211,17 @@ def higher_is_better(metric: str) -> bool:
 
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:
     """Means over the clips in which each number was measured."""
-    cells = sorted(dict.fromkeys(cell for scores in per_clip for cell in scores), key=table_order)
-    return {
+    cells = dict.fromkeys(cell for scores in per_clip for cell in scores)
+    means = {
         cell: float(np.mean([scores[cell] for scores in per_clip if cell in scores]))
         for cell in cells
     }
+    return in_order(means)
+
+
+def in_order(scores: Scores) -> Scores:
+    """As the tables have them."""
+    return {cell: scores[cell] for cell in sorted(scores, key=table_order)}
 
 
 def table_order(cell: Cell) -> tuple[int, ...]:
@@ -326,6 +338,8 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
     found = {cell.metric for cell in here}
     if reference in (CAMERA, DECODED):
         found.add("lpips")  # the column shows that weights are missing
+    if reference == CAMERA:
+        found.add("fvd")
     heading = f"## {protocol.capitalize()}, against {in_words(reference, setting)}"
     return rows_of(here, found, heading, protocol, reference, setting)
 
@@ -377,7 +391,8 @@ def rows_of(
 def shown(metric: str, value: float | None, setting: Setting) -> str:
     if value is not None:
         return f"{value:{COLUMNS[metric][1]}}"
-    return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
+    has_weights = {"lpips": setting.has_lpips, "fvd": setting.has_fvd}
+    return "–" if has_weights.get(metric, True) else "no weights"
 
 
 def in_words(reference: str, setting: Setting) -> str:
@@ -425,6 +440,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
     lines += [estimated_depth_note(setting), motion_note(per_clip, setting)]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
+    lines.append(fvd_note(setting.has_fvd, setting.n_clips))
     if not setting.has_depth:
         return [*lines, "The world model has no depth branch: there are no depth scores."]
     if NUMBERS["abs_rel"] in means:

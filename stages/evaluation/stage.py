@@ -17,6 +17,7 @@ import torch
 from annotated_types import Ge
 from jaxtyping import Int
 
+from model.i3d import I3d
 from model.magvit2.batched import Precision
 from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
@@ -28,6 +29,7 @@ from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
+from stages.evaluation.fvd import Fvd, check_length
 from stages.evaluation.horizon import plot_horizon
 from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
 from stages.evaluation.objects import objects_csv
@@ -35,6 +37,7 @@ from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
 from stages.evaluation.report import (
     Setting,
+    in_order,
     mean_scores,
     metrics_page,
     report_numbers,
@@ -60,6 +63,7 @@ from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
+from storage.weights.ref import WeightsRef
 
 # Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
@@ -88,6 +92,8 @@ class Evaluate(DatasetStage):
     # Leaves out clips with one of these flags (`stages.flags`); the world model's, unless set
     drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     lpips: LpipsWeights | None = None
+    # I3D, for FVD: "i3d-kinetics400"
+    fvd: WeightsRef | None = field(default=None, metadata={"added": True})
     # Further forms of ΔPSNR (`stages.evaluation.controls`), off by default: each draw costs as much
     # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
     gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
@@ -157,10 +163,11 @@ class Evaluate(DatasetStage):
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
-        clips, shown = self.score(networks, rows, chosen, others, out, progress)
+        fvd = self.start_fvd(rows, networks.device)
+        clips, shown = self.score(networks, rows, chosen, others, fvd, out, progress)
         # Write the tables, then the pictures
         per_clip = [clip.scores for clip in clips]
-        means = mean_scores(per_clip)
+        means = in_order(mean_scores(per_clip) | (fvd.scores() if fvd else {}))
         numbers = report_numbers(means, len(chosen))
         setting = self.setting(rows, networks, chosen, candidates)
         names = ClipNames.of(rows, chosen, others)
@@ -183,12 +190,14 @@ class Evaluate(DatasetStage):
         rows: Mapping[str, Rows],
         chosen: Int[np.ndarray, " n"],
         others: Int[np.ndarray, " n"] | None,
+        fvd: Fvd | None,
         out: ResultWriter,
         progress: Progress,
     ) -> tuple[list[ScoredClip], list[tuple[int, ClipVideos]]]:
         """Scores of all chosen clips, and (index, videos) of those to show.
 
-        Also writes each free-running prediction, its given frame first.
+        Also writes each free-running prediction, its given frame first, and adds the videos to
+        `fvd`.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
         more = self.annotators(rows, networks.device)
@@ -218,12 +227,20 @@ class Evaluate(DatasetStage):
                     shown.append((len(clips), clip))
                 row = int(chosen[len(clips)])
                 clips.append(scored(clip, perceptual, [scores(clip, row) for scores in more]))
+                if fvd:
+                    fvd.add(clip)
                 frames = images_to_rgb(clip.predicted[FREE])
                 write_mp4(
                     out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
                 )
                 progress(len(clips), len(chosen), f"clip {clip.clip_id}")
         return clips, shown
+
+    def start_fvd(self, rows: Mapping[str, Rows], device: torch.device) -> Fvd | None:
+        if self.fvd is None:
+            return None
+        check_length(rows["clip"].spec("rgb").shape[0])
+        return Fvd(I3d(self.fvd.resolve(), device))
 
     def annotators(
         self, rows: Mapping[str, Rows], device: torch.device
@@ -254,6 +271,7 @@ class Evaluate(DatasetStage):
             rate_hz=self.clip_format.rate_hz,
             n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,
+            has_fvd=self.fvd is not None,
             has_depth=networks.has_depth,
             depth_annotator=annotator.name + annotator.caveat,
             depth_units=annotator.units,
