@@ -69,6 +69,8 @@ PANELS = {
         "inspect": stores.inspect,
         "generate": generation.generate,
         "compare": evaluation.compare,
+        "study": evaluation.study,
+        "studies": evaluation.studies,
     },
     "Training": {
         "train-annotator": training.train_annotator,

@@ -1,12 +1,14 @@
-"""Evaluation: scores of several world models side by side."""
+"""Evaluation: scores of several world models side by side, and studies."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from annotated_types import Ge
 
-from pipeline.cli.checks import check_folder_to_write
-from pipeline.cli.console import failures_explained, out
+from pipeline.cli.checks import check_backend, check_folder_to_write, check_options
+from pipeline.cli.console import FAILED, failures_explained, out
+from pipeline.cli.options import Backend, Source
 
 
 @failures_explained()
@@ -41,3 +43,63 @@ def compare(
 
     check_folder_to_write(folder, "--out")
     write_comparison(what, context.obj, out, folder)
+
+
+@failures_explained()
+def study(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="See `roboscape studies`.")],
+    scale: Annotated[
+        str, typer.Option(help="smoke (minutes), demo (two cores), paper (GPUs, AGIBOT-World).")
+    ] = "demo",
+    source: Source = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Runs at once. Default: as many as there are cores for.")
+    ] = None,
+    backend: Backend = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the runs, what they share, and the cost.")
+    ] = False,
+) -> None:
+    """Run a study: an experiment in variants and seeds, and a report on its claims.
+
+    Stages that variants share are made once. A run that fails does not end the
+    others. The same command resumes: runs that are complete are not started.
+    Each is a subflow in Prefect, and can be run again alone with the command that
+    the report names.
+
+    Writes report.md, report.json, scores.csv and pictures to
+    <workspace>/studies/NAME-SCALE. Exit code 1 if a run is missing.
+
+    [bold]Examples[/bold]
+    roboscape study ablations --scale demo --plan
+    roboscape study ablations --scale paper --source /data/AgiBotWorld-Beta
+    """
+    from pipeline.cli.study import Request, drive_study
+    from pipeline.experiments.studies.catalogue import named_study
+    from pipeline.experiments.studies.study import Scale
+
+    check_backend(backend)
+    check_options(scale=(scale, Scale), at_once=(at_once, Annotated[int, Ge(1)]))
+    request = Request(
+        study=named_study(name),
+        scale=scale,  # type: ignore[arg-type]
+        source=source or "",
+        at_once=at_once,
+        backend=backend,
+    )
+    if not drive_study(request, context.obj, out, only_plan=plan):
+        raise SystemExit(FAILED)
+
+
+@failures_explained()
+def studies() -> None:
+    """List the studies: what each varies, and which claims it settles."""
+    from pipeline.experiments.studies.catalogue import STUDIES
+
+    for each in STUDIES.values():
+        out.print(f"[bold]{each.name}[/bold]  {each.question}")
+        for variant in each.variants:
+            out.print(f"    {variant.name}: {variant.about}", markup=False)
+        for claim in each.claims:
+            out.print(f"  ? {claim.text}", markup=False)
