@@ -76,6 +76,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
+# Error of a tracker on true frames, as a share of that of points that stay put, above which its
+# scores of a model say little
+USEFUL_SHARE = 0.5
 METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
 REGIONS = (FRAME, MOVING, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
 
@@ -118,6 +121,7 @@ NUMBERS: dict[str, Cell] = {
     "edge_sharpness_tokenizer": free(EDGES, CEILING, "edge_sharpness", CAMERA),
     "track_error_free": free(ACTIVE, MODEL, "track_error", PSEUDO_TRACKS),
     "track_error_copy": free(ACTIVE, COPY, "track_error", PSEUDO_TRACKS),
+    "track_error_itself": free(ACTIVE, TRACKED, "track_error", PSEUDO_TRACKS),
     "track_within_free": free(ACTIVE, MODEL, "track_within", PSEUDO_TRACKS),
     "track_within_copy": free(ACTIVE, COPY, "track_within", PSEUDO_TRACKS),
     "path_ndtw_free": free(GRIPPER, MODEL, "path_ndtw", PSEUDO_TRACKS),
@@ -437,7 +441,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "objects in the frame. Present: near its true place, its surroundings among the "
             "choices; `tables/objects.csv` has every sighting."
         )
-    lines += [estimated_depth_note(setting), motion_note(per_clip, setting)]
+    lines += [estimated_depth_note(setting), motion_note(means, per_clip, setting)]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
     lines.append(fvd_note(setting.has_fvd, setting.n_clips))
@@ -469,21 +473,33 @@ def estimated_depth_note(setting: Setting) -> str:
     )
 
 
-def motion_note(per_clip: Sequence[Scores], setting: Setting) -> str:
-    """How motion was measured, or how it can be."""
+def motion_note(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
+    """How motion was measured, or how it can be; with a warning if the tracker is of no use."""
     if not setting.tracker:
         return "Motion was not measured: `evaluation.tracker=lucas-kanade` tracks the videos."
     n_active, n_paths = (
         sum(NUMBERS[name] in scores for scores in per_clip)
         for name in ("track_error_free", "path_ndtw_free")
     )
-    return (
+    note = (
         f"Motion: points of frame 0 are tracked through every video by {setting.tracker}, at the "
         "clip's own rate, and compared with the true tracks where these are visible. The camera "
         "frames themselves show that tracker's own error. Active points: those that training would "
         f"take, the 64 that move most; {n_active} of {setting.n_clips} clips have some. Grippers: "
         "normalised dynamic time warping from the measured path, projected by the camera's "
         f"calibration, within {REACH_PX:g} px; in {n_paths} clips enough tracks go along with one."
+    )
+    return note + tracker_warning(means, setting.tracker)
+
+
+def tracker_warning(means: Scores, tracker: str) -> str:
+    """A sentence where the tracker itself errs so much that its scores of a model say little."""
+    itself, copied = (means.get(NUMBERS[f"track_error_{who}"]) for who in ("itself", "copy"))
+    if itself is None or copied is None or itself <= USEFUL_SHARE * copied:
+        return ""
+    return (
+        f" **{tracker} is of little use here**: on the camera frames themselves it is off by "
+        f"{itself:.1f} px, points that stay put by {copied:.1f}."
     )
 
 

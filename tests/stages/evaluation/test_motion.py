@@ -13,6 +13,7 @@ from model.motion_metrics import track_error
 from model.spatial_tracker.config import published
 from model.world.keypoints import select_active_tracks
 from stages.evaluation.motion import MotionScores, active_points, motion_scores
+from stages.evaluation.report import tracker_warning
 from stages.evaluation.scores import (
     ACTIVE,
     CEILING,
@@ -205,6 +206,20 @@ def test_an_evaluation_with_a_tracker_has_a_table_of_motion(world, monkeypatch):
     assert TRACKED in section and "lpips" not in section.lower()
     assert "tracked through every video by lucas-kanade" in text
     assert "in 0 clips enough tracks go along" in text
+    # Here tracks are made up, so that no tracker can find them
+    itself, copied = (result.numbers[f"track_error_{who}"] for who in ("itself", "copy"))
+    assert itself > 0.5 * copied and "**lucas-kanade is of little use here**" in text
+
+
+def test_a_tracker_that_finds_the_true_motion_is_not_doubted(video, tmp_path):
+    rgb, tracks, visible = video
+    rows = stores_of(tmp_path, rgb, tracks, visible)
+    means = MotionScores(rows, LucasKanade(), torch.device("cpu"))(clip_videos(rgb), 0)
+    assert means and tracker_warning(means, "lucas-kanade") == ""
+    itself = Cell(FREE, PSEUDO_TRACKS, ACTIVE, TRACKED, "track_error")
+    means[itself] = means[itself._replace(method=COPY)]
+    assert "of little use here**: on the camera frames" in tracker_warning(means, "lucas-kanade")
+    assert tracker_warning({}, "lucas-kanade") == ""
 
 
 def test_without_a_tracker_nothing_is_read_and_the_report_says_how(world, monkeypatch):
