@@ -7,6 +7,7 @@ the camera's frames) are never mixed.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,11 @@ class ClipVideos:
     # By the labels, which there are also without a depth branch
     edges: Bool[Tensor, "t h w"] | None = None
     objects: TrueObjects | None = None  # where there is a truth
+
+    @cached_property
+    def carried_on(self) -> Mapping[str, Float[Tensor, "t c h w"] | None]:
+        """Linear motion, by reference. Kept, since every measure asks for it again."""
+        return {CAMERA: carry_on(self.camera), DECODED: carry_on(self.decoded)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +204,7 @@ def candidates(
     yield PROTOCOLS, COPY, copy_first(source)
     # Only teacher forcing knows the true frames before
     yield (TEACHER,), PREVIOUS, torch.cat([source[:1], source[:-1]])
-    if (carried := carry_on(source)) is not None:
+    if (carried := clip.carried_on[reference]) is not None:
         yield (TEACHER,), LINEAR, carried
     if reference == CAMERA:
         yield PROTOCOLS, CEILING, clip.decoded
