@@ -68,6 +68,7 @@ PANELS = {
         "lineage": stores.lineage,
         "inspect": stores.inspect,
         "generate": generation.generate,
+        "score": evaluation.score,
         "compare": evaluation.compare,
     },
     "Training": {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from stages.evaluation.scores import (
     FREE,
     MODEL,
     MOVING,
+    MOVING_CAMERA,
     PREVIOUS,
     PROTOCOLS,
     PSEUDO_DEPTH,
@@ -57,7 +59,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 WEAK_CONTROL_DB = 1.99  # ΔPSNR of Genie in RoboScape's table (arXiv:2506.23135)
 METHODS = (MODEL, COPY, PREVIOUS, CEILING)
-REGIONS = (FRAME, MOVING, DETAIL, *OBJECT_REGIONS)
+REGIONS = (FRAME, MOVING, MOVING_CAMERA, DETAIL, *OBJECT_REGIONS)
 
 
 def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cell:
@@ -141,6 +143,17 @@ DECODED_CONTESTS = (
 CONTESTS = {CAMERA: CAMERA_CONTESTS, DECODED: DECODED_CONTESTS}
 
 
+@runtime_checkable
+class TableSetting(Protocol):
+    """What a table says of how its numbers were measured."""
+
+    @property
+    def has_lpips(self) -> bool: ...
+
+    @property
+    def depth_annotator(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What was evaluated and how, for the notes below the tables."""
@@ -174,8 +187,11 @@ def mean_scores(per_clip: Sequence[Scores]) -> Scores:
 
 
 def table_order(cell: Cell) -> tuple[int, ...]:
+    """Methods of other names than ours stand first."""
     orders = (PROTOCOLS, REFERENCES, REGIONS, METHODS, tuple(COLUMNS))
-    return tuple(order.index(name) for order, name in zip(orders, cell, strict=True))
+    return tuple(
+        order.index(name) if name in order else -1 for order, name in zip(orders, cell, strict=True)
+    )
 
 
 def report_numbers(means: Scores, n_clips: int) -> dict[str, float]:
@@ -218,6 +234,11 @@ def copy_verdict(
         f"Free-running from one frame, on {setting.n_clips} held-out clips and against the "
         f"{reference}, the world model "
     )
+    return won_and_lost(start, won, lost)
+
+
+def won_and_lost(start: str, won: Sequence[str], lost: Sequence[str]) -> str:
+    """Whether something beats copying the first frame. start: of the sentence, with its subject."""
     if not lost:
         return start + f"**beats copying that frame** in {listed(won)}."
     if not won:
@@ -266,7 +287,7 @@ def listed(texts: Sequence[str], last: str = "and") -> str:
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" {last} {texts[-1]}"
 
 
-def table(means: Scores, protocol: str, reference: str, setting: Setting) -> list[str]:
+def table(means: Scores, protocol: str, reference: str, setting: TableSetting) -> list[str]:
     """A heading and a table: one protocol, one reference. Empty where nothing was measured."""
     here = {
         cell: value
@@ -280,7 +301,7 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
     return rows_of(here, found, heading, protocol, reference, setting)
 
 
-def object_table(means: Scores, protocol: str, setting: Setting) -> list[str]:
+def object_table(means: Scores, protocol: str, setting: TableSetting) -> list[str]:
     """The same of objects, against the camera's frames."""
     here = {
         cell: value
@@ -297,7 +318,7 @@ def rows_of(
     heading: str,
     protocol: str,
     reference: str,
-    setting: Setting,
+    setting: TableSetting,
 ) -> list[str]:
     """The heading and a row for each region and method; empty without cells."""
     if not here:
@@ -313,13 +334,13 @@ def rows_of(
     return [heading, markdown_table(("", *(COLUMNS[name][0] for name in columns)), lines)]
 
 
-def shown(metric: str, value: float | None, setting: Setting) -> str:
+def shown(metric: str, value: float | None, setting: TableSetting) -> str:
     if value is not None:
         return f"{value:{COLUMNS[metric][1]}}"
     return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
 
 
-def in_words(reference: str, setting: Setting) -> str:
+def in_words(reference: str, setting: TableSetting) -> str:
     by = f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
     return f"the {reference}{by}"
 

@@ -26,6 +26,9 @@ PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
 REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
+# Where the camera's own frames differ from frame 0, for videos that have no tokens. `MOVING` is
+# where the decoded ones do, so it depends on a tokenizer: numbers of the two are not comparable.
+MOVING_CAMERA = "moving region of the camera"
 MODEL, COPY, PREVIOUS, CEILING = (
     "world model",
     "copy of frame 0",
