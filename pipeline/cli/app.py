@@ -11,6 +11,7 @@ from pipeline.cli.checks import check_environment
 from pipeline.cli.commands import (
     episodes,
     evaluation,
+    exports,
     generation,
     runs,
     services,
@@ -54,6 +55,13 @@ weights_app = typer.Typer(
 )
 weights_app.command("list")(weights.list_weights)
 weights_app.command("fetch")(weights.fetch_weights)
+export_app = typer.Typer(
+    help="Write clips for other models, and videos for other benchmarks.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+export_app.command("prompts")(exports.prompts)
+export_app.command("worldarena")(exports.worldarena)
 
 PANELS = {
     "Runs": {
@@ -70,6 +78,7 @@ PANELS = {
         "generate": generation.generate,
         "score": evaluation.score,
         "compare": evaluation.compare,
+        "export": export_app,
     },
     "Training": {
         "train-annotator": training.train_annotator,
