@@ -150,9 +150,6 @@ class TableSetting(Protocol):
     @property
     def has_lpips(self) -> bool: ...
 
-    @property
-    def depth_annotator(self) -> str: ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -187,11 +184,11 @@ def mean_scores(per_clip: Sequence[Scores]) -> Scores:
 
 
 def table_order(cell: Cell) -> tuple[int, ...]:
-    """Methods of other names than ours stand first."""
-    orders = (PROTOCOLS, REFERENCES, REGIONS, METHODS, tuple(COLUMNS))
-    return tuple(
-        order.index(name) if name in order else -1 for order, name in zip(orders, cell, strict=True)
-    )
+    """Methods of other names than ours, such as another model's, stand first."""
+    method = METHODS.index(cell.method) if cell.method in METHODS else -1
+    orders, names = (PROTOCOLS, REFERENCES, REGIONS), (cell.protocol, cell.reference, cell.region)
+    places = [order.index(name) for order, name in zip(orders, names, strict=True)]
+    return (*places, method, tuple(COLUMNS).index(cell.metric))
 
 
 def report_numbers(means: Scores, n_clips: int) -> dict[str, float]:
@@ -287,7 +284,7 @@ def listed(texts: Sequence[str], last: str = "and") -> str:
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + f" {last} {texts[-1]}"
 
 
-def table(means: Scores, protocol: str, reference: str, setting: TableSetting) -> list[str]:
+def table(means: Scores, protocol: str, reference: str, setting: Setting) -> list[str]:
     """A heading and a table: one protocol, one reference. Empty where nothing was measured."""
     here = {
         cell: value
@@ -340,7 +337,7 @@ def shown(metric: str, value: float | None, setting: TableSetting) -> str:
     return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
 
 
-def in_words(reference: str, setting: TableSetting) -> str:
+def in_words(reference: str, setting: Setting) -> str:
     by = f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
     return f"the {reference}{by}"
 
@@ -356,7 +353,9 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames "
         "before it. Frame 0 is given and never scored.",
         "The moving region, the same against both references, is where decoded true frames differ "
-        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one.",
+        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one. That of "
+        "the camera is where its own frames do, which no tokenizer decides: videos of other models "
+        "are scored there.",
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",

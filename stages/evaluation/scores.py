@@ -102,7 +102,7 @@ class Comparison:
 
 def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
     """All scores of a clip, those of its objects among them."""
-    found = score_clip(clip, perceptual)
+    found = with_camera_motion(score_clip(clip, perceptual), clip)
     if clip.objects is None:
         return found
     watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)
@@ -135,6 +135,18 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
     if clip.depth is not None:
         scores |= score_depth(clip.depth)
     return ScoredClip(clip_id=clip.clip_id, scores=scores, by_frame=by_frame)
+
+
+def with_camera_motion(found: ScoredClip, clip: ClipVideos) -> ScoredClip:
+    """Adds PSNR where the camera's own frames move, as videos without tokens are scored."""
+    moving = moving_mask(clip.camera, still=clip.camera[:1])
+    scores, by_frame = dict(found.scores), dict(found.by_frame)
+    for protocols, method, video in candidates(clip, CAMERA):
+        values = frames_psnr(video, clip.camera, moving).get(MOVING, [])
+        for protocol in protocols if values else ():
+            cell = Cell(protocol, CAMERA, MOVING_CAMERA, method, "psnr")
+            scores[cell], by_frame[cell] = float(np.nanmean(values)), values
+    return replace(found, scores=scores, by_frame=by_frame)
 
 
 def candidates(

@@ -13,7 +13,7 @@ from stages.evaluation.report import (
     better_in,
     mean_scores,
     object_table,
-    table,
+    rows_of,
     table_order,
     won_and_lost,
 )
@@ -61,17 +61,24 @@ class ScoreSetting:
     bad: tuple[str, ...]
     has_lpips: bool
     rate_given: float | None
-    depth_annotator: str = ""  # there are no scores of depth
 
 
 def metrics_page(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetting) -> str:
     sections = [f"# Scores of {plain(setting.method)}"]
     sections += [verdict(method, means, clips) for method in setting.clips_of_method]
     sections += left_out(setting)
-    sections += table(means, FREE, CAMERA, setting)
+    sections += frame_table(means, setting)
     sections += object_table(means, FREE, setting)
     sections.append("\n".join(f"- {line}" for line in notes(means, clips, setting)))
     return "\n\n".join(sections) + "\n"
+
+
+def frame_table(means: Scores, setting: ScoreSetting) -> list[str]:
+    """A heading and a table of everything but the objects."""
+    here = {cell: value for cell, value in means.items() if cell.region not in OBJECT_REGIONS}
+    found = {cell.metric for cell in here} | {"lpips"}  # the column shows that weights are missing
+    heading = f"## {FREE.capitalize()}, against the {CAMERA}"
+    return rows_of(here, found, heading, FREE, CAMERA, setting)
 
 
 def verdict(method: str, means: Scores, clips: Sequence[ScoredClip]) -> str:
@@ -145,8 +152,8 @@ def notes(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetting) -> 
         "the nearest frame is taken; larger frames are shrunk by the mean of areas.",
         "Free-running: what a model was given beside frame 0 is not known here. " + first(videos),
         "The moving region of the camera is where its frames differ from frame 0, slightly "
-        f"dilated; {moving} of {len(clips)} clips have one. The evaluation's moving region is "
-        "where decoded tokens differ, so the two are not compared.",
+        f"dilated; {moving} of {len(clips)} clips have one. (The evaluation's other moving region "
+        "is where decoded tokens differ.)",
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the true "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.console import FAILED, USAGE
 from stages.clips.arm_vectors import ARM_VECTOR
+from stages.evaluation.scores import COPY, DETAIL, FRAME, MOVING_CAMERA
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 
@@ -153,9 +154,23 @@ def test_an_evaluation_gives_its_own_videos_and_clips(tmp_path, monkeypatch):
     store = next(word for word in said.split() if word.startswith("scoring/"))
     code, said = roboscape("compare", f"ours={evaluation.ref}", f"kept={store}")
     assert code == 0, said
-    numbers = open_result(StoreRef.at(str(world.root), *store.split("/"))).numbers
-    ours, kept = (n["psnr_free_camera"] for n in (evaluation.numbers, numbers))
-    assert kept == pytest.approx(ours, abs=1.0)
+    kept = open_result(StoreRef.at(str(world.root), *store.split("/")))
+    ours = evaluation.numbers["psnr_free_camera"]
+    assert kept.numbers["psnr_free_camera"] == pytest.approx(ours, abs=1.0)
+    # The copy of frame 0 is the same video in both, so all that both measure is equal
+    places = ("clip", "episode", "protocol", "reference", "region", "metric")
+    both = [
+        {
+            tuple(line[name] for name in places): float(line["value"])
+            for line in table(result.file("tables/clips.csv"))
+            if line["method"] == COPY
+        }
+        for result in (evaluation, kept)
+    ]
+    common = both[0].keys() & both[1].keys()
+    assert {place[4] for place in common} == {FRAME, MOVING_CAMERA, DETAIL}
+    for place in common:
+        assert both[0][place] == pytest.approx(both[1][place], abs=1e-5), place
 
 
 def test_bad_exports_leave_nothing(workspace, tmp_path):
