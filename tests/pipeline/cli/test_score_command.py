@@ -139,3 +139,33 @@ def test_no_service_is_needed(workspace, tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_its_page_is_published_if_a_server_answers(workspace, tmp_path, monkeypatch):
+    from pipeline.lineage import page
+    from pipeline.orchestration import command_store
+
+    made: list[tuple[str, str, str]] = []
+
+    def create(kind, data, *, key, description, owner=None):
+        made.append((kind, key, data if kind == "markdown" else description))
+        return f"id-{len(made)}"
+
+    write_movie(tmp_path / "v" / "clip000.mp4", warped(frames_of(0), 2.0))
+    monkeypatch.setattr(command_store, "prefect_answers", lambda settings: True)
+    monkeypatch.setattr(page, "create", create)
+    _, _, score = workspace
+    code, said = score(tmp_path / "v")
+    assert code == 0 and "/artifacts/artifact/id-1" in said, said
+    assert [(kind, key) for kind, key, _ in made] == [
+        ("markdown", "scoring"), ("table", "scoring-metrics"),
+    ]  # fmt: skip
+    assert "## Scores of v" in made[0][2] and "mermaid" in made[0][2]
+
+    def refuse(*arguments, **named):
+        raise ConnectionError("the server went away")
+
+    # A failing server does not fail what is complete
+    monkeypatch.setattr(page, "create", refuse)
+    code, said = score(tmp_path / "v")
+    assert code == 0 and "No lineage page: the server went away" in said
