@@ -11,12 +11,12 @@ from pipeline.cli.checks import check_environment
 from pipeline.cli.commands import (
     episodes,
     evaluation,
-    exports,
     generation,
     runs,
     services,
     stores,
     training,
+    videos,
     weights,
 )
 from pipeline.cli.console import failures_explained
@@ -60,8 +60,8 @@ export_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-export_app.command("prompts")(exports.prompts)
-export_app.command("worldarena")(exports.worldarena)
+export_app.command("prompts")(videos.prompts)
+export_app.command("worldarena")(videos.worldarena)
 
 PANELS = {
     "Runs": {
@@ -76,8 +76,10 @@ PANELS = {
         "lineage": stores.lineage,
         "inspect": stores.inspect,
         "generate": generation.generate,
-        "score": evaluation.score,
+        "score": videos.score,
         "compare": evaluation.compare,
+        "study": evaluation.study,
+        "studies": evaluation.studies,
         "export": export_app,
     },
     "Training": {

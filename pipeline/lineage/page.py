@@ -21,6 +21,7 @@ from pipeline.lineage.graph import Node, ancestry, source_of
 from pipeline.lineage.provenance import non_commercial, non_commercial_behind, non_commercial_text
 from stages.annotator import EXACT
 from stages.drawing.markdown import markdown_table, plain
+from stages.label_noise import SPOILED
 from storage.files import open_files
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -71,6 +72,7 @@ def markdown(ref: StoreRef, state: str, artifacts: Mapping[str, str], result: Re
         f"**{state}** · made {own.manifest.created or '?'} · `{ref.uri}`",
         *stand_in_note(nodes),
         *exact_note(nodes),
+        *spoiled_note(nodes),
         *licence_note(nodes),
         mermaid(nodes, state, artifacts),
         *pictures(ref, result),
@@ -100,6 +102,12 @@ def exact_note(nodes: Sequence[Node]) -> list[str]:
     """A note on every page downstream of labels that the simulation itself gave."""
     found = [n.manifest for n in nodes if n.manifest.attributes.get(EXACT)]
     return [f"> **Exact labels**: stage {m.stage} has {m.attributes[EXACT]}." for m in found]
+
+
+def spoiled_note(nodes: Sequence[Node]) -> list[str]:
+    """A note on every page downstream of labels that a study spoiled."""
+    found = [n.manifest for n in nodes if n.manifest.attributes.get(SPOILED)]
+    return [f"> **Labels spoiled on purpose**: {m.attributes[SPOILED]}." for m in found]
 
 
 def licence_note(nodes: Sequence[Node]) -> list[str]:

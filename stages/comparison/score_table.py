@@ -1,8 +1,8 @@
 """The scores that an evaluation or a scored folder of videos wrote, as one contestant's table."""
 
 import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.evaluation.scores import BASELINES, Cell
@@ -69,6 +69,26 @@ class ScoreTable:
             videos=result.file(kept[0]).parent if kept else None,
         )
 
+    @classmethod
+    def pooled(cls, tables: Sequence["ScoreTable"], label: str) -> "ScoreTable":
+        """The mean of several seeds, clip by clip; of clips that all of them have."""
+        first = tables[0]
+        cells = [c for c in first.scores if all(c in table.scores for table in tables)]
+        frames = [c for c in first.frames if all(c in table.frames for table in tables)]
+        return replace(
+            first,
+            label=label,
+            store=", ".join(table.store for table in tables),
+            scores={cell: _pooled([table.scores[cell] for table in tables]) for cell in cells},
+            frames={
+                cell: {
+                    t: _pooled([table.frames[cell].get(t, {}) for table in tables])
+                    for t in first.frames[cell]
+                }
+                for cell in frames
+            },
+        )
+
     @property
     def clips(self) -> set[str]:
         return set(self.episodes)
@@ -85,6 +105,11 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 def _cell(row: Mapping[str, str]) -> Cell:
     return Cell(**{name: row[name] for name in Cell._fields})
+
+
+def _pooled(values: Sequence[ByClip]) -> ByClip:
+    clips = [clip for clip in values[0] if all(clip in each for each in values)]
+    return {clip: sum(each[clip] for each in values) / len(values) for clip in clips}
 
 
 def _means(values: Mapping[str, list[float]]) -> ByClip:

@@ -20,6 +20,7 @@ from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Reso
 from stages.clip_format import ClipFormat
 from stages.depth.scaling import QUANTILES, inverse_depth_range
 from stages.drawing.pictures import Row, colour_depth, contact_sheet, spread, strip
+from stages.label_noise import DepthNoise
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -75,6 +76,8 @@ class PseudoDepth(AnnotatedStage):
     annotator: DepthAnnotator
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames", "size")})
     max_hole_share: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    # For studies: spoils what the annotator found
+    spoil: DepthNoise | None = field(default=None, metadata={"added": True})
 
     name: ClassVar[str] = "depth"
     version: ClassVar[int] = 1
@@ -100,7 +103,8 @@ class PseudoDepth(AnnotatedStage):
     @property
     def attributes(self) -> dict[str, str]:
         made_by = {"annotator": self.annotator.name, "units": self.annotator.units}
-        return {**made_by, **self.annotator.attributes}
+        spoiled = self.spoil.attributes if self.spoil else {}
+        return {**made_by, **self.annotator.attributes, **spoiled}
 
     @property
     def resources(self) -> Resources:
@@ -112,17 +116,21 @@ class PseudoDepth(AnnotatedStage):
 
         def annotate(clips: Sequence[ClipInputs]) -> list[Arrays | Rejected]:
             found = annotate_frames(estimate, clips, self.annotator, self.clip_format, n)
-            return [self.checked(estimated) for estimated in found]
+            pairs = zip(found, clips, strict=True)
+            return [self.checked(estimated, clip.clip_id) for estimated, clip in pairs]
 
         return annotate
 
-    def checked(self, estimated: DepthEstimate | Rejected) -> Arrays | Rejected:
-        """The clip's arrays, checked."""
+    def checked(self, estimated: DepthEstimate | Rejected, clip_id: str) -> Arrays | Rejected:
+        """The clip's arrays, checked, and spoiled if this is wanted."""
         if isinstance(estimated, Rejected):
             return estimated
         try:
             check_estimate(estimated, self.max_hole_share)
-            inverse = np.where(estimated.valid, estimated.inverse_depth, 0).astype(np.float16)
+            inverse = np.where(estimated.valid, estimated.inverse_depth, 0)
+            if self.spoil:
+                inverse = self.spoil.spoil(inverse.astype(np.float32), clip_id)
+            inverse = inverse.astype(np.float16)
             limits = inverse_depth_range(inverse, estimated.valid)
         except Rejected as rejected:
             return rejected

@@ -7,7 +7,7 @@ depth under each point.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from stages.base import Arrays, ClipFunction, ClipInputs, Inputs, Rejected, Reso
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthUnits
 from stages.drawing.pictures import contact_sheet, draw_tracks, spread, strip
+from stages.label_noise import TrackNoise
 from storage.stores.results import Result
 from storage.stores.rows import Rows
 from storage.stores.spec import ArraySpec
@@ -107,6 +108,8 @@ class Keypoints(AnnotatedStage):
     grid: Annotated[int, Interval(ge=1, le=1024)] = 32  # open in the paper
     clip_format: ClipFormat = field(default=ClipFormat(), metadata={"key": ("n_frames",)})
     min_contrast: Annotated[float, Ge(0)] = 2.0
+    # For studies: spoils what the annotator found
+    spoil: TrackNoise | None = field(default=None, metadata={"added": True})
 
     name: ClassVar[str] = "keypoints"
     version: ClassVar[int] = 1
@@ -149,7 +152,8 @@ class Keypoints(AnnotatedStage):
     @property
     def attributes(self) -> dict[str, str]:
         facts = self.annotator.attributes_for(self.n_points)
-        return {"annotator": self.annotator.name, **facts}
+        spoiled = self.spoil.attributes if self.spoil else {}
+        return {"annotator": self.annotator.name, **facts, **spoiled}
 
     @property
     def resources(self) -> Resources:
@@ -181,12 +185,17 @@ class Keypoints(AnnotatedStage):
                     made[clip.row] = rejected
             estimates = annotate_frames(track, good, self.annotator, self.clip_format, n)
             for clip, found in zip(good, estimates, strict=True):
-                made[clip.row] = (
-                    found if isinstance(found, Rejected) else checked_tracks(found, clip)
-                )
+                made[clip.row] = found if isinstance(found, Rejected) else self.checked(found, clip)
             return [made[clip.row] for clip in clips]
 
         return annotate
+
+    def checked(self, found: TrackEstimate, clip: ClipInputs) -> Arrays | Rejected:
+        """The clip's arrays, checked, and spoiled if this is wanted."""
+        if self.spoil:
+            side = clip.arrays["inverse_depth"].shape[1]
+            found = replace(found, tracks=self.spoil.spoil(found.tracks, side, clip.clip_id))
+        return checked_tracks(found, clip)
 
     def preview(
         self, own: Rows, inputs: Mapping[str, Rows], picks: Sequence[int]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from stages.annotator import EXACT
+from stages.label_noise import SPOILED
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
@@ -46,17 +47,20 @@ class AnnotatorInfo:
     units: str
     stand_in_for: str
     exact: str = ""  # says so if the labels are the simulation's own
+    spoiled: str = ""  # how they were spoiled on purpose
 
     @property
     def caveat(self) -> str:
         """What a reader must know, to follow the name; empty if there is nothing."""
+        spoiled = f", spoiled on purpose: {self.spoiled}" if self.spoiled else ""
         if self.exact:
-            return f", {self.exact}"
-        return f", a stand-in for {self.stand_in_for}" if self.stand_in_for else ""
+            return f", {self.exact}{spoiled}"
+        return (f", a stand-in for {self.stand_in_for}" if self.stand_in_for else "") + spoiled
 
     @classmethod
     def of(cls, rows: Rows) -> "AnnotatorInfo":
         about = read_manifest(rows.ref).attributes
         units = rows.spec("inverse_depth").units if "inverse_depth" in rows.specs else "px"
         name, replaced = about.get("annotator", "unknown"), about.get("stand_in_for", "")
-        return cls(str(name), units, str(replaced), str(about.get(EXACT, "")))
+        said = (str(about.get(what, "")) for what in (EXACT, SPOILED))
+        return cls(str(name), units, str(replaced), *said)

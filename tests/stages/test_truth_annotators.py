@@ -1,6 +1,7 @@
 """The annotators `truth`: exact labels, only of simulated episodes, and said so everywhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from stages.depth.truth import TrueDepth
 from stages.exact_labels import true_depth, true_tracks
 from stages.keypoints.stage import Keypoints, grid_queries
 from stages.keypoints.truth import TrueTracking
+from stages.label_noise import SPOILED, DepthNoise, TrackNoise
 from stages.label_quality.labels import AnnotatorInfo
 from storage.stores.key import parameters
 
@@ -91,3 +93,20 @@ def test_what_is_made_with_them_says_so(root: Path):
         assert "stand_in_for" not in stage.attributes
     info = AnnotatorInfo("truth", "px", "", stages(root)[0].attributes[EXACT])
     assert info.caveat == ", exact ground truth of simulated episodes, no pseudo labels"
+
+
+def test_they_can_be_spoiled_on_purpose(root: Path):
+    depth, keypoints = stages(root)
+    spoiled = (
+        replace(depth, spoil=DepthNoise(noise=0.2)),
+        replace(keypoints, spoil=TrackNoise(noise=4.0)),
+    )
+    for stage, worse, name in zip(
+        (depth, keypoints), spoiled, ("inverse_depth", "tracks"), strict=True
+    ):
+        (exact,), (found,) = (each.start("cpu", {})([clip()]) for each in (stage, worse))
+        assert isinstance(exact, dict) and isinstance(found, dict)
+        for spec in worse.outputs:
+            spec.check(found[spec.name], "a")
+        assert not np.array_equal(exact[name], found[name])
+        assert SPOILED in worse.attributes and SPOILED not in stage.attributes

@@ -1,76 +1,14 @@
-"""Evaluation: scores of any model's videos, and several models side by side."""
+"""Evaluation: scores of several world models side by side, and studies."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from annotated_types import Interval
+from annotated_types import Ge
 
-from pipeline.cli.checks import check_folder_to_write, check_options
-from pipeline.cli.console import failures_explained, out
-
-Rate = Annotated[float, Interval(gt=0, le=10_000)]
-
-
-@failures_explained()
-def score(
-    context: typer.Context,
-    videos: Annotated[
-        Path, typer.Argument(help="A folder of videos named by clip id, or a CSV that lists them.")
-    ],
-    clips: Annotated[
-        str,
-        typer.Option(metavar="STORE", help="Their clips: a key, STAGE, STAGE/KEY, or a run."),
-    ] = "clip",
-    name: Annotated[
-        str | None, typer.Option(help="Of the model, in the tables. Default: the folder's.")
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(metavar="HZ", help="Frames per second, instead of what the videos say."),
-    ] = None,
-    value_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of .npz files with floats: 0 1, or -1 1."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="For LPIPS, cpu or cuda. Default: a GPU if there is one.")
-    ] = None,
-) -> None:
-    """Score videos of any model against the clips that they are of.
-
-    Writes a store with a page, tables and pictures: PSNR, SSIM, LPIPS if its
-    weights are there, and objects of simulated episodes, with the copy of the
-    first frame beside it. Needs no service.
-
-    A video is CLIP_ID.mp4 (mov, mkv, webm, avi), .gif, .npz, or a folder
-    CLIP_ID of PNG or JPEG frames. A CSV has the columns clip_id and path, and
-    seed or variant if there are several of a clip: seeds are averaged, variants
-    are methods of their own. Frame 0 is the given one and never scored.
-
-    Frames are matched by time, the nearest one, and shrunk to the clips' size.
-    GIF and video files say their rate; .npz and folders need --rate, unless
-    they have the clips' number of frames. What cannot be used is an error; with
-    --skip-bad the others are scored. Clips without a video and videos without a
-    clip are counted and named on the page.
-
-    [bold]Examples[/bold]
-    roboscape export prompts clip prompts/
-    roboscape score irasim_videos/ --clips clip --name irasim
-    roboscape score list.csv --clips clip/3f2a --name cogvideox --rate 8
-    """
-    from model.training.device import DeviceName
-    from pipeline.cli import score as scoring
-
-    check_options(rate=(rate, Rate), device=(device, DeviceName))
-    request = scoring.Request(
-        videos=videos, clips=clips, name=videos.absolute().stem if name is None else name,
-        rate_hz=rate, value_range=value_range, skip_bad=skip_bad, device=device,
-    )  # fmt: skip
-    scoring.score(request, context.obj, out)
+from pipeline.cli.checks import check_backend, check_folder_to_write, check_options
+from pipeline.cli.console import FAILED, failures_explained, out
+from pipeline.cli.options import Backend, Source
 
 
 @failures_explained()
@@ -105,3 +43,63 @@ def compare(
 
     check_folder_to_write(folder, "--out")
     write_comparison(what, context.obj, out, folder)
+
+
+@failures_explained()
+def study(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="See `roboscape studies`.")],
+    scale: Annotated[
+        str, typer.Option(help="smoke (minutes), demo (two cores), paper (GPUs, AGIBOT-World).")
+    ] = "demo",
+    source: Source = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Runs at once. Default: as many as there are cores for.")
+    ] = None,
+    backend: Backend = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the runs, what they share, and the cost.")
+    ] = False,
+) -> None:
+    """Run a study: an experiment in variants and seeds, and a report on its claims.
+
+    Stages that variants share are made once. A run that fails does not end the
+    others. The same command resumes: runs that are complete are not started.
+    Each is a subflow in Prefect, and can be run again alone with the command that
+    the report names.
+
+    Writes report.md, report.json, scores.csv and pictures to
+    <workspace>/studies/NAME-SCALE. Exit code 1 if a run is missing.
+
+    [bold]Examples[/bold]
+    roboscape study ablations --scale demo --plan
+    roboscape study ablations --scale paper --source /data/AgiBotWorld-Beta
+    """
+    from pipeline.cli.study import Request, drive_study
+    from pipeline.experiments.studies.catalogue import named_study
+    from pipeline.experiments.studies.study import Scale
+
+    check_backend(backend)
+    check_options(scale=(scale, Scale), at_once=(at_once, Annotated[int, Ge(1)]))
+    request = Request(
+        study=named_study(name),
+        scale=scale,  # type: ignore[arg-type]
+        source=source or "",
+        at_once=at_once,
+        backend=backend,
+    )
+    if not drive_study(request, context.obj, out, only_plan=plan):
+        raise SystemExit(FAILED)
+
+
+@failures_explained()
+def studies() -> None:
+    """List the studies: what each varies, and which claims it settles."""
+    from pipeline.experiments.studies.catalogue import STUDIES
+
+    for each in STUDIES.values():
+        out.print(f"[bold]{each.name}[/bold]  {each.question}")
+        for variant in each.variants:
+            out.print(f"    {variant.name}: {variant.about}", markup=False)
+        for claim in each.claims:
+            out.print(f"  ? {claim.text}", markup=False)

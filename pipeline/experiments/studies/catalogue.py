@@ -100,7 +100,7 @@ LOSS_WEIGHTS = Study(
     name="loss-weights",
     question="How do the weights of the losses trade RGB, depth and control against each other?",
     variants=(
-        _weighted("λ1 = 1, λ2 = 0.01, γ = 5"),
+        Variant(name="λ1 = 1, λ2 = 0.01, γ = 5", about="the paper's"),
         *(_weighted(f"λ1 = {value:g}", depth=value) for value in (0.1, 0.3, 3.0)),
         *(_weighted(f"λ2 = {value:g}", keypoint=value) for value in (0.1, 0.3, 1.0, 3.0)),
         *(_weighted(f"γ = {value:g}", gamma=value) for value in (1.0, 3.0, 10.0)),
@@ -118,8 +118,49 @@ LOSS_WEIGHTS = Study(
     ),
 )  # fmt: skip
 
+TRUTH: Mapping[str, Any] = MappingProxyType(
+    {"depth.annotator": "truth", "keypoints.annotator": "truth"}
+)
+
+
+def _spoiled(name: str, about: str, **parts: Mapping[str, float]) -> Variant:
+    changes = {f"{stage}.spoil": dict(values) for stage, values in parts.items()}
+    return Variant(name=name, about=about, overrides={**TRUTH, **changes})
+
+
+# On simulated episodes: real ones have no exact labels to start from
+LABEL_NOISE = Study(
+    name="label-noise",
+    question="How far do the annotators' errors reach into the world model?",
+    variants=(
+        Variant(name="truth", about="exact depth and tracks", overrides=TRUTH),
+        _spoiled("depth noise 0.1", "10 % noise in each pixel", depth={"noise": 0.1}),
+        _spoiled("depth noise 0.4", "40 % noise in each pixel", depth={"noise": 0.4}),
+        _spoiled("depth tilt 0.4", "40 % more at the right edge", depth={"tilt": 0.4}),
+        _spoiled("track noise 4", "4 px of 256 in each position", keypoints={"noise": 4.0}),
+        _spoiled("track noise 16", "16 px of 256 in each position", keypoints={"noise": 16.0}),
+        _spoiled("track drift 4", "4 px of 256 a frame, all points", keypoints={"drift": 4.0}),
+        Variant(name="annotators", about="the experiment's own annotators"),
+    ),
+    scales={scale: SCALES[scale] for scale in ("smoke", "demo")},
+    claims=(
+        Claim(
+            text="Strong noise in depth costs quality",
+            better="truth", than="depth noise 0.4", metric="psnr",
+        ),
+        Claim(
+            text="Strong noise in tracks costs quality",
+            better="truth", than="track noise 16", metric="psnr",
+        ),
+        Claim(
+            text="Exact labels give a better world model than the annotators'",
+            better="truth", than="annotators", metric="psnr",
+        ),
+    ),
+)  # fmt: skip
+
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (ABLATIONS, LOSS_WEIGHTS)}
+    {study.name: study for study in (ABLATIONS, LOSS_WEIGHTS, LABEL_NOISE)}
 )
 
 

@@ -71,6 +71,10 @@ class Study:
 
     def members(self, scale: Scale, source: str = "") -> list["Member"]:
         """Its runs, seed by seed, so that a study that is stopped has whole seeds."""
+        if scale not in self.scales:
+            raise ValueError(
+                f"study {self.name} has no scale '{scale}'; there is: {', '.join(self.scales)}"
+            )
         how = self.scales[scale]
         return [
             Member(

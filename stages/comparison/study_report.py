@@ -1,0 +1,251 @@
+"""The report of a study: what came out, what it says about each claim, and how to make it again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from stages.comparison.bootstrap import estimate
+from stages.comparison.contrasts import Comparison, Place, compare
+from stages.comparison.page import difference_text, interval_text, measure
+from stages.comparison.score_table import ScoreTable
+from stages.comparison.verdicts import Settled, own_values, seed_means, settle
+from stages.drawing.csv_table import csv_table
+from stages.drawing.markdown import markdown_table, plain
+from stages.evaluation.objects import OBJECTS
+from stages.evaluation.report import COLUMNS, WEAK_CONTROL_DB
+from stages.evaluation.scores import CAMERA, FRAME, FREE, PSEUDO_DEPTH, Cell
+
+# The columns of the first table: RoboScape's, and objects
+SHOWN = (
+    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr"),
+    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="ssim"),
+    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="lpips"),
+    Place(protocol=FREE, reference=CAMERA, region=OBJECTS, metric="psnr"),
+    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="delta_psnr"),
+    Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel"),
+    Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="delta1"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantScores:
+    """by_seed: the seeds that completed."""
+
+    name: str
+    about: str
+    by_seed: Mapping[int, ScoreTable]
+
+    @property
+    def tables(self) -> list[ScoreTable]:
+        return list(self.by_seed.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A claim as the report shows it; source: who states it, empty for a question of ours."""
+
+    text: str
+    better: str
+    than: str
+    place: Place
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """settled: by statement, in their order. failures: runs that are missing, and why.
+
+    compared: the variants' means over seeds; None if fewer than two variants have any.
+    """
+
+    title: str
+    question: str
+    setting: Sequence[str]
+    variants: Sequence[VariantScores]
+    statements: Sequence[Statement]
+    settled: Sequence[Settled]
+    compared: Comparison | None
+    failures: Sequence[str]
+    commands: Sequence[tuple[str, str]]
+
+    @property
+    def there(self) -> list[VariantScores]:
+        return [variant for variant in self.variants if variant.tables]
+
+
+def make_report(
+    *,
+    title: str,
+    question: str,
+    setting: Sequence[str],
+    variants: Sequence[VariantScores],
+    statements: Sequence[Statement],
+    failures: Sequence[str],
+    commands: Sequence[tuple[str, str]],
+) -> StudyReport:
+    by_name = {variant.name: variant for variant in variants}
+    settled = [verdict_on(each, by_name) for each in statements]
+    there = [variant for variant in variants if variant.tables]
+    pooled = [ScoreTable.pooled(variant.tables, variant.name) for variant in there]
+    return StudyReport(
+        title=title,
+        question=question,
+        setting=setting,
+        variants=variants,
+        statements=statements,
+        settled=settled,
+        compared=compare(pooled) if len(pooled) > 1 else None,
+        failures=failures,
+        commands=commands,
+    )
+
+
+def verdict_on(statement: Statement, variants: Mapping[str, VariantScores]) -> Settled:
+    """From the seeds that both variants have."""
+    better, than = (variants[name].by_seed for name in (statement.better, statement.than))
+    seeds = [seed for seed in better if seed in than]
+    if not seeds:
+        return Settled(difference=None, by_seed=[], verdict="not measured")
+    return settle([better[s] for s in seeds], [than[s] for s in seeds], statement.place)
+
+
+def report_page(report: StudyReport) -> str:
+    sections = [
+        f"# {plain(report.title)}",
+        plain(report.question),
+        "\n".join(f"- {line}" for line in report.setting),
+        *failure_section(report.failures),
+        "## What came out",
+        results_table(report.there),
+        *claims_section(report),
+        *control_note(report.there),
+        "## How to read it",
+        "\n".join(f"- {line}" for line in reading_notes()),
+        "## Runs",
+        "Each run alone, also again: `roboscape run` makes only what is missing.",
+        "\n\n".join(
+            f"{plain(name)}:\n```bash\n{command}\n```" for name, command in report.commands
+        ),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def failure_section(failures: Sequence[str]) -> Iterator[str]:
+    if failures:
+        yield f"**{len(failures)} runs are missing**, so parts below are from fewer seeds:"
+        yield "\n".join(f"- {plain(text)}" for text in failures)
+
+
+def results_table(variants: Sequence[VariantScores]) -> str:
+    """A row a variant: mean over seeds with its interval over episodes, and the seeds' range."""
+    places = [p for p in SHOWN if any(seed_means(v.tables, p) for v in variants)]
+    columns = ("", "seeds", *(measure(place) for place in places))
+    rows = [
+        (
+            f"**{plain(v.name)}** ({plain(v.about)})",
+            len(v.tables),
+            *(value_text(v, place) for place in places),
+        )
+        for v in variants
+    ]
+    return markdown_table(columns, rows)
+
+
+def value_text(variant: VariantScores, place: Place) -> str:
+    table = ScoreTable.pooled(variant.tables, variant.name)
+    values = own_values(table, place)
+    if not values:
+        return "–"
+    form = COLUMNS[place.metric][1]
+    found = estimate(list(values.values()), [table.episodes[clip] for clip in values])
+    text = f"{found.mean:{form}}" + interval_text(found, form)
+    means = seed_means(variant.tables, place)
+    if len(means) > 1:
+        text += f"; seeds {min(means):{form}} to {max(means):{form}}"
+    return text
+
+
+def claims_section(report: StudyReport) -> Iterator[str]:
+    if not report.statements:
+        return
+    yield "## Claims"
+    rows = []
+    for statement, settled in zip(report.statements, report.settled, strict=True):
+        difference = "–"
+        if settled.difference is not None:
+            difference = difference_text(statement.place.metric, settled.difference)
+        form = "+" + COLUMNS[statement.place.metric][1].removeprefix("+")
+        rows.append(
+            (
+                plain(statement.text)
+                + (f" ({plain(statement.source)})" if statement.source else ""),
+                f"{plain(statement.better)} − {plain(statement.than)}: {measure(statement.place)}",
+                difference,
+                ", ".join(f"{value:{form}}" for value in settled.by_seed),
+                f"**{settled.verdict}**",
+            )
+        )
+    columns = ("claim", "measured by", "difference (95 %)", "each seed", "at this scale")
+    yield markdown_table(columns, rows)
+
+
+def control_note(variants: Sequence[VariantScores]) -> Iterator[str]:
+    place = next(p for p in SHOWN if p.metric == "delta_psnr")
+    weak = [
+        variant.name
+        for variant in variants
+        if (means := seed_means(variant.tables, place))
+        and sum(means) / len(means) < WEAK_CONTROL_DB
+    ]
+    if weak:
+        yield (
+            f"**Weak control**: under another clip's actions {', '.join(map(plain, weak))} lose "
+            f"less than {WEAK_CONTROL_DB:g} dB."
+        )
+
+
+def reading_notes() -> Iterator[str]:
+    yield (
+        "Free-running: all frames from frame 0. In brackets: 95 % intervals from 10,000 bootstrap "
+        "samples of episodes, of each clip's mean over seeds."
+    )
+    yield (
+        "A claim is supported, or refuted, where the interval of the difference excludes 0 and "
+        "every seed lies on the same side; otherwise it is undecided. It holds for these networks, "
+        "trained for this long on these episodes, and for nothing larger."
+    )
+
+
+def report_csv(report: StudyReport) -> bytes:
+    """A row for each variant, seed, clip and cell."""
+    columns = ("variant", "seed", "clip", "episode", "protocol", "reference", "region", "metric")
+    rows = (
+        (v.name, number, clip, table.episodes[clip], *_place(cell), value)
+        for v in report.there
+        for number, table in v.by_seed.items()
+        for cell in table.own()
+        for clip, value in table.scores[cell].items()
+    )
+    return csv_table((*columns, "value"), rows)
+
+
+def _place(cell: Cell) -> tuple[str, str, str, str]:
+    return cell.protocol, cell.reference, cell.region, cell.metric
+
+
+def report_document(report: StudyReport) -> dict[str, object]:
+    """For JSON: claims with their numbers, and where each table came from."""
+    return {
+        "title": report.title,
+        "question": report.question,
+        "setting": list(report.setting),
+        "claims": [
+            {**asdict(statement), **asdict(settled)}
+            for statement, settled in zip(report.statements, report.settled, strict=True)
+        ],
+        "stores": {
+            v.name: {seed: table.store for seed, table in v.by_seed.items()}
+            for v in report.variants
+        },
+        "failures": list(report.failures),
+        "commands": dict(report.commands),
+    }
