@@ -109,9 +109,10 @@ def columns_of(n: int) -> tuple[list[str], list[str]]:
 
 
 def text_of(task_name: str, texts: object) -> str:
-    """The task, then what the segments of the clip say, each once."""
+    """The task, then what the segments of the clip say, each once, as sentences."""
     parts = [task_name, *(str(text) for text in np.atleast_1d(np.asarray(texts, object)))]
-    return " ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    sentences = dict.fromkeys(part.strip().rstrip(".") for part in parts)
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
 def actions_csv(

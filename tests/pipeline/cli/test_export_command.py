@@ -79,7 +79,7 @@ def test_prompts_hold_what_a_model_needs(workspace, tmp_path):
         assert float(at["time_s"]) == pytest.approx((2 + 6 / 15) / 2)
         assert float(at["left_x (m)"]) == pytest.approx(actions[row, 3, 6, 0], abs=1e-6)
     text = (folder / lines[1]["text_file"]).read_text()
-    assert text == "Move a square Push it. Let go.\n" == lines[1]["text"] + "\n"
+    assert text == "Move a square. Push it. Let go.\n" == lines[1]["text"] + "\n"
     readme = (folder / "README.txt").read_text()
     assert "16 frames at 2 Hz (7.5 s)" in readme and f"--clips {workspace['clip']}" in readme
     assert "its 15 commands" in readme
@@ -131,7 +131,7 @@ def test_worldarena_reads_its_layout_back(workspace, tmp_path):
         assert nearest(frames(generated)) == ("warped", row)
         with Image.open(item["image"]) as image:
             assert (np.array(image) == frames_of(row)[0]).all()
-        assert item["prompt"] == ["Move a square"]
+        assert item["prompt"] == ["Move a square."]
 
 
 def test_an_evaluation_gives_its_own_videos_and_clips(tmp_path, monkeypatch):
