@@ -136,7 +136,8 @@ def place_of(videos: Videos, settings: Settings) -> tuple[Path, ClipRows, str]:
             "`roboscape score` made, or a folder of videos"
         )
     clips = find_clips(videos.clips or str(result.ref), result.ref.root)
-    return result.file(kept[0]).parent, clips, videos.name or name_of(result.ref)
+    files = [result.file(name) for name in kept]  # fetched from an object store, and checked
+    return files[0].parent, clips, videos.name or name_of(result.ref)
 
 
 def in_store(path: Path, settings: Settings) -> bool:

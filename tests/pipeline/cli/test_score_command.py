@@ -121,6 +121,20 @@ def test_gc_keeps_what_the_command_made(workspace, tmp_path):
     assert not store.exists(rows["clip"]), "the test can fail"
 
 
+def test_what_is_damaged_is_made_by_the_command_again(workspace, tmp_path):
+    home, _, score = workspace
+    write_movie(tmp_path / "v" / "clip000.mp4", frames_of(0))
+    assert score(tmp_path / "v")[0] == 0
+    (ref,) = stores(home)
+    with open_result(ref).file("metrics.md").open("a") as page:
+        page.write("and more")
+    result = CliRunner().invoke(app, ["repair", str(ref)])
+    said = " ".join(result.output.split())
+    assert result.exit_code == USAGE and "since `roboscape score` made it" in said, said
+    assert CliRunner().invoke(app, ["delete", str(ref)]).exit_code == 0
+    assert score(tmp_path / "v")[0] == 0 and stores(home) == [ref]
+
+
 def test_no_service_is_needed(workspace, tmp_path):
     """Neither Prefect nor Ray is even imported."""
     home, _, _ = workspace
