@@ -22,13 +22,13 @@ from roboscape.errors import RejectedClip
 from roboscape.video import Video
 from stages.evaluation import scores
 from stages.evaluation.scores import DETAIL, FRAME, MOVING, ClipDepth, copy_first
-from stages.tokenizer.images import moving_mask, rgb_to_images
+from stages.frame_values import frames_to_images
+from stages.tokenizer.images import moving_mask
 
 __all__ = ["Scores", "compare", "flicker", "frame_psnr", "fvd"]
 
 UNITS = {"psnr": "dB"}
 REGION_SUFFIXES = {FRAME: "", MOVING: "_moving", DETAIL: "_detail"}
-ROUNDING = 1e-3  # of the range: how far outside it a float video may lie
 
 
 class Scores(Mapping[str, float]):
@@ -256,26 +256,7 @@ def _to_images(
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise ValueError(f"{name} of shape {frames.shape}: expected (frames, height, width, 3)")
-    if frames.dtype == np.uint8:
-        return rgb_to_images(np.array(frames))
-    if frames.dtype.kind != "f":
-        raise ValueError(f"{name} of {frames.dtype}: expected uint8, or float and a value_range")
-    found = f"{name} with values in [{frames.min():.3g}, {frames.max():.3g}]"
-    if value_range is None:
-        raise ValueError(
-            f"{found} of {frames.dtype}: say what black and white are, such as value_range=(0, 1)"
-        )
-    low, high = value_range
-    slack = ROUNDING * (high - low)
-    if not (high > low and frames.min() >= low - slack and frames.max() <= high + slack):
-        raise ValueError(f"{found}: they are outside value_range={value_range}")
-    if high - low > 1 and low <= 0 <= frames.min() and frames.max() <= 1 <= high:
-        raise ValueError(
-            f"{found}, all of them in [0, 1]: that is a video with value_range=(0, 1), not "
-            f"{value_range}. If it truly has no other values, give it as uint8"
-        )
-    unit = (torch.from_numpy(frames.astype(np.float32)) - low) / (high - low)
-    return (2 * unit.clamp(0, 1) - 1).permute(0, 3, 1, 2)
+    return frames_to_images(frames, value_range, name)
 
 
 def _after_one(frames: Tensor, n_given: int) -> Tensor:

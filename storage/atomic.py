@@ -3,7 +3,9 @@
 A file is written under a temporary name beside its own, flushed, then renamed.
 """
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +76,29 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync(folder.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when the block ends without an error.
+
+    Raises FileExistsError if there is something at `path`; an empty folder may be. Raises DiskFull.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            errno.EEXIST, "there is something already, expected a new or an empty folder", str(path)
+        )
+    temp = path.with_name(f"{path.name}{TEMP_MARK}{uuid.uuid4().hex[:12]}")
+    try:
+        with naming_disk_full(path):
+            make_folder(path.parent)
+            temp.mkdir()
+            yield temp
+            sync_tree(temp)
+            os.replace(temp, path)
+            sync(path.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

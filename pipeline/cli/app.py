@@ -16,6 +16,7 @@ from pipeline.cli.commands import (
     services,
     stores,
     training,
+    videos,
     weights,
 )
 from pipeline.cli.console import failures_explained
@@ -54,6 +55,13 @@ weights_app = typer.Typer(
 )
 weights_app.command("list")(weights.list_weights)
 weights_app.command("fetch")(weights.fetch_weights)
+export_app = typer.Typer(
+    help="Write clips for other models, and videos for other benchmarks.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+export_app.command("prompts")(videos.prompts)
+export_app.command("worldarena")(videos.worldarena)
 
 PANELS = {
     "Runs": {
@@ -68,9 +76,11 @@ PANELS = {
         "lineage": stores.lineage,
         "inspect": stores.inspect,
         "generate": generation.generate,
+        "score": videos.score,
         "compare": evaluation.compare,
         "study": evaluation.study,
         "studies": evaluation.studies,
+        "export": export_app,
     },
     "Training": {
         "train-annotator": training.train_annotator,

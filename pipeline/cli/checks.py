@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Interval
@@ -15,6 +15,8 @@ Hours = Annotated[float, Interval(ge=0, le=1e9)]
 Processes = Annotated[int, Interval(ge=0, le=4096)]
 Seed = Annotated[int, Ge(0)]
 Frames = Annotated[int, Interval(ge=2, le=100_000)]
+Count = Annotated[int, Interval(ge=1, le=10_000_000)]
+Split = Literal["train", "val", "test"]
 BACKENDS = ("ray", "serial")
 
 

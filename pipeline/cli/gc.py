@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipeline.cli.needs import (
     created_s,
+    named_by_commands,
     named_by_runs,
     read_manifests,
     readable_journals,
@@ -76,13 +77,15 @@ def show(out: Console, of_files: str, garbage: list[str], of_stores: str, found:
 
 
 def unneeded_stores(settings: Settings, older_than_s: float) -> Unneeded:
-    """Stores that no run used, of this workspace or another, and that nothing used was made from.
+    """Stores that no run used, of this workspace or another, that no command made by itself, and
+    that nothing used was made from.
 
     Raises UnreadableRecord if a journal, a lease or a manifest cannot be read.
     """
     root, limit = settings.stores, time.time() - older_than_s
     manifests = read_manifests(root)
-    needed = with_upstream(named_by_runs(settings, root), manifests)
+    named = named_by_commands(manifests) | named_by_runs(settings, root)
+    needed = with_upstream(named, manifests)
     # Before the first record, other workspaces may have used a shared root without a note
     recorded_since = 0.0 if is_private(settings) else first_record_s(root)
     found = Unneeded()

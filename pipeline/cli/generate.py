@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model.training.device import pick_device
 from model.world.config import SamplingConfig
+from pipeline.cli.progress_bar import progress_bar
 from pipeline.lineage.checkpoint import find_checkpoint
 from pipeline.settings import Settings
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
@@ -62,16 +62,7 @@ def generate(request: Request, settings: Settings, console: Console) -> Path:
     given = None if request.actions is None else read_actions(request.actions, config.action_dim)
     own = clips.read(["actions"], row)["actions"]
     course = plan_course(own, given, request.frames, config.action_substeps)
-    with Progress(
-        TextColumn("[bold]generate"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True), disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task("", total=None, note="")
-
-        def progress(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
+    with progress_bar("generate", console) as progress:
         true, clip_id = read_tokens(rows, np.array([row]), networks), clips.clip_ids[row]
         made = generate_video(
             networks, clip_id, true, course, request.sampling, request.seed, progress

@@ -1,13 +1,14 @@
 """Which stores somebody needs: whoever deletes stores asks here first.
 
 A store is needed by the runs of this workspace (their journals), by the runs of others (what they
-noted at the stores' root), and by whatever needed store was made from it. What cannot be read never
-counts as "not needed".
+noted at the stores' root), by the command that made it without a run, and by whatever needed store
+was made from it. What cannot be read never counts as "not needed".
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 
+from pipeline.orchestration.command_store import MADE_BY
 from pipeline.orchestration.journal import Journal, read_all
 from pipeline.settings import Settings
 from storage.errors import StoreError, UnreadableRecord
@@ -56,6 +57,12 @@ def named_by_others(settings: Settings, root: str, own_runs: set[str]) -> dict[s
         if not is_ours and user.run not in own_runs:
             found |= dict.fromkeys(user.stores, str(user))
     return found
+
+
+def named_by_commands(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """`stage/key` of each store that a command made by itself -> the command, in words."""
+    made = {name: manifest.attributes.get(MADE_BY) for name, manifest in manifests.items()}
+    return {name: f"{command}, which made it" for name, command in made.items() if command}
 
 
 def with_upstream(named: Mapping[str, str], manifests: Mapping[str, Manifest]) -> dict[str, str]:

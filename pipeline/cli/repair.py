@@ -16,10 +16,11 @@ from pipeline.cli.needs import readable_journals
 from pipeline.cli.run import drive
 from pipeline.cli.verify import print_verified_store
 from pipeline.lineage.graph import find
+from pipeline.orchestration.command_store import MADE_BY
 from pipeline.orchestration.plan import planned
 from pipeline.orchestration.recipe import describe
 from pipeline.settings import Settings
-from storage.errors import CorruptFile
+from storage.errors import CorruptFile, StoreError
 from storage.files import open_files
 from storage.stores import cleanup, leases, store
 from storage.stores.records import StoreRef, store_name
@@ -98,7 +99,15 @@ def rewrite_manifest(ref: StoreRef, settings: Settings) -> None:
 
 
 def request_of(ref: StoreRef, settings: Settings) -> dict[str, Any]:
-    """The request of the newest run of this workspace that still leads to this very store."""
+    """The request of the newest run of this workspace that still leads to this very store.
+
+    Raises LookupError if there is none, such as for what a command made without a run.
+    """
+    if command := made_by(ref):
+        raise LookupError(
+            f"{ref} is damaged, and no run can make it again, since {command} made it: `roboscape "
+            f"delete {ref}`, and give that command again"
+        )
     runs = [
         journal
         for journal in readable_journals(settings)
@@ -117,6 +126,14 @@ def request_of(ref: StoreRef, settings: Settings) -> dict[str, Any]:
         f"{ref} is damaged, and this workspace cannot make it again: {why}. Repair it in the "
         f"workspace that made it, or `roboscape delete {ref}` and run its experiment again"
     )
+
+
+def made_by(ref: StoreRef) -> str:
+    """The command that made the store, in words; empty if a run did, or the manifest is damaged."""
+    try:
+        return store.read_manifest(ref).attributes.get(MADE_BY, "")
+    except (StoreError, OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def withdraw(damage: Damage) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from stages.evaluation.scores import (
     LINEAR,
     MODEL,
     MOVING,
+    MOVING_CAMERA,
     PREVIOUS,
     PROTOCOLS,
     PSEUDO_DEPTH,
@@ -80,7 +82,7 @@ WEAK_CONTROL_DB = 2.0
 # scores of a model say little
 USEFUL_SHARE = 0.5
 METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
-REGIONS = (FRAME, MOVING, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
+REGIONS = (FRAME, MOVING, MOVING_CAMERA, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
 
 STEADINESS_REGIONS = (STILL, EDGES)
 OWN_TABLES = (*STEADINESS_REGIONS, *OBJECT_REGIONS)  # regions that are not in the main ones
@@ -184,6 +186,17 @@ DECODED_CONTESTS = (
 CONTESTS = {CAMERA: CAMERA_CONTESTS, DECODED: DECODED_CONTESTS}
 
 
+@runtime_checkable
+class TableSetting(Protocol):
+    """What a table says of how its numbers were measured."""
+
+    @property
+    def has_lpips(self) -> bool: ...
+
+    @property
+    def has_fvd(self) -> bool: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What was evaluated and how, for the notes below the tables."""
@@ -229,8 +242,11 @@ def in_order(scores: Scores) -> Scores:
 
 
 def table_order(cell: Cell) -> tuple[int, ...]:
-    orders = (PROTOCOLS, REFERENCES, REGIONS, METHODS, tuple(COLUMNS))
-    return tuple(order.index(name) for order, name in zip(orders, cell, strict=True))
+    """Methods of other names than ours, such as another model's, stand first."""
+    method = METHODS.index(cell.method) if cell.method in METHODS else -1
+    orders, names = (PROTOCOLS, REFERENCES, REGIONS), (cell.protocol, cell.reference, cell.region)
+    places = [order.index(name) for order, name in zip(orders, names, strict=True)]
+    return (*places, method, tuple(COLUMNS).index(cell.metric))
 
 
 def report_numbers(means: Scores, n_clips: int) -> dict[str, float]:
@@ -274,6 +290,11 @@ def copy_verdict(
         f"Free-running from one frame, on {setting.n_clips} held-out clips and against the "
         f"{reference}, the world model "
     )
+    return won_and_lost(start, won, lost)
+
+
+def won_and_lost(start: str, won: Sequence[str], lost: Sequence[str]) -> str:
+    """Whether something beats copying the first frame. start: of the sentence, with its subject."""
     if not lost:
         return start + f"**beats copying that frame** in {listed(won)}."
     if not won:
@@ -359,7 +380,7 @@ def steadiness_table(means: Scores, protocol: str, setting: Setting) -> list[str
     return rows_of(here, {cell.metric for cell in here}, heading, protocol, CAMERA, setting)
 
 
-def object_table(means: Scores, protocol: str, setting: Setting) -> list[str]:
+def object_table(means: Scores, protocol: str, setting: TableSetting) -> list[str]:
     """The same of objects, against the camera's frames."""
     here = {
         cell: value
@@ -376,7 +397,7 @@ def rows_of(
     heading: str,
     protocol: str,
     reference: str,
-    setting: Setting,
+    setting: TableSetting,
 ) -> list[str]:
     """The heading and a row for each region and method; empty without cells."""
     if not here:
@@ -392,7 +413,7 @@ def rows_of(
     return [heading, markdown_table(("", *(COLUMNS[name][0] for name in columns)), lines)]
 
 
-def shown(metric: str, value: float | None, setting: Setting) -> str:
+def shown(metric: str, value: float | None, setting: TableSetting) -> str:
     if value is not None:
         return f"{value:{COLUMNS[metric][1]}}"
     has_weights = {"lpips": setting.has_lpips, "fvd": setting.has_fvd}
@@ -420,7 +441,9 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames "
         "before it. Frame 0 is given and never scored.",
         "The moving region, the same against both references, is where decoded true frames differ "
-        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one.",
+        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one. That of "
+        "the camera is where its own frames do, which no tokenizer decides: videos of other models "
+        "are scored there.",
         "Linear motion by optical flow: each frame as the flow between the two true frames before "
         "it lets expect it; frame 1 is a copy of frame 0. Free-running it knows no motion.",
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "

@@ -34,6 +34,9 @@ REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 STILL, EDGES = "still region", "depth edges"
 ACTIVE, GRIPPER = "active points", "grippers"
+# Where the camera's own frames differ from frame 0, for videos that have no tokens. `MOVING` is
+# where the decoded ones do, so it depends on a tokenizer: numbers of the two are not comparable.
+MOVING_CAMERA = "moving region of the camera"
 MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "world model",
     "copy of frame 0",
@@ -117,7 +120,7 @@ class Comparison:
 
 def scored(clip: ClipVideos, perceptual: Lpips | None, more: Sequence[Scores] = ()) -> ScoredClip:
     """All scores of a clip, those of its objects among them. more: what annotators have found."""
-    found = score_clip(clip, perceptual)
+    found = with_camera_motion(score_clip(clip, perceptual), clip)
     for each in more:
         found = replace(found, scores=found.scores | each)
     if clip.objects is None:
@@ -192,6 +195,18 @@ def score_steadiness(clip: ClipVideos, moving: Bool[Tensor, "t h w"]) -> Scores:
             if not np.isnan(value)
         }
     return scores
+
+
+def with_camera_motion(found: ScoredClip, clip: ClipVideos) -> ScoredClip:
+    """Adds PSNR where the camera's own frames move, as videos without tokens are scored."""
+    moving = moving_mask(clip.camera, still=clip.camera[:1])
+    scores, by_frame = dict(found.scores), dict(found.by_frame)
+    for protocols, method, video in candidates(clip, CAMERA):
+        values = frames_psnr(video, clip.camera, moving).get(MOVING, [])
+        for protocol in protocols if values else ():
+            cell = Cell(protocol, CAMERA, MOVING_CAMERA, method, "psnr")
+            scores[cell], by_frame[cell] = float(np.nanmean(values)), values
+    return replace(found, scores=scores, by_frame=by_frame)
 
 
 def candidates(

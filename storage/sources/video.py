@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Bool, Float64, Int64, Real, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, Real, UInt8
 
 from storage.sources.file_ref import FileRef, SourceError
 
@@ -266,9 +266,12 @@ def probe(source: FileRef | Path) -> VideoInfo:
 
 
 def resized(
-    frame: UInt8[np.ndarray, "h w c"], size: tuple[int, int] | None
-) -> UInt8[np.ndarray, "..."]:
-    """The frame at (height, width), by cv2: swscale's area filter is off by up to 60 levels."""
+    frame: UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"], size: tuple[int, int] | None
+) -> UInt8[np.ndarray, "..."] | Float32[np.ndarray, "..."]:
+    """The frame at (height, width), by cv2: swscale's area filter is off by up to 60 levels.
+
+    Shrinking averages over each new pixel's area; enlarging is bilinear.
+    """
     if size is None or frame.shape[:2] == size:
         return frame
     shrinks = size[0] <= frame.shape[0] and size[1] <= frame.shape[1]

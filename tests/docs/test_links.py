@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = (
     "pipeline/",
     "stages/",

@@ -118,7 +118,7 @@ def test_a_video_in_0_1_is_refused_as_one_of_a_wider_range(clips, value_range):
     [
         (lambda rgb: rgb / 255 * 2 - 1, (0, 1), r"values in \[-.*outside value_range=\(0, 1\)"),
         (lambda rgb: rgb.astype(np.float32), (0, 1), "are outside"),
-        (lambda rgb: np.where(rgb > 200, np.nan, rgb), (0, 255), "are outside"),
+        (lambda rgb: np.where(rgb > 200, np.nan, rgb), (0, 255), "NaN or infinite"),
         (lambda rgb: rgb / 255, (1, 0), "are outside"),
         (lambda rgb: rgb.astype(int), None, "int64: expected uint8, or float and a value_range"),
         (lambda rgb: rgb[..., 0], None, r"\(16, 32, 32\): expected \(frames, height, width, 3\)"),

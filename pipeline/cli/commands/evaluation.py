@@ -37,7 +37,7 @@ def compare(
 
     [bold]Examples[/bold]
     roboscape compare full=20261128-1015 no-depth=20261128-1130
-    roboscape compare ours=evaluation/3f2a irasim=score/81bc
+    roboscape compare ours=evaluation/3f2a irasim=scoring/81bc
     """
     from pipeline.cli.compare import write_comparison
 

@@ -1,0 +1,93 @@
+"""`roboscape score`: the videos of any model, against the clips that they are of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from model.value_range import ValueRange
+from pipeline.cli.clips import clips_of
+from pipeline.cli.progress_bar import progress_bar
+from pipeline.cli.run import SHOWN, SUMMARY_FILE, first_paragraph
+from pipeline.lineage.clips import episodes_root
+from pipeline.orchestration.command_store import make_result, publish_page
+from pipeline.settings import Settings
+from stages.lpips_weights import LpipsWeights
+from stages.scoring.stage import Score
+from stages.scoring.videos import read_video_set
+from storage.errors import WeightsError
+from storage.stores.results import Result
+from storage.weights.folder import resolve_weights
+
+LPIPS = {"trunk": "lpips-alexnet", "linear": "lpips-linear"}
+WHY = {
+    "bad": "videos cannot be used",
+    "no_clip": "videos are of no clip",
+    "no_video": "clips have no video",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Arguments of the command."""
+
+    videos: Path
+    clips: str
+    name: str
+    rate_hz: float | None = None
+    value_range: ValueRange | None = None
+    skip_bad: bool = False
+    device: str | None = None
+
+
+def score(request: Request, settings: Settings, out: Console) -> Result:
+    """Makes a store of the videos' scores, prints its summary, and publishes its page.
+
+    Raises LookupError for a store that is not there, ValueError for videos that cannot be scored.
+    """
+    clips = clips_of(request.clips, settings)
+    root = episodes_root(clips)
+    stage = Score(
+        method=request.name,
+        videos=read_video_set(request.videos),
+        rate_hz=clips.rate_hz,
+        video_rate_hz=request.rate_hz,
+        value_range=request.value_range,
+        skip_bad=request.skip_bad,
+        lpips=lpips_if_there(settings.weights),
+        root=str(root) if root else None,
+        device=request.device,  # type: ignore[arg-type]
+    )
+    inputs = {"discover": clips.index.ref, "clip": clips.ref}
+
+    def say(text: str) -> None:
+        out.print(text, markup=False)
+
+    with progress_bar("score", out) as progress:
+        result = make_result(stage, inputs, settings, "`roboscape score`", progress, say)
+    show(result, out)
+    say(publish_page(result.ref, settings))
+    return result
+
+
+def lpips_if_there(weights: Path) -> LpipsWeights | None:
+    """LPIPS's two files from the folder of weights; None unless both are there and whole."""
+    try:
+        files: dict[str, Any] = {
+            role: resolve_weights(name, weights) for role, name in LPIPS.items()
+        }
+    except WeightsError:
+        return None
+    return LpipsWeights(**files)
+
+
+def show(result: Result, out: Console) -> None:
+    out.print(f"\n{first_paragraph(result.file(SUMMARY_FILE).read_text())}\n", markup=False)
+    for number, what in WHY.items():
+        if n := int(result.numbers[number]):
+            out.print(f"  {n} {what}: the page names them", style="yellow", markup=False)
+    for name in sorted(result.files):
+        if name.endswith(SHOWN) and "/" not in name:
+            out.print(f"  {result.file(name)}", markup=False)
+    out.print(f"Store: {result.ref}", markup=False)
