@@ -32,7 +32,7 @@ def write_comparison(
 
     Raises LookupError for a name that there is not, ValueError for scores that do not compare.
     """
-    tables = [read_table(name, settings) for name in names]
+    tables = [table for name in names for table in read_tables(name, settings)]
     found = compare(tables)
     stores = {table.label: table.store for table in tables}
     folder = folder or settings.home / "comparisons" / content_key(stores)
@@ -53,12 +53,13 @@ def write_comparison(
     return folder
 
 
-def read_table(name: str, settings: Settings) -> ScoreTable:
+def read_tables(name: str, settings: Settings) -> list[ScoreTable]:
+    """Of one store; several if it scored variants."""
     label, given, what = name.rpartition("=")
     ref, default = scored(what, settings)
     if given and not label:
         raise ValueError(f"'{name}': expected LABEL=STORE, or a store alone")
-    return ScoreTable.read(open_result(ref), label or default)
+    return ScoreTable.read_all(open_result(ref), label or default)
 
 
 def scored(what: str, settings: Settings) -> tuple[StoreRef, str]:

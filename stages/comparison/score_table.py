@@ -70,6 +70,30 @@ class ScoreTable:
         )
 
     @classmethod
+    def read_all(cls, result: Result, label: str) -> list["ScoreTable"]:
+        """One table for each variant that the result scored; most have just one."""
+        table = cls.read(result, label)
+        methods = list(dict.fromkeys(cell.method for cell in table.own()))
+        if len(methods) < 2:
+            return [table]
+        return [table.of_method(method, f"{label} {method}") for method in methods]
+
+    def of_method(self, method: str, label: str) -> "ScoreTable":
+        """The method and the baselines, without other methods; clips are those that it has."""
+        kept = (method, *BASELINES)
+        scores = {cell: values for cell, values in self.scores.items() if cell.method in kept}
+        clips = {
+            clip for cell, values in scores.items() if cell.method == method for clip in values
+        }
+        return replace(
+            self,
+            label=label,
+            scores=scores,
+            frames={cell: values for cell, values in self.frames.items() if cell.method in kept},
+            episodes={clip: name for clip, name in self.episodes.items() if clip in clips},
+        )
+
+    @classmethod
     def pooled(cls, tables: Sequence["ScoreTable"], label: str) -> "ScoreTable":
         """The mean of several seeds, clip by clip; of clips that all of them have."""
         first = tables[0]

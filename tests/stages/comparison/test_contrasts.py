@@ -136,6 +136,21 @@ def test_seeds_of_a_clip_are_averaged(tmp_path):
     )
 
 
+def test_variants_of_one_folder_are_contestants_of_their_own(tmp_path):
+    made = made_evaluation(tmp_path, scores(0, 20), EPISODES, method="irasim, small")
+    path = made.file("tables/clips.csv")
+    lines = path.read_text().splitlines()
+    own = [line for line in lines if "irasim, small" in line and not line.startswith("c0,")]
+    large = [line.replace("irasim, small", "irasim, large") for line in own]
+    path.chmod(0o644)
+    path.write_text("\n".join([*lines, *large]) + "\n")
+    tables = ScoreTable.read_all(made, "other")
+    assert [t.label for t in tables] == ["other irasim, small", "other irasim, large"]
+    found = compare(tables)
+    assert found.clips == sorted(CLIPS[1:]) and found.left_out == {"other irasim, small": ["c0"]}
+    assert [r.who for r in found.rows if r.place == PSNR] == [*(t.label for t in tables), COPY]
+
+
 def test_every_number_is_in_the_csv_and_the_json(tmp_path):
     a, b = (table(tmp_path, label, scores(i, 20)) for i, label in enumerate("ab"))
     found = compare([a, b])
