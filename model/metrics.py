@@ -52,7 +52,7 @@ def psnr(
     value_range: ValueRange,
 ) -> Float[Tensor, " b"]:
     """Mean of `frame_psnr` over the frames in which the mask has pixels, in dB."""
-    _check_mask(mask)
+    check_mask(mask)
     return frame_psnr(predicted, target, mask, value_range=value_range).nanmean(dim=1)
 
 
@@ -162,7 +162,7 @@ def align_scale_shift(
     arXiv:1907.01341). A clip has one scale and one shift, so flicker stays an error. A constant
     becomes the target's mean.
     """
-    _check_mask(valid)
+    check_mask(valid)
     weight, x = valid.double(), predicted_inverse.double()
     y = torch.where(valid, target_inverse, 0.0).double()  # invalid pixels may be NaN
     count = weight.sum(dim=(1, 2, 3), keepdim=True)
@@ -235,8 +235,8 @@ def position_accuracy(
     after scaling the frames to 256 x 256 px.
     """
     seen = target_visible & counted
-    _check_points(seen, "truly visible")
-    _check_pixels(target, seen, size)
+    check_points(seen, "truly visible")
+    check_pixels(target, seen, size)
     within = _within_thresholds(predicted, target, size)
     shares = [(near & seen).sum(dim=(1, 2)) / seen.sum(dim=(1, 2)) for near in within]
     return torch.stack(shares).mean(dim=0)
@@ -248,7 +248,7 @@ def occlusion_accuracy(
     counted: Bool[Tensor, "b t p"],
 ) -> Float[Tensor, " b"]:
     """Share of counted points whose visibility is right (TAP-Vid's OA); 1 is perfect."""
-    _check_points(counted, "counted")
+    check_points(counted, "counted")
     right = (predicted_visible == target_visible) & counted
     return right.sum(dim=(1, 2)) / counted.sum(dim=(1, 2))
 
@@ -267,8 +267,8 @@ def average_jaccard(
     visible point that is not is a miss; any other point predicted visible is a false positive. So
     a visible point that is predicted visible but too far away counts twice.
     """
-    _check_points((target_visible | predicted_visible) & counted, "visible or predicted visible")
-    _check_pixels(target, target_visible & counted, size)
+    check_points((target_visible | predicted_visible) & counted, "visible or predicted visible")
+    check_pixels(target, target_visible & counted, size)
     scores = []
     for near in _within_thresholds(predicted, target, size):
         hit = near & predicted_visible & target_visible & counted
@@ -292,16 +292,16 @@ def _within_thresholds(
 def _masked_mean(
     values: Float[Tensor, "b t h w"], mask: Bool[Tensor, "b t h w"]
 ) -> Float[Tensor, " b"]:
-    _check_mask(mask)
+    check_mask(mask)
     return torch.where(mask, values, 0.0).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
 
 
-def _check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
+def check_mask(mask: Bool[Tensor, "b t h w"] | None) -> None:
     if mask is not None:
-        _check_points(mask.flatten(2), "chosen by the mask", "pixel")
+        check_points(mask.flatten(2), "chosen by the mask", "pixel")
 
 
-def _check_points(chosen: Bool[Tensor, "b t i"], what: str, unit: str = "point") -> None:
+def check_points(chosen: Bool[Tensor, "b t i"], what: str, unit: str = "point") -> None:
     empty = (~chosen.any(dim=2).any(dim=1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
@@ -309,7 +309,7 @@ def _check_points(chosen: Bool[Tensor, "b t i"], what: str, unit: str = "point")
         )
 
 
-def _check_pixels(
+def check_pixels(
     target: Float[Tensor, "b t p 2"], seen: Bool[Tensor, "b t p"], size: tuple[int, int]
 ) -> None:
     """Raises ValueError for shares of a frame's sides in place of pixels."""

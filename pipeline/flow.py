@@ -66,7 +66,13 @@ def world_model_path(e: Experiment, run: RunStage) -> StoreRef:
     model = run(e.world_model, keypoints=tracks, label_quality=quality, **data)
     decoders = {"rgb_tokenizer": rgb_tokenizer, "depth_tokenizer": depth_tokenizer}
     return run(
-        e.evaluation, world_model=model, depth=depth, label_quality=quality, **data, **decoders
+        e.evaluation,
+        world_model=model,
+        depth=depth,
+        keypoints=tracks,
+        label_quality=quality,
+        **data,
+        **decoders,
     )
 
 

@@ -1,6 +1,8 @@
-"""How close a predicted video is to the true one: the metrics of the evaluation, for one video."""
+"""How close predicted videos are to true ones: the metrics of the evaluation, for one video or a
+set.
+"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from model.frechet import frechet_distance
+from model.i3d import I3d
 from model.lpips import Lpips, load_lpips
 from model.metrics import frame_psnr as psnr_of_frames
+from model.steadiness import flicker as flicker_of
 from model.value_range import IMAGES, ValueRange
 from roboscape.clip import Clip
 from roboscape.errors import RejectedClip
@@ -20,7 +25,7 @@ from stages.evaluation.scores import DETAIL, FRAME, MOVING, ClipDepth, copy_firs
 from stages.frame_values import frames_to_images
 from stages.tokenizer.images import moving_mask
 
-__all__ = ["Scores", "compare", "frame_psnr"]
+__all__ = ["Scores", "compare", "flicker", "frame_psnr", "fvd"]
 
 UNITS = {"psnr": "dB"}
 REGION_SUFFIXES = {FRAME: "", MOVING: "_moving", DETAIL: "_detail"}
@@ -146,6 +151,69 @@ def frame_psnr(
     """
     ours, true, _ = _images(video, target, against, value_range)
     return psnr_of_frames(ours[None], true[None], value_range=IMAGES)[0].numpy()
+
+
+def flicker(
+    video: Video | np.ndarray,
+    target: Clip | np.ndarray,
+    *,
+    against: str = "camera",
+    value_range: ValueRange | None = None,
+) -> float:
+    """Mean change from frame to frame, in grey levels of 255, where the true video never moves.
+
+    0 for a still video; smaller is better. Over the frames after the first. Arguments and errors
+    are those of `compare`; also raises ValueError where everything moves, or for fewer than three
+    frames in common.
+    """
+    ours, _, still = _images(video, target, against, value_range)
+    n, unmoved = len(ours), ~moving_mask(still, still=still[:1]).any(0)
+    if n < 3:
+        raise ValueError(
+            f"{n} frames in common: flicker needs 3 or more, as the first is not scored"
+        )
+    if not unmoved.any():
+        raise ValueError("all of the true video moves: flicker is measured where it does not")
+    return flicker_of(ours[None, 1:], unmoved[None], value_range=IMAGES).item()
+
+
+def fvd(
+    videos: Sequence[Video | np.ndarray],
+    targets: Sequence[Clip | np.ndarray],
+    weights: str | Path,
+    *,
+    value_range: ValueRange | None = None,
+    n_given: int = 1,
+) -> float:
+    """Fréchet video distance of predicted videos, as a set, from true ones; smaller is better.
+
+    It is too large for few videos: papers have 2,048, and only distances of equal numbers compare.
+    weights: the I3D file `i3d-kinetics400`, see docs/weights.md. n_given: frames at the start of
+    each video, predicted and true, that are not scored. Videos and targets may differ in number and
+    in size; other arguments are those of `compare`.
+    Raises ValueError for fewer than two of either, or fewer than ten frames of one.
+    """
+    if min(len(videos), len(targets)) < 2:
+        raise ValueError(
+            f"{len(videos)} videos and {len(targets)} targets: FVD needs 2 or more of both"
+        )
+    network = I3d(weights)
+
+    def features(frames: Float[Tensor, "t c h w"]) -> Float[Tensor, " d"]:
+        return network(frames[None, n_given:], value_range=IMAGES)[0]
+
+    ours = [
+        video._made.predicted["rgb"]
+        if isinstance(video, Video)
+        else _to_images(video, value_range, f"video {i}")
+        for i, video in enumerate(videos)
+    ]
+    true = [
+        _to_images(target.rgb if isinstance(target, Clip) else target, value_range, f"target {i}")
+        for i, target in enumerate(targets)
+    ]
+    found, wanted = (torch.stack([features(x) for x in each]) for each in (ours, true))
+    return frechet_distance(found, wanted)
 
 
 def _images(

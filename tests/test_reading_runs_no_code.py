@@ -158,6 +158,8 @@ ALLOWED_IMPORTS = (
     "model/published_files.py",  # names the error of torch.load(weights_only=True)
     "model/training/old_state_files.py",  # an Unpickler with a list of classes
 )
+PROGRAM = "torch.jit.load, which makes a program of the file"
+ALLOWED_CALLS = {("model/i3d.py", PROGRAM)}  # where FVD is asked for: docs/weights.md
 
 
 def test_no_other_reader_can_run_code():
@@ -168,6 +170,8 @@ def test_no_other_reader_can_run_code():
             if isinstance(node, ast.Import | ast.ImportFrom) and name not in ALLOWED_IMPORTS:
                 found += [f"{name}:{node.lineno} imports {n}" for n in imports(node) & UNSAFE]
             if isinstance(node, ast.Call) and (why := unsafe_call(node)):
+                if (name, why) in ALLOWED_CALLS:
+                    continue
                 found.append(f"{name}:{node.lineno} {why}")
     assert found == []
 
@@ -179,6 +183,8 @@ def imports(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 def unsafe_call(node: ast.Call) -> str | None:
     called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+    if called == "torch.jit.load":
+        return PROGRAM
     if called == "torch.load" and given.get("weights_only") != "True":
         return "torch.load without weights_only=True"
     if called == "np.load" and given.get("allow_pickle", "False") != "False":

@@ -40,7 +40,14 @@ VDA: dict[str, VideoDepthConfig] = {
 NETWORK_HZ = 10.0
 DEPTH = ("sensor", "truth", "vda-tiny", *VDA)
 KEYPOINTS = ("dense-flow", "lucas-kanade", "truth", "spatracker-tiny", "spatracker")
-ROLES = ("depth.annotator", "keypoints.annotator", "rgb_tokenizer", "depth_tokenizer")
+ROLES = (
+    "depth.annotator",
+    "keypoints.annotator",
+    "evaluation.depth_annotator",
+    "evaluation.tracker",
+    "rgb_tokenizer",
+    "depth_tokenizer",
+)
 TOKENIZERS: dict[str, Layout] = {"magvit2-1x": "1x", "magvit2-tencent": "tencent"}
 
 
@@ -125,12 +132,16 @@ def choose(e: Experiment, role: str, name: str, weights: Path) -> Experiment:
     Raises ValueError naming the known ones, WeightsError if the weights are missing.
     """
     gpus = e.depth.annotator.resources.gpus or e.world_model.resources.gpus / 2
-    if role == "depth.annotator":
+    if role in ("depth.annotator", "evaluation.depth_annotator"):
         made = depth_annotator(name, e.clip.root, e.clip_format, gpus, weights)
+        if role == "evaluation.depth_annotator":
+            return e.vary({"evaluation": replace(e.evaluation, depth_annotator=made)})
         return e.vary({"depth": replace(e.depth, annotator=made)})
-    if role == "keypoints.annotator":
+    if role in ("keypoints.annotator", "evaluation.tracker"):
         units = e.depth.annotator.units
         tracks = keypoint_annotator(name, e.clip.root, units, e.clip_format, gpus, weights)
+        if role == "evaluation.tracker":
+            return e.vary({"evaluation": replace(e.evaluation, tracker=tracks)})
         return e.vary({"keypoints": replace(e.keypoints, annotator=tracks)})
     old = e.rgb_tokenizer if role == "rgb_tokenizer" else e.depth_tokenizer
     return e.vary({role: tokenizer(name, old.source, old.resources, weights)})

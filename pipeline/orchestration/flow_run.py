@@ -87,13 +87,14 @@ def roboscape(
         return data_path(e, TaskRunner(context)).uri
 
 
-def run_flow(request: dict[str, Any]) -> None:
-    """Runs the flow in this process.
+def run_flow(request: dict[str, Any], name: str = "") -> None:
+    """Runs the flow in this process. name: of the run in Prefect, by default the experiment's.
 
     Raises ServiceError if the Prefect server is gone before it begins; later, it goes on without.
     """
+    chosen = roboscape.with_options(flow_run_name=name) if name else roboscape
     try:
-        roboscape(**request)
+        chosen(**request)
     except httpx.TransportError as error:
         raise ServiceError(
             f"the Prefect server does not answer any more ({error}), and no stage has begun. The "

@@ -15,15 +15,25 @@ from stages.evaluation.report import COLUMNS, REGIONS, higher_is_better
 from stages.evaluation.scores import (
     BASELINES,
     DECODED,
+    EDGES,
     MOVING,
     PROTOCOLS,
     PSEUDO_DEPTH,
+    PSEUDO_TRACKS,
     REFERENCES,
+    STILL,
     Cell,
 )
 
 # The input that a reference or a region is made from: with two of them, scores do not compare
-MADE_FROM = {DECODED: "rgb_tokens", MOVING: "rgb_tokens", PSEUDO_DEPTH: "depth"}
+MADE_FROM = {
+    DECODED: "rgb_tokens",
+    MOVING: "rgb_tokens",
+    STILL: "rgb_tokens",
+    PSEUDO_DEPTH: "depth",
+    EDGES: "depth",
+    PSEUDO_TRACKS: "keypoints",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

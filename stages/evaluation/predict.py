@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
 from model.magvit2.batched import Precision
+from model.steadiness import depth_edges
 from model.training.checkpoint import load_model, read_header
 from model.training.device import step_generator
 from model.world.batch import ActionStats
@@ -25,6 +26,7 @@ from model.world.dual_branch import DualBranchWorldModel
 from model.world.sampling import rollout, teacher_forced
 from stages.batches import clip_ids_at, raw_draws
 from stages.depth.scaling import image_to_depth
+from stages.evaluation.controls import Controls, other_controls
 from stages.evaluation.scores import FREE, TEACHER, ClipDepth, ClipVideos
 from stages.tokenizer.decode import decode_clips, load_tokenizer, read_ids
 from stages.tokenizer.images import Source, rgb_to_images
@@ -131,15 +133,15 @@ class PredictedTokens:
     """Predicted tokens of whole clips; frame 0 is the given one."""
 
     by_protocol: Mapping[str, FrameTokens]
-    # Free-running under the actions of other clips, with the same noise
-    other_actions: FrameTokens | None
+    # Free-running under other actions than the clip's, by form, with the same noise
+    controls: Controls[FrameTokens]
 
 
 def predict_tokens(
     model: DualBranchWorldModel,
     true: FrameTokens,
     actions: Float[Tensor, "b t i a"],
-    other_actions: Float[Tensor, "b t i a"] | None,
+    controls: Controls[Tensor],
     sampling: SamplingConfig,
     seed: int,
     number: int,
@@ -152,10 +154,13 @@ def predict_tokens(
     given = true[:1]
     free = rollout(model, given, actions, sampling, noise())
     teacher = given.then(teacher_forced(model, true, actions, sampling, noise()))
-    other = None
-    if other_actions is not None:
-        other = rollout(model, given, other_actions, sampling, noise())
-    return PredictedTokens(by_protocol={FREE: free, TEACHER: teacher}, other_actions=other)
+    return PredictedTokens(
+        by_protocol={FREE: free, TEACHER: teacher},
+        controls={
+            form: [rollout(model, given, other, sampling, noise()) for other in draws]
+            for form, draws in controls.items()
+        },
+    )
 
 
 def predicted_videos(
@@ -166,22 +171,34 @@ def predicted_videos(
     sampling: SamplingConfig,
     seed: int,
     number: int,
+    *,
+    gaussian_draws: int = 0,
+    held_actions: bool = False,
 ) -> list[ClipVideos]:
-    """The chosen clips' true and predicted images, ready to be scored and drawn."""
+    """The chosen clips' true and predicted images, ready to be scored and drawn.
+
+    others: the clips whose actions are taken instead. gaussian_draws, held_actions: the other
+    forms of `stages.evaluation.controls`.
+    """
 
     def actions_of(which: Int[np.ndarray, " b"]) -> Float[Tensor, "b t i a"]:
         n_substeps = networks.world.config.action_substeps
         return world_actions(rows["clip"], which, n_substeps, networks.stats).to(networks.device)
 
     # Predict tokens
-    true = read_tokens(rows, chosen, networks)
-    other_actions = None if others is None else actions_of(others)
+    true, actions = read_tokens(rows, chosen, networks), actions_of(chosen)
+    controls = other_controls(
+        actions,
+        None if others is None else actions_of(others),
+        gaussian_draws,
+        held_actions,
+        seed,
+        number,
+    )
     with torch.autocast(
         networks.device.type, torch.bfloat16, enabled=networks.precision == "bfloat16"
     ):
-        made = predict_tokens(
-            networks.world, true, actions_of(chosen), other_actions, sampling, seed, number
-        )
+        made = predict_tokens(networks.world, true, actions, controls, sampling, seed, number)
 
     def decode(tokens: FrameTokens) -> Float[Tensor, "b t c h w"]:
         return decode_clips(networks.rgb_tokenizer, tokens.rgb, networks.precision)
@@ -189,19 +206,21 @@ def predicted_videos(
     # Decode them, then take the batch apart into clips
     decoded = decode(true)
     predicted = {name: decode(tokens) for name, tokens in made.by_protocol.items()}
-    other = None if made.other_actions is None else decode(made.other_actions)
+    under = {form: [decode(draw) for draw in draws] for form, draws in made.controls.items()}
     depths: Sequence[ClipDepth | None] = [None] * len(chosen)
     if networks.has_depth:
         depths = decoded_depths(networks, rows, chosen, true, made)
     camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
+    edges = true_edges(rows, chosen)
     return [
         ClipVideos(
             clip_id=clip_id,
             camera=camera[i],
             decoded=decoded[i],
             predicted={name: video[i] for name, video in predicted.items()},
-            other_actions=None if other is None else other[i],
+            controls={form: [video[i] for video in draws] for form, draws in under.items()},
             depth=depths[i],
+            edges=edges[i],
         )
         for i, clip_id in enumerate(clip_ids_at(rows["clip"], chosen))
     ]
@@ -216,6 +235,17 @@ def read_tokens(
         return torch.from_numpy(read_ids(rows[name], name, chosen)).long().to(networks.device)
 
     return FrameTokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
+
+
+def true_edges(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> Bool[Tensor, "b t h w"]:
+    """Edges of the labels' depth."""
+    names = ("inverse_depth", "valid", "inverse_depth_range")
+    inverse, valid, limits = (rows["depth"].gather(name, chosen) for name in names)
+    return depth_edges(
+        torch.from_numpy(inverse.astype(np.float32)),
+        torch.from_numpy(valid),
+        torch.from_numpy(limits[:, 1] - limits[:, 0]),
+    )
 
 
 def decoded_depths(

@@ -8,6 +8,9 @@ import numpy as np
 
 from model import metrics
 from stages.drawing.markdown import markdown_table
+from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
+from stages.evaluation.fvd import fvd_note
+from stages.evaluation.gripper_path import REACH_PX
 from stages.evaluation.objects import (
     AT_HOME_M,
     AWAY_M,
@@ -17,22 +20,30 @@ from stages.evaluation.objects import (
     times_judged,
 )
 from stages.evaluation.scores import (
+    ACTIVE,
     CAMERA,
     CEILING,
     COPY,
     DECODED,
     DETAIL,
+    EDGES,
+    ESTIMATED_DEPTH,
     FARTHEST_RATIO,
     FRAME,
     FREE,
+    GRIPPER,
+    LINEAR,
     MODEL,
     MOVING,
     MOVING_CAMERA,
     PREVIOUS,
     PROTOCOLS,
     PSEUDO_DEPTH,
+    PSEUDO_TRACKS,
     REFERENCES,
+    STILL,
     TEACHER,
+    TRACKED,
     Cell,
     ScoredClip,
     Scores,
@@ -48,7 +59,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "present_end": ("present at the end ↑", ".0%"),
     "ssim": ("SSIM ↑", ".4f"),
     "lpips": ("LPIPS ↓", ".4f"),
-    "delta_psnr": ("ΔPSNR (dB) ↑", "+.2f"),
+    "fvd": ("FVD ↓", ".1f"),
+    OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
+    GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
+    HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
+    "flicker": ("flicker of what is still (levels of 255) ↓", ".2f"),
+    "edge_sharpness": ("sharpness of depth edges (1: as true) ↑", ".2f"),
+    "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
+    "track_within": ("tracks within 4 px ↑", ".0%"),
+    "path_ndtw": ("path, nDTW ↑", ".3f"),
     "abs_rel": ("AbsRel ↓", ".4f"),
     "delta1": ("δ1 ↑", ".4f"),
     "delta2": ("δ2 ↑", ".4f"),
@@ -57,9 +76,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "delta2_aligned": ("δ2, aligned ↑", ".4f"),
 }
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
-WEAK_CONTROL_DB = 1.99  # ΔPSNR of Genie in RoboScape's table (arXiv:2506.23135)
-METHODS = (MODEL, COPY, PREVIOUS, CEILING)
-REGIONS = (FRAME, MOVING, MOVING_CAMERA, DETAIL, *OBJECT_REGIONS)
+# ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
+WEAK_CONTROL_DB = 2.0
+# Error of a tracker on true frames, as a share of that of points that stay put, above which its
+# scores of a model say little
+USEFUL_SHARE = 0.5
+METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
+REGIONS = (
+    FRAME, MOVING, MOVING_CAMERA, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS,
+)  # fmt: skip
+
+STEADINESS_REGIONS = (STILL, EDGES)
+OWN_TABLES = (*STEADINESS_REGIONS, *OBJECT_REGIONS)  # regions that are not in the main ones
 
 
 def free(region: str, method: str, metric: str, reference: str = DECODED) -> Cell:
@@ -74,12 +102,15 @@ NUMBERS: dict[str, Cell] = {
     "ssim_copy": free(FRAME, COPY, "ssim"),
     "lpips_free": free(FRAME, MODEL, "lpips"),
     "lpips_copy": free(FRAME, COPY, "lpips"),
+    "fvd_free": free(FRAME, MODEL, "fvd", CAMERA),
+    "fvd_copy": free(FRAME, COPY, "fvd", CAMERA),
+    "fvd_tokenizer": free(FRAME, CEILING, "fvd", CAMERA),
     "psnr_free_moving": free(MOVING, MODEL, "psnr"),
     "psnr_copy_moving": free(MOVING, COPY, "psnr"),
     "psnr_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "psnr"),
     "ssim_teacher": Cell(TEACHER, DECODED, FRAME, MODEL, "ssim"),
-    "delta_psnr": free(FRAME, MODEL, "delta_psnr"),
-    "delta_psnr_moving": free(MOVING, MODEL, "delta_psnr"),
+    **{form: free(FRAME, MODEL, form) for form in FORMS},
+    **{f"{form}_moving": free(MOVING, MODEL, form) for form in FORMS},
     "psnr_free_camera": free(FRAME, MODEL, "psnr", CAMERA),
     "psnr_copy_camera": free(FRAME, COPY, "psnr", CAMERA),
     "ssim_free_camera": free(FRAME, MODEL, "ssim", CAMERA),
@@ -88,12 +119,26 @@ NUMBERS: dict[str, Cell] = {
     "psnr_copy_camera_moving": free(MOVING, COPY, "psnr", CAMERA),
     "tokenizer_psnr": free(FRAME, CEILING, "psnr", CAMERA),
     "tokenizer_ssim": free(FRAME, CEILING, "ssim", CAMERA),
+    "flicker_free": free(STILL, MODEL, "flicker", CAMERA),
+    "flicker_tokenizer": free(STILL, CEILING, "flicker", CAMERA),
+    "edge_sharpness_free": free(EDGES, MODEL, "edge_sharpness", CAMERA),
+    "edge_sharpness_tokenizer": free(EDGES, CEILING, "edge_sharpness", CAMERA),
+    "track_error_free": free(ACTIVE, MODEL, "track_error", PSEUDO_TRACKS),
+    "track_error_copy": free(ACTIVE, COPY, "track_error", PSEUDO_TRACKS),
+    "track_error_itself": free(ACTIVE, TRACKED, "track_error", PSEUDO_TRACKS),
+    "track_within_free": free(ACTIVE, MODEL, "track_within", PSEUDO_TRACKS),
+    "track_within_copy": free(ACTIVE, COPY, "track_within", PSEUDO_TRACKS),
+    "path_ndtw_free": free(GRIPPER, MODEL, "path_ndtw", PSEUDO_TRACKS),
+    "path_ndtw_copy": free(GRIPPER, COPY, "path_ndtw", PSEUDO_TRACKS),
     "psnr_free_objects": free(OBJECTS, MODEL, "psnr", CAMERA),
     "psnr_copy_objects": free(OBJECTS, COPY, "psnr", CAMERA),
     "tokenizer_psnr_objects": free(OBJECTS, CEILING, "psnr", CAMERA),
     "named_free": free(OBJECTS, MODEL, "named", CAMERA),
     "named_tokenizer": free(OBJECTS, CEILING, "named", CAMERA),
     **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
+    **{f"{name}_estimated": free(FRAME, MODEL, name, ESTIMATED_DEPTH) for name in DEPTH_METRICS},
+    "abs_rel_estimated_copy": free(FRAME, COPY, "abs_rel", ESTIMATED_DEPTH),
+    "abs_rel_estimated_tokenizer": free(FRAME, CEILING, "abs_rel", ESTIMATED_DEPTH),
     "abs_rel_copy": free(FRAME, COPY, "abs_rel", PSEUDO_DEPTH),
     "abs_rel_tokenizer": free(FRAME, CEILING, "abs_rel", PSEUDO_DEPTH),
 }
@@ -150,6 +195,9 @@ class TableSetting(Protocol):
     @property
     def has_lpips(self) -> bool: ...
 
+    @property
+    def has_fvd(self) -> bool: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -161,11 +209,17 @@ class Setting:
     rate_hz: float
     n_frames: int
     has_lpips: bool
+    has_fvd: bool
     has_depth: bool
     depth_annotator: str  # name, and what it stands in for
     depth_units: str
+    depth_estimator: str  # annotator that is run on predicted videos; empty if none is
+    tracks_annotator: str  # likewise, of the true tracks; empty if they are not read
+    tracker: str  # of predicted videos
     sampling: str
     seed: int
+    gaussian_draws: int  # of actions, for each clip
+    held_actions: bool
     flagged: str  # flags of the evaluated clips, with counts
     dropped: str  # flags for which clips were left out
 
@@ -176,11 +230,17 @@ def higher_is_better(metric: str) -> bool:
 
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:
     """Means over the clips in which each number was measured."""
-    cells = sorted(dict.fromkeys(cell for scores in per_clip for cell in scores), key=table_order)
-    return {
+    cells = dict.fromkeys(cell for scores in per_clip for cell in scores)
+    means = {
         cell: float(np.mean([scores[cell] for scores in per_clip if cell in scores]))
         for cell in cells
     }
+    return in_order(means)
+
+
+def in_order(scores: Scores) -> Scores:
+    """As the tables have them."""
+    return {cell: scores[cell] for cell in sorted(scores, key=table_order)}
 
 
 def table_order(cell: Cell) -> tuple[int, ...]:
@@ -208,6 +268,7 @@ def metrics_page(means: Scores, clips: Sequence[ScoredClip], setting: Setting) -
         for reference in REFERENCES:
             sections += table(means, protocol, reference, setting)
             if reference == CAMERA:
+                sections += steadiness_table(means, protocol, setting)
                 sections += object_table(means, protocol, setting)
     sections.append("\n".join(f"- {line}" for line in notes(means, per_clip, setting)))
     return "\n\n".join(sections) + "\n"
@@ -264,15 +325,25 @@ def objects_verdict(clips: Sequence[ScoredClip], setting: Setting) -> str:
 
 
 def actions_verdict(numbers: Mapping[str, float]) -> str:
-    if "delta_psnr" not in numbers:
+    """What the model loses under other actions, in each form that was measured."""
+    measured = [form for form in FORMS if form in numbers]
+    if not measured:
         return "How much the actions matter (ΔPSNR) was not measured: it takes two held-out clips."
-    change, moving = numbers["delta_psnr"], numbers.get("delta_psnr_moving")
-    there = f" ({moving:+.2f} dB in the moving region)" if moving is not None else ""
-    measured = f"ΔPSNR, what it loses under those of another clip, is {change:+.2f} dB{there}."
+    lines = ["**Control**, the PSNR that it loses under other actions (ΔPSNR):"]
+    for form in measured:
+        change, moving = numbers[form], numbers.get(f"{form}_moving")
+        there = f" ({moving:+.2f} dB in the moving region)" if moving is not None else ""
+        lines.append(f"- under {FORM_NAMES[form]} {change:+.2f} dB{there}: {control(change)}")
+    return "\n".join(lines)
+
+
+def control(change: float) -> str:
+    """What a ΔPSNR says, in dB."""
     if change <= 0:
-        return f"The actions do **not** steer it: {measured}"
-    little = f" That is little: the paper has {WEAK_CONTROL_DB} dB for a model under weak control."
-    return f"The actions steer it: {measured}" + (little if change < WEAK_CONTROL_DB else "")
+        return "these actions do **not** steer it."
+    if change < WEAK_CONTROL_DB:
+        return f"**weak control**, under {WEAK_CONTROL_DB:.1f} dB."
+    return "the actions steer it."
 
 
 def better_in(per_clip: Sequence[Scores], ours: Cell, copied: Cell) -> str:
@@ -289,13 +360,26 @@ def table(means: Scores, protocol: str, reference: str, setting: Setting) -> lis
     here = {
         cell: value
         for cell, value in means.items()
-        if cell[:2] == (protocol, reference) and cell.region not in OBJECT_REGIONS
+        if cell[:2] == (protocol, reference) and cell.region not in OWN_TABLES
     }
     found = {cell.metric for cell in here}
-    if reference != PSEUDO_DEPTH:
+    if reference in (CAMERA, DECODED):
         found.add("lpips")  # the column shows that weights are missing
+    if reference == CAMERA:
+        found.add("fvd")
     heading = f"## {protocol.capitalize()}, against {in_words(reference, setting)}"
     return rows_of(here, found, heading, protocol, reference, setting)
+
+
+def steadiness_table(means: Scores, protocol: str, setting: Setting) -> list[str]:
+    """The same of flicker and edges: a row for each method."""
+    here = {
+        cell._replace(region=FRAME): value
+        for cell, value in means.items()
+        if cell.protocol == protocol and cell.region in STEADINESS_REGIONS
+    }
+    heading = f"## {protocol.capitalize()}, flicker and edges, against the {CAMERA}"
+    return rows_of(here, {cell.metric for cell in here}, heading, protocol, CAMERA, setting)
 
 
 def object_table(means: Scores, protocol: str, setting: TableSetting) -> list[str]:
@@ -334,11 +418,17 @@ def rows_of(
 def shown(metric: str, value: float | None, setting: TableSetting) -> str:
     if value is not None:
         return f"{value:{COLUMNS[metric][1]}}"
-    return "no weights" if metric == "lpips" and not setting.has_lpips else "–"
+    has_weights = {"lpips": setting.has_lpips, "fvd": setting.has_fvd}
+    return "–" if has_weights.get(metric, True) else "no weights"
 
 
 def in_words(reference: str, setting: Setting) -> str:
-    by = f" ({setting.depth_annotator})" if reference == PSEUDO_DEPTH else ""
+    annotators = {
+        PSEUDO_DEPTH: setting.depth_annotator,
+        ESTIMATED_DEPTH: f"of the {CAMERA}, by {setting.depth_estimator}",
+        PSEUDO_TRACKS: setting.tracks_annotator,
+    }
+    by = f" ({annotators[reference]})" if reference in annotators else ""
     return f"the {reference}{by}"
 
 
@@ -356,11 +446,17 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one. That of "
         "the camera is where its own frames do, which no tokenizer decides: videos of other models "
         "are scored there.",
+        "Linear motion by optical flow: each frame as the flow between the two true frames before "
+        "it lets expect it; frame 1 is a copy of frame 0. Free-running it knows no motion.",
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
-        "ΔPSNR: PSNR with the true actions minus PSNR with those of another held-out clip, with "
-        "the same noise.",
+        delta_psnr_note(setting),
+        "Flicker: mean change from one frame to the next of the pixels in which the true video "
+        "never moves. The copy of the frame before has the camera's own. Depth edges: where the "
+        "true inverse depth of neighbours differs by over a tenth of the clip's range; the "
+        "steepness of the brightness there is compared with that of the camera's frames: below 1 "
+        "is blurred, above 1 noisy.",
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
@@ -370,16 +466,84 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "objects in the frame. Present: near its true place, its surroundings among the "
             "choices; `tables/objects.csv` has every sighting."
         )
+    lines += [estimated_depth_note(setting), motion_note(means, per_clip, setting)]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
+    lines.append(fvd_note(setting.has_fvd, setting.n_clips))
     if not setting.has_depth:
         return [*lines, "The world model has no depth branch: there are no depth scores."]
     if NUMBERS["abs_rel"] in means:
         lines.append(
-            "Depth is 1 / the depth branch's inverse depth, in the units that the clip's stored "
+            "Predicted depth, against the pseudo depth, is 1 / the depth branch's inverse depth, "
+            "in the units that the clip's stored "
             f"range gives ({setting.depth_units or 'unknown'}), where the pseudo depth is valid; "
             "aligned: after one scale and shift of inverse depth a clip. Depth beyond "
             f"{FARTHEST_RATIO:g} times the clip's near end is clipped to that. The baseline copies "
             "the decoded first frame."
         )
     return lines
+
+
+def estimated_depth_note(setting: Setting) -> str:
+    """How depth of the pictures was measured, or how it can be."""
+    if not setting.depth_estimator:
+        return (
+            "Depth was not estimated from the predicted pictures: "
+            "`evaluation.depth_annotator=vda-tiny` does so, also without a depth branch."
+        )
+    return (
+        f"Estimated depth: that of every video by {setting.depth_estimator}, against what the same "
+        "annotator makes of the camera's frames, at the clip's own rate. It says whether the "
+        "pictures look as far away as they should, and is no score of the depth branch."
+    )
+
+
+def motion_note(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
+    """How motion was measured, or how it can be; with a warning if the tracker is of no use."""
+    if not setting.tracker:
+        return "Motion was not measured: `evaluation.tracker=lucas-kanade` tracks the videos."
+    n_active, n_paths = (
+        sum(NUMBERS[name] in scores for scores in per_clip)
+        for name in ("track_error_free", "path_ndtw_free")
+    )
+    note = (
+        f"Motion: points of frame 0 are tracked through every video by {setting.tracker}, at the "
+        "clip's own rate, and compared with the true tracks where these are visible. The camera "
+        "frames themselves show that tracker's own error. Active points: those that training would "
+        f"take, the 64 that move most; {n_active} of {setting.n_clips} clips have some. Grippers: "
+        "normalised dynamic time warping from the measured path, projected by the camera's "
+        f"calibration, within {REACH_PX:g} px; in {n_paths} clips enough tracks go along with one."
+    )
+    return note + tracker_warning(means, setting.tracker)
+
+
+def tracker_warning(means: Scores, tracker: str) -> str:
+    """A sentence where the tracker itself errs so much that its scores of a model say little."""
+    itself, copied = (means.get(NUMBERS[f"track_error_{who}"]) for who in ("itself", "copy"))
+    if itself is None or copied is None or itself <= USEFUL_SHARE * copied:
+        return ""
+    return (
+        f" **{tracker} is of little use here**: on the camera frames themselves it is off by "
+        f"{itself:.1f} px, points that stay put by {copied:.1f}."
+    )
+
+
+def delta_psnr_note(setting: Setting) -> str:
+    """How ΔPSNR was measured, and in which of its forms it was not."""
+    note = (
+        "ΔPSNR: PSNR with the true actions minus PSNR with other ones, from the same frame with "
+        "the same noise; its forms are not comparable. Another clip's: a held-out one's (RoboScape)"
+    )
+    if setting.gaussian_draws:
+        note += (
+            "; Gaussian: with the mean and deviation of the training set's actions, each number by "
+            f"itself, mean PSNR of {setting.gaussian_draws} draws (HMA takes 5)"
+        )
+    if setting.held_actions:
+        note += "; held: the pose at the clip's start in every frame"
+    off = {
+        "`evaluation.gaussian_draws=5`": not setting.gaussian_draws,
+        "`evaluation.held_actions=true`": not setting.held_actions,
+    }
+    missing = [field for field, is_off in off.items() if is_off]
+    return f"{note}. Other forms: {listed(missing)}." if missing else f"{note}."

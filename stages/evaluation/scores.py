@@ -1,11 +1,13 @@
 """One held-out clip, true and predicted -> scores, each named by its cell of the tables.
 
 Frame 0 is given to every method and never scored. Protocols (two) and references (decoded true
-tokens and camera frames for pictures, pseudo labels for depth) are never mixed.
+tokens and camera frames for pictures; pseudo labels for depth and tracks, and depth estimated from
+the camera's frames) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,10 @@ from torch import Tensor
 from model import metrics
 from model.detail_metrics import chroma_psnr, detail_psnr
 from model.lpips import Lpips
+from model.steadiness import edge_sharpness, flicker
 from model.value_range import IMAGES
+from stages.evaluation.controls import Controls
+from stages.evaluation.linear_motion import carry_on
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.objects.masks import TrueObjects
 from stages.tokenizer.images import moving_mask
@@ -24,19 +29,24 @@ from stages.tokenizer.images import moving_mask
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
-REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH)
+ESTIMATED_DEPTH, PSEUDO_TRACKS = "estimated depth", "pseudo tracks"
+REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 # Where the camera's own frames differ from frame 0, for videos that have no tokens. `MOVING` is
 # where the decoded ones do, so it depends on a tokenizer: numbers of the two are not comparable.
 MOVING_CAMERA = "moving region of the camera"
-MODEL, COPY, PREVIOUS, CEILING = (
+STILL, EDGES = "still region", "depth edges"
+ACTIVE, GRIPPER = "active points", "grippers"
+MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "world model",
     "copy of frame 0",
     "copy of the frame before",
+    "linear motion by optical flow",
     "tokenizer's ceiling",
+    "the camera frames themselves",  # what remains is the tracker's error
 )
 # Stand in every table beside what is evaluated
-BASELINES = (COPY, PREVIOUS, CEILING)
+BASELINES = (COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
 
 # Depths beyond this many times the clip's near end count as this far, true and predicted alike
 FARTHEST_RATIO = 100.0
@@ -77,9 +87,17 @@ class ClipVideos:
     camera: Float[Tensor, "t c h w"]
     decoded: Float[Tensor, "t c h w"]
     predicted: Mapping[str, Float[Tensor, "t c h w"]]
-    other_actions: Float[Tensor, "t c h w"] | None  # free-running under another clip's actions
     depth: ClipDepth | None
+    # Free-running under other actions, by the metric that they are for
+    controls: Controls[Float[Tensor, "t c h w"]] = field(default_factory=dict)
+    # By the labels, which there are also without a depth branch
+    edges: Bool[Tensor, "t h w"] | None = None
     objects: TrueObjects | None = None  # where there is a truth
+
+    @cached_property
+    def carried_on(self) -> Mapping[str, Float[Tensor, "t c h w"] | None]:
+        """Linear motion, by reference. Kept, since every measure asks for it again."""
+        return {CAMERA: carry_on(self.camera), DECODED: carry_on(self.decoded)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +118,11 @@ class Comparison:
     by_frame: dict[tuple[str, str], list[float]]
 
 
-def scored(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
-    """All scores of a clip, those of its objects among them."""
+def scored(clip: ClipVideos, perceptual: Lpips | None, more: Sequence[Scores] = ()) -> ScoredClip:
+    """All scores of a clip, those of its objects among them. more: what annotators have found."""
     found = with_camera_motion(score_clip(clip, perceptual), clip)
+    for each in more:
+        found = replace(found, scores=found.scores | each)
     if clip.objects is None:
         return found
     watched = watch_objects(list(candidates(clip, CAMERA)), clip.camera, clip.objects)
@@ -127,14 +147,54 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
                     scores[Cell(protocol, reference, region, method, metric)] = value
                 for (region, metric), values in found.by_frame.items():
                     by_frame[Cell(protocol, reference, region, method, metric)] = values
-        if clip.other_actions is not None:
-            other = compare_psnr(clip.other_actions, target, moving)
-            for region, value in other.items():
-                true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
-                scores[Cell(FREE, reference, region, MODEL, "delta_psnr")] = true - value
+        scores |= score_controls(clip.controls, scores, reference, target, moving)
+    scores |= score_steadiness(clip, moving)
     if clip.depth is not None:
         scores |= score_depth(clip.depth)
     return ScoredClip(clip_id=clip.clip_id, scores=scores, by_frame=by_frame)
+
+
+def score_controls(
+    controls: Controls[Float[Tensor, "t c h w"]],
+    scores: Scores,
+    reference: str,
+    target: Float[Tensor, "t c h w"],
+    moving: Bool[Tensor, "t h w"],
+) -> Scores:
+    """ΔPSNR in each form: `scores`, under the true actions, less the mean over the form's draws."""
+    found: Scores = {}
+    for metric, draws in controls.items():
+        by_draw = [compare_psnr(video, target, moving) for video in draws]
+        for region in by_draw[0]:
+            true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
+            other = float(np.mean([values[region] for values in by_draw]))
+            found[Cell(FREE, reference, region, MODEL, metric)] = true - other
+    return found
+
+
+def score_steadiness(clip: ClipVideos, moving: Bool[Tensor, "t h w"]) -> Scores:
+    """Flicker where nothing ever moves, and sharpness at the edges of depth, where there are any.
+
+    Against the camera's frames alone.
+    """
+    still = ~moving.any(0)
+    edges = None if clip.edges is None or not clip.edges[1:].any() else clip.edges[None, 1:]
+    scores: Scores = {}
+    for protocols, method, video in candidates(clip, CAMERA):
+        found: dict[tuple[str, str], float] = {}
+        ours, true = video[None, 1:], clip.camera[None, 1:]
+        if still.any() and len(video) > 2:
+            found[STILL, "flicker"] = flicker(ours, still[None], value_range=IMAGES).item()
+        if edges is not None:
+            sharpness = edge_sharpness(ours, true, edges, value_range=IMAGES)
+            found[EDGES, "edge_sharpness"] = sharpness.item()
+        scores |= {
+            Cell(protocol, CAMERA, region, method, metric): value
+            for (region, metric), value in found.items()
+            for protocol in protocols
+            if not np.isnan(value)
+        }
+    return scores
 
 
 def with_camera_motion(found: ScoredClip, clip: ClipVideos) -> ScoredClip:
@@ -157,8 +217,10 @@ def candidates(
         yield (protocol,), MODEL, clip.predicted[protocol]
     source = clip.decoded if reference == DECODED else clip.camera
     yield PROTOCOLS, COPY, copy_first(source)
-    # Only teacher forcing knows the true frame before
+    # Only teacher forcing knows the true frames before
     yield (TEACHER,), PREVIOUS, torch.cat([source[:1], source[:-1]])
+    if (carried := clip.carried_on[reference]) is not None:
+        yield (TEACHER,), LINEAR, carried
     if reference == CAMERA:
         yield PROTOCOLS, CEILING, clip.decoded
 

@@ -7,29 +7,37 @@ free-running predictions).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from jaxtyping import Int
 
+from model.i3d import I3d
 from model.magvit2.batched import Precision
 from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
+from stages.annotation_frames import merged
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.batches import spread_rows
 from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
+from stages.evaluation.fvd import Fvd, check_length
 from stages.evaluation.horizon import plot_horizon
+from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
 from stages.evaluation.objects import objects_csv
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
 from stages.evaluation.report import (
     Setting,
+    in_order,
     mean_scores,
     metrics_page,
     report_numbers,
@@ -45,6 +53,7 @@ from stages.evaluation.tables import (
 )
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
+from stages.keypoints.stage import KeypointAnnotator
 from stages.label_quality.labels import AnnotatorInfo
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
@@ -54,6 +63,7 @@ from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
+from storage.weights.ref import WeightsRef
 
 # Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
@@ -64,10 +74,10 @@ SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(DatasetStage):
-    """Scores teacher-forced and free-running predictions, with two baselines and a ceiling.
+    """Scores teacher-forced and free-running predictions, with baselines and a ceiling.
 
-    The baselines copy a frame; the ceiling is what the tokenizer alone loses. The clips are held
-    out unless `split` is `train`.
+    The baselines copy a frame, or carry motion on; the ceiling is what the tokenizer alone loses.
+    The clips are held out unless `split` is `train`.
     """
 
     # Where the data set is, with or without `ground_truth`; None: objects are not looked for
@@ -82,6 +92,16 @@ class Evaluate(DatasetStage):
     # Leaves out clips with one of these flags (`stages.flags`); the world model's, unless set
     drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
     lpips: LpipsWeights | None = None
+    # I3D, for FVD: "i3d-kinetics400"
+    fvd: WeightsRef | None = field(default=None, metadata={"added": True})
+    # Further forms of ΔPSNR (`stages.evaluation.controls`), off by default: each draw costs as much
+    # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
+    gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
+    held_actions: bool = field(default=False, metadata={"added": True})
+    # Run on predicted videos, by their names: "lucas-kanade", "vda-tiny". Off by default: they cost
+    # as much as labels, for each method
+    tracker: KeypointAnnotator | None = field(default=None, metadata={"added": True})
+    depth_annotator: DepthAnnotator | None = field(default=None, metadata={"added": True})
     # Of world model and tokenizers; bfloat16 is for GPUs, and rounds the images that are scored
     precision: Precision = "float32"
     # None: a GPU where there is one
@@ -97,7 +117,7 @@ class Evaluate(DatasetStage):
 
     @property
     def inputs(self) -> Inputs:
-        return {
+        read: Inputs = {
             "discover": ("task", "episode", "split"),
             "clip": ("rgb", "actions", "frame_index", "flags"),
             "depth": ("inverse_depth", "valid", "inverse_depth_range"),
@@ -108,6 +128,7 @@ class Evaluate(DatasetStage):
             "depth_tokenizer": (),
             **({"label_quality": ("flags",)} if needs_labels(self.drop_flags) else {}),
         }
+        return merged(read, MOTION_INPUTS) if self.tracker else read
 
     def disk_use(self, n_clips: int) -> DiskUse:
         n, per_clip = min(self.n_clips, n_clips), 400_000  # numbers of frames and objects, a video
@@ -115,10 +136,16 @@ class Evaluate(DatasetStage):
 
     def __post_init__(self) -> None:
         check_names("evaluation.drop_flags", self.drop_flags)
+        if self.tracker:
+            check_tracker(self.tracker)
+        if self.depth_annotator:
+            check_depth_annotator(self.depth_annotator)
         if self.n_clips < 1 or self.n_pictures < 1:
             raise ValueError(
                 f"n_clips={self.n_clips}, n_pictures={self.n_pictures}: expected 1 or more"
             )
+        if self.gaussian_draws < 0:
+            raise ValueError(f"gaussian_draws={self.gaussian_draws}: expected 0 or more")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision={self.precision!r}: expected 'float32' or 'bfloat16'")
 
@@ -136,10 +163,11 @@ class Evaluate(DatasetStage):
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
-        clips, shown = self.score(networks, rows, chosen, others, out, progress)
+        fvd = self.start_fvd(rows, networks.device)
+        clips, shown = self.score(networks, rows, chosen, others, fvd, out, progress)
         # Write the tables, then the pictures
         per_clip = [clip.scores for clip in clips]
-        means = mean_scores(per_clip)
+        means = in_order(mean_scores(per_clip) | (fvd.scores() if fvd else {}))
         numbers = report_numbers(means, len(chosen))
         setting = self.setting(rows, networks, chosen, candidates)
         names = ClipNames.of(rows, chosen, others)
@@ -162,14 +190,17 @@ class Evaluate(DatasetStage):
         rows: Mapping[str, Rows],
         chosen: Int[np.ndarray, " n"],
         others: Int[np.ndarray, " n"] | None,
+        fvd: Fvd | None,
         out: ResultWriter,
         progress: Progress,
     ) -> tuple[list[ScoredClip], list[tuple[int, ClipVideos]]]:
         """Scores of all chosen clips, and (index, videos) of those to show.
 
-        Also writes each free-running prediction, its given frame first.
+        Also writes each free-running prediction, its given frame first, and adds the videos to
+        `fvd`.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
+        more = self.annotators(rows, networks.device)
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
         root = Path(self.root) if self.root else None
@@ -179,20 +210,49 @@ class Evaluate(DatasetStage):
             part = slice(start, start + CLIPS_PER_BATCH)
             other = None if others is None else others[part]
             for clip in predicted_videos(
-                networks, rows, chosen[part], other, self.sampling, self.seed, number
+                networks,
+                rows,
+                chosen[part],
+                other,
+                self.sampling,
+                self.seed,
+                number,
+                gaussian_draws=self.gaussian_draws,
+                held_actions=self.held_actions,
             ):
                 size = (clip.camera.shape[-2], clip.camera.shape[-1])
                 objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
                 clip = replace(clip, objects=objects)
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
-                clips.append(scored(clip, perceptual))
+                row = int(chosen[len(clips)])
+                clips.append(scored(clip, perceptual, [scores(clip, row) for scores in more]))
+                if fvd:
+                    fvd.add(clip)
                 frames = images_to_rgb(clip.predicted[FREE])
                 write_mp4(
                     out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
                 )
                 progress(len(clips), len(chosen), f"clip {clip.clip_id}")
         return clips, shown
+
+    def start_fvd(self, rows: Mapping[str, Rows], device: torch.device) -> Fvd | None:
+        if self.fvd is None:
+            return None
+        check_length(rows["clip"].spec("rgb").shape[0])
+        return Fvd(I3d(self.fvd.resolve(), device))
+
+    def annotators(
+        self, rows: Mapping[str, Rows], device: torch.device
+    ) -> list[Callable[[ClipVideos, int], Scores]]:
+        """What scores the videos of a clip in a row with annotators, those that are on."""
+        found: list[Callable[[ClipVideos, int], Scores]] = []
+        if self.depth_annotator:
+            depth = EstimatedDepth(self.depth_annotator, device)
+            found.append(lambda clip, row: depth(clip))
+        if self.tracker:
+            found.append(MotionScores(rows, self.tracker, device))
+        return found
 
     def setting(
         self,
@@ -211,14 +271,20 @@ class Evaluate(DatasetStage):
             rate_hz=self.clip_format.rate_hz,
             n_frames=rows["clip"].spec("rgb").shape[0],
             has_lpips=self.lpips is not None,
+            has_fvd=self.fvd is not None,
             has_depth=networks.has_depth,
             depth_annotator=annotator.name + annotator.caveat,
             depth_units=annotator.units,
+            depth_estimator=self.depth_annotator.name if self.depth_annotator else "",
+            tracks_annotator=tracks_annotator(rows),
+            tracker=self.tracker.name if self.tracker else "",
             sampling=(
                 f"{how.n_steps} MaskGIT steps a frame, temperature {how.temperature:g}, "
                 f"{how.order} order, {self.precision}"
             ),
             seed=self.seed,
+            gaussian_draws=self.gaussian_draws,
+            held_actions=self.held_actions,
         )
 
     def document(self, setting: Setting, numbers: Mapping[str, float], means: Scores) -> bytes:
@@ -237,3 +303,11 @@ class Evaluate(DatasetStage):
         frames = animate(clips, self.clip_format.rate_hz)
         write_gif(out.path / "rollout.gif", frames, SHOWN_FPS)
         write_mp4(out.path / "rollout.mp4", frames, SHOWN_FPS)
+
+
+def tracks_annotator(rows: Mapping[str, Rows]) -> str:
+    """Who made the true tracks, and what a reader must know of it; empty where none are read."""
+    if "keypoints" not in rows:
+        return ""
+    annotator = AnnotatorInfo.of(rows["keypoints"])
+    return annotator.name + annotator.caveat

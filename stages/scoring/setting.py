@@ -30,6 +30,7 @@ class ScoreSetting:
     bad: tuple[str, ...]
     has_lpips: bool
     rate_given: float | None
+    has_fvd: bool = False  # it is of many clips together, and not measured here
 
 
 def setting_of(

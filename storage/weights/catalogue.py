@@ -182,6 +182,17 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
             "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/alex.pth"
         ),
     ),
+    _hub_file(
+        "i3d-kinetics400",
+        repository="flateon/FVD-I3D-torchscript",
+        revision="main",  # its commits are not known here; the digest of the first file is noted
+        file="i3d_torchscript.pt",
+        about="FVD: I3D on Kinetics-400, TorchScript",
+        licence="Apache-2.0",
+        used_by="evaluation",
+        size=51_000_000,
+        exact=False,
+    ),
 )
 
 

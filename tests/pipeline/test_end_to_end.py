@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect_api import ask
 
 from pipeline.orchestration import services
 from pipeline.settings import Settings
@@ -56,6 +57,20 @@ def states(environment: dict[str, str]) -> dict[str, str]:
     return {entry["name"]: entry["state"] for entry in journal["stages"]}
 
 
+def subflows(environment: dict[str, str]) -> list[str]:
+    """Names of the runs in Prefect that another flow started."""
+    settings = Settings(
+        home=Path(environment["ROBOSCAPE_HOME"]),
+        prefect_port=int(environment["ROBOSCAPE_PREFECT_PORT"]),
+    )
+    everything = {"flow_runs": {"parent_task_run_id": {"is_null_": False}}}
+    status, _, found = ask(
+        settings, "/api/flow_runs/filter", login=settings.login(), method="POST", data=everything
+    )
+    assert status == 200, found
+    return [run["name"] for run in found]
+
+
 def stores(environment: dict[str, str]) -> Path:
     return Path(environment["ROBOSCAPE_HOME"]) / "stores"
 
@@ -71,6 +86,24 @@ def test_the_whole_path_on_a_handful_of_episodes(home: dict[str, str]):
 def test_the_same_again_makes_nothing(home: dict[str, str]):
     call(home, "run", "smoke")
     assert states(home) == dict.fromkeys(STAGES, "cached")
+
+
+def test_a_study_makes_what_its_variants_do_not_share(home: dict[str, str]):
+    command = ("study", "ablations", "--scale", "smoke", "--variant", "full", "--variant", "genie")
+    text = call(home, *command)
+    assert "full, seed 0: cached" in text, "it is the run that is there"
+    assert "genie, seed 0: completed" in text
+    assert len(list((stores(home) / "rgb_tokens").iterdir())) == 1
+    assert len(list((stores(home) / "evaluation").iterdir())) == 2
+    folder = Path(home["ROBOSCAPE_HOME"]) / "studies" / "ablations-smoke"
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["claims"]) == 2 and not report["failures"]
+    assert list(report["stores"]) == ["full", "genie"]
+    page = (folder / "report.md").read_text()
+    assert "## Claims" in page and "**genie**" in page and (folder / "horizon.png").exists()
+    assert subflows(home) == ["genie, seed 0"]
+    again = call(home, *command)
+    assert again.count(": cached") == 2 and "started" not in again
 
 
 def test_a_plan_shows_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):

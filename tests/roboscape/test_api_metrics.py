@@ -7,6 +7,7 @@ from lpips_golden import linear_weights, trunk_weights
 from small_stores import opened, square_clips, write_clips, write_index
 from small_workspace import UNTRACKED
 from small_world import SPLITS, World
+from tiny_i3d import write_script
 
 import roboscape as rs
 from model.metrics import MAX_PSNR
@@ -193,3 +194,45 @@ def test_the_text_is_a_table_beside_copying(video, clips):
     assert names[:6] == pictures and names[-1] == "lpips"
     assert lines[2].endswith("dB") and len(lines[6].split()) == 3
     assert clips[UNTRACKED].clip_id not in repr(lines)
+
+
+def test_flicker_is_that_of_what_is_still(clips):
+    still = np.repeat(clips[1].rgb[:1], 8, axis=0)
+    assert rs.metrics.flicker(still, clips[1].rgb[:8]) == 0
+    shaken = still.copy()
+    shaken[2::2] += 3  # three levels up, three levels down
+    assert rs.metrics.flicker(shaken, still) == pytest.approx(3, rel=1e-4)
+    assert rs.metrics.flicker(shaken / 255, still / 255, value_range=(0, 1)) == pytest.approx(
+        3, rel=1e-4
+    )
+    assert rs.metrics.flicker(shaken, clips[1]) == pytest.approx(3, abs=0.1)
+    with pytest.raises(ValueError, match=r"2 frames in common: flicker needs 3"):
+        rs.metrics.flicker(shaken[:2], still)
+    moves = still.copy()
+    moves[1:] = 255 - moves[1:]
+    with pytest.raises(ValueError, match=r"all of the true video moves"):
+        rs.metrics.flicker(shaken, moves)
+
+
+def test_fvd_is_the_distance_of_two_sets(clips, video, tmp_path):
+    weights = write_script(tmp_path / "i3d.pt")
+    true = [clips[i].rgb for i in (1, 2, 5)]
+    assert rs.metrics.fvd(true, true, weights) == pytest.approx(0, abs=1e-4)
+    by_level = [
+        rs.metrics.fvd(
+            [np.clip(x.astype(int) + by, 0, 255).astype(np.uint8) for x in true], true, weights
+        )
+        for by in (2, 8, 32)
+    ]
+    assert by_level == sorted(by_level) and by_level[0] > 0
+    units = [x / 255 for x in true]
+    noisy_units = [noisy(x) / 255 for x in true]
+    found = rs.metrics.fvd(noisy_units, units, weights, value_range=(0, 1))
+    assert found == pytest.approx(rs.metrics.fvd([noisy(x) for x in true], true, weights), rel=1e-3)
+    assert rs.metrics.fvd([video, video], [clips[1], clips[2]], weights) > 0
+    with pytest.raises(ValueError, match=r"1 videos and 3 targets"):
+        rs.metrics.fvd(true[:1], true, weights)
+    with pytest.raises(ValueError, match=r"video 1 with values .* say what black and white are"):
+        rs.metrics.fvd([true[0], units[0]], true, weights)
+    with pytest.raises(ValueError, match=r"videos of 9 frames"):
+        rs.metrics.fvd([x[:10] for x in true], true, weights)

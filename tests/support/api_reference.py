@@ -23,6 +23,8 @@ FUNCTIONS: tuple[tuple[str, Callable], ...] = (
     ("roboscape.run", rs.run),
     ("roboscape.metrics.compare", rs.metrics.compare),
     ("roboscape.metrics.frame_psnr", rs.metrics.frame_psnr),
+    ("roboscape.metrics.flicker", rs.metrics.flicker),
+    ("roboscape.metrics.fvd", rs.metrics.fvd),
 )
 CLASSES: tuple[tuple[str, type], ...] = (
     ("ws", rs.Workspace),

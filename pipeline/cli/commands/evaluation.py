@@ -53,6 +53,10 @@ def study(
         str, typer.Option(help="smoke (minutes), demo (two cores), paper (GPUs, AGIBOT-World).")
     ] = "demo",
     source: Source = None,
+    variant: Annotated[
+        list[str],
+        typer.Option("--variant", help="Only this variant; may be repeated. Default: all."),
+    ] = [],  # noqa: B006  (typer copies it)
     at_once: Annotated[
         int | None, typer.Option(help="Runs at once. Default: as many as there are cores for.")
     ] = None,
@@ -81,8 +85,9 @@ def study(
 
     check_backend(backend)
     check_options(scale=(scale, Scale), at_once=(at_once, Annotated[int, Ge(1)]))
+    chosen = named_study(name)
     request = Request(
-        study=named_study(name),
+        study=chosen.only(variant) if variant else chosen,
         scale=scale,  # type: ignore[arg-type]
         source=source or "",
         at_once=at_once,

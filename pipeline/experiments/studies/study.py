@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from stages.evaluation.scores import CAMERA, FRAME, FREE
@@ -68,6 +68,20 @@ class Study:
                         f"study {self.name}: a claim names the variant '{name}'; there is: "
                         f"{', '.join(names)}"
                     )
+
+    def only(self, names: Sequence[str]) -> "Study":
+        """With these variants alone, and the claims about them. Raises ValueError for another."""
+        known = {variant.name: variant for variant in self.variants}
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"study {self.name} has no variant '{name}'; there is: {', '.join(known)}"
+                )
+        return replace(
+            self,
+            variants=[variant for variant in self.variants if variant.name in names],
+            claims=[c for c in self.claims if c.better in names and c.than in names],
+        )
 
     def members(self, scale: Scale, source: str = "") -> list["Member"]:
         """Its runs, seed by seed, so that a study that is stopped has whole seeds."""

@@ -57,7 +57,7 @@ def start(
 ) -> RunningMember:
     """context: of the flow whose subflow it becomes (`prefect.context.serialize_context`)."""
     request = planned.member.request(backend)
-    payload = cloudpickle.dumps((request, context))
+    payload = cloudpickle.dumps((request, context, planned.member.name))
     log.parent.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("spawn").Process(
         target=run_member, args=(payload, str(log)), name=planned.member.name
@@ -82,9 +82,9 @@ def run_member(payload: bytes, log: str) -> None:
     from pipeline.orchestration.flow_run import run_flow
     from pipeline.orchestration.interrupts import sigterm_interrupts
 
-    request, context = cloudpickle.loads(payload)
+    request, context, name = cloudpickle.loads(payload)
     with sigterm_interrupts(), hydrated_context(context):
         try:
-            run_flow(request)
+            run_flow(request, name)
         except KeyboardInterrupt:
             sys.exit(130)

@@ -1,5 +1,6 @@
 """Which runs of a study go at once: as many as the machine has room for, none in another's way."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ class Schedule:
         self.say(f"{each.member.name}: {state}{f', {reason}' if reason else ''}")
 
     def start(self, each: PlannedMember) -> None:
-        log = self.logs / f"{each.member.variant}-seed{each.member.seed}.log".replace(" ", "-")
+        name = re.sub(r"[^\w.]+", "-", each.member.variant)
+        log = self.logs / f"{name}-seed{each.member.seed}.log"
         self.running.append(start(each, self.context, log, self.backend))
         left = len(self.pending)
         self.say(f"{each.member.name}: started ({left} to come), {log}")
@@ -116,6 +118,7 @@ def reason_of(journal: Journal | None, each: RunningMember) -> str:
     """Why a run did not complete, in a line."""
     if journal is None:
         return f"it ended with exit code {each.process.exitcode} before it began"
-    stage = next((entry for entry in journal.stages if entry.state in ("failed", "crashed")), None)
+    over = ("failed", "crashed", "running")  # a run that was killed could not say more
+    stage = next((entry for entry in journal.stages if entry.state in over), None)
     note = (stage.note if stage else "") or journal.note or journal.true_state
     return f"{stage.name}: {note}" if stage else note

@@ -18,6 +18,7 @@ from pipeline.experiments.experiment import Experiment
 from pipeline.settings import Settings
 from simulation.dataset import SampleSummary
 from stages.depth.video_depth_anything import VideoDepthAnything
+from stages.keypoints.lucas_kanade import LucasKanade
 from stages.keypoints.spatial_tracker import SpatialTracking
 from stages.tokenizer.published import PublishedTokenizer
 from storage.errors import WeightsError
@@ -185,3 +186,25 @@ def test_exact_labels_are_taken_by_name_for_simulated_episodes_only(
     for role in names:
         with pytest.raises(FileNotFoundError, match=r"no sample.json, so these are not simulated"):
             named("demo", tree, **{role: "truth"})
+
+
+def test_the_evaluation_takes_a_tracker_by_name(weights: Path, tree: Path):
+    changes = {"clip_format.size": 64, "evaluation__tracker": "lucas-kanade"}
+    tracker = named("smoke", tree, **changes).evaluation.tracker
+    assert isinstance(tracker, LucasKanade)
+    assert tracker.clip_format.size == 64 and tracker.root == str(tree)
+    changes |= {"evaluation__tracker__window_px": 15}
+    tracker = named("smoke", tree, **changes).evaluation.tracker
+    assert isinstance(tracker, LucasKanade) and tracker.window_px == 15
+    with pytest.raises(ValueError, match=r"no keypoint annotator 'lucas'"):
+        named("smoke", tree, evaluation__tracker="lucas")
+    with pytest.raises(ValueError, match=r"tracker=spatracker reads depth"):
+        named("smoke", tree, evaluation__tracker="spatracker")
+
+
+def test_the_evaluation_takes_an_annotator_of_depth_by_name(weights: Path, tree: Path):
+    annotator = named("smoke", tree, evaluation__depth_annotator="vda-tiny").evaluation
+    assert isinstance(annotator.depth_annotator, VideoDepthAnything)
+    assert annotator.depth_annotator.clip_format == annotator.clip_format
+    with pytest.raises(ValueError, match=r"depth_annotator=sensor reads discover/depth"):
+        named("smoke", tree, evaluation__depth_annotator="sensor")

@@ -94,6 +94,14 @@ def test_the_command_of_a_member_makes_the_same_run(settings):
         assert words[:3] == ["roboscape", "run", "demo"]
 
 
+def test_some_variants_alone_keep_the_claims_about_them():
+    some = ABLATIONS.only(["genie", "full"])
+    assert [variant.name for variant in some.variants] == ["full", "genie"]
+    assert {(claim.better, claim.than) for claim in some.claims} == {("full", "genie")}
+    with pytest.raises(ValueError, match="ablations has no variant 'gene'; there is: full, "):
+        ABLATIONS.only(["gene"])
+
+
 def test_a_study_that_is_wrong_says_where(settings, tmp_path):
     with pytest.raises(ValueError, match="no study 'nope'; there is: ablations, "):
         named_study("nope")

@@ -14,6 +14,8 @@ from small_world import REJECTED, World, add_world_model, make_world
 
 from model.lpips import Lpips
 from model.metrics import MAX_PSNR
+from model.steadiness import edge_sharpness
+from model.value_range import IMAGES
 from model.world.cache import FrameTokens
 from model.world.config import SamplingConfig
 from model.world.sampling import rollout
@@ -21,19 +23,23 @@ from stages.base import Resources
 from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
+from stages.evaluation.controls import GAUSSIAN, HELD, OTHER_CLIP, other_controls
 from stages.evaluation.predict import draw_others
+from stages.evaluation.report import control
 from stages.evaluation.scores import (
     CAMERA,
     CEILING,
     COPY,
     DECODED,
     DETAIL,
+    EDGES,
     FRAME,
     FREE,
     MODEL,
     MOVING,
     PREVIOUS,
     PSEUDO_DEPTH,
+    STILL,
     TEACHER,
     Cell,
     ClipDepth,
@@ -177,8 +183,8 @@ def test_clips_are_named_with_their_episodes(world, evaluated):
 def test_the_videos_show_the_free_running_predictions(world, monkeypatch, without_pictures):
     made = []
 
-    def recorded(*arguments):
-        made.extend(predict.predicted_videos(*arguments))
+    def recorded(*arguments, **options):
+        made.extend(predict.predicted_videos(*arguments, **options))
         return made[-len(arguments[2]) :]
 
     monkeypatch.setattr(evaluation, "predicted_videos", recorded)
@@ -196,7 +202,7 @@ def test_the_videos_show_the_free_running_predictions(world, monkeypatch, withou
 def test_every_table_has_one_protocol_and_one_reference(evaluated):
     text = evaluated.file("metrics.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == len(set(headings)) == 6
+    assert len(headings) == len(set(headings)) == 8
     for heading in headings:
         assert sum(protocol in heading.lower() for protocol in (FREE, TEACHER)) == 1
         assert sum(reference in heading for reference in (DECODED, CAMERA, PSEUDO_DEPTH)) == 1
@@ -236,8 +242,8 @@ def moving_clip(seed: int = 0, *, still: bool = False, side: int = 32) -> ClipVi
         camera=spoiled(decoded, 0.05),
         decoded=decoded,
         predicted={FREE: spoiled(decoded, 0.1), TEACHER: spoiled(decoded, 0.07)},
-        other_actions=spoiled(decoded, 0.2),
         depth=None,
+        controls={OTHER_CLIP: [spoiled(decoded, 0.2)]},
     )
 
 
@@ -271,7 +277,10 @@ def test_rows_are_what_a_slow_computation_finds():
     clip = moving_clip()
     scores = score_clip(clip, None).scores
     decoded, camera = clip.decoded.double().numpy(), clip.camera.double().numpy()
-    free, other = clip.predicted[FREE].double().numpy(), clip.other_actions.double().numpy()
+    free, other = (
+        clip.predicted[FREE].double().numpy(),
+        clip.controls[OTHER_CLIP][0].double().numpy(),
+    )
     mask = slow_mask(decoded)
     assert 0 < mask.mean() < 0.5
     for region, where in ((FRAME, np.ones_like(mask)), (MOVING, mask)):
@@ -312,8 +321,8 @@ def test_golden_scores():
         camera=decoded * 0.95,
         decoded=decoded,
         predicted=predicted,
-        other_actions=decoded.roll(2, 3),
         depth=None,
+        controls={OTHER_CLIP: [decoded.roll(2, 3)]},
     )
     scores = score_clip(clip, None).scores
     found = {name: scores[Cell(FREE, *name)] for name in GOLDEN}
@@ -326,7 +335,9 @@ def test_frame_0_is_never_scored():
     other = replace(
         clip,
         predicted=spoiled,
-        other_actions=torch.cat([-clip.other_actions[:1], clip.other_actions[1:]]),
+        controls={
+            OTHER_CLIP: [torch.cat([-video[:1], video[1:]]) for video in clip.controls[OTHER_CLIP]]
+        },
     )
     assert score_clip(other, None).scores == score_clip(clip, None).scores
     later = replace(
@@ -338,7 +349,28 @@ def test_frame_0_is_never_scored():
 
 def test_a_still_clip_has_no_moving_region():
     regions = {cell.region for cell in score_clip(moving_clip(still=True), None).scores}
-    assert regions == {FRAME, DETAIL}
+    assert regions == {FRAME, DETAIL, STILL}
+
+
+def test_flicker_and_edges_are_what_their_metrics_say_of_the_frames_after_frame_0():
+    clip = moving_clip()
+    edges = torch.zeros(7, 32, 32, dtype=torch.bool)
+    edges[:, 11:19, 6:14] = True
+    scores = score_clip(replace(clip, edges=edges), None).scores
+    still = ~torch.from_numpy(slow_mask(clip.decoded.double().numpy())).any(0)
+    free = clip.predicted[FREE]
+    change = (free[2:] - free[1:-1]).abs().mean(1)[:, still].mean().item() * 127.5
+    at = {cell[1:]: value for cell, value in scores.items() if cell.protocol == FREE}
+    assert at[CAMERA, STILL, MODEL, "flicker"] == pytest.approx(change, rel=1e-4)
+    assert at[CAMERA, STILL, COPY, "flicker"] == at[CAMERA, STILL, CEILING, "flicker"] == 0
+    pair = (free[None, 1:], clip.camera[None, 1:], edges[None, 1:])
+    sharpness = edge_sharpness(*pair, value_range=IMAGES).item()
+    assert at[CAMERA, EDGES, MODEL, "edge_sharpness"] == pytest.approx(sharpness)
+    assert at[CAMERA, EDGES, CEILING, "edge_sharpness"] < 1 < sharpness  # one lacks, one has noise
+    assert (DECODED, STILL, MODEL, "flicker") not in at
+    edges[1:] = False
+    regions = {cell.region for cell in score_clip(replace(clip, edges=edges), None).scores}
+    assert EDGES not in regions
 
 
 def test_lpips_is_of_the_whole_frame_and_0_for_equal_clips():
@@ -393,9 +425,11 @@ def without_pictures(monkeypatch):
     monkeypatch.setattr(Evaluate, "draw", lambda *arguments: None)
 
 
-def always_right(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
+def always_right(model, true, actions, controls, *rest) -> predict.PredictedTokens:
     wrong = FrameTokens(true.rgb.flip(1), None)
-    return predict.PredictedTokens(by_protocol={FREE: true, TEACHER: true}, other_actions=wrong)
+    return predict.PredictedTokens(
+        by_protocol={FREE: true, TEACHER: true}, controls={OTHER_CLIP: [wrong]}
+    )
 
 
 def test_a_perfect_model_beats_the_copy_baseline(world, monkeypatch, without_pictures):
@@ -421,16 +455,16 @@ def test_a_perfect_model_beats_the_copy_baseline(world, monkeypatch, without_pic
         in text
         and "better in 3 of 3 clips" in text
     )
-    assert "The actions steer it" in text
+    assert "under another clip's actions +" in text and "the actions steer it" in text
 
 
-def always_frame_0(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
+def always_frame_0(model, true, actions, controls, *rest) -> predict.PredictedTokens:
     def copies(ids):
         return ids[:, :1].expand_as(ids)
 
     copied = FrameTokens(copies(true.rgb), copies(true.depth))
     return predict.PredictedTokens(
-        by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied
+        by_protocol={FREE: copied, TEACHER: copied}, controls={OTHER_CLIP: [copied]}
     )
 
 
@@ -478,6 +512,71 @@ def test_the_same_actions_lose_nothing(world, monkeypatch, without_pictures):
     assert numbers["delta_psnr"] == numbers["delta_psnr_moving"] == 0
 
 
+def test_forms_of_delta_psnr_are_named_apart_and_off_unless_asked_for(
+    world, monkeypatch, without_pictures
+):
+    calls = []
+
+    def recorded(model, prompt, actions, config, generator):
+        calls.append((actions, generator.initial_seed()))
+        return rollout(model, prompt, actions, config, generator)
+
+    monkeypatch.setattr(predict, "rollout", recorded)
+    result = world.evaluate(seed=7, gaussian_draws=2, held_actions=True)
+    (true, noise), (other, _), (first, _), (second, _), (held, _) = calls
+    assert {seed for _, seed in calls} == {noise}
+    assert torch.equal(held, true[:, :1, -1:].expand_as(true))
+    assert not torch.equal(first, second) and not torch.equal(other, first)
+    found = means(result)
+    for form in (OTHER_CLIP, GAUSSIAN, HELD):
+        assert found[Cell(FREE, CAMERA, FRAME, MODEL, form)] != 0
+        in_table = found[Cell(FREE, DECODED, FRAME, MODEL, form)]
+        assert result.numbers[form] == pytest.approx(in_table, abs=1e-5)
+    text = result.file("metrics.md").read_text()
+    for heading in ("another clip's actions", "Gaussian actions", "actions held"):
+        assert f"| ΔPSNR, {heading} (dB) ↑" in text
+    assert "mean PSNR of 2 draws" in text and "Other forms" not in text
+    plain = world.evaluate(seed=7).file("metrics.md").read_text()
+    assert "Gaussian actions" not in plain and "ΔPSNR, actions held" not in plain
+    assert "Other forms: `evaluation.gaussian_draws=5` and `evaluation.held_actions=true`" in plain
+    assert parameters(Evaluate(gaussian_draws=0)) == parameters(Evaluate())
+    assert parameters(Evaluate(held_actions=True)) != parameters(Evaluate())
+
+
+def test_delta_psnr_takes_the_mean_psnr_of_its_draws():
+    clip = moving_clip()
+    draws = [clip.predicted[TEACHER], clip.decoded * 0.5, clip.decoded.roll(1, 3)]
+    scores = score_clip(replace(clip, controls={GAUSSIAN: draws}), None).scores
+    decoded, where = clip.decoded.double().numpy(), np.ones((7, 32, 32), bool)
+    true = slow_psnr(clip.predicted[FREE].double().numpy(), decoded, where)
+    others = [slow_psnr(video.double().numpy(), decoded, where) for video in draws]
+    assert scores[Cell(FREE, DECODED, FRAME, MODEL, GAUSSIAN)] == pytest.approx(
+        true - sum(others) / 3, abs=1e-4
+    )
+    assert OTHER_CLIP not in {cell.metric for cell in scores}
+
+
+def test_gaussian_actions_have_the_datas_mean_and_deviation():
+    """Normalised actions have mean 0 and deviation 1; every draw and every number is another."""
+    actions = torch.full((4, 16, 15, 16), 3.0)
+    (first, second) = other_controls(actions, None, 2, False, 0, 0)[GAUSSIAN]
+    again = other_controls(actions, None, 2, False, 0, 0)[GAUSSIAN]
+    assert torch.equal(first, again[0]) and torch.equal(second, again[1])
+    for draw in (first, second):
+        assert draw.mean((0, 1, 2)).abs().max() < 0.15
+        assert (draw.std((0, 1, 2)) - 1).abs().max() < 0.1
+        assert len(draw.unique()) > 0.99 * draw.numel()
+    mixed = torch.stack([first.flatten(), second.flatten()])
+    assert torch.corrcoef(mixed)[0, 1].abs() < 0.03
+    assert not torch.equal(first, other_controls(actions, None, 1, False, 0, 1)[GAUSSIAN][0])
+
+
+def test_control_is_weak_under_two_db():
+    assert "weak control" in control(1.99) and "weak control" in control(0.01)
+    assert control(2.0) == "the actions steer it."
+    assert "do **not** steer" in control(0.0) and "do **not** steer" in control(-1.0)
+
+
 @given(n=st.integers(2, 30), seed=st.integers(0, 50), data=st.data())
 def test_others_are_other_usable_clips(n, seed, data):
     usable = np.arange(n) * 3 + 1
@@ -505,6 +604,7 @@ def test_without_a_depth_branch_there_are_no_depth_scores(world):
     assert PSEUDO_DEPTH not in {cell.reference for cell in means(result)}
     text = result.file("metrics.md").read_text()
     assert "no depth branch" in text and "AbsRel" not in text
+    assert result.numbers["edge_sharpness_free"] > 0  # by the labels' depth
     assert set(result.files) == FILES
 
 
@@ -568,7 +668,8 @@ def test_lpips_weights_fill_the_column(world, tmp_path, without_pictures):
     weights = LpipsWeights(**{name: WeightsRef.of(tmp_path / f"{name}.pth") for name in parts})
     result = world.evaluate(n_clips=1, lpips=weights)
     assert result.numbers["lpips_free"] > 0 and result.numbers["lpips_copy"] > 0
-    assert "no weights" not in result.file("metrics.md").read_text()
+    text = result.file("metrics.md").read_text()
+    assert "LPIPS: no weights" not in text and f"{result.numbers['lpips_free']:.4f}" in text
 
 
 # Bad input

@@ -11,6 +11,7 @@ from small_world import World, make_world, write_square_truth
 
 from model.world.cache import FrameTokens
 from stages.evaluation import predict
+from stages.evaluation.controls import OTHER_CLIP
 from stages.evaluation.horizon import by_frame
 from stages.evaluation.objects import MethodSightings, object_numbers, scores_at
 from stages.evaluation.scores import FREE, MODEL, TEACHER
@@ -82,8 +83,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
-def perfect(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
-    return predict.PredictedTokens(by_protocol={FREE: true, TEACHER: true}, other_actions=true)
+def perfect(model, true, actions, controls, *rest) -> predict.PredictedTokens:
+    return predict.PredictedTokens(
+        by_protocol={FREE: true, TEACHER: true}, controls={OTHER_CLIP: [true]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,11 @@ def test_every_sighting_is_in_the_table(evaluated: Result):
 def test_a_model_that_copies_is_as_bad_as_the_copy_of_its_decoded_frame(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    def copies(model, true, actions, other_actions, *rest) -> predict.PredictedTokens:
+    def copies(model, true, actions, controls, *rest) -> predict.PredictedTokens:
         rgb, depth = (x[:, :1].expand_as(x) for x in (true.rgb, true.depth))
         copied = FrameTokens(rgb, depth)
         return predict.PredictedTokens(
-            by_protocol={FREE: copied, TEACHER: copied}, other_actions=copied
+            by_protocol={FREE: copied, TEACHER: copied}, controls={OTHER_CLIP: [copied]}
         )
 
     monkeypatch.setattr(predict, "predict_tokens", copies)
