@@ -10,7 +10,7 @@ from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
 from stages.evaluation.fvd import fvd_note
-from stages.evaluation.gripper_path import REACH_PX
+from stages.evaluation.measure_notes import delta_psnr_note, estimated_depth_note, motion_note
 from stages.evaluation.objects import (
     AT_HOME_M,
     AWAY_M,
@@ -78,13 +78,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
 DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
-# Error of a tracker on true frames, as a share of that of points that stay put, above which its
-# scores of a model say little
-USEFUL_SHARE = 0.5
 METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
-REGIONS = (
-    FRAME, MOVING, MOVING_CAMERA, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS,
-)  # fmt: skip
+REGIONS = (FRAME, MOVING, MOVING_CAMERA, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
 
 STEADINESS_REGIONS = (STILL, EDGES)
 OWN_TABLES = (*STEADINESS_REGIONS, *OBJECT_REGIONS)  # regions that are not in the main ones
@@ -451,7 +446,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
-        delta_psnr_note(setting),
+        delta_psnr_note(setting.gaussian_draws, setting.held_actions),
         "Flicker: mean change from one frame to the next of the pixels in which the true video "
         "never moves. The copy of the frame before has the camera's own. Depth edges: where the "
         "true inverse depth of neighbours differs by over a tenth of the clip's range; the "
@@ -466,7 +461,10 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "objects in the frame. Present: near its true place, its surroundings among the "
             "choices; `tables/objects.csv` has every sighting."
         )
-    lines += [estimated_depth_note(setting), motion_note(means, per_clip, setting)]
+    lines += [
+        estimated_depth_note(setting.depth_estimator),
+        motion_note(means, per_clip, setting.tracker),
+    ]
     if not setting.has_lpips:
         lines.append("LPIPS: no weights were given (`evaluation.lpips`), so it was not measured.")
     lines.append(fvd_note(setting.has_fvd, setting.n_clips))
@@ -482,68 +480,3 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "the decoded first frame."
         )
     return lines
-
-
-def estimated_depth_note(setting: Setting) -> str:
-    """How depth of the pictures was measured, or how it can be."""
-    if not setting.depth_estimator:
-        return (
-            "Depth was not estimated from the predicted pictures: "
-            "`evaluation.depth_annotator=vda-tiny` does so, also without a depth branch."
-        )
-    return (
-        f"Estimated depth: that of every video by {setting.depth_estimator}, against what the same "
-        "annotator makes of the camera's frames, at the clip's own rate. It says whether the "
-        "pictures look as far away as they should, and is no score of the depth branch."
-    )
-
-
-def motion_note(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> str:
-    """How motion was measured, or how it can be; with a warning if the tracker is of no use."""
-    if not setting.tracker:
-        return "Motion was not measured: `evaluation.tracker=lucas-kanade` tracks the videos."
-    n_active, n_paths = (
-        sum(NUMBERS[name] in scores for scores in per_clip)
-        for name in ("track_error_free", "path_ndtw_free")
-    )
-    note = (
-        f"Motion: points of frame 0 are tracked through every video by {setting.tracker}, at the "
-        "clip's own rate, and compared with the true tracks where these are visible. The camera "
-        "frames themselves show that tracker's own error. Active points: those that training would "
-        f"take, the 64 that move most; {n_active} of {setting.n_clips} clips have some. Grippers: "
-        "normalised dynamic time warping from the measured path, projected by the camera's "
-        f"calibration, within {REACH_PX:g} px; in {n_paths} clips enough tracks go along with one."
-    )
-    return note + tracker_warning(means, setting.tracker)
-
-
-def tracker_warning(means: Scores, tracker: str) -> str:
-    """A sentence where the tracker itself errs so much that its scores of a model say little."""
-    itself, copied = (means.get(NUMBERS[f"track_error_{who}"]) for who in ("itself", "copy"))
-    if itself is None or copied is None or itself <= USEFUL_SHARE * copied:
-        return ""
-    return (
-        f" **{tracker} is of little use here**: on the camera frames themselves it is off by "
-        f"{itself:.1f} px, points that stay put by {copied:.1f}."
-    )
-
-
-def delta_psnr_note(setting: Setting) -> str:
-    """How ΔPSNR was measured, and in which of its forms it was not."""
-    note = (
-        "ΔPSNR: PSNR with the true actions minus PSNR with other ones, from the same frame with "
-        "the same noise; its forms are not comparable. Another clip's: a held-out one's (RoboScape)"
-    )
-    if setting.gaussian_draws:
-        note += (
-            "; Gaussian: with the mean and deviation of the training set's actions, each number by "
-            f"itself, mean PSNR of {setting.gaussian_draws} draws (HMA takes 5)"
-        )
-    if setting.held_actions:
-        note += "; held: the pose at the clip's start in every frame"
-    off = {
-        "`evaluation.gaussian_draws=5`": not setting.gaussian_draws,
-        "`evaluation.held_actions=true`": not setting.held_actions,
-    }
-    missing = [field for field, is_off in off.items() if is_off]
-    return f"{note}. Other forms: {listed(missing)}." if missing else f"{note}."

@@ -32,11 +32,11 @@ DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo 
 ESTIMATED_DEPTH, PSEUDO_TRACKS = "estimated depth", "pseudo tracks"
 REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
+STILL, EDGES = "still region", "depth edges"
+ACTIVE, GRIPPER = "active points", "grippers"
 # Where the camera's own frames differ from frame 0, for videos that have no tokens. `MOVING` is
 # where the decoded ones do, so it depends on a tokenizer: numbers of the two are not comparable.
 MOVING_CAMERA = "moving region of the camera"
-STILL, EDGES = "still region", "depth edges"
-ACTIVE, GRIPPER = "active points", "grippers"
 MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED = (
     "world model",
     "copy of frame 0",

@@ -12,8 +12,6 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from pipeline.orchestration.journal import Journal, journals
 from pipeline.orchestration.study.planned import PlannedMember
 from pipeline.settings import Settings
@@ -56,11 +54,13 @@ def start(
     planned: PlannedMember, context: dict[str, Any], log: Path, backend: str | None
 ) -> RunningMember:
     """context: of the flow whose subflow it becomes (`prefect.context.serialize_context`)."""
-    request = planned.member.request(backend)
-    payload = cloudpickle.dumps((request, context, planned.member.name))
+    # The flow itself cannot be sent: the process imports it
+    parent = {key: value for key, value in context["flow_run_context"].items() if key != "flow"}
+    sent = {**context, "flow_run_context": parent}
+    request, name = planned.member.request(backend), planned.member.name
     log.parent.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("spawn").Process(
-        target=run_member, args=(payload, str(log)), name=planned.member.name
+        target=run_member, args=(request, name, sent, str(log)), name=name
     )
     process.start()
     return RunningMember(
@@ -72,7 +72,7 @@ def start(
     )
 
 
-def run_member(payload: bytes, log: str) -> None:
+def run_member(request: dict[str, Any], name: str, context: dict[str, Any], log: str) -> None:
     """The process: one run, all of its output in the log. How it went is in its journal."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
@@ -81,8 +81,9 @@ def run_member(payload: bytes, log: str) -> None:
 
     from pipeline.orchestration.flow_run import run_flow
     from pipeline.orchestration.interrupts import sigterm_interrupts
+    from pipeline.orchestration.study.flow import study
 
-    request, context, name = cloudpickle.loads(payload)
+    context["flow_run_context"]["flow"] = study
     with sigterm_interrupts(), hydrated_context(context):
         try:
             run_flow(request, name)

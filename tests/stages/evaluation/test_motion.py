@@ -12,8 +12,8 @@ from small_world import REJECTED, World, make_world
 from model.motion_metrics import track_error
 from model.spatial_tracker.config import published
 from model.world.keypoints import select_active_tracks
+from stages.evaluation.measure_notes import tracker_warning
 from stages.evaluation.motion import MotionScores, active_points, motion_scores
-from stages.evaluation.report import tracker_warning
 from stages.evaluation.scores import (
     ACTIVE,
     CEILING,
