@@ -69,7 +69,7 @@ def drive_study(request: Request, settings: Settings, out: Console, *, only_plan
     check_room([plan.members[0].planner.planned["world_model"][0]], settings, request.backend or "")
     services.up(settings, lambda text: out.print(text, style="dim"))
     # Prefect reads its environment at import, and its server's address is known only now.
-    from pipeline.orchestration.study.flow import StudyRun
+    from pipeline.orchestration.study.study_run import StudyRun
 
     folder = settings.home / "studies" / f"{study.name}-{scale}"
 

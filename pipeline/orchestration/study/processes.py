@@ -81,7 +81,7 @@ def run_member(request: dict[str, Any], name: str, context: dict[str, Any], log:
 
     from pipeline.orchestration.flow_run import run_flow
     from pipeline.orchestration.interrupts import sigterm_interrupts
-    from pipeline.orchestration.study.flow import study
+    from pipeline.orchestration.study.parent import study
 
     context["flow_run_context"]["flow"] = study
     with sigterm_interrupts(), hydrated_context(context):

@@ -1,10 +1,9 @@
-"""A study as a Prefect flow: its runs are subflows, its report is the flow's artifact."""
+"""A study in Prefect: its runs as subflows, its report as the artifact of their parent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefect import flow
 from prefect.context import serialize_context
 
 from pipeline.lineage.artifacts import create
@@ -12,6 +11,7 @@ from pipeline.lineage.page import thumbnail
 from pipeline.lineage.reach import GATE, PrefectGone, run_may_end_alone
 from pipeline.orchestration.interrupts import sigterm_interrupts
 from pipeline.orchestration.study.outcome import Outcome
+from pipeline.orchestration.study.parent import run_as_study
 from pipeline.orchestration.study.planned import StudyPlan
 from pipeline.orchestration.study.schedule import Schedule
 from pipeline.settings import Settings
@@ -36,9 +36,7 @@ class StudyRun:
 
     def run(self) -> list[Outcome]:
         """Runs all members and publishes the report."""
-        global _current
-        _current = self
-        study(self.plan.study.name, self.plan.scale)
+        run_as_study(self.plan.study.name, self.plan.scale, self.in_flow)
         return self.outcomes
 
     def in_flow(self) -> None:
@@ -63,15 +61,3 @@ class StudyRun:
             create("markdown", "\n\n".join([page, *shown]), key=f"study-{name}", description=about)
         except PrefectGone as error:
             self.say(f"The Prefect server is gone ({error}): the report is in {self.folder} alone")
-
-
-_current: StudyRun | None = None
-
-
-@flow(name="study", flow_run_name="{name} ({scale})", persist_result=False)
-def study(name: str, scale: str) -> None:
-    """The processes of the runs get this flow with their context: it holds nothing of its own."""
-    from pipeline.orchestration.study import flow as this_module
-
-    assert this_module._current is not None
-    this_module._current.in_flow()
