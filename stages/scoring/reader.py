@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from model.value_range import ValueRange
-from stages.frame_values import frames_to_images
-from stages.scoring.reading import BadVideo, ReadVideo, read_video
-from stages.scoring.resample import ClipTimes, clock_of, nearest_frames, to_clip_size
+from stages.frame_values import frames_to_images, require_pixels
+from stages.scoring.reading import OpenVideo, faults_of, open_video
+from stages.scoring.resample import ClipTimes, Clock, clock_of, nearest_frames, to_clip_size
 from stages.scoring.videos import VideoFile
 from storage.stores.rows import Rows
 
@@ -34,16 +35,26 @@ class VideoReader:
         """(height, width) in px."""
         return self.clips.spec("rgb").shape[1], self.clips.spec("rgb").shape[2]
 
-    def read(self, video: VideoFile) -> ReadVideo:
-        """The video as it is. Raises BadVideo."""
-        return read_video(video, self.value_range)
+    def frames(self, video: VideoFile) -> tuple[Shaped[np.ndarray, "t h w 3"], str]:
+        """The frames at the clips' times, and what the video has, in words.
+
+        Those that are needed are decoded and checked, no others. Raises BadVideo.
+        """
+        with faults_of(video):
+            opened = open_video(video)
+            clock = clock_of(opened, self.times, self.video_rate_hz, str(video))
+            frames = opened.take(nearest_frames(clock, self.times, str(video)))
+            require_pixels(frames, self.value_range, "frames", such_as="--value-range 0 1")
+        return frames, self.kind(opened, clock)
+
+    def kind(self, opened: OpenVideo, clock: Clock) -> str:
+        height, width = opened.size
+        pace = f"at {1 / clock.period_s:.4g} Hz" if clock.is_even else "of different durations"
+        text = f"{opened.n_frames} frames of {width} x {height} px {pace}, {opened.dtype}"
+        return text if clock.matches(self.times) else f"{text}, resampled to the clip's times"
 
     def images(self, video: VideoFile) -> Float[Tensor, "t c h w"]:
         """Raises BadVideo."""
-        name, read = str(video), self.read(video)
-        clock = clock_of(read, self.times, self.video_rate_hz, name)
-        frames = to_clip_size(read.frames[nearest_frames(clock, self.times, name)], self.size)
-        try:
-            return frames_to_images(frames, self.value_range, "frames")
-        except ValueError as error:
-            raise BadVideo(f"{name}: {error}") from error
+        frames, _ = self.frames(video)
+        with faults_of(video):
+            return frames_to_images(to_clip_size(frames, self.size), self.value_range, "frames")

@@ -4,15 +4,15 @@ MP4 and its kin are decoded by `storage.sources.video`, which trusts packets and
 has a duration for each frame. NumPy's .npz and folders of pictures have no times.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from model.value_range import ValueRange
-from stages.frame_values import require_pixels
 from stages.scoring.videos import ANIMATIONS, ARRAYS, VideoFile, frame_files
 from storage.disk_space import raise_if_disk_full
 from storage.sources.file_ref import SourceError
@@ -28,56 +28,66 @@ class BadVideo(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadVideo:
-    """frames: uint8, or floats within the stated range.
+class OpenVideo:
+    """A video whose frames are decoded when asked for: long ones are never whole in memory.
 
-    durations_s: how long each frame is shown; None if the file does not say.
+    size: (height, width) in px. take: the frames of these numbers, uint8 or any other kind of
+    number; raises what a damaged file makes libraries raise. durations_s: how long each frame is
+    shown; None if the file does not say.
     """
 
-    frames: Shaped[np.ndarray, "t h w 3"]
+    n_frames: int
+    size: tuple[int, int]
+    dtype: str
+    take: Callable[[Int64[np.ndarray, " i"]], Shaped[np.ndarray, "i h w 3"]]
     durations_s: Float64[np.ndarray, " t"] | None = None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in px."""
-        return self.frames.shape[1], self.frames.shape[2]
 
-
-def read_video(video: VideoFile, value_range: ValueRange | None) -> ReadVideo:
-    """All frames of the video. value_range: of float arrays. Raises BadVideo."""
-    kind = video.path.suffix.lower()
+@contextmanager
+def faults_of(video: VideoFile) -> Iterator[None]:
+    """Raises BadVideo, which names the video, for whatever its file makes libraries raise."""
     try:
-        if video.path.is_dir():
-            read = read_folder(video.path)
-        elif kind in ARRAYS:
-            read = read_array(video.path)
-        elif kind in ANIMATIONS:
-            read = read_gif(video.path)
-        else:
-            read = read_movie(video.path)
-        require_size(*read.size)
-        require_pixels(read.frames, value_range, "frames", such_as="--value-range 0 1")
-    except (MemoryError, KeyboardInterrupt):
+        yield
+    except (MemoryError, BadVideo):
         raise
     except SourceError as error:
         raise BadVideo(f"{video}: found {error.found}; expected {error.expected}") from error
-    except Exception as error:  # a damaged file makes libraries raise anything
+    except Exception as error:
         raise_if_disk_full(error)
         raise BadVideo(f"{video}: {error}") from error
-    return read
 
 
-def read_movie(path: Path) -> ReadVideo:
+def open_video(video: VideoFile) -> OpenVideo:
+    """Raises whatever a damaged file makes libraries raise: call it within `faults_of`."""
+    kind = video.path.suffix.lower()
+    if video.path.is_dir():
+        return open_folder(video.path)
+    if kind in ARRAYS:
+        return open_array(video.path)
+    return open_gif(video.path) if kind in ANIMATIONS else open_movie(video.path)
+
+
+def open_movie(path: Path) -> OpenVideo:
     """Its last frame is shown for as long as most are."""
+
+    def take(numbers: Int64[np.ndarray, " i"]) -> UInt8[np.ndarray, "i h w 3"]:
+        with Video(path) as video:
+            return video.frames(numbers)
+
     with Video(path) as video:
-        require_size(video.height, video.width)
-        frames, steps_s = video.frames(range(video.n_frames)), np.diff(video.times_s)
-    if len(frames) < 2:
-        return ReadVideo(frames=frames)
-    return ReadVideo(frames=frames, durations_s=np.append(steps_s, np.median(steps_s)))
+        size, times_s = (video.height, video.width), video.times_s
+    require_size(*size)
+    steps_s = np.diff(times_s)
+    return OpenVideo(
+        n_frames=len(times_s),
+        size=size,
+        dtype="uint8",
+        take=take,
+        durations_s=np.append(steps_s, np.median(steps_s)) if len(steps_s) else None,
+    )
 
 
-def read_gif(path: Path) -> ReadVideo:
+def open_gif(path: Path) -> OpenVideo:
     """A GIF may leave out the durations of its frames."""
     frames, durations_s = list[np.ndarray](), list[float]()
     with open_picture(path) as gif:
@@ -85,10 +95,10 @@ def read_gif(path: Path) -> ReadVideo:
             frames.append(np.asarray(frame.convert("RGB")))
             durations_s.append(frame.info.get("duration", 0) / 1000)
     known = len(frames) > 1 and min(durations_s) > 0
-    return ReadVideo(frames=np.stack(frames), durations_s=np.array(durations_s) if known else None)
+    return of_frames(np.stack(frames), np.array(durations_s) if known else None)
 
 
-def read_array(path: Path) -> ReadVideo:
+def open_array(path: Path) -> OpenVideo:
     """The array of a .npz: (frames, height, width, 3), or (frames, 3, height, width)."""
     with np.load(path, allow_pickle=False) as arrays:
         names = list(arrays)
@@ -106,25 +116,53 @@ def read_array(path: Path) -> ReadVideo:
             f"found an array of shape {frames.shape}, expected (frames, height, width, 3) or "
             "(frames, 3, height, width), in RGB"
         )
-    return ReadVideo(frames=frames)
+    return of_frames(frames)
 
 
-def read_folder(path: Path) -> ReadVideo:
+def of_frames(
+    frames: Shaped[np.ndarray, "t h w 3"], durations_s: Float64[np.ndarray, " t"] | None = None
+) -> OpenVideo:
+    size = (frames.shape[1], frames.shape[2])
+    require_size(*size)
+    return OpenVideo(
+        n_frames=len(frames),
+        size=size,
+        dtype=str(frames.dtype),
+        take=lambda numbers: frames[numbers],
+        durations_s=durations_s,
+    )
+
+
+def open_folder(path: Path) -> OpenVideo:
     """The pictures of a folder, by the numbers in their names."""
-    frames = []
-    for file in frame_files(path):
-        try:
-            with open_picture(file) as picture:
+    files, sizes = frame_files(path), list[tuple[int, int]]()
+
+    def take(numbers: Int64[np.ndarray, " i"]) -> UInt8[np.ndarray, "i h w 3"]:
+        frames = []
+        for number in numbers:
+            with naming(files[number]), open_picture(files[number]) as picture:
                 frames.append(np.asarray(picture.convert("RGB")))
-        except (ValueError, OSError, SyntaxError) as error:
-            raise ValueError(f"{file.name}: {error}") from error
-        if frames[-1].shape != frames[0].shape:
-            (h, w, _), (first_h, first_w, _) = frames[-1].shape, frames[0].shape
+        return np.stack(frames)
+
+    for file in files:
+        with naming(file), open_picture(file) as picture:
+            sizes.append((picture.height, picture.width))
+        if sizes[-1] != sizes[0]:
+            (h, w), (first_h, first_w) = sizes[-1], sizes[0]
             raise ValueError(
                 f"{file.name} has {w} x {h} px, the first frame {first_w} x {first_h}: expected "
                 "frames of one size"
             )
-    return ReadVideo(frames=np.stack(frames))
+    return OpenVideo(n_frames=len(files), size=sizes[0], dtype="uint8", take=take)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Raises ValueError, which names the picture, for one that cannot be read."""
+    try:
+        yield
+    except (ValueError, OSError, SyntaxError) as error:
+        raise ValueError(f"{file.name}: {error}") from error
 
 
 def open_picture(path: Path) -> Image.Image:

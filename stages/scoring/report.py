@@ -1,12 +1,8 @@
-"""Scores of videos -> the page, its numbers, and tables in the evaluation's columns."""
+"""Scores of videos -> the page and its numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Sequence
 
 from model import metrics
-from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import plain
 from stages.evaluation.objects import AT_HOME_M, AWAY_M, OBJECT_REGIONS, OBJECTS
 from stages.evaluation.report import (
@@ -14,12 +10,11 @@ from stages.evaluation.report import (
     mean_scores,
     object_table,
     rows_of,
-    table_order,
     won_and_lost,
 )
 from stages.evaluation.scores import CAMERA, COPY, FRAME, FREE, MOVING_CAMERA, Cell, Scores
-from stages.evaluation.tables import CLIP_COLUMNS, FRAME_COLUMNS
 from stages.scoring.scores import ScoredClip, ScoredVideo
+from stages.scoring.setting import ScoreSetting
 from stages.scoring.videos import some
 
 NAMED = 20  # items that the page names of each kind
@@ -40,28 +35,6 @@ CONTESTS = (
     (MOVING_CAMERA, "psnr", "PSNR of the moving region", ".2f"),
     (OBJECTS, "psnr", "PSNR inside objects", ".2f"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSetting:
-    """What was scored and how, for the notes on the page."""
-
-    method: str
-    clips_of_method: Mapping[str, int]  # one, or one a variant
-    place: str
-    store: str
-    times: str
-    size: str
-    splits: tuple[str, ...]
-    n_clips_of_splits: int
-    n_videos: int
-    kinds: Mapping[str, int]
-    no_clip: tuple[str, ...]
-    no_video: tuple[str, ...]
-    bad: tuple[str, ...]
-    has_lpips: bool
-    has_fvd: bool = False  # it is not measured here
-    rate_given: float | None
 
 
 def metrics_page(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetting) -> str:
@@ -181,33 +154,3 @@ def first(videos: Sequence[ScoredVideo]) -> str:
             "video must begin with the given frame, or all its frames are compared at wrong times."
         )
     return text
-
-
-def clips_csv(clips: Sequence[ScoredClip]) -> bytes:
-    """The evaluation's columns, and the seed: one row for each video and cell."""
-    rows = (
-        (clip.clip_id, clip.episode, "", *cell, scored.scores[cell], seed)
-        for clip, scored, seed in scored_videos(clips)
-        for cell in sorted(scored.scores, key=table_order)
-    )
-    return csv_table((*CLIP_COLUMNS, "seed"), rows)
-
-
-def frames_csv(clips: Sequence[ScoredClip]) -> bytes:
-    """The same of single frames, from frame 1 on."""
-    rows = (
-        (clip.clip_id, clip.episode, *cell, frame, value, seed)
-        for clip, scored, seed in scored_videos(clips)
-        for cell in sorted(scored.by_frame, key=table_order)
-        for frame, value in enumerate(scored.by_frame[cell], start=1)
-        if not np.isnan(value)
-    )
-    return csv_table((*FRAME_COLUMNS, "seed"), rows)
-
-
-def scored_videos(clips: Sequence[ScoredClip]) -> Iterator[tuple[ScoredClip, ScoredVideo, str]]:
-    """(clip, one of its videos or the copy, seed)."""
-    for clip in clips:
-        for scored in clip.videos:
-            yield clip, scored, scored.video.seed
-        yield clip, clip.copied, ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from stages.scoring.reading import BadVideo, ReadVideo
+from stages.scoring.reading import BadVideo, OpenVideo
 from storage.sources.video import nearest, resized
 
 SAME_S = 1e-3  # the times of a container are rounded
@@ -59,13 +59,13 @@ class Clock:
         return f"{len(self.times_s)} frames{rate}, up to {self.times_s[-1]:.2f} s"
 
 
-def clock_of(video: ReadVideo, clip: ClipTimes, rate_hz: float | None, name: str) -> Clock:
+def clock_of(video: OpenVideo, clip: ClipTimes, rate_hz: float | None, name: str) -> Clock:
     """By `rate_hz` if it is given, or by the video's own durations.
 
     A video without durations, such as an array, has the clip's times if it has as many frames.
     Raises BadVideo if it has another number and no rate is given.
     """
-    n, durations_s = len(video.frames), video.durations_s
+    n, durations_s = video.n_frames, video.durations_s
     one_by_one = np.arange(n)
     if durations_s is not None:
         return even_clock(durations_s) if rate_hz is None else given_clock(durations_s, rate_hz)

@@ -28,15 +28,11 @@ from stages.objects.true_objects import clip_objects
 from stages.scoring.matching import Matched, match
 from stages.scoring.pictures import Shown, extremes, picture_page
 from stages.scoring.reader import VideoReader
-from stages.scoring.report import (
-    ScoreSetting,
-    clips_csv,
-    frames_csv,
-    metrics_page,
-    report_numbers,
-)
+from stages.scoring.report import metrics_page, report_numbers
 from stages.scoring.scores import ScoredClip, Target, score_clip
+from stages.scoring.setting import ScoreSetting, setting_of
 from stages.scoring.survey import Survey, bad_text, survey
+from stages.scoring.tables import clips_csv, frames_csv
 from stages.scoring.videos import VideoFile, VideoSet
 from stages.tokenizer.images import images_to_rgb, rgb_to_images
 from storage.atomic import write_file
@@ -117,7 +113,10 @@ class Score(DatasetStage):
         clips = self.score(surveyed, rows, reader, out, progress)
         # Write the tables, then the pictures
         means = mean_scores([clip.scores for clip in clips])
-        setting = self.setting(matched, surveyed, clips, reader)
+        setting = setting_of(
+            self.method, self.method_of, str(self.videos.place), matched, surveyed, clips, reader,
+            has_lpips=self.lpips is not None,
+        )  # fmt: skip
         numbers = report_numbers(means, clips, setting)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
@@ -168,32 +167,6 @@ class Score(DatasetStage):
             episode=episode_names(rows["discover"], np.array([row]))[0],
             camera=camera,
             objects=clip_objects(rows, row, root, (camera.shape[-2], camera.shape[-1])),
-        )
-
-    def setting(
-        self, matched: Matched, found: Survey, clips: list[ScoredClip], reader: VideoReader
-    ) -> ScoreSetting:
-        height, width = reader.size
-        by_method: dict[str, int] = {}
-        for clip in clips:
-            for method in dict.fromkeys(self.method_of(each.video) for each in clip.videos):
-                by_method[method] = by_method.get(method, 0) + 1
-        return ScoreSetting(
-            method=self.method,
-            clips_of_method=by_method,
-            place=str(self.videos.place),
-            store=str(reader.clips.ref),
-            times=str(reader.times),
-            size=f"{width} x {height} px",
-            splits=tuple(matched.splits),
-            n_clips_of_splits=matched.n_clips,
-            n_videos=len(found.good),
-            kinds=found.kinds,
-            no_clip=tuple(f"{video}: {why}" for video, why in matched.no_clip),
-            no_video=tuple(matched.no_video),
-            bad=tuple(why for _, why in found.bad),
-            has_lpips=self.lpips is not None,
-            rate_given=self.video_rate_hz,
         )
 
     def document(self, setting: ScoreSetting, numbers: Mapping[str, float], means: Scores) -> bytes:

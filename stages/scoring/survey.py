@@ -8,7 +8,6 @@ from stages.base import Progress
 from stages.scoring.matching import Matched
 from stages.scoring.reader import VideoReader
 from stages.scoring.reading import BadVideo
-from stages.scoring.resample import clock_of, nearest_frames
 from stages.scoring.videos import VideoFile
 
 NAMED = 10  # bad videos that a message names
@@ -40,23 +39,13 @@ def survey(matched: Matched, reader: VideoReader, progress: Progress) -> Survey:
     progress(0, len(videos), "reading")
     for done, (row, video) in enumerate(videos, start=1):
         try:
-            kinds[kind_of(video, reader)] += 1
+            _, kind = reader.frames(video)
+            kinds[kind] += 1
             good.append((row, video))
         except BadVideo as error:
             bad.append((video, str(error)))
         progress(done, len(videos), f"reading {video}")
     return Survey(good=good, bad=bad, kinds=dict(kinds.most_common()))
-
-
-def kind_of(video: VideoFile, reader: VideoReader) -> str:
-    """What the video has, in words, and whether its frames are the clip's, one for one."""
-    name, read, times = str(video), reader.read(video), reader.times
-    clock = clock_of(read, times, reader.video_rate_hz, name)
-    nearest_frames(clock, times, name)
-    height, width = read.size
-    pace = f"at {1 / clock.period_s:.4g} Hz" if clock.is_even else "of different durations"
-    text = f"{len(read.frames)} frames of {width} x {height} px {pace}, {read.frames.dtype}"
-    return text if clock.matches(times) else f"{text}, resampled to the clip's times"
 
 
 def bad_text(found: Survey) -> str:

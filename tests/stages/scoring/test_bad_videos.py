@@ -227,3 +227,19 @@ def test_frames_that_a_writer_left_out_are_shown_for_longer(world, tmp_path):
     write_gif(tmp_path / "fast" / "clip000.gif", frames, frame_ms=120)
     fast = score(world, tmp_path / "fast", video_rate_hz=2.0).numbers
     assert fast["psnr_free_camera"] == merged["psnr_free_camera"]
+
+
+def test_of_a_long_video_only_the_needed_frames_are_in_memory(world, tmp_path, monkeypatch):
+    from storage.sources.video import Video
+
+    faster = frames_of(0).repeat(20, 0)  # 320 frames at 40 Hz
+    write_movie(tmp_path / "clip000.mp4", faster, rate=40)
+    asked, frames = [], Video.frames
+
+    def count(self, indices, size=None):
+        asked.append(len(indices))
+        return frames(self, indices, size)
+
+    monkeypatch.setattr(Video, "frames", count)
+    assert score(world, tmp_path).numbers["psnr_free_camera"] == 100.0
+    assert set(asked) == {16}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.scoring.reading import BadVideo, ReadVideo
+from stages.scoring.reading import BadVideo, of_frames
 from stages.scoring.resample import (
     ClipTimes,
     Clock,
@@ -67,10 +67,10 @@ def test_the_nearest_frame_is_taken_or_the_video_is_too_short(rate_hz, n_frames)
 
 def test_arrays_have_the_clips_times_if_they_have_its_number_of_frames():
     frames = np.zeros((16, 16, 16, 3), np.uint8)
-    assert clock_of(ReadVideo(frames=frames), CLIP, None, "a").matches(CLIP)
-    assert clock_of(ReadVideo(frames=frames), CLIP, 4.0, "a").period_s == 0.25
+    assert clock_of(of_frames(frames), CLIP, None, "a").matches(CLIP)
+    assert clock_of(of_frames(frames), CLIP, 4.0, "a").period_s == 0.25
     with pytest.raises(BadVideo, match="--rate"):
-        clock_of(ReadVideo(frames=frames[:15]), CLIP, None, "a")
+        clock_of(of_frames(frames[:15]), CLIP, None, "a")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
