@@ -132,7 +132,8 @@ def filler(disk: Path) -> Path:
 
 FAULTS = (
     Fault(name="driver: SIGKILL", share=16, strike=signal_driver(signal.SIGKILL), codes=(-9,)),
-    Fault(name="driver: SIGTERM", share=10, strike=signal_driver(signal.SIGTERM), codes=(143,)),
+    # -15: before Python has set a handler for it, when nothing has begun
+    Fault(name="driver: SIGTERM", share=10, strike=signal_driver(signal.SIGTERM), codes=(143, -15)),
     Fault(name="driver: Ctrl-C", share=8, strike=signal_driver(signal.SIGINT), codes=(130,)),
     Fault(
         name="worker of a stage: SIGKILL",

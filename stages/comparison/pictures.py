@@ -109,8 +109,8 @@ def draw_clip(
     for table in tables:
         psnr = whole_frame_psnr(table).get(clip)
         notes.append(f"{table.label} {psnr:.1f} dB" if psnr is not None else table.label)
-        video = None if table.videos is None else table.videos / f"{clip}.mp4"
-        if video is not None and video.is_file():
+        video = table.video(clip)
+        if video is not None:
             frames = read_video(video)
             at = [min(t, len(frames) - 1) for t in shown]
             rows.append((table.label, frames[at][:, : camera.shape[1], : camera.shape[2]]))

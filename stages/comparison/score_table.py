@@ -20,7 +20,7 @@ class ScoreTable:
     """label: its name in the comparison. inputs: role -> `stage/key` of what it was scored on.
 
     scores: of each cell the value of each clip, mean over seeds. frames: the same by frame.
-    episodes: of each clip. videos: None where it kept none.
+    episodes: of each clip. result: that keeps its videos, None where they may be another's.
     """
 
     label: str
@@ -29,7 +29,7 @@ class ScoreTable:
     scores: Mapping[Cell, ByClip]
     frames: Mapping[Cell, Mapping[int, ByClip]]
     episodes: Mapping[str, str]
-    videos: Path | None
+    result: Result | None
 
     @classmethod
     def read(cls, result: Result, label: str) -> "ScoreTable":
@@ -58,7 +58,6 @@ class ScoreTable:
             scores.setdefault(_cell(row), {}).setdefault(row["clip"], []).append(
                 float(row["value"])
             )
-        kept = [name for name in result.files if name.startswith(f"{VIDEOS}/")]
         return cls(
             label=label,
             store=str(ref),
@@ -66,7 +65,7 @@ class ScoreTable:
             scores={cell: _means(values) for cell, values in scores.items()},
             frames={c: {t: _means(v) for t, v in at.items()} for c, at in frames.items()},
             episodes={row["clip"]: row["episode"] for row in rows},
-            videos=result.file(kept[0]).parent if kept else None,
+            result=result,
         )
 
     @classmethod
@@ -91,6 +90,7 @@ class ScoreTable:
             scores=scores,
             frames={cell: values for cell, values in self.frames.items() if cell.method in kept},
             episodes={clip: name for clip, name in self.episodes.items() if clip in clips},
+            result=None,  # it keeps one video of a clip, of whichever variant
         )
 
     @classmethod
@@ -112,6 +112,13 @@ class ScoreTable:
                 for cell in frames
             },
         )
+
+    def video(self, clip: str) -> Path | None:
+        """The scored video of a clip (of the first seed); None where it was not kept."""
+        name = f"{VIDEOS}/{clip}.mp4"
+        if self.result is None or name not in self.result.files:
+            return None
+        return self.result.file(name)
 
     @property
     def clips(self) -> set[str]:

@@ -146,6 +146,7 @@ def test_variants_of_one_folder_are_contestants_of_their_own(tmp_path):
     path.write_text("\n".join([*lines, *large]) + "\n")
     tables = ScoreTable.read_all(made, "other")
     assert [t.label for t in tables] == ["other irasim, small", "other irasim, large"]
+    assert tables[0].video("c1") is None, "it could be the other variant's"
     found = compare(tables)
     assert found.clips == sorted(CLIPS[1:]) and found.left_out == {"other irasim, small": ["c0"]}
     assert [r.who for r in found.rows if r.place == PSNR] == [*(t.label for t in tables), COPY]
