@@ -45,7 +45,7 @@ from stages.base import (
     Progress,
     Resources,
 )
-from stages.batches import BatchOrder, clip_ids_at, fingerprint, gather, spread_rows
+from stages.batches import clip_ids_at, fingerprint, gather, spread_rows
 from stages.clip_choice import choose_clips, needs_labels
 from stages.flag_counts import counts_text
 from stages.flags import check_names
@@ -61,6 +61,7 @@ from stages.training.result import start_card, write_training
 from stages.training.run import RunConfig, TrainingRun
 from stages.training.states import finished
 from stages.training.working_files import remove_working_files, write_card
+from stages.world_model.clip_order import Order, batch_order, of_episodes
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
@@ -133,6 +134,9 @@ class TrainWorldModel(ParallelStage):
     drop_flagged: bool = True  # leaves out clips that stage `label_quality` flags
     # Leaves out clips with one of these flags of the recording or the labels (`stages.flags`)
     drop_flags: tuple[str, ...] = field(default=(), metadata={"added": True})
+    # For studies: trains on the clips of so many episodes (0: all), in this order
+    n_episodes: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
+    order: Order = field(default="random", metadata={"added": True})
     start_from: WeightsRef | None = None  # a checkpoint, whose action statistics are kept
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     workers: Annotated[int, Interval(ge=1, le=4096)] = field(default=1, metadata={"key": False})
@@ -157,7 +161,7 @@ class TrainWorldModel(ParallelStage):
     @property
     def inputs(self) -> Inputs:
         return {
-            "discover": ("split",),
+            "discover": ("split", *(("task", "episode") if self.n_episodes else ())),
             "rgb_tokens": ("rgb_tokens",),
             "depth_tokens": ("depth_tokens",),
             "keypoints": ("tracks", "visible"),
@@ -210,7 +214,7 @@ class TrainWorldModel(ParallelStage):
         self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
     ) -> WorldData:
         """The clips to train on, prepared once for all epochs, and those to measure on."""
-        used = self.rows_of(rows, "train")
+        used = self.training_rows(rows)
         stats = self.action_stats(rows["clip"], used)
         if workers.is_first:
             card = {**start_card(self.start_from), **self.card(rows, stats), "numbers": {}}
@@ -343,10 +347,23 @@ class TrainWorldModel(ParallelStage):
             )
         return chosen.rows
 
+    def training_rows(self, rows: Mapping[str, Rows]) -> Int[np.ndarray, " n"]:
+        """The rows to train on. Raises ValueError if they are of fewer episodes than asked for."""
+        used = self.rows_of(rows, "train")
+        if not self.n_episodes:
+            return used
+        tasks, episodes = (rows["discover"].gather(name, used) for name in ("task", "episode"))
+        return of_episodes(used, tasks, episodes, self.n_episodes)
+
     def clips_text(self, rows: Mapping[str, Rows]) -> str:
         """Which clips were used, and what was doubted about them."""
         splits = (choose_clips(rows, split, self.dropped_flags) for split in ("train", "val"))
-        return "\n".join(f"- {chosen.text}" for chosen in splits)
+        lines = [chosen.text for chosen in splits]
+        if self.n_episodes:
+            lines.append(f"of the training clips, those of {self.n_episodes} episodes alone")
+        if self.order != "random":
+            lines.append(f"training clips {self.order}, by motion of hands and grippers")
+        return "\n".join(f"- {line}" for line in lines)
 
     def prepare(
         self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
@@ -380,9 +397,15 @@ class TrainWorldModel(ParallelStage):
         workers: Workers = ALONE,
     ) -> Callable[[int], WorldBatch]:
         """Batch number -> this worker's shard of the global batch."""
-        seed, clips = self.training.seed, rows["rgb_tokens"]
-        order = BatchOrder(
-            rows=used, batch_size=self.clips_per_batch, seed=seed, fingerprint=fingerprint(rows)
+        clips = rows["rgb_tokens"]
+        order = batch_order(
+            self.order,
+            lambda chosen: rows["clip"].gather("actions", chosen),
+            used,
+            batch_size=self.clips_per_batch,
+            n_batches=self.training.steps * self.training.grad_accum_steps,
+            seed=self.training.seed,
+            fingerprint=fingerprint(rows),
         )
 
         def batch_at(i: int) -> WorldBatch:

@@ -159,8 +159,83 @@ LABEL_NOISE = Study(
     ),
 )  # fmt: skip
 
+CURRICULUM = Study(
+    name="curriculum",
+    question="Does it help to train on easy clips first, at equal steps?",
+    variants=(
+        Variant(name="random", about="clips in random order"),
+        Variant(
+            name="easy first",
+            about="little motion first, all clips from 60 % of the steps on",
+            overrides={"world_model.order": "easy-first"},
+        ),
+        Variant(
+            name="hard first",
+            about="the control: much motion first",
+            overrides={"world_model.order": "hard-first"},
+        ),
+    ),
+    scales=SCALES,
+    claims=(
+        Claim(
+            text="Easy clips first give a better world model than random order",
+            better="easy first", than="random", metric="psnr",
+        ),
+        Claim(
+            text="The direction matters: easy first is better than hard first",
+            better="easy first", than="hard first", metric="psnr",
+        ),
+    ),
+)  # fmt: skip
+
+
+def _sized(name: str, about: str, **model: int) -> Variant:
+    return Variant(
+        name=name,
+        about=about,
+        overrides={f"world_model.model.{field}": value for field, value in model.items()},
+    )
+
+
+SCALING = Study(
+    name="scaling",
+    question="What do a larger network and more episodes bring, for RGB and for depth?",
+    variants=(
+        Variant(name="base", about="the experiment's network, all episodes"),
+        _sized("half as wide", "half the width", d_model=64, n_heads=2),
+        _sized("half as deep", "half the layers", n_layers=2),
+        Variant(
+            name="a quarter of the episodes",
+            about="6 of the training episodes",
+            overrides={"world_model.n_episodes": 6},
+        ),
+        Variant(
+            name="half of the episodes",
+            about="12 of the training episodes",
+            overrides={"world_model.n_episodes": 12},
+        ),
+    ),
+    # Sizes are fractions of the demo's; a study at another scale names its own
+    scales={"demo": SCALES["demo"]},
+    claims=(
+        Claim(
+            text="A wider network makes better videos",
+            better="base", than="half as wide", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="More episodes make better videos",
+            better="base", than="a quarter of the episodes", metric="psnr", source=ROBOSCAPE,
+        ),
+        Claim(
+            text="More episodes make better depth, too",
+            better="base", than="a quarter of the episodes", metric="abs_rel",
+            reference=PSEUDO_DEPTH,
+        ),
+    ),
+)  # fmt: skip
+
 STUDIES: Mapping[str, Study] = MappingProxyType(
-    {study.name: study for study in (ABLATIONS, LOSS_WEIGHTS, LABEL_NOISE)}
+    {study.name: study for study in (ABLATIONS, LOSS_WEIGHTS, LABEL_NOISE, CURRICULUM, SCALING)}
 )
 
 
