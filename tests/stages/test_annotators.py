@@ -266,7 +266,7 @@ def test_depth_that_is_not_finite_rejects_the_clip(
         np.isnan(estimate.inverse_depth[1, 5, 7])
         and np.isfinite(estimate.inverse_depth).sum() == depth.size - 1
     )
-    rejected = depth_stage(depth_weights).checked(estimate)
+    rejected = depth_stage(depth_weights).checked(estimate, "clip")
     assert (
         isinstance(rejected, Rejected)
         and rejected.reason == "nan_depth"

@@ -169,14 +169,14 @@ def good() -> np.ndarray:
 def test_numbers_that_cannot_be_are_rejected(stage: PseudoDepth, bad: float):
     inverse = good()
     inverse[3, 4, 5] = bad
-    why, detail = reason(stage.checked(estimate(inverse)))
+    why, detail = reason(stage.checked(estimate(inverse), "clip"))
     assert why == "nan_depth" and detail.startswith("1 of 9216")
 
 
 def test_nan_in_a_hole_is_nothing(stage: PseudoDepth):
     inverse, valid = good(), np.ones((T, SIDE, SIDE), bool)
     inverse[3, 4, 5], valid[3, 4, 5] = np.nan, False
-    arrays = stage.checked(estimate(inverse, valid))
+    arrays = stage.checked(estimate(inverse, valid), "clip")
     assert isinstance(arrays, dict) and arrays["inverse_depth"][3, 4, 5] == 0
     for spec in stage.outputs:
         spec.check(arrays[spec.name], "clip")
@@ -185,21 +185,23 @@ def test_nan_in_a_hole_is_nothing(stage: PseudoDepth):
 def test_holes_in_one_frame_reject_the_clip(stage: PseudoDepth):
     valid = np.ones((T, SIDE, SIDE), bool)
     valid[5, :13] = False  # 54 % of one frame, 3 % of the clip
-    assert reason(stage.checked(estimate(good(), valid))) == (
+    assert reason(stage.checked(estimate(good(), valid), "clip")) == (
         "holes",
         "frame 5: 54.2% of the pixels are unknown, at most 50% may be",
     )
-    assert isinstance(replace(stage, max_hole_share=0.55).checked(estimate(good(), valid)), dict)
+    assert isinstance(
+        replace(stage, max_hole_share=0.55).checked(estimate(good(), valid), "clip"), dict
+    )
 
 
 def test_a_clip_without_any_depth_is_rejected(stage: PseudoDepth):
     nothing = estimate(good(), np.zeros((T, SIDE, SIDE), bool))
-    assert reason(stage.checked(nothing))[0] == "holes"
-    assert reason(replace(stage, max_hole_share=0.99).checked(nothing))[0] == "holes"
+    assert reason(stage.checked(nothing, "clip"))[0] == "holes"
+    assert reason(replace(stage, max_hole_share=0.99).checked(nothing, "clip"))[0] == "holes"
 
 
 def test_a_flat_scene_is_rejected(stage: PseudoDepth):
-    assert reason(stage.checked(estimate(np.full((T, SIDE, SIDE), 1.3))))[0] == "flat_depth"
+    assert reason(stage.checked(estimate(np.full((T, SIDE, SIDE), 1.3)), "clip"))[0] == "flat_depth"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -351,6 +351,7 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
         "units": "1/m",
         "stand_in_for": "Video Depth Anything",
         "exact": "",
+        "spoiled": "",
     }
     assert "keypoints: **lucas-kanade**, a stand-in for SpatialTracker" in page
     assert f"| lucas-kanade, all points | {100 * result.numbers['average_jaccard']:.1f} |" in page
