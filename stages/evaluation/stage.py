@@ -6,7 +6,6 @@ Files of the result: `metrics.md` (to read), `metrics.csv` and `metrics.json` (m
 free-running predictions).
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from stages.evaluation.report import (
     metrics_page,
     report_numbers,
 )
-from stages.evaluation.scores import FREE, Cell, ClipVideos, ScoredClip, Scores, scored
+from stages.evaluation.scores import FREE, ClipVideos, ScoredClip, Scores, scored
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
@@ -50,6 +49,7 @@ from stages.evaluation.tables import (
     clips_csv,
     frames_csv,
     metrics_csv,
+    metrics_json,
 )
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
@@ -59,7 +59,6 @@ from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
 from stages.tokenizer.images import images_to_rgb
 from storage.atomic import write_file
-from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
@@ -173,7 +172,7 @@ class Evaluate(DatasetStage):
         names = ClipNames.of(rows, chosen, others)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
-        write_file(out.path / "metrics.json", self.document(setting, numbers, means))
+        write_file(out.path / "metrics.json", metrics_json(self, setting, numbers, means))
         write_file(out.path / CLIPS_FILE, clips_csv(names, clips))
         write_file(out.path / FRAMES_FILE, frames_csv(names, clips))
         watched = {clip.clip_id: clip.watched for clip in clips if clip.watched}
@@ -286,16 +285,6 @@ class Evaluate(DatasetStage):
             gaussian_draws=self.gaussian_draws,
             held_actions=self.held_actions,
         )
-
-    def document(self, setting: Setting, numbers: Mapping[str, float], means: Scores) -> bytes:
-        table = [{**Cell._asdict(cell), "value": value} for cell, value in means.items()]
-        found = {
-            "setting": vars(setting),
-            "stage": parameters(self),
-            "numbers": dict(numbers),
-            "means": table,
-        }
-        return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
     def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:
         page = picture_page(clips, scores, self.clip_format.rate_hz)

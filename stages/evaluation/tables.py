@@ -4,16 +4,19 @@
 Episodes are named `task/episode`: clips of one episode are no independent samples.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
+from stages.base import Stage
 from stages.batches import clip_ids_at
 from stages.drawing.csv_table import csv_table
 from stages.evaluation.report import table_order
 from stages.evaluation.scores import Cell, ScoredClip, Scores
+from storage.stores.key import parameters
 from storage.stores.rows import Rows
 
 CLIPS_FILE, FRAMES_FILE = "tables/clips.csv", "tables/frames.csv"
@@ -51,6 +54,19 @@ def episode_names(index: Rows, chosen: Int[np.ndarray, " n"]) -> list[str]:
 
 def metrics_csv(means: Scores) -> bytes:
     return csv_table((*Cell._fields, "value"), ((*cell, value) for cell, value in means.items()))
+
+
+def metrics_json(
+    stage: Stage, setting: object, numbers: Mapping[str, float], means: Scores
+) -> bytes:
+    """What was measured and how. setting: a dataclass, as the stage's page has it."""
+    found = {
+        "setting": vars(setting),
+        "stage": parameters(stage),
+        "numbers": dict(numbers),
+        "means": [{**Cell._asdict(cell), "value": value} for cell, value in means.items()],
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
 
 def clips_csv(names: ClipNames, clips: Sequence[ScoredClip]) -> bytes:

@@ -6,7 +6,6 @@ Files of the result: `metrics.md` (to read), `metrics.csv` and `metrics.json` (m
 and the worst), `videos/` (each clip's first video at the clip's times and size, to look at).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +20,14 @@ from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress,
 from stages.drawing.pictures import png_bytes, write_mp4
 from stages.evaluation.objects import objects_csv
 from stages.evaluation.report import mean_scores
-from stages.evaluation.scores import BASELINES, MODEL, Cell, Scores
-from stages.evaluation.tables import CLIPS_FILE, FRAMES_FILE, episode_names, metrics_csv
+from stages.evaluation.scores import BASELINES, MODEL
+from stages.evaluation.tables import (
+    CLIPS_FILE,
+    FRAMES_FILE,
+    episode_names,
+    metrics_csv,
+    metrics_json,
+)
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
 from stages.scoring.matching import Matched, match
@@ -30,13 +35,12 @@ from stages.scoring.pictures import Shown, extremes, picture_page
 from stages.scoring.reader import VideoReader
 from stages.scoring.report import metrics_page, report_numbers
 from stages.scoring.scores import ScoredClip, Target, score_clip
-from stages.scoring.setting import ScoreSetting, setting_of
+from stages.scoring.setting import setting_of
 from stages.scoring.survey import Survey, bad_text, survey
 from stages.scoring.tables import clips_csv, frames_csv
 from stages.scoring.videos import VideoFile, VideoSet
 from stages.tokenizer.images import images_to_rgb, rgb_to_images
 from storage.atomic import write_file
-from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
@@ -120,7 +124,7 @@ class Score(DatasetStage):
         numbers = report_numbers(means, clips, setting)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
         write_file(out.path / "metrics.csv", metrics_csv(means))
-        write_file(out.path / "metrics.json", self.document(setting, numbers, means))
+        write_file(out.path / "metrics.json", metrics_json(self, setting, numbers, means))
         write_file(out.path / CLIPS_FILE, clips_csv(clips))
         write_file(out.path / FRAMES_FILE, frames_csv(clips))
         watched = {clip.clip_id: clip.watched for clip in clips if clip.watched}
@@ -168,16 +172,6 @@ class Score(DatasetStage):
             camera=camera,
             objects=clip_objects(rows, row, root, (camera.shape[-2], camera.shape[-1])),
         )
-
-    def document(self, setting: ScoreSetting, numbers: Mapping[str, float], means: Scores) -> bytes:
-        table = [{**Cell._asdict(cell), "value": value} for cell, value in means.items()]
-        found = {
-            "setting": vars(setting),
-            "stage": parameters(self),
-            "numbers": dict(numbers),
-            "means": table,
-        }
-        return json.dumps(found, indent=1, ensure_ascii=False).encode()
 
     def draw(
         self, out: ResultWriter, clips: list[ScoredClip], found: Survey, reader: VideoReader

@@ -10,6 +10,17 @@ from pipeline.cli.checks import Count, Split, check_folder_to_write, check_optio
 from pipeline.cli.console import failures_explained, out
 
 Rate = Annotated[float, Interval(gt=0, le=10_000)]
+GivenRate = Annotated[
+    float | None,
+    typer.Option("--rate", metavar="HZ", help="Frames per second, instead of what the videos say."),
+]
+GivenRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--value-range", metavar="BLACK WHITE", help="Of .npz files with floats: 0 1, or -1 1."
+    ),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="A new or an empty folder.")]
 
 
@@ -26,17 +37,9 @@ def score(
     name: Annotated[
         str | None, typer.Option(help="Of the model, in the tables. Default: the folder's.")
     ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(metavar="HZ", help="Frames per second, instead of what the videos say."),
-    ] = None,
-    value_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of .npz files with floats: 0 1, or -1 1."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")
-    ] = False,
+    rate: GivenRate = None,
+    value_range: GivenRange = None,
+    skip_bad: SkipBad = False,
     device: Annotated[
         str | None, typer.Option(help="For LPIPS, cpu or cuda. Default: a GPU if there is one.")
     ] = None,
@@ -119,17 +122,9 @@ def worldarena(
         typer.Option(metavar="STORE", help="Clips of a folder of videos. Default: the newest."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model, for its folder.")] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(metavar="HZ", help="Frames per second, instead of what the videos say."),
-    ] = None,
-    value_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of .npz files with floats: 0 1, or -1 1."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")
-    ] = False,
+    rate: GivenRate = None,
+    value_range: GivenRange = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Write videos and their true ones in the layout of WorldArena's scripts.
 
