@@ -29,6 +29,7 @@ from stages.drawing.markdown import markdown_table
 from storage.sources.agibot.tree import list_episodes
 
 ORIGINALS = 16
+SETTLES_S = 3.0  # digests of files younger than a tick of the clock are not remembered
 FOLDERS = tuple(
     f"{name}/{{task}}/{{episode}}" for name in ("observations", "proprio_stats", "parameters")
 )
@@ -82,7 +83,7 @@ def measured(folder: Path, n_episodes: int, depth_pictures: bool) -> str:
     sample = replace(demo_sample(), n_episodes=min(ORIGINALS, n_episodes), ground_truth=False)
     make_sample(folder / "original", sample)
     n_files = repeated(folder / "original", folder / "root", n_episodes, depth_pictures)
-    time.sleep(3)  # digests of files younger than a clock's tick are not remembered
+    time.sleep(SETTLES_S)
     print(f"{n_files} files", file=sys.stderr)
     bare, n_bytes = bare_s(folder / "root")
     first, before = seconds(folder / "root")
