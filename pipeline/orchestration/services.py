@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from pipeline.settings import Settings, apply_environment
 from storage.atomic import write_file
 from storage.disk_space import disk_full, space_at
 from storage.locks import locked
-from storage.processes import process_start
+from storage.processes import children_of, process_start
 
 START_LIMIT_S = 240.0  # on a busy laptop the server has needed two minutes
 STOP_LIMIT_S = 10.0
@@ -200,12 +201,33 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
     mark = log.stat().st_size if log.exists() else 0
     environment = without_login(dict(os.environ))  # its workers report to the driver
     service = spawn(settings, "ray", command, f"127.0.0.1:{port}", environment)
+    control = 0  # process id of its gcs_server, once it is there
+
+    def lost() -> str:
+        """Why it cannot come up any more: the head waits a minute for a gcs_server that is gone."""
+        nonlocal control
+        found = gcs_server_of(service.pid)
+        if control and found != control:
+            return f"its control process gcs_server (process {control}) has ended"
+        control = found
+        return ""
 
     def wait() -> None:
-        wait_until(lambda: b"Ray runtime started" in log.read_bytes()[mark:], service, settings)
+        started = b"Ray runtime started"
+        wait_until(lambda: started in log.read_bytes()[mark:], service, settings, lost)
         say(f"Ray: {service.address}")
 
     return wait
+
+
+def gcs_server_of(head: int) -> int:
+    """Process id of the control process that this head of Ray has started; 0 if there is none."""
+    for pid in children_of(head):
+        with suppress(OSError):
+            program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+            if program.endswith(b"/gcs_server"):
+                return pid
+    return 0
 
 
 def start_deployment(settings: Settings, say: Callable[[str], None]) -> None:
@@ -247,11 +269,23 @@ def spawn(
     return service
 
 
-def wait_until(ready: Callable[[], bool], service: Service, settings: Settings) -> None:
+def wait_until(
+    ready: Callable[[], bool],
+    service: Service,
+    settings: Settings,
+    lost: Callable[[], str] = lambda: "",
+) -> None:
+    """lost: why it will never be ready, so that it is ended at once; "" as long as it may be."""
     until = time.monotonic() + START_LIMIT_S
     while not ready():
+        log = settings.services / f"{service.name}.log"
+        if reason := lost():
+            stop(service)
+            raise ServiceError(
+                f"{service.name} did not start: {reason} (killed, out of memory, a crash). The "
+                f"same command starts it again. Its log: {log}"
+            )
         if not service.alive or time.monotonic() > until:
-            log = settings.services / f"{service.name}.log"
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             if space_at(log).exhausted:
                 raise disk_full(log, os.strerror(errno.ENOSPC))

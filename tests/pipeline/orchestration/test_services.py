@@ -1,9 +1,12 @@
 """The services of a workspace: their secrets, and that two commands do not start them twice."""
 
 import os
+import shutil
+import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from small_disk import fill, make_room, small_disk
 
 from pipeline.orchestration import prefect_login, services
+from pipeline.orchestration.services import ServiceError
 from pipeline.settings import Settings
 from storage.errors import DiskFull
 from storage.processes import process_start
@@ -149,3 +153,26 @@ def test_a_service_that_cannot_be_recorded_is_ended(tmp_path: Path, monkeypatch)
         assert not process_start(started[0])
         assert services.read_services(settings) == {}
         assert [path.name for path in settings.services.iterdir()] == ["ray.log"]
+
+
+def test_a_ray_whose_control_process_dies_while_it_starts_is_ended_at_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The real head waits a minute for it."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", bin_folder / "gcs_server")
+    head = f"#!/bin/sh\n{bin_folder}/gcs_server 600 &\nwait\nsleep 600\n"
+    (bin_folder / "ray").write_text(head)
+    (bin_folder / "ray").chmod(0o755)
+    monkeypatch.setattr(services.sys, "executable", str(bin_folder / "python"))
+    wait = services.start_ray(settings, lambda text: None)
+    service = services.read_services(settings)["ray"]
+    until = time.monotonic() + 20
+    while not (control := services.gcs_server_of(service.pid)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    threading.Timer(1.0, lambda: os.kill(control, signal.SIGKILL)).start()
+    with pytest.raises(ServiceError, match=f"gcs_server .process {control}. has ended"):
+        wait()
+    assert not service.alive and time.monotonic() < until
