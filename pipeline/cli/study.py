@@ -31,6 +31,7 @@ from stages.comparison.study_report import (
     report_document,
     report_page,
 )
+from stages.comparison.tradeoff import plot_tradeoff
 from stages.drawing.pictures import contact_sheet, png_bytes
 from storage.atomic import write_file
 from storage.stores.records import StoreRef
@@ -195,6 +196,8 @@ def draw(report: StudyReport, settings: Settings) -> dict[str, bytes]:
     assert isinstance(clips, ClipRows), clips
     common = report.compared.clips
     pictures = {"horizon.png": plot_horizon(tables, common, clips.rate_hz)}
+    if tradeoff := plot_tradeoff(tables):
+        pictures["tradeoff.png"] = tradeoff
     strips = []
     for clip in most_different(tables[0], tables[-1], common)[:4]:
         camera = clips.gather("rgb", np.array([find_row(clips, clip)]))[0]
