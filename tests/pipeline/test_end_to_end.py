@@ -88,24 +88,6 @@ def test_the_same_again_makes_nothing(home: dict[str, str]):
     assert states(home) == dict.fromkeys(STAGES, "cached")
 
 
-def test_a_study_makes_what_its_variants_do_not_share(home: dict[str, str]):
-    command = ("study", "ablations", "--scale", "smoke", "--variant", "full", "--variant", "genie")
-    text = call(home, *command)
-    assert "full, seed 0: cached" in text, "it is the run that is there"
-    assert "genie, seed 0: completed" in text
-    assert len(list((stores(home) / "rgb_tokens").iterdir())) == 1
-    assert len(list((stores(home) / "evaluation").iterdir())) == 2
-    folder = Path(home["ROBOSCAPE_HOME"]) / "studies" / "ablations-smoke"
-    report = json.loads((folder / "report.json").read_text())
-    assert len(report["claims"]) == 2 and not report["failures"]
-    assert list(report["stores"]) == ["full", "genie"]
-    page = (folder / "report.md").read_text()
-    assert "## Claims" in page and "**genie**" in page and (folder / "horizon.png").exists()
-    assert subflows(home) == ["genie, seed 0"]
-    again = call(home, *command)
-    assert again.count(": cached") == 2 and "started" not in again
-
-
 def test_a_plan_shows_what_one_parameter_changes_and_makes_nothing(home: dict[str, str]):
     lines = call(home, "run", "smoke", "--plan", "--set", "keypoints.grid=8").splitlines()
     verdicts = {
@@ -196,6 +178,24 @@ def test_an_annotator_is_trained_on_exact_labels(home: dict[str, str]):
     assert "no annotator 'vda-huge'" in call(
         home, "train-annotator", "vda-huge", code=2, stream="stderr"
     )
+
+
+def test_a_study_makes_what_its_variants_do_not_share(home: dict[str, str]):
+    command = ("study", "ablations", "--scale", "smoke", "--variant", "full", "--variant", "genie")
+    text = call(home, *command)
+    assert "full, seed 0: cached" in text, "it is the run that is there"
+    assert "genie, seed 0: completed" in text
+    assert len(list((stores(home) / "rgb_tokens").iterdir())) == 1
+    assert len(list((stores(home) / "evaluation").iterdir())) == 2
+    folder = Path(home["ROBOSCAPE_HOME"]) / "studies" / "ablations-smoke"
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["claims"]) == 2 and not report["failures"]
+    assert list(report["stores"]) == ["full", "genie"]
+    page = (folder / "report.md").read_text()
+    assert "## Claims" in page and "**genie**" in page and (folder / "horizon.png").exists()
+    assert subflows(home) == ["genie, seed 0"]
+    again = call(home, *command)
+    assert again.count(": cached") == 2 and "started" not in again
 
 
 def test_services_are_listed_and_stopped(home: dict[str, str]):
