@@ -211,7 +211,13 @@ def test_a_server_that_hangs_costs_less_than_a_minute(settings: Settings):
 @pytest.mark.parametrize(
     ("number", "code", "says", "state"),
     [
-        (signal.SIGTERM, 143, "Interrupted by SIGTERM. Finished work is kept", "crashed"),
+        pytest.param(
+            signal.SIGTERM,
+            143,
+            "Interrupted by SIGTERM. Finished work is kept",
+            "crashed",
+            marks=pytest.mark.long,
+        ),
         (signal.SIGINT, 130, "Interrupted by Ctrl-C. Finished work is kept", "crashed"),
         (None, 1, "no brightness for number 14", "failed"),
     ],

@@ -128,6 +128,7 @@ def test_killed_processes_resume_and_end_as_if_undisturbed(root, stores, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_ray_workers_resume(root, stores, ray_cluster, monkeypatch):
     monkeypatch.setattr(ray_training, "POLL_S", 0.05)
     stage = two_workers(n_val_clips=1)  # another result than the processes'
