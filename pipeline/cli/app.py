@@ -19,8 +19,8 @@ from pipeline.cli.commands import (
     videos,
     weights,
 )
-from pipeline.cli.console import failures_explained
-from pipeline.orchestration.interrupts import sigterm_interrupts
+from pipeline.cli.console import INTERRUPTED, TERMINATED, failures_explained
+from pipeline.orchestration.interrupts import interrupted_by, sigterm_interrupts
 from pipeline.settings import Settings, apply_environment
 
 HELP = """Train a world model on robot videos: from raw episodes to its evaluation.
@@ -123,7 +123,13 @@ def main() -> None:
     # Prefect warns at import, also where nothing ran yet, as with `run --plan`.
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     with sigterm_interrupts():
-        app(obj=settings)
+        try:
+            app(obj=settings)
+        except SystemExit as end:
+            # What comes before a command has begun is caught by Typer, as if it were Ctrl-C
+            if end.code == INTERRUPTED and interrupted_by() == "SIGTERM":
+                raise SystemExit(TERMINATED) from None
+            raise
 
 
 if __name__ == "__main__":

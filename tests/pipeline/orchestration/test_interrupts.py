@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
+import typer
 
+from pipeline.cli import app as cli_app
 from pipeline.cli.console import INTERRUPTED, TERMINATED, failures_explained
 from pipeline.orchestration.interrupts import interrupted_by, sigterm_interrupts
 
@@ -60,3 +63,24 @@ def test_a_forked_worker_is_ended_by_it_at_once():
         os.read(started, 1)  # Python forgets signals that came while it forked
         os.kill(pid, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)]
+)
+def test_a_signal_before_the_command_has_begun_has_its_exit_code(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Typer takes any KeyboardInterrupt while it reads the arguments for Ctrl-C."""
+
+    reading = typer.Typer()
+
+    @reading.callback(invoke_without_command=True)
+    def give_settings() -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(cli_app, "app", reading)
+    monkeypatch.setattr(sys, "argv", ["roboscape"])
+    with pytest.raises(SystemExit) as end:
+        cli_app.main()
+    assert end.value.code == code
