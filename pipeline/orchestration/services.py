@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -201,20 +202,30 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
     mark = log.stat().st_size if log.exists() else 0
     environment = without_login(dict(os.environ))  # its workers report to the driver
     service = spawn(settings, "ray", command, f"127.0.0.1:{port}", environment)
-    control = 0  # process id of its gcs_server, once it is there
+    seen: list[int] = []  # process ids of its gcs_server; 0 when that has ended
+    over = threading.Event()
+
+    def look() -> None:
+        """From a thread, since whoever starts it waits for other services first."""
+        while service.alive and not over.wait(0.3):
+            found = gcs_server_of(service.pid)
+            if found != (seen[-1] if seen else 0):
+                seen.append(found)
 
     def lost() -> str:
         """Why it cannot come up any more: the head waits a minute for a gcs_server that is gone."""
-        nonlocal control
-        found = gcs_server_of(service.pid)
-        if control and found != control:
-            return f"its control process gcs_server (process {control}) has ended"
-        control = found
-        return ""
+        if len(seen) < 2:
+            return ""
+        return f"its control process gcs_server (process {seen[0]}) has ended"
+
+    threading.Thread(target=look, daemon=True, name="ray-start").start()
 
     def wait() -> None:
         started = b"Ray runtime started"
-        wait_until(lambda: started in log.read_bytes()[mark:], service, settings, lost)
+        try:
+            wait_until(lambda: started in log.read_bytes()[mark:], service, settings, lost)
+        finally:
+            over.set()
         say(f"Ray: {service.address}")
 
     return wait

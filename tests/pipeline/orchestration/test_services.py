@@ -172,7 +172,9 @@ def test_a_ray_whose_control_process_dies_while_it_starts_is_ended_at_once(
     while not (control := services.gcs_server_of(service.pid)):
         assert time.monotonic() < until
         time.sleep(0.05)
-    threading.Timer(1.0, lambda: os.kill(control, signal.SIGKILL)).start()
+    time.sleep(1.0)
+    os.kill(control, signal.SIGKILL)
+    time.sleep(1.0)  # as long as it waits for Prefect's server, say
     with pytest.raises(ServiceError, match=f"gcs_server .process {control}. has ended"):
         wait()
     assert not service.alive and time.monotonic() < until
