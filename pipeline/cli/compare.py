@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from pipeline.lineage.graph import find
@@ -13,14 +12,13 @@ from pipeline.orchestration.services import prefect_answers
 from pipeline.settings import Settings
 from stages.comparison.contrasts import Comparison, compare
 from stages.comparison.page import comparison_csv, comparison_json, comparison_page, headline
-from stages.comparison.pictures import draw_clip, most_different, plot_horizon
+from stages.comparison.pictures import draw_most_different, plot_horizon
 from stages.comparison.score_table import ScoreTable
-from stages.drawing.pictures import contact_sheet, png_bytes
 from storage.atomic import write_file
 from storage.stores.key import content_key
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
-from storage.stores.rows import ClipRows, find_row, open_rows
+from storage.stores.rows import ClipRows, open_rows
 
 RUN_ID = re.compile(r"\d{8}-\d{6}(-\w+)?")
 
@@ -80,17 +78,11 @@ def scored(what: str, settings: Settings) -> tuple[StoreRef, str]:
 def draw(found: Comparison, tables: Sequence[ScoreTable], root: str) -> dict[str, bytes]:
     clips = open_rows(StoreRef.under(root, tables[0].inputs["clip"]))
     assert isinstance(clips, ClipRows), clips
-    rate_hz = clips.rate_hz
-    pictures = {"horizon.png": plot_horizon(tables, found.clips, rate_hz)}
-    strips = []
-    for clip in most_different(tables[0], tables[1], found.clips):
-        camera = clips.gather("rgb", np.array([find_row(clips, clip)]))[0]
-        strips.append(draw_clip(clip, camera, tables, rate_hz))
-    drawn = [strip for strip in strips if strip is not None]
-    if drawn:
-        first, second = found.labels[:2]
-        title = f"from the largest gain of {second} over {first} in PSNR to its largest loss"
-        pictures["clips.png"] = png_bytes(contact_sheet(drawn, title=title))
+    pictures = {"horizon.png": plot_horizon(tables, found.clips, clips.rate_hz)}
+    first, last = found.labels[0], found.labels[-1]
+    title = f"from the largest gain of {last} over {first} in PSNR to its largest loss"
+    if sheet := draw_most_different(tables, found.clips, clips, title):
+        pictures["clips.png"] = sheet
     return pictures
 
 

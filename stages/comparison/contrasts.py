@@ -1,7 +1,7 @@
-"""Score tables of several contestants -> means and paired differences, with intervals.
+"""Score tables of several models -> means and paired differences, with intervals.
 
-Only clips that all contestants were scored on, and of those, for each difference, the ones in which
-both sides have a value. The first contestant is what the others are compared with.
+Only clips that all models were scored on, and of those, for each difference, the ones in which
+both sides have a value. The first model is what the others are compared with.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,12 @@ from stages.comparison.score_table import ByClip, ScoreTable
 from stages.evaluation.report import COLUMNS, REGIONS, higher_is_better
 from stages.evaluation.scores import (
     BASELINES,
+    CAMERA,
     DECODED,
     EDGES,
+    ESTIMATED_DEPTH,
+    FRAME,
+    FREE,
     MOVING,
     PROTOCOLS,
     PSEUDO_DEPTH,
@@ -40,10 +44,10 @@ MADE_FROM = {
 class Place:
     """What is measured, whoever made the video. See `Cell`."""
 
-    protocol: str
-    reference: str
-    region: str
     metric: str
+    protocol: str = FREE
+    reference: str = CAMERA
+    region: str = FRAME
 
     @classmethod
     def of(cls, cell: Cell) -> "Place":
@@ -61,11 +65,17 @@ class Place:
         return tuple(order.index(name) for order, name in zip(orders, names, strict=True))
 
 
+PSNR, CONTROL = Place(metric="psnr"), Place(metric="delta_psnr")
+# Depth as the model's own branch predicts it, and as an annotator sees it in the video
+DEPTH = Place(metric="abs_rel", reference=PSEUDO_DEPTH)
+ESTIMATED = Place(metric="abs_rel", reference=ESTIMATED_DEPTH)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One contestant or baseline in one place.
+    """One model or baseline in one place.
 
-    difference: to the first contestant, in the metric's unit; None for itself, and where they share
+    difference: to the first model, in the metric's unit; None for itself, and where they share
     no clip. better, equal: of `n` episodes, by the mean over the episode's clips.
     """
 
@@ -78,7 +88,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether it is better than the first contestant, by the interval of the difference."""
+        """Whether it is better than the first model, by the interval of the difference."""
         if self.difference is None:
             return ""
         if self.difference.interval is None:
@@ -89,9 +99,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """rows: by place, the contestants in order, then baselines. clips: that all have in common.
+    """rows: by place, the models in order, then baselines. clips: that all have in common.
 
-    left_out: of each contestant the clips that it alone, or not all, were scored on. apart: places
+    left_out: of each model the clips that it alone, or not all, were scored on. apart: places
     that were left out, and why.
     """
 
@@ -150,7 +160,7 @@ def check_alike(tables: Sequence[ScoreTable]) -> None:
 def values_by_place(
     tables: Sequence[ScoreTable], common: set[str]
 ) -> dict[Place, dict[str, ByClip]]:
-    """(place, contestant or baseline) -> value of each common clip, where anyone has one."""
+    """(place, model or baseline) -> value of each common clip, where anyone has one."""
     found: dict[Place, dict[str, ByClip]] = {}
     places = {Place.of(cell) for table in tables for cell in table.scores}
     for place in sorted(places, key=lambda place: place.order):
@@ -168,7 +178,7 @@ def values_by_place(
 
 
 def baselines(tables: Sequence[ScoreTable], place: Place, common: set[str]) -> dict[str, ByClip]:
-    """Each baseline once if it is the same for all, else one for each contestant that has it."""
+    """Each baseline once if it is the same for all, else one for each model that has it."""
     found: dict[str, ByClip] = {}
     for method in BASELINES:
         cell = Cell(place.protocol, place.reference, place.region, method, place.metric)
@@ -199,7 +209,7 @@ def restricted(values: ByClip, clips: set[str]) -> ByClip:
 def row_of(
     place: Place, who: str, values: ByClip, ours: ByClip, episodes: Mapping[str, str]
 ) -> Row:
-    """`ours`: what it is compared with, empty for the first contestant itself."""
+    """`ours`: what it is compared with, empty for the first model itself."""
     clips = list(values)
     value = estimate(list(values.values()), [episodes[clip] for clip in clips])
     both = [clip for clip in clips if clip in ours]
@@ -222,7 +232,7 @@ def row_of(
 
 
 def differs(tables: Sequence[ScoreTable], what: str) -> bool:
-    """Whether this reference or region is not the same for all contestants that have it."""
+    """Whether this reference or region is not the same for all models that have it."""
     role = MADE_FROM.get(what)
     used = {table.inputs[role] for table in tables if role is not None and role in table.inputs}
     return len(used) > 1

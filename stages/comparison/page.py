@@ -10,7 +10,7 @@ from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
 from stages.evaluation.objects import OBJECTS
 from stages.evaluation.report import COLUMNS
-from stages.evaluation.scores import CAMERA, FRAME, FREE
+from stages.evaluation.scores import ESTIMATED_DEPTH, FRAME
 
 HEADLINES = ((FRAME, "psnr"), (FRAME, "ssim"), (OBJECTS, "psnr"))
 CSV_COLUMNS = (
@@ -36,11 +36,11 @@ def comparison_page(found: Comparison) -> str:
 
 
 def headline(found: Comparison) -> Iterator[str]:
-    """A sentence for each further contestant: the free-running video against the camera."""
+    """A sentence for each further model: the free-running video against the camera."""
     for label in found.labels[1:]:
         parts: list[str] = []
         for region, metric in HEADLINES:
-            place = Place(protocol=FREE, reference=CAMERA, region=region, metric=metric)
+            place = Place(metric=metric, region=region)
             row = next((r for r in found.rows if r.place == place and r.who == label), None)
             if row is not None and row.difference is not None:
                 parts.append(f"{measure(place)} {in_words(row)}")
@@ -95,8 +95,11 @@ def differences_table(rows: Sequence[Row], first: str) -> str:
 
 
 def measure(place: Place) -> str:
-    heading = COLUMNS[place.metric][0]
-    return heading if place.region == FRAME else f"{heading}, {place.region}"
+    """In words; the reference only where a table could hold another depth beside it."""
+    parts = [COLUMNS[place.metric][0]]
+    parts += [place.region] if place.region != FRAME else []
+    parts += [place.reference] if place.reference == ESTIMATED_DEPTH else []
+    return ", ".join(parts)
 
 
 def cell_text(row: Row | None) -> str:
@@ -164,7 +167,7 @@ def csv_row(row: Row, first: str) -> tuple[object, ...]:
 
 
 def comparison_json(found: Comparison, stores: dict[str, str]) -> bytes:
-    """stores: of each contestant, where its scores came from."""
+    """stores: of each model, where its scores came from."""
     rows = [{**asdict(row), "verdict": row.verdict} for row in found.rows]
     document = {**asdict(found), "stores": stores, "rows": rows}
     return json.dumps(document, indent=1, ensure_ascii=False).encode()

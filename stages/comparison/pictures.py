@@ -10,9 +10,18 @@ from matplotlib.axes import Axes
 from stages.comparison.bootstrap import estimate
 from stages.comparison.score_table import ByClip, ScoreTable
 from stages.drawing.figure import INK, figure_png, new_figure, style_axis
-from stages.drawing.pictures import Frames8, Image8, Row, spread, strip
+from stages.drawing.pictures import (
+    Frames8,
+    Image8,
+    Row,
+    contact_sheet,
+    png_bytes,
+    spread,
+    strip,
+)
 from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import BASELINES, CAMERA, FRAME, FREE, Cell
+from storage.stores.rows import ClipRows, find_row
 
 PANELS = ("psnr", "ssim")
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700")
@@ -23,7 +32,7 @@ FRAMES_SHOWN, CLIPS_SHOWN, CELL_PX = 8, 6, 112
 def plot_horizon(tables: Sequence[ScoreTable], clips: Sequence[str], rate_hz: float) -> bytes:
     """Free-running, against the camera, whole frames: means over clips with their intervals; PNG.
 
-    Baselines are those of the first contestant.
+    Baselines are those of the first model.
     """
     episodes = tables[0].episodes
     title = f"{len(clips)} clips, free-running against the camera (bands: 95 %, over episodes)"
@@ -42,11 +51,26 @@ def plot_horizon(tables: Sequence[ScoreTable], clips: Sequence[str], rate_hz: fl
     return figure_png(figure)
 
 
+def draw_most_different(
+    tables: Sequence[ScoreTable], common: Sequence[str], clips: ClipRows, title: str
+) -> bytes | None:
+    """The clips that differ most between the first and the last table, a strip each; a PNG.
+
+    common: ids of the clips that all have. None where no table kept videos.
+    """
+    strips = []
+    for clip in most_different(tables[0], tables[-1], common):
+        camera = clips.gather("rgb", np.array([find_row(clips, clip)]))[0]
+        strips.append(draw_clip(clip, camera, tables, clips.rate_hz))
+    drawn = [strip for strip in strips if strip is not None]
+    return png_bytes(contact_sheet(drawn, title=title)) if drawn else None
+
+
 Curve = list[tuple[int, ByClip]]  # frame, value of each clip
 
 
 def curves(table: ScoreTable, metric: str, clips: Sequence[str], *, own: bool) -> dict[str, Curve]:
-    """By method: the contestant's own, or those of the baselines beside it."""
+    """By method: the model's own, or those of the baselines beside it."""
     found: dict[str, Curve] = {}
     for cell, by_frame in table.frames.items():
         if is_shown(cell, metric) and (cell.method not in BASELINES) == own:
@@ -102,7 +126,7 @@ def whole_frame_psnr(table: ScoreTable) -> Mapping[str, float]:
 def draw_clip(
     clip: str, camera: Frames8, tables: Sequence[ScoreTable], rate_hz: float
 ) -> Image8 | None:
-    """The camera's frames above each contestant's; None where none of them kept its video."""
+    """The camera's frames above each model's; None where none of them kept its video."""
     shown = spread(len(camera), FRAMES_SHOWN)
     rows: list[Row] = [("camera", camera[shown])]
     notes = []

@@ -1,4 +1,4 @@
-"""The scores that an evaluation or a scored folder of videos wrote, as one contestant's table."""
+"""The scores that an evaluation or a scored folder of videos wrote, as one model's table."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +125,7 @@ class ScoreTable:
         return set(self.episodes)
 
     def own(self) -> Iterator[Cell]:
-        """The cells of the contestant itself, not of baselines beside it."""
+        """The cells of the model itself, not of baselines beside it."""
         return (cell for cell in self.scores if cell.method not in BASELINES)
 
 

@@ -4,25 +4,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from stages.comparison.bootstrap import estimate
-from stages.comparison.contrasts import Comparison, Place, compare
+from stages.comparison.contrasts import CONTROL, DEPTH, ESTIMATED, PSNR, Comparison, Place, compare
 from stages.comparison.page import difference_text, interval_text, measure
 from stages.comparison.score_table import ScoreTable
-from stages.comparison.verdicts import Settled, own_values, seed_means, settle
+from stages.comparison.verdicts import Claim, Settled, own_values, seed_means, settle
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
 from stages.evaluation.objects import OBJECTS
 from stages.evaluation.report import COLUMNS, WEAK_CONTROL_DB
-from stages.evaluation.scores import CAMERA, FRAME, FREE, PSEUDO_DEPTH, Cell
+from stages.evaluation.scores import PSEUDO_DEPTH, Cell
 
 # The columns of the first table: RoboScape's, and objects
 SHOWN = (
-    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr"),
-    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="ssim"),
-    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="lpips"),
-    Place(protocol=FREE, reference=CAMERA, region=OBJECTS, metric="psnr"),
-    Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="delta_psnr"),
-    Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel"),
-    Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="delta1"),
+    PSNR,
+    Place(metric="ssim"),
+    Place(metric="lpips"),
+    Place(metric="psnr", region=OBJECTS),
+    CONTROL,
+    DEPTH,
+    ESTIMATED,
+    Place(metric="delta1", reference=PSEUDO_DEPTH),
 )
 
 
@@ -40,19 +41,24 @@ class VariantScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statement:
-    """A claim as the report shows it; source: who states it, empty for a question of ours."""
+class RunLine:
+    """A run of the study.
 
-    text: str
-    better: str
-    than: str
-    place: Place
-    source: str
+    state: completed, cached (it was there), failed or skipped; why: of the last two. run: its id.
+    command: that makes it alone.
+    """
+
+    name: str
+    state: str
+    why: str
+    run: str
+    seconds: float
+    command: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport:
-    """settled: by statement, in their order. failures: runs that are missing, and why.
+    """settled: by claim, in their order.
 
     compared: the variants' means over seeds; None if fewer than two variants have any.
     """
@@ -61,51 +67,51 @@ class StudyReport:
     question: str
     setting: Sequence[str]
     variants: Sequence[VariantScores]
-    statements: Sequence[Statement]
+    claims: Sequence[Claim]
+    runs: Sequence[RunLine]
     settled: Sequence[Settled]
     compared: Comparison | None
-    failures: Sequence[str]
-    commands: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        title: str,
+        question: str,
+        setting: Sequence[str],
+        variants: Sequence[VariantScores],
+        claims: Sequence[Claim],
+        runs: Sequence[RunLine],
+    ) -> "StudyReport":
+        by_name = {variant.name: variant for variant in variants}
+        pooled = [ScoreTable.pooled(v.tables, v.name) for v in variants if v.tables]
+        return cls(
+            title=title,
+            question=question,
+            setting=setting,
+            variants=variants,
+            claims=claims,
+            runs=runs,
+            settled=[verdict_on(claim, by_name) for claim in claims],
+            compared=compare(pooled) if len(pooled) > 1 else None,
+        )
 
     @property
     def there(self) -> list[VariantScores]:
         return [variant for variant in self.variants if variant.tables]
 
-
-def make_report(
-    *,
-    title: str,
-    question: str,
-    setting: Sequence[str],
-    variants: Sequence[VariantScores],
-    statements: Sequence[Statement],
-    failures: Sequence[str],
-    commands: Sequence[tuple[str, str]],
-) -> StudyReport:
-    by_name = {variant.name: variant for variant in variants}
-    settled = [verdict_on(each, by_name) for each in statements]
-    there = [variant for variant in variants if variant.tables]
-    pooled = [ScoreTable.pooled(variant.tables, variant.name) for variant in there]
-    return StudyReport(
-        title=title,
-        question=question,
-        setting=setting,
-        variants=variants,
-        statements=statements,
-        settled=settled,
-        compared=compare(pooled) if len(pooled) > 1 else None,
-        failures=failures,
-        commands=commands,
-    )
+    @property
+    def missing(self) -> list[RunLine]:
+        return [run for run in self.runs if run.why]
 
 
-def verdict_on(statement: Statement, variants: Mapping[str, VariantScores]) -> Settled:
+def verdict_on(claim: Claim, variants: Mapping[str, VariantScores]) -> Settled:
     """From the seeds that both variants have."""
-    better, than = (variants[name].by_seed for name in (statement.better, statement.than))
+    better, than = (variants[name].by_seed for name in (claim.better, claim.than))
     seeds = [seed for seed in better if seed in than]
     if not seeds:
         return Settled(difference=None, by_seed=[], verdict="not measured")
-    return settle([better[s] for s in seeds], [than[s] for s in seeds], statement.place)
+    return settle([better[s] for s in seeds], [than[s] for s in seeds], claim.place)
 
 
 def report_page(report: StudyReport) -> str:
@@ -113,26 +119,33 @@ def report_page(report: StudyReport) -> str:
         f"# {plain(report.title)}",
         plain(report.question),
         "\n".join(f"- {line}" for line in report.setting),
-        *failure_section(report.failures),
+        *missing_section(report.missing),
         "## What came out",
         results_table(report.there),
         *claims_section(report),
         *control_note(report.there),
         "## How to read it",
         "\n".join(f"- {line}" for line in reading_notes()),
-        "## Runs",
-        "Each run alone, also again: `roboscape run` makes only what is missing.",
-        "\n\n".join(
-            f"{plain(name)}:\n```bash\n{command}\n```" for name, command in report.commands
-        ),
+        *runs_section(report.runs),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def failure_section(failures: Sequence[str]) -> Iterator[str]:
-    if failures:
-        yield f"**{len(failures)} runs are missing**, so parts below are from fewer seeds:"
-        yield "\n".join(f"- {plain(text)}" for text in failures)
+def missing_section(missing: Sequence[RunLine]) -> Iterator[str]:
+    if missing:
+        yield f"**Runs that are missing: {len(missing)}**, so parts below are from fewer seeds:"
+        yield "\n".join(f"- {plain(f'{run.name}: {run.state}, {run.why}')}" for run in missing)
+
+
+def runs_section(runs: Sequence[RunLine]) -> Iterator[str]:
+    yield "## Runs"
+    rows = [
+        (plain(run.name), run.state, f"{run.seconds:.0f}" if run.run else "–", f"`{run.run}`")
+        for run in runs
+    ]
+    yield markdown_table(("", "state", "seconds", "run"), rows)
+    yield "Each one alone, also again: `roboscape run` makes only what is missing."
+    yield "\n\n".join(f"{plain(run.name)}:\n```bash\n{run.command}\n```" for run in runs)
 
 
 def results_table(variants: Sequence[VariantScores]) -> str:
@@ -165,20 +178,19 @@ def value_text(variant: VariantScores, place: Place) -> str:
 
 
 def claims_section(report: StudyReport) -> Iterator[str]:
-    if not report.statements:
+    if not report.claims:
         return
     yield "## Claims"
     rows = []
-    for statement, settled in zip(report.statements, report.settled, strict=True):
+    for claim, settled in zip(report.claims, report.settled, strict=True):
         difference = "–"
         if settled.difference is not None:
-            difference = difference_text(statement.place.metric, settled.difference)
-        form = "+" + COLUMNS[statement.place.metric][1].removeprefix("+")
+            difference = difference_text(claim.place.metric, settled.difference)
+        form = "+" + COLUMNS[claim.place.metric][1].removeprefix("+")
         rows.append(
             (
-                plain(statement.text)
-                + (f" ({plain(statement.source)})" if statement.source else ""),
-                f"{plain(statement.better)} − {plain(statement.than)}: {measure(statement.place)}",
+                plain(claim.text) + (f" ({plain(claim.source)})" if claim.source else ""),
+                f"{plain(claim.better)} − {plain(claim.than)}: {measure(claim.place)}",
                 difference,
                 ", ".join(f"{value:{form}}" for value in settled.by_seed),
                 f"**{settled.verdict}**",
@@ -189,11 +201,10 @@ def claims_section(report: StudyReport) -> Iterator[str]:
 
 
 def control_note(variants: Sequence[VariantScores]) -> Iterator[str]:
-    place = next(p for p in SHOWN if p.metric == "delta_psnr")
     weak = [
         variant.name
         for variant in variants
-        if (means := seed_means(variant.tables, place))
+        if (means := seed_means(variant.tables, CONTROL))
         and sum(means) / len(means) < WEAK_CONTROL_DB
     ]
     if weak:
@@ -239,13 +250,12 @@ def report_document(report: StudyReport) -> dict[str, object]:
         "question": report.question,
         "setting": list(report.setting),
         "claims": [
-            {**asdict(statement), **asdict(settled)}
-            for statement, settled in zip(report.statements, report.settled, strict=True)
+            {**asdict(claim), **asdict(settled)}
+            for claim, settled in zip(report.claims, report.settled, strict=True)
         ],
         "stores": {
             v.name: {seed: table.store for seed, table in v.by_seed.items()}
             for v in report.variants
         },
-        "failures": list(report.failures),
-        "commands": dict(report.commands),
+        "runs": [asdict(run) for run in report.runs],
     }

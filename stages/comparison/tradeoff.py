@@ -7,16 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from stages.comparison.bootstrap import Estimate, estimate
-from stages.comparison.contrasts import Place
+from stages.comparison.contrasts import CONTROL, DEPTH, PSNR, Place
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.verdicts import own_values
 from stages.drawing.figure import INK, figure_png, new_figure, style_axis
 from stages.evaluation.report import COLUMNS, higher_is_better
-from stages.evaluation.scores import CAMERA, FRAME, FREE, PSEUDO_DEPTH
 
-PSNR = Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr")
-CONTROL = Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="delta_psnr")
-DEPTH = Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel")
 PANELS = ((CONTROL, PSNR), (DEPTH, PSNR), (DEPTH, CONTROL))
 FRONT, OTHER = "#0969da", "#8c959f"
 

@@ -1,4 +1,4 @@
-"""Statements about two variants, settled by an interval over episodes and by every seed."""
+"""Claims about two variants, settled by an interval over episodes and by every seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,20 @@ from stages.comparison.score_table import ByClip, ScoreTable
 from stages.evaluation.report import higher_is_better
 
 Verdict = Literal["supported", "refuted", "undecided", "not measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The statement that the variant `better` scores better than the variant `than` in one place.
+
+    source: who states it; empty for a question of ours.
+    """
+
+    text: str
+    better: str
+    than: str
+    place: Place
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,7 @@ def contrast(one: ScoreTable, other: ScoreTable, place: Place) -> Estimate | Non
 
 
 def own_values(table: ScoreTable, place: Place) -> ByClip:
-    """The contestant's own value of each clip; empty where it has none."""
+    """The model's own value of each clip; empty where it has none."""
     cells = [cell for cell in table.own() if Place.of(cell) == place]
     return dict(table.scores[cells[0]]) if cells else {}
 

@@ -111,7 +111,7 @@ class ScoredClip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class VideoScores:
     """A video against its target, by (region, metric): all frames after frame 0, and each one."""
 
     scores: dict[tuple[str, str], float]
@@ -234,7 +234,7 @@ def compare(
     target: Float[Tensor, "t c h w"],
     moving: Bool[Tensor, "t h w"],
     perceptual: Lpips | None,
-) -> Comparison:
+) -> VideoScores:
     by_frame = {
         (region, "psnr"): values for region, values in frames_psnr(video, target, moving).items()
     }
@@ -252,7 +252,7 @@ def compare(
         device = perceptual.shift.device
         pair = (ours.to(device), true.to(device))
         found[FRAME, "lpips"] = metrics.lpips(perceptual, *pair, value_range=IMAGES).item()
-    return Comparison(scores=found, by_frame=by_frame)
+    return VideoScores(scores=found, by_frame=by_frame)
 
 
 def compare_psnr(

@@ -189,7 +189,8 @@ def test_a_study_makes_what_its_variants_do_not_share(home: dict[str, str]):
     assert len(list((stores(home) / "evaluation").iterdir())) == 2
     folder = Path(home["ROBOSCAPE_HOME"]) / "studies" / "ablations-smoke"
     report = json.loads((folder / "report.json").read_text())
-    assert len(report["claims"]) == 2 and not report["failures"]
+    assert len(report["claims"]) == 2
+    assert [run["state"] for run in report["runs"]] == ["cached", "completed"]
     assert list(report["stores"]) == ["full", "genie"]
     page = (folder / "report.md").read_text()
     assert "## Claims" in page and "**genie**" in page and (folder / "horizon.png").exists()

@@ -1,11 +1,12 @@
 """What a study is: an experiment, its variants, seeds, and the statements that it is to settle."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from stages.evaluation.scores import CAMERA, FRAME, FREE
+from stages.comparison.verdicts import Claim
 
 Scale = Literal["smoke", "demo", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -19,23 +20,6 @@ class Variant:
     name: str
     about: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A statement that `better` scores better than `than` in one place of the tables.
-
-    source: who states it. Without one it is a question of ours.
-    """
-
-    text: str
-    better: str
-    than: str
-    metric: str
-    reference: str = CAMERA
-    region: str = FRAME
-    protocol: str = FREE
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +113,8 @@ class Member:
     @property
     def command(self) -> str:
         """The command that makes this run alone."""
-        words = [f"roboscape run {self.experiment}"]
-        words += [f"--source {self.source}"] if self.source else []
-        words += [f"--set '{name}={json.dumps(value)}'" for name, value in self.overrides.items()]
-        return " ".join(words)
+        words = ["roboscape", "run", self.experiment]
+        words += ["--source", self.source] if self.source else []
+        for name, value in self.overrides.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        return shlex.join(words)

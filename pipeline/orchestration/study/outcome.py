@@ -1,6 +1,7 @@
 """How the runs of a study went."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.orchestration.study.planned import PlannedMember
 
@@ -14,7 +15,7 @@ class Outcome:
     """
 
     planned: PlannedMember
-    state: str
+    state: Literal["completed", "cached", "failed", "skipped"]
     run: str = ""
     seconds: float = 0.0
     why: str = ""

@@ -11,6 +11,7 @@ from pipeline.experiments.studies.study import Member, Scale, Study
 from pipeline.orchestration.disk_estimate import RunEstimate, estimate
 from pipeline.orchestration.plan import Planner, planned
 from pipeline.settings import Settings
+from stages.base import Stage
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -79,19 +80,20 @@ class StudyPlan:
         }
         return sum(flops for uri, flops in by_store.items() if uri in self.missing)
 
+    @property
+    def by_store(self) -> Planner:
+        """All stages, each store once: named by its address, not by its stage as in one run."""
+        entries = {e[2].uri: e for each in self.members for e in each.planner.planned.values()}
+        return Planner(root=self.settings.stores, planned=entries)
+
+    @property
+    def stages_to_make(self) -> list[Stage]:
+        return [e[0] for uri, e in self.by_store.planned.items() if uri in self.missing]
+
     @cached_property
     def space(self) -> RunEstimate:
-        """What all of it writes; each store counts once."""
-        merged = Planner(root=self.settings.stores, planned={})
-        for i, each in enumerate(self.members):
-            for name, (stage, inputs, ref) in each.planner.planned.items():
-                if all(known.uri != ref.uri for _, _, known in merged.planned.values()):
-                    merged.planned[name if name not in merged.planned else f"{name} {i}"] = (
-                        stage,
-                        inputs,
-                        ref,
-                    )
-        return estimate(merged)
+        """What all of it writes."""
+        return estimate(self.by_store)
 
 
 def plan_study(

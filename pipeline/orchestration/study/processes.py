@@ -40,11 +40,13 @@ class RunningMember:
         known = journals(settings.runs) if settings.runs.exists() else []
         return next((j for j in reversed(known) if j.pid == self.process.pid), None)
 
-    def end(self) -> None:
-        """Ends it as SIGTERM ends any run, so that finished work is kept; kills it if it must."""
+    def terminate(self) -> None:
+        """Ends it as SIGTERM ends any run, so that finished work is kept."""
         if self.alive:
             self.process.terminate()
-            self.process.join(ENDS_WITHIN_S)
+
+    def wait_or_kill(self) -> None:
+        self.process.join(ENDS_WITHIN_S)
         if self.alive:
             self.process.kill()
             self.process.join()

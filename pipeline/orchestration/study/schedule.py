@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.orchestration.journal import Journal
 from pipeline.orchestration.study.outcome import Outcome
@@ -51,7 +51,10 @@ class Schedule:
         return self.outcomes
 
     def may_start(self) -> bool:
-        """Starts or settles the next member, if there is one that can be."""
+        """Starts the next member that can be, or leaves out one that need not or cannot be.
+
+        Returns whether there was one.
+        """
         busy = set[str]().union(*(each.makes for each in self.running))
         for each in self.pending:
             missing = each.missing
@@ -60,7 +63,7 @@ class Schedule:
             )
             if not missing or reason:
                 self.pending.remove(each)
-                self.settle(each, reason)
+                self.leave_out(each, reason)
                 return True
             # Two runs that make the same store would do the work twice, or wait for each other
             if len(self.running) < self.at_once and not missing & busy:
@@ -69,8 +72,8 @@ class Schedule:
                 return True
         return False
 
-    def settle(self, each: PlannedMember, reason: str) -> None:
-        state = "skipped" if reason else "cached"
+    def leave_out(self, each: PlannedMember, reason: str) -> None:
+        state: Literal["skipped", "cached"] = "skipped" if reason else "cached"
         self.outcomes.append(Outcome(planned=each, state=state, why=reason))
         self.say(f"{each.member.name}: {state}{f', {reason}' if reason else ''}")
 
@@ -82,36 +85,33 @@ class Schedule:
         self.say(f"{each.member.name}: started ({left} to come), {log}")
 
     def ended(self, each: RunningMember) -> None:
-        journal, member = each.journal(self.settings), each.planned.member
-        if not each.planned.missing:
-            outcome = Outcome(
+        journal, name = each.journal(self.settings), each.planned.member.name
+        missing = [ref for ref in each.planned.stores if not store.is_complete(ref)]
+        why = reason_of(journal, each) if missing else ""
+        self.outcomes.append(
+            Outcome(
                 planned=each.planned,
-                state="completed",
-                run=journal.id if journal else "",
-                seconds=each.seconds,
-            )
-            self.say(f"{member.name}: completed in {each.seconds:.0f} s")
-        else:
-            why = reason_of(journal, each)
-            outcome = Outcome(
-                planned=each.planned,
-                state="failed",
+                state="failed" if missing else "completed",
                 run=journal.id if journal else "",
                 seconds=each.seconds,
                 why=why,
             )
-            self.say(f"{member.name}: FAILED after {each.seconds:.0f} s: {why}. Log: {each.log}")
-            # The first store that is missing is where it failed; others need it, too, perhaps
-            at = next(ref for ref in each.planned.stores if not store.is_complete(ref))
-            self.failed[at.uri] = f"{at.stage} failed in {member.name}"
-        self.outcomes.append(outcome)
+        )
+        if not missing:
+            self.say(f"{name}: completed in {each.seconds:.0f} s")
+            return
+        # The first store that is missing is where it failed; others need it, too, perhaps
+        self.failed[missing[0].uri] = f"{missing[0].stage} failed in {name}"
+        self.say(f"{name}: FAILED after {each.seconds:.0f} s: {why}. Log: {each.log}")
 
     def end_all(self) -> None:
         until = time.monotonic() + END_BY_THEMSELVES_S
         while any(each.alive for each in self.running) and time.monotonic() < until:
             time.sleep(0.1)
+        for each in self.running:  # all are told before one is waited for
+            each.terminate()
         for each in self.running:
-            each.end()
+            each.wait_or_kill()
 
 
 def reason_of(journal: Journal | None, each: RunningMember) -> str:

@@ -8,9 +8,11 @@ from test_golden_keys import SOURCE, make_inputs
 
 from model.world.config import LossConfig
 from pipeline.experiments.studies.catalogue import ABLATIONS, LABEL_NOISE, STUDIES, named_study
-from pipeline.experiments.studies.study import SCALES, Claim, Study, Variant
+from pipeline.experiments.studies.study import SCALES, Study, Variant
 from pipeline.orchestration.study.planned import PlannedMember, plan_study
 from pipeline.settings import Settings
+from stages.comparison.contrasts import PSNR
+from stages.comparison.verdicts import Claim
 from storage.weights import catalogue as published_weights
 
 CASES = [(study.name, scale) for study in STUDIES.values() for scale in study.scales]
@@ -113,7 +115,7 @@ def test_a_study_that_is_wrong_says_where(settings, tmp_path):
         plan_study(study, "smoke", str(settings.home.parent / "source"), settings)
     with pytest.raises(ValueError, match="one comes twice"):
         replace(ABLATIONS, variants=(bad, bad), claims=())
-    claim = Claim(text="x", better="full", than="nobody", metric="psnr")
+    claim = Claim(text="x", better="full", than="nobody", place=PSNR)
     with pytest.raises(ValueError, match="a claim names the variant 'nobody'"):
         replace(ABLATIONS, claims=(claim,))
     assert set(SCALES) == {"smoke", "demo", "paper"} and isinstance(study, Study)

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from made_scores import COPIED, made_evaluation
 
-from stages.comparison.contrasts import Place, compare
+from stages.comparison.contrasts import PSNR, Place, compare
 from stages.comparison.page import comparison_csv, comparison_json, comparison_page
 from stages.comparison.score_table import ScoreTable
 from stages.evaluation.scores import CAMERA, CEILING, COPY, FRAME, FREE, MODEL, PSEUDO_DEPTH, Cell
 
 CLIPS = [f"c{i}" for i in range(12)]
 EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
-PSNR = Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr")
 
 
 def scores(seed: int, mean: float) -> dict[str, float]:
@@ -56,7 +55,7 @@ def test_less_is_better_where_the_arrow_points_down(tmp_path):
     worse = {Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel"): dict.fromkeys(CLIPS, 0.3)}
     less = {Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel"): dict.fromkeys(CLIPS, 0.2)}
     found = compare([replace(one, scores=worse), replace(other, scores=less)])
-    place = Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel")
+    place = Place(reference=PSEUDO_DEPTH, metric="abs_rel")
     assert (row(found, "b", place).better, row(found, "b", place).verdict) == (6, "better")
 
 
@@ -136,7 +135,7 @@ def test_seeds_of_a_clip_are_averaged(tmp_path):
     )
 
 
-def test_variants_of_one_folder_are_contestants_of_their_own(tmp_path):
+def test_variants_of_one_folder_are_models_of_their_own(tmp_path):
     made = made_evaluation(tmp_path, scores(0, 20), EPISODES, method="irasim, small")
     path = made.file("tables/clips.csv")
     lines = path.read_text().splitlines()

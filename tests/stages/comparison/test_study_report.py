@@ -7,22 +7,20 @@ import numpy as np
 import pytest
 from made_scores import made_evaluation
 
-from stages.comparison.contrasts import Place
+from stages.comparison.contrasts import DEPTH, PSNR
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.study_report import (
-    Statement,
+    RunLine,
+    StudyReport,
     VariantScores,
-    make_report,
     report_csv,
     report_document,
     report_page,
 )
-from stages.comparison.verdicts import settle
-from stages.evaluation.scores import CAMERA, FRAME, FREE, PSEUDO_DEPTH
+from stages.comparison.verdicts import Claim, settle
 
 CLIPS = [f"c{i}" for i in range(12)]
 EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
-PSNR = Place(protocol=FREE, reference=CAMERA, region=FRAME, metric="psnr")
 BASE = dict(zip(CLIPS, np.random.default_rng(0).normal(20, 2, 12).tolist(), strict=True))
 
 
@@ -68,18 +66,17 @@ def test_no_difference_is_not_supported_more_often_than_it_may(tmp_path):
 
 
 def test_what_was_not_measured_is_not_settled(tmp_path):
-    depth = Place(protocol=FREE, reference=PSEUDO_DEPTH, region=FRAME, metric="abs_rel")
-    found = settle(tables(tmp_path, 0.1), tables(tmp_path, 0.2), depth)
+    found = settle(tables(tmp_path, 0.1), tables(tmp_path, 0.2), DEPTH)
     assert (found.verdict, found.difference, found.by_seed) == ("not measured", None, [])
 
 
 def report(root: Path):
     full, bare = tables(root, 0.5, 0.6, 0.4), tables(root, 0.0, 0.01)
-    statement = Statement(
+    claim = Claim(
         text="All is better than nothing", better="full", than="bare", place=PSNR, source="us"
     )
-    never = Statement(text="Never ran", better="full", than="lost", place=PSNR, source="")
-    return make_report(
+    never = Claim(text="Never ran", better="full", than="lost", place=PSNR, source="")
+    return StudyReport.of(
         title="ablations, demo",
         question="What helps?",
         setting=["Experiment `demo`."],
@@ -88,22 +85,39 @@ def report(root: Path):
             VariantScores(name="bare", about="nothing", by_seed={0: bare[0], 2: bare[1]}),
             VariantScores(name="lost", about="failed", by_seed={}),
         ],
-        statements=[statement, never],
-        failures=["lost, seed 0: failed, clip: no room"],
-        commands=[("full, seed 0", "roboscape run demo --set 'a.b=1'")],
+        claims=[claim, never],
+        runs=[
+            RunLine(
+                name="full, seed 0",
+                state="completed",
+                why="",
+                run="2026-1",
+                seconds=61.6,
+                command="roboscape run demo --set a.b=1",
+            ),
+            RunLine(
+                name="lost, seed 0",
+                state="failed",
+                why="clip: no room",
+                run="",
+                seconds=3.0,
+                command="roboscape run demo",
+            ),
+        ],
     )
 
 
 def test_the_page_has_values_claims_failures_and_commands(tmp_path):
     page = report_page(report(tmp_path))
-    assert "**1 runs are missing**" in page and "lost, seed 0: failed, clip: no room" in page
+    assert "**Runs that are missing: 1**" in page and "lost, seed 0: failed, clip: no room" in page
     assert "| **full** (all) | 3 | 2" in page and "| **bare** (nothing) | 2 | " in page
     assert "; seeds 2" in page
     (row,) = [line for line in page.splitlines() if line.startswith("| All is better")]
     # Of the seeds that both have: 0 and 2
     assert row.endswith("| **supported** |") and row.count("+0.") == 2 + 3
     assert "| Never ran | full − lost: PSNR (dB) ↑ | – |  | **not measured** |" in page
-    assert "roboscape run demo --set 'a.b=1'" in page
+    assert "```bash\nroboscape run demo --set a.b=1\n```" in page
+    assert "| full, seed 0 | completed | 62 | `2026-1` |" in page
 
 
 def test_every_score_is_in_the_csv(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from made_scores import made_evaluation
 from PIL import Image
 
+from stages.comparison.contrasts import CONTROL, DEPTH
 from stages.comparison.score_table import ScoreTable
-from stages.comparison.tradeoff import CONTROL, DEPTH, pareto_front, plot_tradeoff, points_of
+from stages.comparison.tradeoff import pareto_front, plot_tradeoff, points_of
 from stages.evaluation.scores import CAMERA, FRAME, FREE, MODEL, PSEUDO_DEPTH, Cell
 
 CLIPS = [f"c{i}" for i in range(6)]

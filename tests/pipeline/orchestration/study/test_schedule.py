@@ -67,8 +67,11 @@ class Process:
     def journal(self, settings) -> None:
         return None
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         self.ended = True
+
+    def wait_or_kill(self) -> None:
+        assert self.ended
 
 
 @pytest.fixture
