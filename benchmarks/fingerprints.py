@@ -4,10 +4,9 @@
     python benchmarks/fingerprints.py --episodes 2000 --depth-pictures
 
 Renders a few episodes of the demo's kind and repeats them under other numbers, as hard links, so
-the files are real and the disk stays small. Depth pictures, one for each frame, are left out unless
-asked for. Reads are therefore answered by memory: what a disk or
-a network takes for the bytes of the last row comes on top. The control is a bare loop that opens
-and reads the same whole files in the same order.
+the files are real and the disk stays small. Reads are therefore answered by memory: what a disk or a
+network takes to read them comes on top. Depth pictures, one for each frame, are left out unless
+asked for. The control is a bare loop that opens and reads the same files whole.
 """
 
 import argparse
@@ -30,26 +29,19 @@ from storage.sources.agibot.tree import list_episodes
 
 ORIGINALS = 16
 SETTLES_S = 3.0  # digests of files younger than a tick of the clock are not remembered
-FOLDERS = tuple(
-    f"{name}/{{task}}/{{episode}}" for name in ("observations", "proprio_stats", "parameters")
-)
+FOLDERS = ("observations", "proprio_stats", "parameters")
 
 
 def repeated(original: Path, root: Path, n_episodes: int, depth_pictures: bool) -> int:
     """Links the original's episodes again and again below `root`; the number of files."""
     chosen: list[list[tuple[Path, str]]] = []  # files and where they go, of each original
     for episode in (e for e in list_episodes(original).episodes if e.has_files):
-        folders = [
-            pattern.format(task=episode.task, episode=episode.episode) for pattern in FOLDERS
-        ]
-        files = [p for folder in folders for p in (original / folder).rglob("*") if p.is_file()]
-        places = [
-            str(p.relative_to(original)).replace(f"/{episode.episode}/", "/{}/") for p in files
-        ]
+        folders = [original / name / str(episode.task) / str(episode.episode) for name in FOLDERS]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
         chosen.append(
             [
-                (path, place)
-                for path, place in zip(files, places, strict=True)
+                (path, str(path.relative_to(original)).replace(f"/{episode.episode}/", "/{}/"))
+                for path in files
                 if depth_pictures or path.suffix != ".png"
             ]
         )

@@ -13,11 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +77,19 @@ def read_services(settings: Settings) -> dict[str, Service]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Starting:
+    """A service that does not answer yet.
+
+    says: what to say when it does. lost: why it never will, "" as long as it may.
+    """
+
+    service: Service
+    ready: Callable[[], bool]
+    says: str = ""
+    lost: Callable[[], str] = lambda: ""
+
+
 def prefect_answers(settings: Settings, timeout_s: float = 2.0) -> bool:
     """Whether the Prefect server answers; another user's, in the place of ours, does not count."""
     if not settings.external_prefect and is_taken_by_another_user(settings.prefect_port):
@@ -107,7 +119,7 @@ def start_missing(settings: Settings, say: Callable[[str], None]) -> None:
     ensure_token(settings)
     apply_environment(settings)
     running = read_services(settings)
-    waits = []
+    starting: list[Starting] = []
     if settings.external_prefect:
         if not prefect_answers(settings, 10.0):
             raise ServiceError(
@@ -121,16 +133,16 @@ def start_missing(settings: Settings, say: Callable[[str], None]) -> None:
             )
         say(f"Prefect server: {settings.ui_url} (PREFECT_API_URL)")
     elif "prefect" in running:  # perhaps still starting, or busy
-        service = running["prefect"]
-        waits.append(lambda: wait_until(lambda: prefect_answers(settings, 10.0), service, settings))
+        starting.append(
+            Starting(service=running["prefect"], ready=lambda: prefect_answers(settings, 10.0))
+        )
     else:
-        waits.append(start_prefect(settings, say))
+        starting.append(start_prefect(settings, say))
     if settings.external_ray:
         say(f"Ray: {settings.external_ray} (RAY_ADDRESS)")
     elif settings.backend == "ray" and "ray" not in running:
-        waits.append(start_ray(settings, say))
-    for wait in waits:
-        wait()
+        starting.append(start_ray(settings, say))
+    wait_for(starting, settings, say)
     if not settings.external_prefect:
         check_login(settings, say)
         refresh_prefect()
@@ -168,7 +180,7 @@ def check_login(settings: Settings, say: Callable[[str], None]) -> LoginState:
     return state
 
 
-def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
+def start_prefect(settings: Settings, say: Callable[[str], None]) -> Starting:
     refuse_taken_port(settings.prefect_port)
     try:
         ensure_login(settings)
@@ -180,16 +192,14 @@ def start_prefect(settings: Settings, say: Callable[[str], None]) -> Callable[[]
     command += ["--port", str(settings.prefect_port)]
     say("Prefect server: starting (about 20 s the first time)")
     environment = {**os.environ, **server_environment(settings)}
-    service = spawn(settings, "prefect", command, settings.ui_url, environment)
-
-    def wait() -> None:
-        wait_until(lambda: prefect_answers(settings), service, settings)
-        say(f"Prefect server: {settings.ui_url} (`roboscape ui` shows how to log in)")
-
-    return wait
+    return Starting(
+        service=spawn(settings, "prefect", command, settings.ui_url, environment),
+        ready=lambda: prefect_answers(settings),
+        says=f"Prefect server: {settings.ui_url} (`roboscape ui` shows how to log in)",
+    )
 
 
-def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], None]:
+def start_ray(settings: Settings, say: Callable[[str], None]) -> Starting:
     say("Ray: starting a local head (about 10 s)")
     port = free_port()
     ray = str(Path(sys.executable).with_name("ray"))
@@ -202,33 +212,23 @@ def start_ray(settings: Settings, say: Callable[[str], None]) -> Callable[[], No
     mark = log.stat().st_size if log.exists() else 0
     environment = without_login(dict(os.environ))  # its workers report to the driver
     service = spawn(settings, "ray", command, f"127.0.0.1:{port}", environment)
-    seen: list[int] = []  # process ids of its gcs_server; 0 when that has ended
-    over = threading.Event()
-
-    def look() -> None:
-        """From a thread, since whoever starts it waits for other services first."""
-        while service.alive and not over.wait(0.3):
-            found = gcs_server_of(service.pid)
-            if found != (seen[-1] if seen else 0):
-                seen.append(found)
+    control = 0  # process id of its gcs_server, once it is there
 
     def lost() -> str:
-        """Why it cannot come up any more: the head waits a minute for a gcs_server that is gone."""
-        if len(seen) < 2:
-            return ""
-        return f"its control process gcs_server (process {seen[0]}) has ended"
+        """The head waits a minute for a gcs_server that is gone."""
+        nonlocal control
+        found = gcs_server_of(service.pid)
+        if control and found != control:
+            return f"its control process gcs_server (process {control}) has ended"
+        control = found
+        return ""
 
-    threading.Thread(target=look, daemon=True, name="ray-start").start()
-
-    def wait() -> None:
-        started = b"Ray runtime started"
-        try:
-            wait_until(lambda: started in log.read_bytes()[mark:], service, settings, lost)
-        finally:
-            over.set()
-        say(f"Ray: {service.address}")
-
-    return wait
+    return Starting(
+        service=service,
+        ready=lambda: b"Ray runtime started" in log.read_bytes()[mark:],
+        says=f"Ray: {service.address}",
+        lost=lost,
+    )
 
 
 def gcs_server_of(head: int) -> int:
@@ -280,29 +280,37 @@ def spawn(
     return service
 
 
-def wait_until(
-    ready: Callable[[], bool],
-    service: Service,
-    settings: Settings,
-    lost: Callable[[], str] = lambda: "",
-) -> None:
-    """lost: why it will never be ready, so that it is ended at once; "" as long as it may be."""
-    until = time.monotonic() + START_LIMIT_S
-    while not ready():
-        log = settings.services / f"{service.name}.log"
-        if reason := lost():
-            stop(service)
-            raise ServiceError(
-                f"{service.name} did not start: {reason} (killed, out of memory, a crash). The "
-                f"same command starts it again. Its log: {log}"
-            )
-        if not service.alive or time.monotonic() > until:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-            if space_at(log).exhausted:
-                raise disk_full(log, os.strerror(errno.ENOSPC))
-            why = "ended" if not service.alive else f"did not answer within {START_LIMIT_S:.0f} s"
-            raise ServiceError(f"{service.name} {why}. The end of {log}:\n{tail}")
-        time.sleep(0.3)
+def wait_for(starting: Sequence[Starting], settings: Settings, say: Callable[[str], None]) -> None:
+    """Waits until all of them answer. Raises ServiceError as soon as one of them cannot."""
+    until, pending = time.monotonic() + START_LIMIT_S, list(starting)
+    while pending:
+        for each in list(pending):
+            if each.ready():
+                pending.remove(each)
+                if each.says:
+                    say(each.says)
+            else:
+                check_start(each, settings, until)
+        if pending:
+            time.sleep(0.3)
+
+
+def check_start(starting: Starting, settings: Settings, until: float) -> None:
+    """Raises ServiceError for a service that does not start any more, or has not by `until`."""
+    service = starting.service
+    log = settings.services / f"{service.name}.log"
+    if reason := starting.lost():
+        stop(service)
+        raise ServiceError(
+            f"{service.name} did not start: {reason} (killed, out of memory, a crash). The same "
+            f"command starts it again. Its log: {log}"
+        )
+    if not service.alive or time.monotonic() > until:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        if space_at(log).exhausted:
+            raise disk_full(log, os.strerror(errno.ENOSPC))
+        why = "ended" if not service.alive else f"did not answer within {START_LIMIT_S:.0f} s"
+        raise ServiceError(f"{service.name} {why}. The end of {log}:\n{tail}")
 
 
 def refuse_taken_port(port: int) -> None:

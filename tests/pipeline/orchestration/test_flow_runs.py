@@ -44,7 +44,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         temporary_settings,
     )
 
-    services.start_prefect(settings, print)()
+    services.wait_for([services.start_prefect(settings, print)], settings, print)
     with temporary_settings(
         {
             PREFECT_API_URL: settings.api_url,

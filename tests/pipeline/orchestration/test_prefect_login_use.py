@@ -41,7 +41,8 @@ apply_environment(settings)
 command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
 command += ["--port", str(settings.prefect_port)]
 service = services.spawn(settings, "prefect", command, settings.ui_url, dict(os.environ))
-services.wait_until(lambda: services.prefect_answers(settings), service, settings)
+starting = services.Starting(service=service, ready=lambda: services.prefect_answers(settings))
+services.wait_for([starting], settings, print)
 """
 
 

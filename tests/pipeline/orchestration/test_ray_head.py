@@ -60,7 +60,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         "from pipeline.orchestration import services\n"
         "settings = Settings(home=Path(sys.argv[1])); settings.services.mkdir()\n"
         "services.ensure_token(settings); apply_environment(settings)\n"
-        "services.start_ray(settings, print)()"
+        "services.wait_for([services.start_ray(settings, print)], settings, print)"
     )
     python(code, settings.home)
     yield settings

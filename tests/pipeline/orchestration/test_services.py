@@ -166,15 +166,20 @@ def test_a_ray_whose_control_process_dies_while_it_starts_is_ended_at_once(
     (bin_folder / "ray").write_text(head)
     (bin_folder / "ray").chmod(0o755)
     monkeypatch.setattr(services.sys, "executable", str(bin_folder / "python"))
-    wait = services.start_ray(settings, lambda text: None)
-    service = services.read_services(settings)["ray"]
-    until = time.monotonic() + 20
-    while not (control := services.gcs_server_of(service.pid)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    time.sleep(1.0)
-    os.kill(control, signal.SIGKILL)
-    time.sleep(1.0)  # as long as it waits for Prefect's server, say
-    with pytest.raises(ServiceError, match=f"gcs_server .process {control}. has ended"):
-        wait()
-    assert not service.alive and time.monotonic() < until
+    starting = services.start_ray(settings, lambda text: None)
+    service, until = starting.service, time.monotonic() + 20
+    killed: list[int] = []
+
+    def prefect_answers() -> bool:
+        """A server that never answers, beside it; kills the control process once it is there."""
+        if not killed and (control := services.gcs_server_of(service.pid)):
+            if starting.lost():
+                pytest.fail("it was there")
+            killed.append(control)
+            os.kill(control, signal.SIGKILL)
+        return False
+
+    server = services.Starting(service=service, ready=prefect_answers)
+    with pytest.raises(ServiceError, match=r"gcs_server \(process \d+\) has ended"):
+        services.wait_for([server, starting], settings, print)
+    assert killed and not service.alive and time.monotonic() < until
