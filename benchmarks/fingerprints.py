@@ -4,8 +4,8 @@
     python benchmarks/fingerprints.py --episodes 2000 --depth-pictures
 
 Renders a few episodes of the demo's kind and repeats them under other numbers, as hard links, so
-the files are real and the disk stays small. Reads are therefore answered by memory: what a disk or a
-network takes to read them comes on top. Depth pictures, one for each frame, are left out unless
+the files are real and the disk stays small. Reads are therefore answered by memory: what a disk or
+a network takes to read them comes on top. Depth pictures, one for each frame, are left out unless
 asked for. The control is a bare loop that opens and reads the same files whole.
 """
 
