@@ -11,11 +11,12 @@ from jaxtyping import Int
 from rich.console import Console
 
 from model.value_range import ValueRange
-from pipeline.cli.clips import RUN_ID, clips_of
+from pipeline.cli.clips import clips_of
 from pipeline.cli.compare import scored
 from pipeline.cli.progress_bar import progress_bar
 from pipeline.lineage.clips import find_clips
 from pipeline.lineage.graph import find
+from pipeline.orchestration.journal import find_journal, names_run
 from pipeline.settings import Settings
 from stages.batches import spread_rows, usable_rows
 from stages.evaluation.tables import CLIPS_FILE
@@ -83,10 +84,12 @@ def clips_to_predict(
 
 def scored_result(what: str, settings: Settings) -> Result | None:
     """The evaluation or scored videos that this names, a run's evaluation; None for others."""
+    if names_run(what):
+        find_journal(settings.runs, what)  # raises if there is no such run, or several
     try:
         ref = scored(what, settings)[0]
     except LookupError:
-        if RUN_ID.fullmatch(what):
+        if names_run(what):
             return None  # a run without an evaluation still has clips
         raise
     if store.read_manifest(ref).kind != "result" or not store.is_complete(ref):
