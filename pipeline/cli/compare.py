@@ -1,13 +1,13 @@
 """`roboscape compare`: scores of runs, evaluations and scored videos in one table."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.cli.clips import stage_store
 from pipeline.lineage.graph import find
-from pipeline.orchestration.journal import find_journal
+from pipeline.orchestration.journal import find_journal, names_run
 from pipeline.orchestration.services import prefect_answers
 from pipeline.settings import Settings
 from stages.comparison.contrasts import Comparison, compare
@@ -19,8 +19,6 @@ from storage.stores.key import content_key
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
 from storage.stores.rows import ClipRows, open_rows
-
-RUN_ID = re.compile(r"\d{8}-\d{6}(-\w+)?")
 
 
 def write_comparison(
@@ -62,17 +60,11 @@ def read_tables(name: str, settings: Settings) -> list[ScoreTable]:
 
 def scored(what: str, settings: Settings) -> tuple[StoreRef, str]:
     """The store that holds the scores, and a label for it."""
-    if not RUN_ID.fullmatch(what):
+    if not names_run(what):
         ref = find(what, settings.stores)
         return ref, f"{ref.stage} {ref.key[:8]}"
     journal = find_journal(settings.runs, what)
-    entry = next((e for e in journal.stages if e.name == "evaluation" and e.uri), None)
-    if entry is None:
-        raise LookupError(
-            f"run {journal.id} ({journal.request.get('experiment')}) has no evaluation: "
-            f"`roboscape status {journal.id}` shows how far it came"
-        )
-    return StoreRef(entry.uri), f"{journal.request.get('experiment')} {journal.id}"
+    return stage_store(journal, "evaluation"), f"{journal.request.get('experiment')} {journal.id}"
 
 
 def draw(found: Comparison, tables: Sequence[ScoreTable], root: str) -> dict[str, bytes]:

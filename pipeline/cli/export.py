@@ -11,21 +11,21 @@ from jaxtyping import Int
 from rich.console import Console
 
 from model.value_range import ValueRange
-from pipeline.cli.clips import RUN_ID, clips_of
+from pipeline.cli.clips import clips_of
 from pipeline.cli.compare import scored
 from pipeline.cli.progress_bar import progress_bar
 from pipeline.lineage.clips import find_clips
-from pipeline.lineage.graph import find
+from pipeline.orchestration.journal import find_journal, names_run
 from pipeline.settings import Settings
 from stages.batches import spread_rows, usable_rows
-from stages.evaluation.tables import CLIPS_FILE
+from stages.evaluation.scores import BASELINES
+from stages.evaluation.tables import CLIPS_FILE, VIDEOS
 from stages.exporting.prompts import write_prompts
 from stages.exporting.worldarena import write_worldarena
 from stages.scoring.matching import match
 from stages.scoring.reader import VideoReader
-from stages.scoring.stage import VIDEOS
-from stages.scoring.survey import bad_text, survey
-from stages.scoring.videos import VideoFile, read_video_set
+from stages.scoring.survey import survey
+from stages.scoring.videos import VideoFile, default_name, read_video_set
 from storage.atomic import new_folder
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -34,6 +34,7 @@ from storage.stores.rows import ClipRows
 
 NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPLIT = "val"  # the evaluation's default, too
+SCORED = ("evaluation", "scoring")  # the stages that note which clips they scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,9 @@ def clips_to_predict(
     what: str, split: str | None, settings: Settings
 ) -> tuple[ClipRows, Int[np.ndarray, " n"], str]:
     """The clips, their rows, and how they were chosen, in words."""
-    clips, result = clips_of(what, settings), scored_result(what, settings)
-    if result is None or split is not None:
+    clips = clips_of(what, settings)
+    result = scored_result(what, settings) if split is None else None
+    if result is None:
         rows = usable_rows({"discover": clips.index, "clip": clips}, split or SPLIT)
         return clips, rows, f"of split '{split or SPLIT}'"
     with result.file(CLIPS_FILE).open(newline="") as lines:
@@ -82,14 +84,19 @@ def clips_to_predict(
 
 
 def scored_result(what: str, settings: Settings) -> Result | None:
-    """The evaluation or scored videos that this names, a run's evaluation; None for others."""
+    """The evaluation or scored videos that this names, a run's evaluation; None for others.
+
+    Raises IncompleteStore for one that is not made to its end.
+    """
+    if names_run(what):
+        find_journal(settings.runs, what)  # raises if there is no such run, or several
     try:
         ref = scored(what, settings)[0]
     except LookupError:
-        if RUN_ID.fullmatch(what):
+        if names_run(what):
             return None  # a run without an evaluation still has clips
         raise
-    if store.read_manifest(ref).kind != "result" or not store.is_complete(ref):
+    if ref.stage not in SCORED:
         return None
     result = open_result(ref)
     return result if CLIPS_FILE in result.files else None
@@ -112,9 +119,7 @@ def export_worldarena(videos: Videos, folder: Path, settings: Settings, out: Con
     with new_folder(target) as temp, progress_bar("export", out) as progress:
         matched = match(read_video_set(place), rows)
         by_model(matched.by_row, name)  # refuses names and seeds before the videos are read
-        found = survey(matched, reader, progress)
-        if found.bad and not (videos.skip_bad and found.good):
-            raise ValueError(f"{place}: {bad_text(found)}")
+        found = survey(matched, reader, progress, skip_bad=videos.skip_bad)
         models = by_model(found.by_row, name)
         write_worldarena(temp, target, models, reader, clips, progress)
     left = f", {len(found.bad)} bad ones left out" if found.bad else ""
@@ -124,10 +129,13 @@ def export_worldarena(videos: Videos, folder: Path, settings: Settings, out: Con
 
 
 def place_of(videos: Videos, settings: Settings) -> tuple[Path, ClipRows, str]:
-    """Where the videos are, their clips, and the model's name."""
+    """Where the videos are, their clips, and the model's name.
+
+    A path that exists is one, whichever store's key begins with the same letters.
+    """
     path = Path(videos.what)
-    if path.exists() and not in_store(path, settings):
-        return path, clips_of(videos.clips or "clip", settings), videos.name or path.absolute().stem
+    if path.exists() and not in_store(path):
+        return path, clips_of(videos.clips or "clip", settings), videos.name or default_name(path)
     result = scored_result(videos.what, settings)
     kept = [] if result is None else [n for n in result.files if n.startswith(f"{VIDEOS}/")]
     if result is None or not kept:
@@ -135,17 +143,27 @@ def place_of(videos: Videos, settings: Settings) -> tuple[Path, ClipRows, str]:
             f"'{videos.what}' has kept no videos: expected an evaluation, a run with one, what "
             "`roboscape score` made, or a folder of videos"
         )
+    require_one_model(result)
     clips = find_clips(videos.clips or str(result.ref), result.ref.root)
     files = [result.file(name) for name in kept]  # fetched from an object store, and checked
     return files[0].parent, clips, videos.name or name_of(result.ref)
 
 
-def in_store(path: Path, settings: Settings) -> bool:
-    try:
-        find(str(path), settings.stores)
-    except LookupError:
-        return False
-    return True
+def in_store(path: Path) -> bool:
+    folders = (path.absolute(), *path.absolute().parents)
+    return any((folder / "manifest.json").exists() for folder in folders)
+
+
+def require_one_model(result: Result) -> None:
+    """Raises ValueError for variants: of each clip one video is kept, of whichever variant."""
+    with result.file(CLIPS_FILE).open(newline="") as lines:
+        methods = {line["method"] for line in csv.DictReader(lines)} - {*BASELINES}
+    if len(methods) > 1:
+        raise ValueError(
+            f"{result.ref} scored {len(methods)} models ({', '.join(sorted(methods))}) and kept "
+            "one video of a clip: expected one model. Export from the folder or the CSV that it "
+            "was made from"
+        )
 
 
 def name_of(ref: StoreRef) -> str:

@@ -8,6 +8,7 @@ process id and start time do.
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,9 @@ from typing import Any, Literal
 from storage.atomic import write_file
 from storage.errors import DiskFull
 from storage.processes import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, ProcessName
+
+# What `start_journal` gives, or its beginning; no store's key has a dash
+RUN_ID = re.compile(r"\d{8}-(\d{1,5}|\d{6}(-\w*)?)")
 
 StageState = Literal["waiting", "running", "completed", "cached", "failed", "crashed", "skipped"]
 
@@ -187,6 +191,11 @@ def find_journal(folder: Path, run_id: str | None) -> Journal:
         ids = ", ".join(j.id for j in matching)
         raise LookupError(f"run '{run_id}' is ambiguous, give more of its id: {ids}")
     return matching[-1]
+
+
+def names_run(what: str) -> bool:
+    """Whether this is a run's id, or a beginning of one that has its day and a dash."""
+    return RUN_ID.fullmatch(what) is not None
 
 
 def close_dead(folder: Path) -> list[Journal]:

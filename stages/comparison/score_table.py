@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.evaluation.scores import BASELINES, Cell
-from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE
+from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE, VIDEOS
 from storage.stores import store
 from storage.stores.results import Result
-
-VIDEOS = "videos"  # folder of the scored videos, `<clip id>.mp4`
 
 ByClip = dict[str, float]
 

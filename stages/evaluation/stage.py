@@ -45,6 +45,7 @@ from stages.evaluation.scores import FREE, ClipVideos, ScoredClip, Scores, score
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
+    VIDEOS,
     ClipNames,
     clips_csv,
     frames_csv,
@@ -67,7 +68,6 @@ from storage.weights.ref import WeightsRef
 # Changes the numbers, since a batch draws its noise together
 CLIPS_PER_BATCH = 4
 PICTURE_BYTES = 3 << 20  # of a clip's row in picture, GIF and MP4
-VIDEOS = "videos"  # folder of the free-running predictions, one for each clip
 SHOWN_FPS = 4.0  # of the animations: clips at 2 Hz run twice as fast as life
 
 

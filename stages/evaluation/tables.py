@@ -20,6 +20,7 @@ from storage.stores.key import parameters
 from storage.stores.rows import Rows
 
 CLIPS_FILE, FRAMES_FILE = "tables/clips.csv", "tables/frames.csv"
+VIDEOS = "videos"  # folder of the scored videos, `<clip id>.mp4`
 CLIP_COLUMNS = ("clip", "episode", "other_clip", *Cell._fields, "value")
 FRAME_COLUMNS = ("clip", "episode", *Cell._fields, "frame", "value")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -13,13 +14,14 @@ from storage.stores.rows import Rows
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """by_row: the videos of each clip, by its row, ascending.
+    """place: of the videos. by_row: the videos of each clip, by its row, ascending.
 
     no_clip: videos whose clip the store does not have, or has no data of, with the reason.
     no_video: ids of the usable clips, of the splits that the videos' clips are of, without a video.
     n_clips: how many there are in these splits.
     """
 
+    place: Path
     by_row: Mapping[int, Sequence[VideoFile]]
     no_clip: Sequence[tuple[VideoFile, str]]
     no_video: Sequence[str]
@@ -53,6 +55,7 @@ def match(videos: VideoSet, rows: Mapping[str, Rows]) -> Matched:
     splits = sorted({str(name) for name in rows["discover"].gather("split", chosen)})
     usable = usable_rows(rows, *splits)
     return Matched(
+        place=videos.place,
         by_row={row: by_row[row] for row in chosen.tolist()},
         no_clip=no_clip,
         no_video=[clips.clip_ids[row] for row in missing(usable, chosen)],

@@ -24,19 +24,20 @@ from stages.evaluation.scores import BASELINES, MODEL
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
+    VIDEOS,
     episode_names,
     metrics_csv,
     metrics_json,
 )
 from stages.lpips_weights import LpipsWeights
 from stages.objects.true_objects import clip_objects
-from stages.scoring.matching import Matched, match
+from stages.scoring.matching import match
 from stages.scoring.pictures import Shown, extremes, picture_page
 from stages.scoring.reader import VideoReader
 from stages.scoring.report import metrics_page, report_numbers
 from stages.scoring.scores import ScoredClip, Target, score_clip
 from stages.scoring.setting import setting_of
-from stages.scoring.survey import Survey, bad_text, survey
+from stages.scoring.survey import Survey, survey
 from stages.scoring.tables import clips_csv, frames_csv
 from stages.scoring.videos import VideoFile, VideoSet
 from stages.tokenizer.images import images_to_rgb, rgb_to_images
@@ -46,7 +47,6 @@ from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
 
 TAKEN = (MODEL, *BASELINES)  # names of methods in the evaluation's tables
-VIDEOS = "videos"  # where the evaluation keeps its own, too
 CLIP_BYTES = 400_000  # of a clip's lines in the tables, and its video
 PAGE_BYTES = 4 << 20
 
@@ -113,7 +113,7 @@ class Score(DatasetStage):
             video_rate_hz=self.video_rate_hz,
             value_range=self.value_range,
         )
-        surveyed = self.survey(matched, reader, progress)
+        surveyed = survey(matched, reader, progress, skip_bad=self.skip_bad)
         clips = self.score(surveyed, rows, reader, out, progress)
         # Write the tables, then the pictures
         means = mean_scores([clip.scores for clip in clips])
@@ -132,13 +132,6 @@ class Score(DatasetStage):
             write_file(out.path / "tables" / "objects.csv", objects_csv(watched))
         self.draw(out, clips, surveyed, reader)
         return numbers
-
-    def survey(self, matched: Matched, reader: VideoReader, progress: Progress) -> Survey:
-        """Reads every video once. Raises ValueError, with reasons, for those that are bad."""
-        found = survey(matched, reader, progress)
-        if found.bad and not (self.skip_bad and found.good):
-            raise ValueError(f"{self.videos.place}: {bad_text(found)}")
-        return found
 
     def score(
         self,

@@ -32,7 +32,8 @@ class Survey:
         return found
 
 
-def survey(matched: Matched, reader: VideoReader, progress: Progress) -> Survey:
+def survey(matched: Matched, reader: VideoReader, progress: Progress, *, skip_bad: bool) -> Survey:
+    """Raises ValueError, with reasons, if videos are bad; with `skip_bad` only if all are."""
     videos = [(row, video) for row, each in matched.by_row.items() for video in each]
     good, bad = list[tuple[int, VideoFile]](), list[tuple[VideoFile, str]]()
     kinds: Counter[str] = Counter()
@@ -45,7 +46,10 @@ def survey(matched: Matched, reader: VideoReader, progress: Progress) -> Survey:
         except BadVideo as error:
             bad.append((video, str(error)))
         progress(done, len(videos), f"reading {video}")
-    return Survey(good=good, bad=bad, kinds=dict(kinds.most_common()))
+    found = Survey(good=good, bad=bad, kinds=dict(kinds.most_common()))
+    if bad and not (skip_bad and good):
+        raise ValueError(f"{matched.place}: {bad_text(found)}")
+    return found
 
 
 def bad_text(found: Survey) -> str:
@@ -53,6 +57,6 @@ def bad_text(found: Survey) -> str:
     reasons = [why for _, why in found.bad[:NAMED]]
     if len(found.bad) > NAMED:
         reasons.append(f"and {len(found.bad) - NAMED} more")
-    advice = "mend them, or leave them out with --skip-bad" if found.good else "mend them"
+    advice = "fix them, or leave them out with --skip-bad" if found.good else "fix them"
     n, n_all = len(found.bad), len(found.bad) + len(found.good)
     return "\n  ".join((f"{n} of {n_all} videos cannot be used: {advice}", *reasons))

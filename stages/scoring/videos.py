@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from storage.files import sha256_file
@@ -39,22 +40,29 @@ class VideoFile:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """The videos to score. digest: of what is in them and of which clip each one is."""
+    """The videos to score."""
 
     place: Path  # the folder or the CSV
     videos: tuple[VideoFile, ...] = field(repr=False)
-    digest: str
 
     def __len__(self) -> int:
         return len(self.videos)
 
+    @cached_property
+    def digest(self) -> str:
+        """Of what is in them and of which clip each one is; reads all of their bytes.
+
+        Raises OSError for a file that cannot be read.
+        """
+        return digest_of(self.videos)
+
 
 def read_video_set(place: Path) -> VideoSet:
-    """The videos of a folder or a CSV, in the order of clip, variant and seed, and their digest.
+    """The videos of a folder or a CSV, in the order of clip, variant and seed.
 
     Files of other kinds in the folder are no videos. Raises ValueError, naming the item, for what
     is neither, a CSV without a column or with a file that is not there, two videos for one clip,
-    and no video at all; OSError for a file that cannot be read.
+    and no video at all.
     """
     if place.is_dir():
         found = in_folder(place)
@@ -67,7 +75,13 @@ def read_video_set(place: Path) -> VideoSet:
         )
     check_unique(place, found)
     videos = tuple(sorted(found, key=lambda v: (v.clip_id, v.variant, v.seed)))
-    return VideoSet(place=place, videos=videos, digest=digest_of(videos))
+    return VideoSet(place=place, videos=videos)
+
+
+def default_name(place: Path) -> str:
+    """Of a model, by where its videos are: the folder's whole name, the CSV's without `.csv`."""
+    place = place.absolute()
+    return place.name if place.is_dir() else place.stem
 
 
 def in_folder(folder: Path) -> list[VideoFile]:

@@ -35,7 +35,8 @@ def score(
         typer.Option(metavar="STORE", help="Their clips: a key, STAGE, STAGE/KEY, or a run."),
     ] = "clip",
     name: Annotated[
-        str | None, typer.Option(help="Of the model, in the tables. Default: the folder's.")
+        str | None,
+        typer.Option(help="Of the model, in the tables. Default: the folder's or CSV's."),
     ] = None,
     rate: GivenRate = None,
     value_range: GivenRange = None,
@@ -68,10 +69,11 @@ def score(
     """
     from model.training.device import DeviceName
     from pipeline.cli import score as scoring
+    from stages.scoring.videos import default_name
 
     check_options(rate=(rate, Rate), device=(device, DeviceName))
     request = scoring.Request(
-        videos=videos, clips=clips, name=videos.absolute().stem if name is None else name,
+        videos=videos, clips=clips, name=default_name(videos) if name is None else name,
         rate_hz=rate, value_range=value_range, skip_bad=skip_bad, device=device,
     )  # fmt: skip
     scoring.score(request, context.obj, out)

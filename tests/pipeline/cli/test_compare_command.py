@@ -65,6 +65,9 @@ def test_a_run_stands_for_its_evaluation(compare, evaluations, world, tmp_path):
     code, said = compare(journal.id, f"other={evaluations[1].ref.key}")
     assert code == 0, said
     assert (tmp_path / "out" / "comparison.md").read_text().startswith(f"# demo {journal.id} · oth")
+    # So does the beginning of its id, as far as nothing else begins so
+    code, said = compare(f"one={journal.id[:-6]}", f"other={evaluations[1].ref.key}")
+    assert code == 0, said
     unfinished = start_journal(world.root / "runs", {"experiment": "smoke"})
     unfinished.close("failed")
     code, said = compare(unfinished.id, "evaluation")

@@ -173,6 +173,48 @@ def test_an_evaluation_gives_its_own_videos_and_clips(tmp_path, monkeypatch):
         assert both[0][place] == pytest.approx(both[1][place], abs=1e-5), place
 
 
+def test_kept_videos_of_several_models_are_refused(workspace, tmp_path):
+    """One video of a clip is kept, of whichever variant."""
+    lines = ["clip_id,path,variant"]
+    for row, variant, shift in ((0, "long", 1.0), (1, "short", 3.0)):
+        write_movie(tmp_path / "v" / f"{row}.mp4", warped(frames_of(row), shift))
+        lines.append(f"clip00{row},v/{row}.mp4,{variant}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    code, said = roboscape("score", tmp_path / "list.csv", "--name", "opencv")
+    assert code == 0, said
+    code, said = roboscape("export", "worldarena", "scoring", tmp_path / "out")
+    assert code == USAGE and "scored 2 models (opencv, long, opencv, short)" in said, said
+    assert "the folder or the CSV that it was made from" in said
+    assert not (tmp_path / "out").exists()
+    code, said = roboscape("export", "worldarena", tmp_path / "list.csv", tmp_path / "out")
+    assert code == 0 and "2 videos of list-long, list-short" in said, said
+
+
+@pytest.mark.parametrize("name", ["cosmos-predict2.5", "evaluation", "clip"])
+def test_a_folder_of_videos_has_its_own_name(workspace, tmp_path, monkeypatch, name):
+    """Though a store has that name, too, or a key that begins so."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (name, workspace["clip"].key[:2]):
+        write_movie(Path(folder) / "clip000.mp4", warped(frames_of(0), 3.0))
+        code, said = roboscape("export", "worldarena", folder, f"arena-{folder}")
+        assert code == 0 and f"1 videos of {folder}:" in said, said
+    code, said = roboscape("score", name)
+    assert code == 0 and f"{name} **beats copying" in said, said
+
+
+def test_an_evaluation_that_is_not_complete_is_an_error(tmp_path, monkeypatch):
+    """And not the same as none, for which the prompts are those of a split."""
+    world = make_world(tmp_path / "world")
+    evaluation = world.evaluate()
+    monkeypatch.setenv("ROBOSCAPE_HOME", str(world.root))
+    (evaluation.path.parent / "complete.json").unlink()
+    for command in ("prompts", "worldarena"):
+        code, said = roboscape("export", command, "evaluation", tmp_path / "out")
+        assert code == FAILED and "is not complete" in said, said
+    code, said = roboscape("export", "prompts", "evaluation", tmp_path / "out", "--split", "val")
+    assert code == 0 and "of split 'val'" in said, said
+
+
 def test_bad_exports_leave_nothing(workspace, tmp_path):
     write_movie(tmp_path / "made" / "clip000.mp4", frames_of(0)[:3])
     (tmp_path / "full").mkdir()

@@ -82,6 +82,9 @@ def test_a_run_names_its_own_clips(workspace, tmp_path):
     code, said = score(tmp_path / "v", "--clips", journal.id)
     assert code == 0, said
     assert store.read_manifest(stores(home)[0]).inputs["clip"] == str(rows["clip"]) != str(newer)
+    code, said = score(tmp_path / "v", "--clips", journal.id[:13], "--name", "again")
+    assert code == 0, said
+    assert {store.read_manifest(ref).inputs["clip"] for ref in stores(home)} == {str(rows["clip"])}
     code, said = score(tmp_path / "v", "--clips", "20200101-000000")
     assert code == USAGE and "no run 20200101-000000" in said
 

@@ -1,17 +1,20 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from pipeline.orchestration.journal import (
     HEARTBEAT_TIMEOUT_S,
     close_dead,
     find_journal,
     journals,
+    names_run,
     read_all,
     read_journal,
     start_journal,
@@ -129,3 +132,18 @@ def test_a_run_of_another_machine_is_alive_while_it_has_heartbeats(tmp_path: Pat
     os.utime(journal.path, (long_ago, long_ago))
     time.sleep(0.05)
     assert [j.id for j in close_dead(tmp_path)] == [journal.id]
+
+
+def test_the_examples_of_run_ids_in_help_and_docs_name_runs(tmp_path: Path):
+    """A run's id and its beginnings do, from the dash on; no store's key or stage does."""
+    written = [*(ROOT / "pipeline" / "cli").rglob("*.py"), *(ROOT / "docs").glob("*.md")]
+    examples = [
+        example
+        for path in written
+        for example in re.findall(r"\b20\d{6}-\d[\w-]*", path.read_text())
+    ]
+    assert examples and all(map(names_run, examples)), examples
+    run_id = start_journal(tmp_path, {}).id
+    assert all(names_run(run_id[:n]) for n in range(10, len(run_id) + 1))
+    for other in ("20261128", "3f2a", "clip", "clip/3f2a", f"{run_id}.json", "20261128-x"):
+        assert not names_run(other), other

@@ -119,7 +119,6 @@ def test_a_bad_video_is_an_error_or_left_out_by_name(world, tmp_path, name):
     write, changes, fragments = BAD[name]
     suffix, videos = Path(name).suffix, tmp_path / "videos"
     videos.mkdir()
-    (videos / "clip000").with_suffix(suffix)
     write(videos / f"clip000{suffix}")
     (videos / f"clip000{suffix}").rename(tmp_path / name)
     listed = [f"clip000,{name}"]
@@ -132,7 +131,7 @@ def test_a_bad_video_is_an_error_or_left_out_by_name(world, tmp_path, name):
     write_movie(tmp_path / "good.mp4", frames_of(1))
     (tmp_path / "list.csv").write_text("\n".join(["clip_id,path", *listed, "clip001,good.mp4"]))
     with pytest.raises(
-        ValueError, match=r"1 of 2 videos cannot be used: mend them, or leave them out"
+        ValueError, match=r"1 of 2 videos cannot be used: fix them, or leave them out"
     ):
         score(world, tmp_path / "list.csv", **changes)
     result = score(world, tmp_path / "list.csv", skip_bad=True, **changes)
@@ -141,7 +140,6 @@ def test_a_bad_video_is_an_error_or_left_out_by_name(world, tmp_path, name):
     assert f"- 1 videos that cannot be used: {name}" in page
 
 
-# What stands in a folder or a CSV -> fragments of the message
 def two_kinds(folder: Path) -> Path:
     for write in (write_movie, write_array):
         write(folder / f"clip000.{'mp4' if write is write_movie else 'npz'}", frames_of(0))
@@ -155,6 +153,7 @@ def lines(folder: Path, *rows: str) -> Path:
     return folder / "list.csv"
 
 
+# What stands in a folder or a CSV -> (what writes it, fragments of the message)
 PLACES = {
     "nothing": (lambda p: p / "nothing", ("found nothing", "a folder of videos or a .csv")),
     "a file": (lambda p: write_movie(p / "a.mp4", frames_of(0)), ("a '.mp4' file",)),
