@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.score_table import ByClip, ScoreTable
-from stages.evaluation.report import COLUMNS, REGIONS, higher_is_better
+from stages.evaluation.report import COLUMNS, REGIONS, gain
 from stages.evaluation.scores import (
     BASELINES,
     CAMERA,
@@ -76,25 +76,26 @@ class Row:
     """One model or baseline in one place.
 
     difference: to the first model, in the metric's unit; None for itself, and where they share
-    no clip. better, equal: of `n` episodes, by the mean over the episode's clips.
+    no clip. gained: the same of `gain`, so that above 0 is better. better, equal: of `n`
+    episodes, by the mean gain over the episode's clips.
     """
 
     place: Place
     who: str
     value: Estimate
     difference: Estimate | None = None
+    gained: Estimate | None = None
     better: int = 0
     equal: int = 0
 
     @property
     def verdict(self) -> str:
-        """Whether it is better than the first model, by the interval of the difference."""
-        if self.difference is None:
+        """Whether it is better than the first model, by the interval of what it gained."""
+        if self.gained is None:
             return ""
-        if self.difference.interval is None:
+        if self.gained.interval is None:
             return "too few episodes"
-        sign = self.difference.sign * (1 if higher_is_better(self.place.metric) else -1)
-        return {1: "better", -1: "worse", 0: "undecided"}[sign]
+        return {1: "better", -1: "worse", 0: "undecided"}[self.gained.sign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,18 +216,19 @@ def row_of(
     both = [clip for clip in clips if clip in ours]
     if not both:
         return Row(place=place, who=who, value=value)
-    differences = [values[clip] - ours[clip] for clip in both]
+    metric, names = place.metric, [episodes[clip] for clip in both]
+    gains = [gain(metric, values[clip]) - gain(metric, ours[clip]) for clip in both]
     by_episode: dict[str, list[float]] = {}
-    for clip, difference in zip(both, differences, strict=True):
-        by_episode.setdefault(episodes[clip], []).append(difference)
+    for name, gained in zip(names, gains, strict=True):
+        by_episode.setdefault(name, []).append(gained)
     means = [float(np.mean(found)) for found in by_episode.values()]
-    better_sign = 1 if higher_is_better(place.metric) else -1
     return Row(
         place=place,
         who=who,
         value=value,
-        difference=estimate(differences, [episodes[clip] for clip in both]),
-        better=sum(better_sign * mean > 0 for mean in means),
+        difference=estimate([values[clip] - ours[clip] for clip in both], names),
+        gained=estimate(gains, names),
+        better=sum(mean > 0 for mean in means),
         equal=sum(mean == 0 for mean in means),
     )
 

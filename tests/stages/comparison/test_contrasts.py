@@ -13,7 +13,18 @@ from made_scores import COPIED, made_evaluation
 from stages.comparison.contrasts import PSNR, Place, compare
 from stages.comparison.page import comparison_csv, comparison_json, comparison_page
 from stages.comparison.score_table import ScoreTable
-from stages.evaluation.scores import CAMERA, CEILING, COPY, FRAME, FREE, MODEL, PSEUDO_DEPTH, Cell
+from stages.comparison.verdicts import settle
+from stages.evaluation.scores import (
+    CAMERA,
+    CEILING,
+    COPY,
+    EDGES,
+    FRAME,
+    FREE,
+    MODEL,
+    PSEUDO_DEPTH,
+    Cell,
+)
 
 CLIPS = [f"c{i}" for i in range(12)]
 EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
@@ -57,6 +68,26 @@ def test_less_is_better_where_the_arrow_points_down(tmp_path):
     found = compare([replace(one, scores=worse), replace(other, scores=less)])
     place = Place(reference=PSEUDO_DEPTH, metric="abs_rel")
     assert (row(found, "b", place).better, row(found, "b", place).verdict) == (6, "better")
+
+
+def test_nearer_to_1_is_better_where_that_is_the_target(tmp_path):
+    place = Place(region=EDGES, metric="edge_sharpness")
+    one, other = (
+        replace(
+            table(tmp_path, label, scores(0, 20)),
+            scores={Cell(FREE, CAMERA, EDGES, MODEL, place.metric): dict.fromkeys(CLIPS, value)},
+        )
+        for label, value in (("sharp", 0.98), ("noisy", 1.4))
+    )
+    noisy = row(compare([one, other]), "noisy", place)
+    assert noisy.difference.mean == pytest.approx(0.42) and noisy.value.mean == pytest.approx(1.4)
+    assert (noisy.better, noisy.verdict) == (0, "worse")
+    blurred = replace(
+        one, label="blurred", scores={c: dict.fromkeys(CLIPS, 0.5) for c in one.scores}
+    )
+    assert row(compare([blurred, other]), "noisy", place).verdict == "better"
+    assert settle([one], [other], place).verdict == "supported"
+    assert settle([other], [one], place).verdict == "refuted"
 
 
 def test_equal_scores_are_undecided_and_counted_as_equal(tmp_path):
