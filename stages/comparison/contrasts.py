@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.score_table import ByClip, ScoreTable
+from stages.evaluation.controls import GAUSSIAN
 from stages.evaluation.report import COLUMNS, REGIONS, gain
 from stages.evaluation.scores import (
     BASELINES,
@@ -29,14 +30,16 @@ from stages.evaluation.scores import (
     Cell,
 )
 
-# The input that a reference or a region is made from: with two of them, scores do not compare
-MADE_FROM = {
-    DECODED: "rgb_tokens",
-    MOVING: "rgb_tokens",
-    STILL: "rgb_tokens",
-    PSEUDO_DEPTH: "depth",
-    EDGES: "depth",
-    PSEUDO_TRACKS: "keypoints",
+# What a reference, region or metric is made with: with two of one, scores do not compare
+MADE_WITH = {
+    DECODED: ("rgb_tokens",),
+    MOVING: ("rgb_tokens",),
+    STILL: ("rgb_tokens",),
+    PSEUDO_DEPTH: ("depth",),
+    EDGES: ("depth",),
+    ESTIMATED_DEPTH: ("depth_annotator",),
+    PSEUDO_TRACKS: ("keypoints", "tracker"),
+    GAUSSIAN: ("gaussian_draws",),
 }
 
 
@@ -165,7 +168,7 @@ def values_by_place(
     found: dict[Place, dict[str, ByClip]] = {}
     places = {Place.of(cell) for table in tables for cell in table.scores}
     for place in sorted(places, key=lambda place: place.order):
-        if differs(tables, place.reference) or differs(tables, place.region):
+        if differs(tables, place):
             continue
         by_who: dict[str, ByClip] = {}
         for table in tables:
@@ -233,15 +236,23 @@ def row_of(
     )
 
 
-def differs(tables: Sequence[ScoreTable], what: str) -> bool:
-    """Whether this reference or region is not the same for all models that have it."""
-    role = MADE_FROM.get(what)
-    used = {table.inputs[role] for table in tables if role is not None and role in table.inputs}
-    return len(used) > 1
+def differs(tables: Sequence[ScoreTable], place: Place) -> bool:
+    """Whether what is measured here is not the same for all models that have it."""
+    parts = (place.reference, place.region, place.metric)
+    roles = [role for part in parts for role in MADE_WITH.get(part, ())]
+    return any(len(set(used_by(tables, role).values())) > 1 for role in roles)
+
+
+def used_by(tables: Sequence[ScoreTable], role: str) -> dict[str, str]:
+    """By the label of each table that has it."""
+    return {table.label: table.inputs[role] for table in tables if role in table.inputs}
 
 
 def apart(tables: Sequence[ScoreTable]) -> Iterator[str]:
-    for what, role in MADE_FROM.items():
-        if differs(tables, what):
-            used = ", ".join(f"{t.label}: {t.inputs[role]}" for t in tables if role in t.inputs)
-            yield f"Not compared: {what}, which is not the same for all ({used})."
+    for what, roles in MADE_WITH.items():
+        for role in roles:
+            used = used_by(tables, role)
+            if len(set(used.values())) > 1:
+                name = COLUMNS[what][0] if what in COLUMNS else what
+                made_with = ", ".join(f"{label}: {which}" for label, which in used.items())
+                yield f"Not compared: {name}, which is not the same for all ({made_with})."

@@ -75,7 +75,7 @@ def contrast(
 
     worth: of each value what is subtracted.
     """
-    if any(differs([one, other], what) for what in (place.reference, place.region)):
+    if differs([one, other], place):
         return None
     ours, theirs = own_values(one, place), own_values(other, place)
     both = sorted(ours.keys() & theirs.keys())
