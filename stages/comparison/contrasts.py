@@ -11,7 +11,8 @@ import numpy as np
 
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.score_table import ByClip, ScoreTable
-from stages.evaluation.report import COLUMNS, REGIONS, higher_is_better
+from stages.evaluation.controls import GAUSSIAN
+from stages.evaluation.report import COLUMNS, REGIONS, gain
 from stages.evaluation.scores import (
     BASELINES,
     CAMERA,
@@ -29,14 +30,16 @@ from stages.evaluation.scores import (
     Cell,
 )
 
-# The input that a reference or a region is made from: with two of them, scores do not compare
-MADE_FROM = {
-    DECODED: "rgb_tokens",
-    MOVING: "rgb_tokens",
-    STILL: "rgb_tokens",
-    PSEUDO_DEPTH: "depth",
-    EDGES: "depth",
-    PSEUDO_TRACKS: "keypoints",
+# What a reference, region or metric is made with: with two of one, scores do not compare
+MADE_WITH = {
+    DECODED: ("rgb_tokens",),
+    MOVING: ("rgb_tokens",),
+    STILL: ("rgb_tokens",),
+    PSEUDO_DEPTH: ("depth",),
+    EDGES: ("depth",),
+    ESTIMATED_DEPTH: ("depth_annotator",),
+    PSEUDO_TRACKS: ("keypoints", "tracker"),
+    GAUSSIAN: ("gaussian_draws",),
 }
 
 
@@ -76,25 +79,26 @@ class Row:
     """One model or baseline in one place.
 
     difference: to the first model, in the metric's unit; None for itself, and where they share
-    no clip. better, equal: of `n` episodes, by the mean over the episode's clips.
+    no clip. gained: the same of `gain`, so that above 0 is better. better, equal: of `n`
+    episodes, by the mean gain over the episode's clips.
     """
 
     place: Place
     who: str
     value: Estimate
     difference: Estimate | None = None
+    gained: Estimate | None = None
     better: int = 0
     equal: int = 0
 
     @property
     def verdict(self) -> str:
-        """Whether it is better than the first model, by the interval of the difference."""
-        if self.difference is None:
+        """Whether it is better than the first model, by the interval of what it gained."""
+        if self.gained is None:
             return ""
-        if self.difference.interval is None:
+        if self.gained.interval is None:
             return "too few episodes"
-        sign = self.difference.sign * (1 if higher_is_better(self.place.metric) else -1)
-        return {1: "better", -1: "worse", 0: "undecided"}[sign]
+        return {1: "better", -1: "worse", 0: "undecided"}[self.gained.sign]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +168,7 @@ def values_by_place(
     found: dict[Place, dict[str, ByClip]] = {}
     places = {Place.of(cell) for table in tables for cell in table.scores}
     for place in sorted(places, key=lambda place: place.order):
-        if differs(tables, place.reference) or differs(tables, place.region):
+        if differs(tables, place):
             continue
         by_who: dict[str, ByClip] = {}
         for table in tables:
@@ -215,31 +219,40 @@ def row_of(
     both = [clip for clip in clips if clip in ours]
     if not both:
         return Row(place=place, who=who, value=value)
-    differences = [values[clip] - ours[clip] for clip in both]
+    metric, names = place.metric, [episodes[clip] for clip in both]
+    gains = [gain(metric, values[clip]) - gain(metric, ours[clip]) for clip in both]
     by_episode: dict[str, list[float]] = {}
-    for clip, difference in zip(both, differences, strict=True):
-        by_episode.setdefault(episodes[clip], []).append(difference)
+    for name, gained in zip(names, gains, strict=True):
+        by_episode.setdefault(name, []).append(gained)
     means = [float(np.mean(found)) for found in by_episode.values()]
-    better_sign = 1 if higher_is_better(place.metric) else -1
     return Row(
         place=place,
         who=who,
         value=value,
-        difference=estimate(differences, [episodes[clip] for clip in both]),
-        better=sum(better_sign * mean > 0 for mean in means),
+        difference=estimate([values[clip] - ours[clip] for clip in both], names),
+        gained=estimate(gains, names),
+        better=sum(mean > 0 for mean in means),
         equal=sum(mean == 0 for mean in means),
     )
 
 
-def differs(tables: Sequence[ScoreTable], what: str) -> bool:
-    """Whether this reference or region is not the same for all models that have it."""
-    role = MADE_FROM.get(what)
-    used = {table.inputs[role] for table in tables if role is not None and role in table.inputs}
-    return len(used) > 1
+def differs(tables: Sequence[ScoreTable], place: Place) -> bool:
+    """Whether what is measured here is not the same for all models that have it."""
+    parts = (place.reference, place.region, place.metric)
+    roles = [role for part in parts for role in MADE_WITH.get(part, ())]
+    return any(len(set(used_by(tables, role).values())) > 1 for role in roles)
+
+
+def used_by(tables: Sequence[ScoreTable], role: str) -> dict[str, str]:
+    """By the label of each table that has it."""
+    return {table.label: table.inputs[role] for table in tables if role in table.inputs}
 
 
 def apart(tables: Sequence[ScoreTable]) -> Iterator[str]:
-    for what, role in MADE_FROM.items():
-        if differs(tables, what):
-            used = ", ".join(f"{t.label}: {t.inputs[role]}" for t in tables if role in t.inputs)
-            yield f"Not compared: {what}, which is not the same for all ({used})."
+    for what, roles in MADE_WITH.items():
+        for role in roles:
+            used = used_by(tables, role)
+            if len(set(used.values())) > 1:
+                name = COLUMNS[what][0] if what in COLUMNS else what
+                made_with = ", ".join(f"{label}: {which}" for label, which in used.items())
+                yield f"Not compared: {name}, which is not the same for all ({made_with})."

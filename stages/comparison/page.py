@@ -127,8 +127,9 @@ def notes(found: Comparison) -> Iterator[str]:
         f"its clips; none with fewer than {FEWEST} episodes. Every clip counts alike."
     )
     yield (
-        "Better, worse: the interval of the difference excludes 0. Of 20 differences that are "
-        "none, one does by chance, so read many of them with care."
+        "Better, worse: the interval of the difference excludes 0; where 1 is the target (→ 1), "
+        "that of the difference in distance from 1. Of 20 differences that are none, one does by "
+        "chance, so read many of them with care."
     )
     yield (
         "Intervals are over episodes only: another seed of training or sampling is not in them. "

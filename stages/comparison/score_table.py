@@ -4,18 +4,24 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stages.evaluation.scores import BASELINES, Cell
 from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE, VIDEOS
 from storage.stores import store
+from storage.stores.key import content_key
 from storage.stores.results import Result
+
+# Parameters of the evaluation that decide what some of its measures mean
+MEASURED_WITH = ("depth_annotator", "tracker", "gaussian_draws")
 
 ByClip = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """label: its name in the comparison. inputs: role -> `stage/key` of what it was scored on.
+    """label: its name in the comparison. inputs: role -> `stage/key` of what it was scored on, and
+    parameter -> what it was scored with (`MEASURED_WITH`).
 
     scores: of each cell the value of each clip, mean over seeds. frames: the same by frame.
     episodes: of each clip. result: that keeps its videos, None where they may be another's.
@@ -56,10 +62,11 @@ class ScoreTable:
             scores.setdefault(_cell(row), {}).setdefault(row["clip"], []).append(
                 float(row["value"])
             )
+        manifest = store.read_manifest(ref)
         return cls(
             label=label,
             store=str(ref),
-            inputs=store.read_manifest(ref).inputs,
+            inputs=manifest.inputs | _measured_with(manifest.parameters),
             scores={cell: _means(values) for cell, values in scores.items()},
             frames={c: {t: _means(v) for t, v in at.items()} for c, at in frames.items()},
             episodes={row["clip"]: row["episode"] for row in rows},
@@ -125,6 +132,20 @@ class ScoreTable:
     def own(self) -> Iterator[Cell]:
         """The cells of the model itself, not of baselines beside it."""
         return (cell for cell in self.scores if cell.method not in BASELINES)
+
+
+def _measured_with(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Annotators by name and digest, also of their weights; without what is off."""
+    found: dict[str, str] = {}
+    for name in MEASURED_WITH:
+        value = parameters.get(name)
+        if isinstance(value, dict):
+            # Videos have the clip's frames, whatever the annotator's rate for labels is
+            counted = {field: v for field, v in value.items() if field != "annotation_rate_hz"}
+            found[name] = f"{value['name']} {content_key(counted)[:8]}"
+        elif value:
+            found[name] = str(value)
+    return found
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

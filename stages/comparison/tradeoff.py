@@ -11,7 +11,7 @@ from stages.comparison.contrasts import CONTROL, DEPTH, PSNR, Place
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.verdicts import own_values
 from stages.drawing.figure import INK, figure_png, new_figure, style_axis
-from stages.evaluation.report import COLUMNS, higher_is_better
+from stages.evaluation.report import COLUMNS, gain
 
 PANELS = ((CONTROL, PSNR), (DEPTH, PSNR), (DEPTH, CONTROL))
 FRONT, OTHER = "#0969da", "#8c959f"
@@ -57,7 +57,7 @@ def mean_of(table: ScoreTable, place: Place) -> Estimate | None:
 
 
 def draw_panel(axis: Axes, x: Place, y: Place, points: Sequence[Point]) -> None:
-    front = pareto_front([(oriented(x, p.x.mean), oriented(y, p.y.mean)) for p in points])
+    front = pareto_front([(gain(x.metric, p.x.mean), gain(y.metric, p.y.mean)) for p in points])
     for i, point in enumerate(points):
         colour = FRONT if i in front else OTHER
         axis.errorbar(
@@ -71,11 +71,6 @@ def draw_panel(axis: Axes, x: Place, y: Place, points: Sequence[Point]) -> None:
     joined = sorted((points[i].x.mean, points[i].y.mean) for i in front)
     axis.plot(*zip(*joined, strict=True), color=FRONT, linewidth=1)
     style_axis(axis, f"{COLUMNS[y.metric][0]} over {COLUMNS[x.metric][0]}")
-
-
-def oriented(place: Place, value: float) -> float:
-    """So that larger is better."""
-    return value if higher_is_better(place.metric) else -value
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -1,7 +1,8 @@
 """Claims about two variants, settled by an interval over episodes and by every seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.contrasts import Place, differs
 from stages.comparison.score_table import ByClip, ScoreTable
-from stages.evaluation.report import higher_is_better
+from stages.evaluation.report import gain
 
 Verdict = Literal["supported", "refuted", "undecided", "not measured"]
 
@@ -32,9 +33,9 @@ class Claim:
 class Settled:
     """difference: `better` minus `than`, mean over seeds, clip by clip; None if not measured.
 
-    by_seed: of each seed the mean difference. The verdict needs both: an interval over episodes
-    that excludes 0, and every seed on that side. Episodes alone say nothing of another training;
-    three seeds alone give no interval.
+    by_seed: of each seed the mean difference. The verdict is by differences of `gain` and needs
+    both: an interval over episodes that excludes 0, and every seed on that side. Episodes alone
+    say nothing of another training; three seeds alone give no interval.
     """
 
     difference: Estimate | None
@@ -44,28 +45,43 @@ class Settled:
 
 def settle(better: Sequence[ScoreTable], than: Sequence[ScoreTable], place: Place) -> Settled:
     """better, than: the tables of two variants, seed by seed."""
-    pooled = contrast(ScoreTable.pooled(than, ""), ScoreTable.pooled(better, ""), place)
-    seeds = [contrast(one, other, place) for other, one in zip(better, than, strict=True)]
-    by_seed = [each.mean for each in seeds if each is not None]
-    if pooled is None or not by_seed:
-        return Settled(difference=pooled, by_seed=by_seed, verdict="not measured")
-    sign = 1 if higher_is_better(place.metric) else -1
-    agree = {int(np.sign(value)) for value in by_seed}
+    pooled = (ScoreTable.pooled(than, ""), ScoreTable.pooled(better, ""))
+    seeds = list(zip(than, better, strict=True))
+    difference, by_seed = contrast(*pooled, place), mean_contrasts(seeds, place)
+    worth = partial(gain, place.metric)
+    gained = contrast(*pooled, place, worth)
     verdict: Verdict = "undecided"
-    if pooled.sign and agree == {pooled.sign}:
-        verdict = "supported" if sign * pooled.sign > 0 else "refuted"
-    return Settled(difference=pooled, by_seed=by_seed, verdict=verdict)
+    if gained is None or not by_seed:
+        verdict = "not measured"
+    elif gained.sign and {np.sign(m) for m in mean_contrasts(seeds, place, worth)} == {gained.sign}:
+        verdict = "supported" if gained.sign > 0 else "refuted"
+    return Settled(difference=difference, by_seed=by_seed, verdict=verdict)
 
 
-def contrast(one: ScoreTable, other: ScoreTable, place: Place) -> Estimate | None:
-    """Other minus one; None where either has no value there, or they do not compare."""
-    if any(differs([one, other], what) for what in (place.reference, place.region)):
+def mean_contrasts(
+    pairs: Sequence[tuple[ScoreTable, ScoreTable]],
+    place: Place,
+    worth: Callable[[float], float] = float,
+) -> list[float]:
+    """Of each pair that has one."""
+    found = [contrast(one, other, place, worth) for one, other in pairs]
+    return [each.mean for each in found if each is not None]
+
+
+def contrast(
+    one: ScoreTable, other: ScoreTable, place: Place, worth: Callable[[float], float] = float
+) -> Estimate | None:
+    """Other minus one; None where either has no value there, or they do not compare.
+
+    worth: of each value what is subtracted.
+    """
+    if differs([one, other], place):
         return None
     ours, theirs = own_values(one, place), own_values(other, place)
     both = sorted(ours.keys() & theirs.keys())
     if not both:
         return None
-    differences = [theirs[clip] - ours[clip] for clip in both]
+    differences = [worth(theirs[clip]) - worth(ours[clip]) for clip in both]
     return estimate(differences, [one.episodes[clip] for clip in both])
 
 

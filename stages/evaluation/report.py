@@ -49,7 +49,7 @@ from stages.evaluation.scores import (
     Scores,
 )
 
-# metric -> heading with the direction of better, format
+# metric -> heading with the direction of better (→ 1: nearer to 1), format
 COLUMNS: dict[str, tuple[str, str]] = {
     "psnr": ("PSNR (dB) ↑", ".2f"),
     "psnr_chroma": ("PSNR of the chroma (dB) ↑", ".2f"),
@@ -64,7 +64,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
     HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
     "flicker": ("flicker of what is still (levels of 255) ↓", ".2f"),
-    "edge_sharpness": ("sharpness of depth edges (1: as true) ↑", ".2f"),
+    "edge_sharpness": ("sharpness of depth edges → 1", ".2f"),
     "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
     "track_within": ("tracks within 4 px ↑", ".0%"),
     "path_ndtw": ("path, nDTW ↑", ".3f"),
@@ -219,8 +219,12 @@ class Setting:
     dropped: str  # flags for which clips were left out
 
 
-def higher_is_better(metric: str) -> bool:
-    return "↑" in COLUMNS[metric][0]
+def gain(metric: str, value: float) -> float:
+    """The value so that larger is better: negative if less is, or minus its distance from 1."""
+    heading, _ = COLUMNS[metric]
+    if "→ 1" in heading:
+        return -abs(value - 1)
+    return value if "↑" in heading else -value
 
 
 def mean_scores(per_clip: Sequence[Scores]) -> Scores:

@@ -21,17 +21,23 @@ def made_evaluation(
     *,
     method: str = MODEL,
     inputs: Mapping[str, str] = {"clip": "clip/0"},
+    parameters: Mapping[str, object] = {},
 ) -> Result:
     """psnr: of each clip, falling by 1 dB a frame; SSIM is a hundredth of it."""
     stage = "evaluation" if method == MODEL else "score"
-    key = content_key([dict(psnr), method, dict(inputs)])
+    key = content_key([dict(psnr), method, dict(inputs), dict(parameters)])
     ref = StoreRef.at(str(root), stage, key)
     if store.exists(ref):
         return open_result(ref)
     store.create(
         ref,
         Manifest(
-            stage=stage, key=key, kind="result", version=1, parameters={}, inputs=dict(inputs)
+            stage=stage,
+            key=key,
+            kind="result",
+            version=1,
+            parameters=dict(parameters),
+            inputs=dict(inputs),
         ),
     )
     writer = open_writer(ref)

@@ -13,7 +13,21 @@ from made_scores import COPIED, made_evaluation
 from stages.comparison.contrasts import PSNR, Place, compare
 from stages.comparison.page import comparison_csv, comparison_json, comparison_page
 from stages.comparison.score_table import ScoreTable
-from stages.evaluation.scores import CAMERA, CEILING, COPY, FRAME, FREE, MODEL, PSEUDO_DEPTH, Cell
+from stages.comparison.verdicts import settle
+from stages.evaluation.scores import (
+    ACTIVE,
+    CAMERA,
+    CEILING,
+    COPY,
+    EDGES,
+    ESTIMATED_DEPTH,
+    FRAME,
+    FREE,
+    MODEL,
+    PSEUDO_DEPTH,
+    PSEUDO_TRACKS,
+    Cell,
+)
 
 CLIPS = [f"c{i}" for i in range(12)]
 EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
@@ -57,6 +71,26 @@ def test_less_is_better_where_the_arrow_points_down(tmp_path):
     found = compare([replace(one, scores=worse), replace(other, scores=less)])
     place = Place(reference=PSEUDO_DEPTH, metric="abs_rel")
     assert (row(found, "b", place).better, row(found, "b", place).verdict) == (6, "better")
+
+
+def test_nearer_to_1_is_better_where_that_is_the_target(tmp_path):
+    place = Place(region=EDGES, metric="edge_sharpness")
+    one, other = (
+        replace(
+            table(tmp_path, label, scores(0, 20)),
+            scores={Cell(FREE, CAMERA, EDGES, MODEL, place.metric): dict.fromkeys(CLIPS, value)},
+        )
+        for label, value in (("sharp", 0.98), ("noisy", 1.4))
+    )
+    noisy = row(compare([one, other]), "noisy", place)
+    assert noisy.difference.mean == pytest.approx(0.42) and noisy.value.mean == pytest.approx(1.4)
+    assert (noisy.better, noisy.verdict) == (0, "worse")
+    blurred = replace(
+        one, label="blurred", scores={c: dict.fromkeys(CLIPS, 0.5) for c in one.scores}
+    )
+    assert row(compare([blurred, other]), "noisy", place).verdict == "better"
+    assert settle([one], [other], place).verdict == "supported"
+    assert settle([other], [one], place).verdict == "refuted"
 
 
 def test_equal_scores_are_undecided_and_counted_as_equal(tmp_path):
@@ -119,6 +153,43 @@ def test_another_depth_is_not_compared_and_said_so(tmp_path):
     assert {r.place.reference for r in found.rows} == {CAMERA}
     assert "Not compared: pseudo depth" in comparison_page(found)
     assert "a: depth/0, b: depth/1" in comparison_page(found)
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "ours", "theirs"),
+    [
+        (
+            Place(reference=ESTIMATED_DEPTH, metric="abs_rel_aligned"),
+            "depth_annotator",
+            {"name": "vda-tiny", "weights": {"sha256": "a"}},
+            {"name": "vda-tiny", "weights": {"sha256": "b"}},
+        ),
+        (
+            Place(reference=PSEUDO_TRACKS, region=ACTIVE, metric="track_error"),
+            "tracker",
+            {"name": "lucas-kanade", "annotation_rate_hz": None},
+            {"name": "dense-flow", "annotation_rate_hz": None},
+        ),
+        (Place(metric="delta_psnr_gaussian"), "gaussian_draws", 5, 1),
+    ],
+)
+def test_what_other_annotators_measured_is_not_compared(tmp_path, place, field, ours, theirs):
+    cell = Cell(place.protocol, place.reference, place.region, MODEL, place.metric)
+
+    def made(label: str, value: object) -> ScoreTable:
+        found = table(tmp_path, label, scores(0, 20), parameters={field: value})
+        return replace(found, scores={**found.scores, cell: dict.fromkeys(CLIPS, len(label))})
+
+    one, other = made("a", ours), made("bb", theirs)
+    found = compare([one, other])
+    assert place not in {r.place for r in found.rows}
+    assert "Not compared: " in comparison_page(found) and len(found.apart) == 1
+    assert settle([one], [other], place).verdict == "not measured"
+    if isinstance(ours, dict):
+        # Its rate is for labels: the videos have their own
+        ours = {**ours, "annotation_rate_hz": 10.0}
+    alike = made("bb", ours)
+    assert row(compare([one, alike]), "bb", place).verdict and not compare([one, alike]).apart
 
 
 def test_seeds_of_a_clip_are_averaged(tmp_path):
