@@ -199,7 +199,7 @@ def test_a_folder_of_videos_has_its_own_name(workspace, tmp_path, monkeypatch, n
         code, said = roboscape("export", "worldarena", folder, f"arena-{folder}")
         assert code == 0 and f"1 videos of {folder}:" in said, said
     code, said = roboscape("score", name)
-    assert code == 0 and f"{name} **beats copying" in said, said
+    assert code == 0 and f"camera frames, {name} **" in said, said
 
 
 def test_an_evaluation_that_is_not_complete_is_an_error(tmp_path, monkeypatch):

@@ -178,7 +178,9 @@ def test_what_other_annotators_measured_is_not_compared(tmp_path, place, field, 
 
     def made(label: str, value: object) -> ScoreTable:
         found = table(tmp_path, label, scores(0, 20), parameters={field: value})
-        return replace(found, scores={**found.scores, cell: dict.fromkeys(CLIPS, len(label))})
+        return replace(
+            found, scores={**found.scores, cell: dict.fromkeys(CLIPS, float(len(label)))}
+        )
 
     one, other = made("a", ours), made("bb", theirs)
     found = compare([one, other])
