@@ -60,5 +60,14 @@ class ActionStats:
         std = flat.std(0, correction=0)
         return cls(mean=flat.mean(0).float(), std=torch.where(std > 1e-6, std, 1.0).float())
 
+    @property
+    def varies(self) -> Bool[Tensor, " a"]:
+        """The dimensions that are not constant."""
+        return self.std != 1.0
+
     def normalise(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
         return (actions - self.mean.to(actions)) / self.std.to(actions)
+
+    def restore(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:
+        """The inverse of `normalise`."""
+        return actions * self.std.to(actions) + self.mean.to(actions)

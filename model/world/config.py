@@ -4,7 +4,7 @@ Follows RoboScape (arXiv:2506.23135), section 3. What the paper leaves open is a
 comment that says so.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
@@ -44,6 +44,8 @@ class WorldModelConfig:
     norms: Literal["all", "1xgpt"] = "all"
     qk_norm: bool = False  # RMS norm on queries and keys, for stability at large width
     depth_branch: bool = True  # False: the ablation without depth, a plain RGB model
+    # False: the RGB branch never reads the depth branch (no W_l); both learn side by side
+    fusion: bool = field(default=True, metadata={"added": True})
 
     def __post_init__(self):
         if self.d_model % self.n_heads:
@@ -84,6 +86,11 @@ class WorldModelConfig:
     def n_cells(self) -> int:
         """Tokens per frame."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def n_fusions(self) -> int:
+        """Layers after which the RGB branch reads the depth branch."""
+        return self.n_layers if self.depth_branch and self.fusion else 0
 
     @property
     def least_parameters(self) -> int:

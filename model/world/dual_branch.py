@@ -153,9 +153,8 @@ class DualBranchWorldModel(nn.Module):
         self.config = config
         self.rgb = Branch(config)
         self.depth = Branch(config) if config.depth_branch else None
-        n_fusions = config.n_layers if config.depth_branch else 0
         self.fusions = nn.ModuleList(
-            nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(n_fusions)
+            nn.Linear(config.d_model, config.d_model, bias=False) for _ in range(config.n_fusions)
         )
         self.apply(_init_weights)
         # Keeps the residual stream's size at any depth, as in GPT-2
@@ -197,7 +196,7 @@ class DualBranchWorldModel(nn.Module):
                 h[name] = self.branch(name).blocks[i](
                     h[name], conditions[name], view, angles, block_cache
                 )
-            if self.depth is not None:
+            if self.config.n_fusions:
                 h["rgb"] = h["rgb"] + self.fusions[i](h["depth"])
         return HiddenStates(
             self.rgb.norm(h["rgb"]), self.depth.norm(h["depth"]) if self.depth is not None else None

@@ -21,8 +21,7 @@ def training_flops(config: WorldModelConfig, masking: MaskingConfig, n_frames: i
     blocks = frames * config.n_layers * (cells * _block(config, frames) + _modulation(config))
     heads = n_masked * 2 * config.d_model * N_FACTORS * FACTOR_VOCAB
     actions = 2 * frames * _action_weights(config)
-    n_fusions = config.n_layers if config.depth_branch else 0
-    fusions = frames * cells * n_fusions * 2 * config.d_model**2
+    fusions = frames * cells * config.n_fusions * 2 * config.d_model**2
     return 3 * (len(config.branches) * (blocks + heads + actions) + fusions)
 
 

@@ -8,6 +8,7 @@ ARM_VECTOR = tuple(
     for arm in ("left", "right")
     for name in ("x", "y", "z", "qx", "qy", "qz", "qw", "closed")
 )
+ARM_WIDTH = len(ARM_VECTOR) // 2  # position 3, quaternion 4, gripper 1
 
 
 def arm_vectors(

@@ -1,4 +1,5 @@
-"""Other actions than a clip's own, in the three published forms of ΔPSNR; each has its own metric.
+"""Other actions than a clip's own: the three published forms of ΔPSNR and one of ours, each with a
+metric of its own.
 
 ΔPSNR is the PSNR of the rollout under the true actions minus the PSNR under others, from the same
 first frame and with the same noise. What the others are differs from paper to paper, and so do the
@@ -6,6 +7,7 @@ values: they are never put into one column.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -13,17 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.training.device import step_generator
+from model.world.batch import ActionStats
+from stages.clips.arm_vectors import ARM_WIDTH
 
 # Metric of each form: another clip's actions (RoboScape, arXiv:2506.23135); drawn from a Gaussian
 # with the data's mean and deviation, the mean of a few draws (HMA, arXiv:2502.04296: five); the
-# pose at the clip's start, held
+# pose at the clip's start, held; every movement of the hands turned round (ours)
 OTHER_CLIP, GAUSSIAN, HELD = "delta_psnr", "delta_psnr_gaussian", "delta_psnr_held"
-FORMS = (OTHER_CLIP, GAUSSIAN, HELD)
+MIRRORED = "delta_psnr_mirrored"
+FORMS = (OTHER_CLIP, GAUSSIAN, HELD, MIRRORED)
 # As the report names them, after "under"
 FORM_NAMES = {
     OTHER_CLIP: "another clip's actions",
     GAUSSIAN: "Gaussian actions",
     HELD: "actions held still",
+    MIRRORED: "mirrored movements",
 }
 ACTION_ROLE = 5  # keeps the noise of actions apart from that of training and generation
 
@@ -32,34 +38,48 @@ Drawn = TypeVar("Drawn")
 Controls = Mapping[str, Sequence[Drawn]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlForms:
+    """The forms to measure beside another clip's actions; each draw costs a rollout."""
+
+    gaussian_draws: int = 0
+    held: bool = False
+    mirrored: bool = False
+
+
 def other_controls(
     actions: Float[Tensor, "b t i a"],
     of_others: Float[Tensor, "b t i a"] | None,
-    gaussian_draws: int,
-    held: bool,
+    stats: ActionStats,
+    forms: ControlForms,
     seed: int,
     number: int,
 ) -> dict[str, list[Tensor]]:
-    """The actions of all forms, normalised as `actions` are; `number` is the batch's."""
+    """The actions of all forms, normalised by `stats` as `actions` are; `number` is the batch's."""
     controls: dict[str, list[Tensor]] = {}
     if of_others is not None:
         controls[OTHER_CLIP] = [of_others]
-    if gaussian_draws:
+    if forms.gaussian_draws:
         noise = step_generator(seed, number, ACTION_ROLE)
-        controls[GAUSSIAN] = [gaussian_actions(actions, noise) for _ in range(gaussian_draws)]
-    if held:
+        draws = range(forms.gaussian_draws)
+        controls[GAUSSIAN] = [gaussian_actions(actions, stats, noise) for _ in draws]
+    if forms.held:
         controls[HELD] = [held_actions(actions)]
+    if forms.mirrored:
+        controls[MIRRORED] = [mirrored_actions(actions, stats)]
     return controls
 
 
 def gaussian_actions(
-    actions: Float[Tensor, "b t i a"], generator: torch.Generator
+    actions: Float[Tensor, "b t i a"], stats: ActionStats, generator: torch.Generator
 ) -> Float[Tensor, "b t i a"]:
     """Each number drawn by itself, from a normal distribution with the training set's mean and
     deviation of that dimension: normalised, as the actions are, it is the standard one.
+
+    What never changes in the training set stays as it is.
     """
-    drawn = torch.randn(actions.shape, generator=generator, dtype=torch.float32)
-    return drawn.to(actions)
+    drawn = torch.randn(actions.shape, generator=generator, dtype=torch.float32).to(actions)
+    return torch.where(stats.varies.to(actions.device), drawn, actions)
 
 
 def held_actions(actions: Float[Tensor, "b t i a"]) -> Float[Tensor, "b t i a"]:
@@ -67,3 +87,44 @@ def held_actions(actions: Float[Tensor, "b t i a"]) -> Float[Tensor, "b t i a"]:
     told to stay where it is.
     """
     return actions[:, :1, -1:].expand_as(actions)
+
+
+def mirrored_actions(
+    actions: Float[Tensor, "b t i a"], stats: ActionStats
+) -> Float[Tensor, "b t i a"]:
+    """Each hand's movement from its pose at the clip's start, turned round: a hand that went left
+    goes right, and one that turned turns the other way. Grippers open and close as they did.
+
+    Raises ValueError for actions that are no poses of arms (`stages.clips.arm_vectors`).
+    """
+    if actions.shape[-1] % ARM_WIDTH:
+        raise ValueError(
+            f"mirrored_actions: actions of {actions.shape[-1]} numbers are not arms of {ARM_WIDTH} "
+            "(position, quaternion, gripper): mirror poses only"
+        )
+    poses = stats.restore(actions).unflatten(-1, (-1, ARM_WIDTH))
+    start, mirrored = poses[:, :1, -1:].expand_as(poses), poses.clone()
+    mirrored[..., :3] = 2 * start[..., :3] - poses[..., :3]
+    mirrored[..., 3:7] = rotated_back(start[..., 3:7], poses[..., 3:7])
+    return stats.normalise(mirrored.flatten(-2))
+
+
+def rotated_back(
+    start: Float[Tensor, "*any 4"], end: Float[Tensor, "*any 4"]
+) -> Float[Tensor, "*any 4"]:
+    """Where the opposite of the rotation from `start` to `end` leads: start end⁻¹ start.
+
+    Quaternions (x, y, z, w); one of length 0 stays.
+    """
+    unit = torch.nn.functional.normalize(start, dim=-1)
+    inverse = end * torch.tensor([-1.0, -1.0, -1.0, 1.0]).to(end)
+    found = product(product(unit, inverse), unit)
+    # As at the start, so that equal rotations have equal numbers; q and -q are one rotation
+    return torch.where((found * unit).sum(-1, keepdim=True) < 0, -found, found)
+
+
+def product(a: Float[Tensor, "*any 4"], b: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
+    """Of quaternions (x, y, z, w): the rotation b, then a."""
+    (u, s), (v, t) = (a[..., :3], a[..., 3:]), (b[..., :3], b[..., 3:])
+    vector = s * v + t * u + torch.linalg.cross(u, v)
+    return torch.cat([vector, s * t - (u * v).sum(-1, keepdim=True)], dim=-1)

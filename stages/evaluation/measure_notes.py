@@ -24,7 +24,7 @@ OURS, COPIED, ITSELF = (
 PATH = Cell(FREE, PSEUDO_TRACKS, GRIPPER, MODEL, "path_ndtw")
 
 
-def delta_psnr_note(gaussian_draws: int, held_actions: bool) -> str:
+def delta_psnr_note(gaussian_draws: int, held_actions: bool, mirrored_actions: bool) -> str:
     """Also names the forms that were not measured."""
     note = (
         "ΔPSNR: PSNR with the true actions minus PSNR with other ones, from the same frame with "
@@ -37,9 +37,15 @@ def delta_psnr_note(gaussian_draws: int, held_actions: bool) -> str:
         )
     if held_actions:
         note += "; held: the pose at the clip's start in every frame"
-    fields = {"gaussian_draws=5": gaussian_draws, "held_actions=true": held_actions}
+    if mirrored_actions:
+        note += "; mirrored: the hands' movements from the clip's start, turned round"
+    fields = {
+        "gaussian_draws=5": gaussian_draws,
+        "held_actions=true": held_actions,
+        "mirrored_actions=true": mirrored_actions,
+    }
     missing = [f"`evaluation.{field}`" for field, is_on in fields.items() if not is_on]
-    return f"{note}. Other forms: {' and '.join(missing)}." if missing else f"{note}."
+    return f"{note}. Other forms: {', '.join(missing)}." if missing else f"{note}."
 
 
 def estimated_depth_note(annotator: str) -> str:

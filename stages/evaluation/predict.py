@@ -26,7 +26,7 @@ from model.world.dual_branch import DualBranchWorldModel
 from model.world.sampling import rollout, teacher_forced
 from stages.batches import clip_ids_at, raw_draws
 from stages.depth.scaling import image_to_depth
-from stages.evaluation.controls import Controls, other_controls
+from stages.evaluation.controls import ControlForms, Controls, other_controls
 from stages.evaluation.scores import FREE, TEACHER, ClipDepth, ClipVideos
 from stages.tokenizer.decode import decode_clips, load_tokenizer, read_ids
 from stages.tokenizer.images import Source, rgb_to_images
@@ -172,13 +172,11 @@ def predicted_videos(
     seed: int,
     number: int,
     *,
-    gaussian_draws: int = 0,
-    held_actions: bool = False,
+    forms: ControlForms,
 ) -> list[ClipVideos]:
     """The chosen clips' true and predicted images, ready to be scored and drawn.
 
-    others: the clips whose actions are taken instead. gaussian_draws, held_actions: the other
-    forms of `stages.evaluation.controls`.
+    others: the clips whose actions are taken instead. forms: of other actions beside these.
     """
 
     def actions_of(which: Int[np.ndarray, " b"]) -> Float[Tensor, "b t i a"]:
@@ -190,8 +188,8 @@ def predicted_videos(
     controls = other_controls(
         actions,
         None if others is None else actions_of(others),
-        gaussian_draws,
-        held_actions,
+        networks.stats,
+        forms,
         seed,
         number,
     )

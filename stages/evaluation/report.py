@@ -8,7 +8,7 @@ import numpy as np
 
 from model import metrics
 from stages.drawing.markdown import markdown_table
-from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, OTHER_CLIP
+from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, MIRRORED, OTHER_CLIP
 from stages.evaluation.fvd import fvd_note
 from stages.evaluation.measure_notes import delta_psnr_note, estimated_depth_note, motion_note
 from stages.evaluation.objects import (
@@ -63,6 +63,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     OTHER_CLIP: ("ΔPSNR, another clip's actions (dB) ↑", "+.2f"),
     GAUSSIAN: ("ΔPSNR, Gaussian actions (dB) ↑", "+.2f"),
     HELD: ("ΔPSNR, actions held (dB) ↑", "+.2f"),
+    MIRRORED: ("ΔPSNR, mirrored movements (dB) ↑", "+.2f"),
     "flicker": ("flicker of what is still (levels of 255) ↓", ".2f"),
     "edge_sharpness": ("sharpness of depth edges → 1", ".2f"),
     "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
@@ -215,6 +216,7 @@ class Setting:
     seed: int
     gaussian_draws: int  # of actions, for each clip
     held_actions: bool
+    mirrored_actions: bool
     flagged: str  # flags of the evaluated clips, with counts
     dropped: str  # flags for which clips were left out
 
@@ -450,7 +452,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
         "colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
-        delta_psnr_note(setting.gaussian_draws, setting.held_actions),
+        delta_psnr_note(setting.gaussian_draws, setting.held_actions, setting.mirrored_actions),
         "Flicker: mean change from one frame to the next of the pixels in which the true video "
         "never moves. The copy of the frame before has the camera's own. Depth edges: where the "
         "true inverse depth of neighbours differs by over a tenth of the clip's range; the "

@@ -147,7 +147,9 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
                     scores[Cell(protocol, reference, region, method, metric)] = value
                 for (region, metric), values in found.by_frame.items():
                     by_frame[Cell(protocol, reference, region, method, metric)] = values
-        scores |= score_controls(clip.controls, scores, reference, target, moving)
+        under = score_controls(clip.controls, by_frame, reference, target, moving)
+        scores |= {cell: float(np.nanmean(values)) for cell, values in under.items()}
+        by_frame |= under
     scores |= score_steadiness(clip, moving)
     if clip.depth is not None:
         scores |= score_depth(clip.depth)
@@ -156,19 +158,22 @@ def score_clip(clip: ClipVideos, perceptual: Lpips | None) -> ScoredClip:
 
 def score_controls(
     controls: Controls[Float[Tensor, "t c h w"]],
-    scores: Scores,
+    by_frame: FrameScores,
     reference: str,
     target: Float[Tensor, "t c h w"],
     moving: Bool[Tensor, "t h w"],
-) -> Scores:
-    """ΔPSNR in each form: `scores`, under the true actions, less the mean over the form's draws."""
-    found: Scores = {}
+) -> FrameScores:
+    """ΔPSNR of each frame, in each form: `by_frame`, which has the PSNR under the true actions,
+    less the mean over the form's draws.
+    """
+    found: FrameScores = {}
     for metric, draws in controls.items():
-        by_draw = [compare_psnr(video, target, moving) for video in draws]
-        for region in by_draw[0]:
-            true = scores[Cell(FREE, reference, region, MODEL, "psnr")]
-            other = float(np.mean([values[region] for values in by_draw]))
-            found[Cell(FREE, reference, region, MODEL, metric)] = true - other
+        under = [frames_psnr(video, target, moving) for video in draws]
+        for region in under[0]:
+            true = by_frame[Cell(FREE, reference, region, MODEL, "psnr")]
+            other = np.mean([values[region] for values in under], axis=0)
+            cell = Cell(FREE, reference, region, MODEL, metric)
+            found[cell] = (np.array(true) - other).tolist()
     return found
 
 
@@ -255,18 +260,13 @@ def compare(
     return VideoScores(scores=found, by_frame=by_frame)
 
 
-def compare_psnr(
-    video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
-) -> dict[str, float]:
-    """PSNR by region, in dB; equal frames count as `metrics.MAX_PSNR`."""
-    by_frame = frames_psnr(video, target, moving)
-    return {region: float(np.nanmean(values)) for region, values in by_frame.items()}
-
-
 def frames_psnr(
     video: Float[Tensor, "t c h w"], target: Float[Tensor, "t c h w"], moving: Bool[Tensor, "t h w"]
 ) -> dict[str, list[float]]:
-    """The same of each frame after frame 0; NaN in one where nothing moves."""
+    """PSNR by region of each frame after frame 0, in dB; NaN in one where nothing moves.
+
+    Equal frames count as `metrics.MAX_PSNR`.
+    """
     ours, true, mask = video[None, 1:], target[None, 1:], moving[None, 1:]
     found = {FRAME: metrics.frame_psnr(ours, true, value_range=IMAGES)[0].tolist()}
     if mask.any():

@@ -27,6 +27,7 @@ from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.controls import ControlForms
 from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
 from stages.evaluation.fvd import Fvd, check_length
 from stages.evaluation.horizon import plot_horizon
@@ -94,9 +95,11 @@ class Evaluate(DatasetStage):
     # I3D, for FVD: "i3d-kinetics400"
     fvd: WeightsRef | None = field(default=None, metadata={"added": True})
     # Further forms of ΔPSNR (`stages.evaluation.controls`), off by default: each draw costs as much
-    # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still
+    # as a prediction. Gaussian actions for each clip, of which HMA takes 5; actions held still;
+    # the hands' movements turned round
     gaussian_draws: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
     held_actions: bool = field(default=False, metadata={"added": True})
+    mirrored_actions: bool = field(default=False, metadata={"added": True})
     # Run on predicted videos, by their names: "lucas-kanade", "vda-tiny". Off by default: they cost
     # as much as labels, for each method
     tracker: KeypointAnnotator | None = field(default=None, metadata={"added": True})
@@ -111,8 +114,8 @@ class Evaluate(DatasetStage):
 
     name: ClassVar[str] = "evaluation"
     # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects;
-    # 5: scores by frame and episode, predictions as videos
-    version: ClassVar[int] = 5
+    # 5: scores by frame and episode, predictions as videos; 6: ΔPSNR by frame
+    version: ClassVar[int] = 6
 
     @property
     def inputs(self) -> Inputs:
@@ -216,8 +219,7 @@ class Evaluate(DatasetStage):
                 self.sampling,
                 self.seed,
                 number,
-                gaussian_draws=self.gaussian_draws,
-                held_actions=self.held_actions,
+                forms=self.forms,
             ):
                 size = (clip.camera.shape[-2], clip.camera.shape[-1])
                 objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
@@ -234,6 +236,14 @@ class Evaluate(DatasetStage):
                 )
                 progress(len(clips), len(chosen), f"clip {clip.clip_id}")
         return clips, shown
+
+    @property
+    def forms(self) -> ControlForms:
+        return ControlForms(
+            gaussian_draws=self.gaussian_draws,
+            held=self.held_actions,
+            mirrored=self.mirrored_actions,
+        )
 
     def start_fvd(self, rows: Mapping[str, Rows], device: torch.device) -> Fvd | None:
         if self.fvd is None:
@@ -284,6 +294,7 @@ class Evaluate(DatasetStage):
             seed=self.seed,
             gaussian_draws=self.gaussian_draws,
             held_actions=self.held_actions,
+            mirrored_actions=self.mirrored_actions,
         )
 
     def draw(self, out: ResultWriter, clips: list[ClipVideos], scores: list[Scores]) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stages.batches import BatchOrder, raw_draws
+from stages.clips.arm_vectors import ARM_WIDTH
 
 Order = Literal["random", "easy-first", "hard-first"]
 # The easiest fifth at first, all of it from 60 % of the steps on (competence-based curriculum,
 # Platanios et al. 2019, arXiv:1903.09848, with a linear schedule)
 FIRST_SHARE, ALL_FROM = 0.2, 0.6
 AT_ONCE = 1024  # clips whose actions are in memory
-ARM = 8  # values of an arm: position 3, quaternion 4, gripper 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +78,8 @@ def batch_order(
 
 def amounts(actions: Float[np.ndarray, "n t s a"]) -> Float[np.ndarray, "n 2"]:
     """Of each clip the m that its hands are moved, and by how much its grippers open and close."""
-    arms = actions.reshape(len(actions), -1, actions.shape[-1] // ARM, ARM).astype(np.float64)
+    n_arms = actions.shape[-1] // ARM_WIDTH
+    arms = actions.reshape(len(actions), -1, n_arms, ARM_WIDTH).astype(np.float64)
     steps = np.diff(arms, axis=1)
     hands = np.linalg.norm(steps[..., :3], axis=-1).sum(axis=(1, 2))
     return np.stack([hands, np.abs(steps[..., -1]).sum(axis=(1, 2))], axis=1)

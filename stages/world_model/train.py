@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -73,6 +74,7 @@ from stages.world_model.data import (
     world_batch,
 )
 from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
+from stages.world_model.shuffling import Shuffled, partners
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
@@ -137,6 +139,8 @@ class TrainWorldModel(ParallelStage):
     # For studies: trains on the clips of so many episodes (0: all), in this order
     n_episodes: Annotated[int, Ge(0)] = field(default=0, metadata={"added": True})
     order: Order = field(default="random", metadata={"added": True})
+    # A control for studies: training clips get the depth tokens or the actions of another one
+    shuffled: Shuffled = field(default="none", metadata={"added": True})
     start_from: WeightsRef | None = None  # a checkpoint, whose action statistics are kept
     watch: RunConfig = field(default=RunConfig(), metadata={"key": False})
     workers: Annotated[int, Interval(ge=1, le=4096)] = field(default=1, metadata={"key": False})
@@ -223,8 +227,9 @@ class TrainWorldModel(ParallelStage):
         def report(done: int, total: int) -> None:
             progress(0, self.training.steps, f"preparing clips: {done} of {total}")
 
+        other = partners(used, self.training.seed) if self.shuffled != "none" else {}
         prepared = PreparedRows(
-            lambda chosen: self.prepare(rows, stats, chosen),
+            lambda chosen: self.prepare(rows, stats, chosen, other),
             used,
             folder=folder / PREPARED,
             workers=workers,
@@ -361,14 +366,26 @@ class TrainWorldModel(ParallelStage):
         lines = [chosen.text for chosen in splits]
         if self.n_episodes:
             lines.append(f"of the training clips, those of {self.n_episodes} episodes alone")
+        if self.shuffled != "none":
+            lines.append(f"**the {self.shuffled} of each training clip are another one's**")
         if self.order != "random":
             lines.append(f"training clips {self.order}, by motion of hands and grippers")
         return "\n".join(f"- {line}" for line in lines)
 
     def prepare(
-        self, rows: Mapping[str, Rows], stats: ActionStats, chosen: Int[np.ndarray, " b"]
+        self,
+        rows: Mapping[str, Rows],
+        stats: ActionStats,
+        chosen: Int[np.ndarray, " b"],
+        partners: Mapping[int, int] = MappingProxyType({}),
     ) -> dict[str, np.ndarray]:
-        """The arrays of these rows that batches need, and the motion of their active tracks."""
+        """The arrays of these rows that batches need, and the motion of their active tracks.
+
+        partners: of each row the one whose depth or actions it gets, where `shuffled` says so.
+        """
+        others = np.array([partners.get(row, row) for row in chosen.tolist()], dtype=chosen.dtype)
+        of_depth = others if self.shuffled == "depth" else chosen
+        of_actions = others if self.shuffled == "actions" else chosen
         found = gather(rows["keypoints"], ("tracks", "visible"), chosen)
         _, height, width, _ = rows["clip"].spec("rgb").shape
         active = select_active_tracks(
@@ -378,10 +395,10 @@ class TrainWorldModel(ParallelStage):
             compensate_camera=self.tracks.compensate_camera,
             min_motion=self.tracks.min_motion,
         )
-        actions = world_actions(rows["clip"], chosen, self.model.action_substeps, stats)
+        actions = world_actions(rows["clip"], of_actions, self.model.action_substeps, stats)
         return {
             "rgb_tokens": read_ids(rows["rgb_tokens"], "rgb_tokens", chosen),
-            "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", chosen),
+            "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", of_depth),
             "actions": actions.numpy(),
             "tracks": active.tracks.numpy(),
             "visible": active.visible.numpy(),

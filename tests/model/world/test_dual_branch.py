@@ -18,6 +18,7 @@ VARIANTS = [
     {"time_positions": "learned", "qk_norm": True},
     {"action_conditioning": "add", "depth_branch": False},
     {"action_conditioning": "add", "time_positions": "table", "norms": "1xgpt"},
+    {"fusion": False},
 ]
 
 
@@ -77,6 +78,12 @@ def test_rgb_with_fusion_zeroed_is_the_model_without_depth(make_model, make_batc
         weight.data.zero_()
     assert torch.equal(run(model, batch).rgb, run(alone, batch).rgb)
     assert run(alone, batch).depth is None
+    apart = DualBranchWorldModel(replace(model.config, fusion=False))
+    state = {n: w for n, w in model.state_dict().items() if not n.startswith("fusions")}
+    apart.load_state_dict(state)
+    assert parameter_counts(apart)["fusion"] == 0
+    both, fused = run(apart, batch), run(model, batch)
+    assert torch.equal(both.rgb, fused.rgb) and torch.equal(both.depth, fused.depth)
 
 
 @pytest.mark.parametrize("conditioning", ["add", "modulate"])

@@ -28,9 +28,10 @@ def test_share_of_masked_cells(context, n_prompt_frames):
         {},
         {"action_conditioning": "add", "action_substeps": 3},
         {"depth_branch": False},
+        {"fusion": False},
         {"mlp_ratio": 2},
     ],
-    ids=["modulate", "add", "rgb-only", "narrow-mlp"],
+    ids=["modulate", "add", "rgb-only", "no-fusion", "narrow-mlp"],
 )
 @pytest.mark.parametrize("context", ["masked", "clean"])
 def test_they_equal_torchs_count_of_a_step(make_batch, changes, context):

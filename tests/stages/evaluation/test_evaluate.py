@@ -23,7 +23,7 @@ from stages.base import Resources
 from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
 from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
-from stages.evaluation.controls import GAUSSIAN, HELD, OTHER_CLIP, other_controls
+from stages.evaluation.controls import GAUSSIAN, HELD, MIRRORED, OTHER_CLIP
 from stages.evaluation.predict import draw_others
 from stages.evaluation.report import control
 from stages.evaluation.scores import (
@@ -522,23 +522,30 @@ def test_forms_of_delta_psnr_are_named_apart_and_off_unless_asked_for(
         return rollout(model, prompt, actions, config, generator)
 
     monkeypatch.setattr(predict, "rollout", recorded)
-    result = world.evaluate(seed=7, gaussian_draws=2, held_actions=True)
-    (true, noise), (other, _), (first, _), (second, _), (held, _) = calls
+    result = world.evaluate(seed=7, gaussian_draws=2, held_actions=True, mirrored_actions=True)
+    (true, noise), (other, _), (first, _), (second, _), (held, _), (back, _) = calls
     assert {seed for _, seed in calls} == {noise}
     assert torch.equal(held, true[:, :1, -1:].expand_as(true))
+    assert not torch.equal(back, true) and torch.equal(back[..., 7], true[..., 7])
     assert not torch.equal(first, second) and not torch.equal(other, first)
     found = means(result)
-    for form in (OTHER_CLIP, GAUSSIAN, HELD):
+    for form in (OTHER_CLIP, GAUSSIAN, HELD, MIRRORED):
         assert found[Cell(FREE, CAMERA, FRAME, MODEL, form)] != 0
         in_table = found[Cell(FREE, DECODED, FRAME, MODEL, form)]
         assert result.numbers[form] == pytest.approx(in_table, abs=1e-5)
     text = result.file("metrics.md").read_text()
-    for heading in ("another clip's actions", "Gaussian actions", "actions held"):
+    for heading in (
+        "another clip's actions",
+        "Gaussian actions",
+        "actions held",
+        "mirrored movements",
+    ):
         assert f"| ΔPSNR, {heading} (dB) ↑" in text
     assert "mean PSNR of 2 draws" in text and "Other forms" not in text
     plain = world.evaluate(seed=7).file("metrics.md").read_text()
     assert "Gaussian actions" not in plain and "ΔPSNR, actions held" not in plain
-    assert "Other forms: `evaluation.gaussian_draws=5` and `evaluation.held_actions=true`" in plain
+    fields = ("gaussian_draws=5", "held_actions=true", "mirrored_actions=true")
+    assert "Other forms: " + ", ".join(f"`evaluation.{field}`" for field in fields) in plain
     assert parameters(Evaluate(gaussian_draws=0)) == parameters(Evaluate())
     assert parameters(Evaluate(held_actions=True)) != parameters(Evaluate())
 
@@ -554,21 +561,13 @@ def test_delta_psnr_takes_the_mean_psnr_of_its_draws():
         true - sum(others) / 3, abs=1e-4
     )
     assert OTHER_CLIP not in {cell.metric for cell in scores}
-
-
-def test_gaussian_actions_have_the_datas_mean_and_deviation():
-    """Normalised actions have mean 0 and deviation 1; every draw and every number is another."""
-    actions = torch.full((4, 16, 15, 16), 3.0)
-    (first, second) = other_controls(actions, None, 2, False, 0, 0)[GAUSSIAN]
-    again = other_controls(actions, None, 2, False, 0, 0)[GAUSSIAN]
-    assert torch.equal(first, again[0]) and torch.equal(second, again[1])
-    for draw in (first, second):
-        assert draw.mean((0, 1, 2)).abs().max() < 0.15
-        assert (draw.std((0, 1, 2)) - 1).abs().max() < 0.1
-        assert len(draw.unique()) > 0.99 * draw.numel()
-    mixed = torch.stack([first.flatten(), second.flatten()])
-    assert torch.corrcoef(mixed)[0, 1].abs() < 0.03
-    assert not torch.equal(first, other_controls(actions, None, 1, False, 0, 1)[GAUSSIAN][0])
+    by_frame = score_clip(replace(clip, controls={GAUSSIAN: draws}), None).by_frame
+    for frame, found in enumerate(by_frame[Cell(FREE, DECODED, FRAME, MODEL, GAUSSIAN)], start=1):
+        of = [
+            slow_psnr(video.double().numpy()[[0, frame]], decoded[[0, frame]], where[:2])
+            for video in (clip.predicted[FREE], *draws)
+        ]
+        assert found == pytest.approx(of[0] - sum(of[1:]) / 3, abs=1e-4)
 
 
 def test_control_is_weak_under_two_db():

@@ -49,6 +49,7 @@ from stages.world_model.data import (
     pick_substeps,
     track_shares,
 )
+from stages.world_model.shuffling import partners
 from storage.stores.key import parameters
 from storage.stores.records import StoreRef
 from storage.stores.results import WORK, Result
@@ -265,6 +266,33 @@ def test_a_batch_holds_the_arrays_of_the_clips_that_it_names(stores):
                     "an active track is one of the square's"
                 )
     assert batch.visible.any()
+
+
+@pytest.mark.parametrize("what", ["depth", "actions"])
+def test_shuffled_clips_have_the_depth_or_the_actions_of_another_one(stores, what):
+    stage, used = world_stage(shuffled=what), np.array([0, 2, 5, 6])
+    rows = opened(rows_of(stage, stores))
+    stats = ActionStats(mean=torch.zeros(16), std=torch.ones(16))
+    other = partners(used, seed=3)
+    assert sorted(other) == sorted(other.values()) == used.tolist()
+    assert all(row != partner for row, partner in other.items())
+    own = stage.prepare(rows, stats, used)
+    theirs = stage.prepare(rows, stats, np.array([other[row] for row in used.tolist()]))
+    found = stage.prepare(rows, stats, used, other)
+    for name in found:
+        expected = theirs if name.startswith(what) else own
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert f"**the {what} of each training clip are another one's**" in stage.clips_text(rows)
+    assert "shuffled" not in parameters(world_stage()), "keys of older stores stay valid"
+
+
+def test_shuffling_trains_on_others_and_measures_on_true_pairs(root, stores, trained):
+    shuffled = train_stage(root, world_stage(shuffled="actions"), stores)
+    assert card(shuffled)["action_mean"] == card(trained)["action_mean"]
+    assert shuffled.numbers["val/total, before"] == trained.numbers["val/total, before"]
+    assert log_of(shuffled)[-1]["rgb"] != log_of(trained)[-1]["rgb"]  # actions enter from step 2 on
+    with pytest.raises(ValueError, match="1 training clip, expected 2 or more to shuffle"):
+        partners(np.array([4]), 0)
 
 
 # -- actions ---------------------------------------------------------------------------------------
