@@ -1,6 +1,6 @@
 """Motion in predicted videos: tracks of every method against the true ones, in one evaluation."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from small_world import REJECTED, World, make_world
 from model.motion_metrics import track_error
 from model.spatial_tracker.config import published
 from model.world.keypoints import select_active_tracks
+from stages.base import Rejected
 from stages.evaluation.measure_notes import tracker_warning
 from stages.evaluation.motion import MotionScores, active_points, motion_scores
 from stages.evaluation.scores import (
@@ -105,6 +106,31 @@ def test_methods_are_ordered_as_their_motion_is(video, tmp_path):
     both = {(protocol, m) for protocol in (FREE, TEACHER) for m in (MODEL, COPY, CEILING, TRACKED)}
     assert methods == both | {(TEACHER, PREVIOUS), (TEACHER, LINEAR)}
     assert {cell.reference for cell in scores} == {PSEUDO_TRACKS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy(LucasKanade):
+    """Rejects grey videos."""
+
+    def start(self, device: str):
+        track = super().start(device)
+
+        def rejecting(clips, queries):
+            grey = [np.ptp(clip.arrays["rgb"]) == 0 for clip in clips]
+            found = track(clips, queries)
+            return [Rejected("grey") if no else one for no, one in zip(grey, found, strict=True)]
+
+        return rejecting
+
+
+def test_in_a_video_that_the_tracker_rejects_the_points_stay_put(video, tmp_path):
+    rgb, tracks, visible = video
+    clip = clip_videos(rgb)
+    predicted = {FREE: torch.zeros_like(clip.camera), TEACHER: clip.camera}
+    rows = stores_of(tmp_path, rgb, tracks, visible)
+    scores = MotionScores(rows, Choosy(), torch.device("cpu"))(replace(clip, predicted=predicted), 0)
+    ours, copied = (Cell(FREE, PSEUDO_TRACKS, ACTIVE, m, "track_error") for m in (MODEL, COPY))
+    assert scores[ours] == pytest.approx(scores[copied], rel=0.01) and scores[ours] > 10
 
 
 def test_without_calibration_there_is_no_path_and_without_motion_nothing(video, tmp_path):
