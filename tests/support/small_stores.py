@@ -87,11 +87,12 @@ def write_clips(
     n = len(next(iter(arrays.values())))
     specs = tuple(
         ArraySpec(
-            name, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], "", ""
+            name, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], "", "",
+            fill=np.nan if a.dtype.kind == "f" and np.isnan(a).any() else 0,
         )
         for name, a in arrays.items()
-    )
-    recipe = {name: float(np.asarray(a, np.float64).sum()) for name, a in arrays.items()} | {
+    )  # fmt: skip
+    recipe = {name: float(np.nansum(np.asarray(a, np.float64))) for name, a in arrays.items()} | {
         "rejected": rejected
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))

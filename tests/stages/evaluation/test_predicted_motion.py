@@ -64,7 +64,7 @@ def stores_of(root, rgb, tracks, visible, moving: int | None = None) -> dict:
     states = np.zeros((n, 1, 16), np.float32)
     states[:, :, [6, 14]] = 1
     states[:, :, 2] = 1 - 0.15
-    lens = np.float32([1, 1, 0, 0]) if moving is not None else np.zeros(4, np.float32)
+    lens = np.float32([1, 1, 0, 0]) if moving is not None else np.full(4, np.nan, np.float32)
     if moving is not None:
         states[:, 0, :2] = tracks[:, moving]
     index = write_index(root, ["val"])
@@ -194,8 +194,8 @@ def world(tmp_path_factory) -> World:
     n, t = clips.n, clips.specs["rgb"].shape[0]
     arrays = {
         "states": np.zeros((n, t, 15, 16), np.float32),
-        "intrinsics": np.zeros((n, 4), np.float32),
-        "extrinsics": np.zeros((n, t, 3, 4), np.float32),
+        "intrinsics": np.full((n, 4), np.nan, np.float32),
+        "extrinsics": np.full((n, t, 3, 4), np.nan, np.float32),
     }
     for name, spec in clips.specs.items():
         arrays[name] = np.zeros((n, *spec.shape), spec.dtype)
