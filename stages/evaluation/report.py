@@ -45,6 +45,7 @@ from stages.evaluation.scores import (
     STILL,
     TEACHER,
     TRACKED,
+    TRUE_DEPTH,
     Cell,
     ScoredClip,
     Scores,
@@ -133,6 +134,7 @@ NUMBERS: dict[str, Cell] = {
     "named_free": free(OBJECTS, MODEL, "named", CAMERA),
     "named_tokenizer": free(OBJECTS, CEILING, "named", CAMERA),
     **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
+    **{f"{name}_true": free(FRAME, MODEL, name, TRUE_DEPTH) for name in DEPTH_METRICS},
     **{f"{name}_estimated": free(FRAME, MODEL, name, ESTIMATED_DEPTH) for name in DEPTH_METRICS},
     **{
         f"{metric}_estimated_{name}": free(FRAME, method, metric, ESTIMATED_DEPTH)
@@ -432,6 +434,7 @@ def in_words(reference: str, setting: Setting) -> str:
     annotators = {
         PSEUDO_DEPTH: setting.depth_annotator,
         ESTIMATED_DEPTH: f"of the {CAMERA}, by {setting.depth_estimator}",
+        TRUE_DEPTH: "of the simulation, exact",
         PSEUDO_TRACKS: setting.tracks_annotator,
     }
     by = f" ({annotators[reference]})" if reference in annotators else ""
