@@ -118,7 +118,9 @@ class EstimatedDepth:
 
 
 def depth_limits(depth: DepthEstimate) -> tuple[float, float] | None:
-    """The range of a clip's inverse depth, as stage `depth` would store it; None if it is flat, or known nowhere."""
+    """The range of a clip's inverse depth, as stage `depth` would store it; None if it is flat, or
+    known nowhere.
+    """
     if not depth.valid.any():
         return None
     try:

@@ -128,7 +128,9 @@ def test_in_a_video_that_the_tracker_rejects_the_points_stay_put(video, tmp_path
     clip = clip_videos(rgb)
     predicted = {FREE: torch.zeros_like(clip.camera), TEACHER: clip.camera}
     rows = stores_of(tmp_path, rgb, tracks, visible)
-    scores = MotionScores(rows, Choosy(), torch.device("cpu"))(replace(clip, predicted=predicted), 0)
+    scores = MotionScores(rows, Choosy(), torch.device("cpu"))(
+        replace(clip, predicted=predicted), 0
+    )
     ours, copied = (Cell(FREE, PSEUDO_TRACKS, ACTIVE, m, "track_error") for m in (MODEL, COPY))
     assert scores[ours] == pytest.approx(scores[copied], rel=0.01) and scores[ours] > 10
 
