@@ -80,6 +80,7 @@ def write_clips(
     rejected: tuple[int, ...] = (),
     inputs: dict[str, str] | None = None,
     upstream: tuple[int, ...] = (),
+    attributes: dict[str, str] | None = None,
 ) -> StoreRef:
     """A complete store of these arrays, (clip, ...) each, without the rejected rows and those that
     the clips lack (`upstream`).
@@ -93,12 +94,13 @@ def write_clips(
         for name, a in arrays.items()
     )  # fmt: skip
     recipe = {name: float(np.nansum(np.asarray(a, np.float64))) for name, a in arrays.items()} | {
-        "rejected": rejected
+        "rejected": rejected,
+        **({"attributes": attributes} if attributes else {}),
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))
     manifest = Manifest(
         stage=stage, key=ref.key, kind="clips", version=1, inputs=inputs or {},
-        parameters={"rate_hz": 2.0} if stage == "clip" else {},
+        attributes=attributes or {}, parameters={"rate_hz": 2.0} if stage == "clip" else {},
         specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
     )  # fmt: skip
     store.create(ref, manifest)
