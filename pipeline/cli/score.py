@@ -65,9 +65,9 @@ def score(request: Request, settings: Settings, out: Console) -> Result:
         out.print(text, markup=False)
 
     with progress_bar("score", out) as progress:
-        result = make_result(stage, inputs, settings, "`roboscape score`", progress, say)
+        result, made = make_result(stage, inputs, settings, "`roboscape score`", progress, say)
     show(result, out)
-    say(publish_page(result.ref, settings))
+    say(publish_page(result.ref, settings, made=made))
     return result
 
 
