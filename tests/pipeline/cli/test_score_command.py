@@ -14,13 +14,16 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.console import USAGE
 from pipeline.cli.gc import collect
+from pipeline.cli.score import lpips_if_there
 from pipeline.lineage.graph import ancestry
 from pipeline.lineage.page import markdown
 from pipeline.orchestration.journal import start_journal
 from pipeline.settings import Settings
+from storage.errors import WeightsError
 from storage.stores import cleanup, store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
+from storage.weights.catalogue import find_published
 
 
 @pytest.fixture
@@ -121,6 +124,16 @@ def test_the_page_says_whether_the_scores_were_made_now(workspace, tmp_path, mon
     for _ in range(2):
         assert score(tmp_path / "v")[0] == 0
     assert states == ["Completed", "Cached"]
+
+
+def test_lpips_that_is_damaged_is_an_error_and_one_that_is_missing_is_none(workspace, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "alex.pth").write_bytes(b"damaged")
+    assert lpips_if_there(folder) is None, "the other file is missing"
+    (folder / find_published("lpips-alexnet").file).write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="lpips-alexnet"):
+        lpips_if_there(folder)
 
 
 def test_gc_keeps_what_the_command_made(workspace, tmp_path):
