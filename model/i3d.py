@@ -2,8 +2,8 @@
 
 Carreira and Zisserman 2017, arXiv:1705.07750.
 
-The user provides the weights: the TorchScript file of StyleGAN-V's authors, which reproduces the
-network of the first FVD code. Other I3Ds give other distances, so this one is not rebuilt here. A
+The user provides the weights: the TorchScript file of StyleGAN-V's authors, by their account the
+network of the first FVD code; no copy of it was loaded here. Other I3Ds give other distances. A
 TorchScript file is a program for torch's own interpreter, unlike all other weights here, which are
 tensors alone: see docs/weights.md.
 """
@@ -16,12 +16,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from model.value_range import ValueRange, as_images
+from model.value_range import LEVELS, ValueRange, as_images
 
 SOURCE = "I3D as TorchScript (i3d_torchscript.pt), from `roboscape weights fetch i3d-kinetics400`"
 N_FEATURES = 400  # logits of the classes
 LEAST_FRAMES = 10  # fewer are too short for its pooling in time
-LEVELS = 255 / 2  # for one unit of an image in [-1, 1]
 
 
 class I3d:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from model.colour import opponent
 from model.metrics import check_mask
-from model.value_range import ValueRange, as_images
+from model.value_range import LEVELS, ValueRange, as_images
 
-LEVELS = 255 / 2  # grey levels for one unit of an image in [-1, 1]
 EDGE_JUMP = 0.1  # of the clip's range of inverse depth: neighbours that differ more have an edge
 EDGE_MARGIN_PX = 1  # by which edges are grown, as those of depth and of colour are not aligned
 

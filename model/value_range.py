@@ -14,6 +14,7 @@ from torch import Tensor
 ValueRange = tuple[int | float, int | float]  # lowest and highest value that a pixel can have
 
 IMAGES: ValueRange = (-1.0, 1.0)  # of all images of tokenizers and networks here
+LEVELS = 255 / 2  # of grey, for one unit of such an image
 ROUNDING = 5e-4  # of the range: how far outside it a value may lie
 
 

@@ -23,7 +23,6 @@ from stages.clips.arm_vectors import ARM_WIDTH
 # pose at the clip's start, held; every movement of the hands turned round (ours)
 OTHER_CLIP, GAUSSIAN, HELD = "delta_psnr", "delta_psnr_gaussian", "delta_psnr_held"
 MIRRORED = "delta_psnr_mirrored"
-FORMS = (OTHER_CLIP, GAUSSIAN, HELD, MIRRORED)
 # As the report names them, after "under"
 FORM_NAMES = {
     OTHER_CLIP: "another clip's actions",
@@ -31,6 +30,7 @@ FORM_NAMES = {
     HELD: "actions held still",
     MIRRORED: "mirrored movements",
 }
+FORMS = tuple(FORM_NAMES)
 ACTION_ROLE = 5  # keeps the noise of actions apart from that of training and generation
 
 Drawn = TypeVar("Drawn")

@@ -1,8 +1,8 @@
-"""The baseline that carries motion on: frame t from frames t-1 and t-2, by optical flow.
+"""The baseline of linear motion: frame t from the true frames t-1 and t-2, by optical flow.
 
-Each pixel of frame t-1 moves once more as it moved since frame t-2 (dense inverse search, as in
-`stages.keypoints.dense_flow`). It needs two true frames, so it exists under teacher forcing only;
-frame 1 is a copy of frame 0.
+Each pixel of frame t-1 moves on as it moved since frame t-2. The flow is dense inverse search, as
+in `stages.keypoints.dense_flow`. Frame 1 is a copy of frame 0. The two true frames exist under
+teacher forcing only.
 """
 
 import cv2
@@ -15,14 +15,14 @@ from torch import Tensor
 from stages.keypoints.dense_flow import LEAST_SIDE_PX, flow_method
 from stages.tokenizer.images import images_to_rgb
 
-APART_PX = 1.0  # by which flows differ at the edge of something that moves over something else
+APART_PX = 1.0  # flows that differ by more meet at the edge of something that moves
 
 Flow = Float32[np.ndarray, "h w 2"]
 Image = Float32[np.ndarray, "h w c"]
 
 
 def carry_on(video: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"] | None:
-    """Frame t as frames t-1 and t-2 let expect it; None for frames too small for flow."""
+    """The video as its linear motion predicts it; None for frames too small for flow."""
     if min(video.shape[-2:]) < LEAST_SIDE_PX:
         return None
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in images_to_rgb(video)]
@@ -36,18 +36,18 @@ def carry_on(video: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"] | None
 
 
 def moved_on(image: Image, back: Flow) -> Image:
-    """The image after one more step of the motion that led to it.
+    """The image after one more step of its motion.
 
-    back: from each pixel to its place in the image before, so that it moves on by -back.
+    back: from each pixel to its place in the image before; it moves on by -back.
     """
-    # Every pixel takes what its own motion brings there, smoothly and without holes
+    # Each pixel takes its value from where its own motion comes from: smooth, without holes
     height, width = image.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     source = (x + back[..., 0], y + back[..., 1])
     moved = cv2.remap(image, *source, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     moved = moved.reshape(image.shape)
-    # That stops at the edge of what does not move. What moves over it is painted there, the fastest
-    # last, since it is mostly what is nearer.
+    # A pixel at rest keeps its value even where something now moves over it: paint that on top,
+    # the fastest last, as it is mostly the nearest
     column, row = (np.rint(at).astype(int) for at in (x - back[..., 0], y - back[..., 1]))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     there = back[row.clip(0, height - 1), column.clip(0, width - 1)]

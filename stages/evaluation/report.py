@@ -22,6 +22,7 @@ from stages.evaluation.objects import (
 )
 from stages.evaluation.scores import (
     ACTIVE,
+    BASELINES,
     CAMERA,
     CEILING,
     COPY,
@@ -33,11 +34,9 @@ from stages.evaluation.scores import (
     FRAME,
     FREE,
     GRIPPER,
-    LINEAR,
     MODEL,
     MOVING,
     MOVING_CAMERA,
-    PREVIOUS,
     PROTOCOLS,
     PSEUDO_DEPTH,
     PSEUDO_TRACKS,
@@ -81,7 +80,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
-METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
+METHODS = (MODEL, *BASELINES)
 REGIONS = (FRAME, MOVING, MOVING_CAMERA, DETAIL, STILL, EDGES, ACTIVE, GRIPPER, *OBJECT_REGIONS)
 
 STEADINESS_REGIONS = (STILL, EDGES)
@@ -451,21 +450,21 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         f"Flags of the evaluated clips: {setting.flagged}. Left out for flags: {setting.dropped}.",
         "Free-running: all frames from frame 0. Teacher-forced: each frame from the true frames "
         "before it. Frame 0 is given and never scored.",
-        "The moving region, the same against both references, is where decoded true frames differ "
-        f"from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one. That of "
-        "the camera is where its own frames do, which no tokenizer decides: videos of other models "
-        "are scored there.",
-        "Linear motion by optical flow: each frame as the flow between the two true frames before "
-        "it lets expect it; frame 1 is a copy of frame 0. Free-running it knows no motion.",
-        "The most detailed tenth: the squares, of 16 x 16 in a frame, within which the reference's "
-        "colours vary most.",
+        "The moving region, the same against both references, is where the decoded true frames "
+        f"differ from frame 0, slightly dilated; {n_moving} of {setting.n_clips} clips have one. "
+        "The moving region of the camera is where the camera's frames differ from frame 0. It "
+        "needs no tokenizer, so other models' videos are scored there, too.",
+        "Linear motion by optical flow: the frame before, moved once more as it moved since the "
+        "one before it. Frame 1 is a copy of frame 0. There is none free-running, where only "
+        "frame 0 is known.",
+        "The most detailed tenth: of the 16 x 16 squares of a frame, those in which the "
+        "reference's colours vary most.",
         f"A frame that is exactly right has an infinite PSNR, counted as {metrics.MAX_PSNR:g} dB.",
         delta_psnr_note(setting.gaussian_draws, setting.held_actions, setting.mirrored_actions),
-        "Flicker: mean change from one frame to the next of the pixels in which the true video "
-        "never moves. The copy of the frame before has the camera's own. Depth edges: where the "
-        "true inverse depth of neighbours differs by over a tenth of the clip's range; the "
-        "steepness of the brightness there is compared with that of the camera's frames: below 1 "
-        "is blurred, above 1 noisy.",
+        "Flicker: mean change from frame to frame where the true video never moves. The copy of "
+        "the frame before has the camera's own. Depth edges: where neighbours' true inverse depths "
+        "differ by over a tenth of the clip's range. Their sharpness is the steepness of the "
+        "brightness there over that of the camera's frames: below 1 is blurred, above 1 noisy.",
     ]
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
@@ -486,11 +485,10 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
         return [*lines, "The world model has no depth branch: there are no depth scores."]
     if NUMBERS["abs_rel"] in means:
         lines.append(
-            "Predicted depth, against the pseudo depth, is 1 / the depth branch's inverse depth, "
-            "in the units that the clip's stored "
-            f"range gives ({setting.depth_units or 'unknown'}), where the pseudo depth is valid; "
-            "aligned: after one scale and shift of inverse depth a clip. Depth beyond "
-            f"{FARTHEST_RATIO:g} times the clip's near end is clipped to that. The baseline copies "
-            "the decoded first frame."
+            "Predicted depth is 1 / the inverse depth of the depth branch, in the labels' units "
+            f"({setting.depth_units or 'unknown'}), compared where the pseudo depth is valid. "
+            "Aligned: after one scale and shift of inverse depth for each clip. Depth is clipped "
+            f"at {FARTHEST_RATIO:g} times the clip's near end. The baseline copies the decoded "
+            "first frame."
         )
     return lines

@@ -19,8 +19,7 @@ from model.value_range import ValueRange
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.drawing.pictures import png_bytes, write_mp4
 from stages.evaluation.objects import objects_csv
-from stages.evaluation.report import mean_scores
-from stages.evaluation.scores import BASELINES, MODEL
+from stages.evaluation.report import METHODS, mean_scores
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
@@ -46,14 +45,15 @@ from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
 
-TAKEN = (MODEL, *BASELINES)  # names of methods in the evaluation's tables
 CLIP_BYTES = 400_000  # of a clip's lines in the tables, and its video
 PAGE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(DatasetStage):
-    """Scores videos by the evaluation's measures, against the camera's frames, free-running."""
+    """Scores videos by those of the evaluation's measures that need only frames: free-running,
+    against the camera's.
+    """
 
     method: str  # what the tables call the model
     # The digest says which videos they are, wherever they are stored
@@ -80,10 +80,10 @@ class Score(DatasetStage):
     }
 
     def __post_init__(self) -> None:
-        if not self.method.strip() or self.method in TAKEN:
+        if not self.method.strip() or self.method in METHODS:
             raise ValueError(
                 f"name {self.method!r}: expected a name of the model that is none of "
-                f"{', '.join(map(repr, TAKEN))}, which the tables have already"
+                f"{', '.join(map(repr, METHODS))}, which the tables have already"
             )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(

@@ -47,7 +47,11 @@ class PublishedWeights:
 def _hub_file(
     name: str, *, repository: str, revision: str, file: str, **others
 ) -> PublishedWeights:
-    """A file of a hub repository at one commit, so that it is always the same file."""
+    """A file of a hub repository at a revision, which its address names.
+
+    revision: a commit, whose files never change; or a branch, where no commit is known, whose file
+    may change: then only `sha256`, or the digest that the first fetch notes, tells another one.
+    """
     page = f"{HUB}/{repository}"
     return PublishedWeights(
         name=name, file=file, page=page, url=f"{page}/resolve/{revision}/{file}", **others
@@ -185,7 +189,9 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
     _hub_file(
         "i3d-kinetics400",
         repository="flateon/FVD-I3D-torchscript",
-        revision="main",  # its commits are not known here; the digest of the first file is noted
+        # Its commits are not known here, nor whether the file equals that of StyleGAN-V's authors:
+        # the digest of the first file that is fetched is noted
+        revision="main",
         file="i3d_torchscript.pt",
         about="FVD: I3D on Kinetics-400, TorchScript",
         licence="Apache-2.0",
