@@ -124,7 +124,7 @@ def box_truth(
         depth[t][on], geom[t][on] = 1.0, 1
     return GroundTruth(
         depth_m=depth.astype(np.float16), geom=geom, geom_position_m=position, geom_axes=axes,
-        geom_body=("world", "plate"), camera=camera, labels={},
+        geom_body=("world", "plate"), cameras=(camera,) * n_frames, labels={},
     )  # fmt: skip
 
 
