@@ -20,6 +20,8 @@ from simulation.episode import Trajectory
 from simulation.scene import Camera, Scene
 
 NOTHING = 255  # geom id of a pixel that sees no geom
+# Bodies that never move; "world" is floor, wall, table and what stands at its far end
+BACKGROUND = ("world", "tray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class GroundTruth:
     geom: UInt8[np.ndarray, "t h w"]  # geom ids; NOTHING where there is none
     geom_position_m: Float[np.ndarray, "t g 3"]  # in the base frame
     geom_axes: Float[np.ndarray, "t g 3 3"]
-    geom_body: tuple[str, ...]  # each geom's nearest named body; "world" for what stands still
+    geom_body: tuple[str, ...]  # each geom's nearest named body
     cameras: tuple[Camera, ...]  # of each frame
     labels: dict  # task, objects, and every skill attempt with its success
 

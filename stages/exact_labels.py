@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer, UInt8
 
-from simulation.ground_truth import NOTHING, GroundTruth
+from simulation.ground_truth import BACKGROUND, NOTHING, GroundTruth
 from simulation.scene import Camera
 from stages.resizing import nearest_pixels
 
@@ -85,6 +85,25 @@ def true_tracks(
         geom=geom,
         known=known,
     )
+
+
+def seen_without_sway(
+    truth: GroundTruth,
+    frame: int,
+    places_m: Float64[np.ndarray, "t p 3"],
+    size: tuple[int, int],
+) -> Float32[np.ndarray, "t p 2"]:
+    """Where a camera that stays as it is in `frame` would see these places, in clip pixels."""
+    height, width = truth.geom.shape[1:]
+    to_source = np.array([width / size[1], height / size[0]])
+    pixels = np.stack([_project(truth.cameras[frame], places)[0] for places in places_m])
+    return ((pixels + 0.5) / to_source - 0.5).astype(np.float32)
+
+
+def on_background(truth: GroundTruth, points: TrueTracks) -> Bool[np.ndarray, " p"]:
+    """Points on what never moves in the world."""
+    still = np.array([body in BACKGROUND for body in truth.geom_body])
+    return points.known & still[np.where(points.known, points.geom, 0)]
 
 
 def _look_up(truth: GroundTruth, frame: int, pixels: Float64[np.ndarray, "p 2"]):
