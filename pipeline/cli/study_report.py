@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.orchestration.study.outcome import Outcome
 from pipeline.orchestration.study.planned import StudyPlan
-from stages.comparison.pictures import draw_most_different, plot_horizon
+from stages.comparison.pictures import control_panels, draw_most_different, plot_horizon
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.study_report import (
     RunLine,
@@ -51,6 +51,7 @@ def study_report(plan: StudyPlan, outcomes: Sequence[Outcome]) -> StudyReport:
             )
             for outcome in in_order
         ],
+        rate_hz=plan.rate_hz,
     )
 
 
@@ -91,6 +92,8 @@ def draw(report: StudyReport, root: str) -> dict[str, bytes]:
     assert isinstance(clips, ClipRows), clips
     common, last = report.compared.clips, tables[-1].label
     pictures = {"horizon.png": plot_horizon(tables, common, clips.rate_hz)}
+    if forms := control_panels(tables):
+        pictures["control.png"] = plot_horizon(tables, common, clips.rate_hz, forms)
     if tradeoff := plot_tradeoff(tables):
         pictures["tradeoff.png"] = tradeoff
     title = f"videos of one seed; from {last}'s largest gain over {tables[0].label} to its loss"

@@ -19,6 +19,7 @@ from stages.drawing.pictures import (
     spread,
     strip,
 )
+from stages.evaluation.controls import FORMS
 from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import BASELINES, CAMERA, FRAME, FREE, Cell
 from storage.stores.rows import ClipRows, find_row
@@ -29,16 +30,21 @@ LINES = ("--", ":", "-.", (0, (1, 3)))
 FRAMES_SHOWN, CLIPS_SHOWN, CELL_PX = 8, 6, 112
 
 
-def plot_horizon(tables: Sequence[ScoreTable], clips: Sequence[str], rate_hz: float) -> bytes:
+def plot_horizon(
+    tables: Sequence[ScoreTable],
+    clips: Sequence[str],
+    rate_hz: float,
+    panels: Sequence[str] = PANELS,
+) -> bytes:
     """Free-running, against the camera, whole frames: means over clips with their intervals; PNG.
 
-    Baselines are those of the first model.
+    A panel for each of these metrics. Baselines are those of the first model.
     """
     episodes = tables[0].episodes
     title = f"{len(clips)} clips, free-running against the camera (bands: 95 %, over episodes)"
-    figure = new_figure(9.6, 3.2, title)
-    axes = np.ravel(figure.subplots(1, len(PANELS), squeeze=False))
-    for axis, metric in zip(axes, PANELS, strict=True):
+    figure = new_figure(4.8 * len(panels), 3.2, title)
+    axes = np.ravel(figure.subplots(1, len(panels), squeeze=False))
+    for axis, metric in zip(axes, panels, strict=True):
         for table, colour in zip(tables, COLOURS * len(tables), strict=False):
             for curve in curves(table, metric, clips, own=True).values():
                 draw_curve(axis, curve, episodes, rate_hz, table.label, colour)
@@ -49,6 +55,12 @@ def plot_horizon(tables: Sequence[ScoreTable], clips: Sequence[str], rate_hz: fl
         axis.set_xlabel("s", fontsize=7, color=INK)
     axes[0].legend(fontsize=7, frameon=False, labelcolor=INK)
     return figure_png(figure)
+
+
+def control_panels(tables: Sequence[ScoreTable]) -> list[str]:
+    """The forms of ΔPSNR that some table has by frame."""
+    found = {cell.metric for table in tables for cell in table.frames}
+    return [form for form in FORMS if form in found]
 
 
 def draw_most_different(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from stages.comparison.bootstrap import estimate
 from stages.comparison.contrasts import CONTROL, DEPTH, ESTIMATED, PSNR, Comparison, Place, compare
+from stages.comparison.control_horizon import control_table
 from stages.comparison.page import difference_text, interval_text, measure
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.verdicts import Claim, Settled, own_values, seed_means, settle
@@ -14,8 +15,8 @@ from stages.evaluation.objects import OBJECTS
 from stages.evaluation.report import COLUMNS, WEAK_CONTROL_DB
 from stages.evaluation.scores import PSEUDO_DEPTH, Cell
 
-# The columns of the first table: RoboScape's, and objects
-SHOWN = (
+# The columns of the first table, beside what the claims are about: RoboScape's, and objects
+SHOWN: tuple[Place, ...] = (
     PSNR,
     Place(metric="ssim"),
     Place(metric="lpips"),
@@ -69,6 +70,7 @@ class StudyReport:
     variants: Sequence[VariantScores]
     claims: Sequence[Claim]
     runs: Sequence[RunLine]
+    rate_hz: float
     settled: Sequence[Settled]
     compared: Comparison | None
 
@@ -82,6 +84,7 @@ class StudyReport:
         variants: Sequence[VariantScores],
         claims: Sequence[Claim],
         runs: Sequence[RunLine],
+        rate_hz: float,
     ) -> "StudyReport":
         by_name = {variant.name: variant for variant in variants}
         pooled = [ScoreTable.pooled(v.tables, v.name) for v in variants if v.tables]
@@ -92,6 +95,7 @@ class StudyReport:
             variants=variants,
             claims=claims,
             runs=runs,
+            rate_hz=rate_hz,
             settled=[verdict_on(claim, by_name) for claim in claims],
             compared=compare(pooled) if len(pooled) > 1 else None,
         )
@@ -121,8 +125,9 @@ def report_page(report: StudyReport) -> str:
         "\n".join(f"- {line}" for line in report.setting),
         *missing_section(report.missing),
         "## What came out",
-        results_table(report.there),
+        results_table(report.there, report.claims),
         *claims_section(report),
+        *control_section(report),
         *control_note(report.there),
         "## How to read it",
         "\n".join(f"- {line}" for line in reading_notes()),
@@ -148,9 +153,10 @@ def runs_section(runs: Sequence[RunLine]) -> Iterator[str]:
     yield "\n\n".join(f"{plain(run.name)}:\n```bash\n{run.command}\n```" for run in runs)
 
 
-def results_table(variants: Sequence[VariantScores]) -> str:
+def results_table(variants: Sequence[VariantScores], claims: Sequence[Claim]) -> str:
     """A row a variant: mean over seeds with its interval over episodes, and the seeds' range."""
-    places = [p for p in SHOWN if any(seed_means(v.tables, p) for v in variants)]
+    wanted = sorted({*SHOWN, *(claim.place for claim in claims)}, key=lambda place: place.order)
+    places = [p for p in wanted if any(seed_means(v.tables, p) for v in variants)]
     columns = ("", "seeds", *(measure(place) for place in places))
     rows = [
         (
@@ -198,6 +204,19 @@ def claims_section(report: StudyReport) -> Iterator[str]:
         )
     columns = ("claim", "measured by", "difference (95 %)", "each seed", "at this scale")
     yield markdown_table(columns, rows)
+
+
+def control_section(report: StudyReport) -> Iterator[str]:
+    """Where control is lost; empty for evaluations that have no ΔPSNR by frame."""
+    pooled = [ScoreTable.pooled(variant.tables, variant.name) for variant in report.there]
+    table = control_table(pooled, report.rate_hz)
+    if table:
+        yield "## Control over the horizon"
+        yield table
+        yield (
+            "ΔPSNR (dB) of the frame at that time. Steered: the longest time through which its "
+            "interval lies above 0 in every frame."
+        )
 
 
 def control_note(variants: Sequence[VariantScores]) -> Iterator[str]:

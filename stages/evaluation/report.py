@@ -44,6 +44,7 @@ from stages.evaluation.scores import (
     STILL,
     TEACHER,
     TRACKED,
+    TRUE_DEPTH,
     Cell,
     ScoredClip,
     Scores,
@@ -132,6 +133,7 @@ NUMBERS: dict[str, Cell] = {
     "named_free": free(OBJECTS, MODEL, "named", CAMERA),
     "named_tokenizer": free(OBJECTS, CEILING, "named", CAMERA),
     **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
+    **{f"{name}_true": free(FRAME, MODEL, name, TRUE_DEPTH) for name in DEPTH_METRICS},
     **{f"{name}_estimated": free(FRAME, MODEL, name, ESTIMATED_DEPTH) for name in DEPTH_METRICS},
     "abs_rel_estimated_copy": free(FRAME, COPY, "abs_rel", ESTIMATED_DEPTH),
     "abs_rel_estimated_tokenizer": free(FRAME, CEILING, "abs_rel", ESTIMATED_DEPTH),
@@ -427,6 +429,7 @@ def in_words(reference: str, setting: Setting) -> str:
     annotators = {
         PSEUDO_DEPTH: setting.depth_annotator,
         ESTIMATED_DEPTH: f"of the {CAMERA}, by {setting.depth_estimator}",
+        TRUE_DEPTH: "of the simulation, exact",
         PSEUDO_TRACKS: setting.tracks_annotator,
     }
     by = f" ({annotators[reference]})" if reference in annotators else ""

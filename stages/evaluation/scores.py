@@ -1,8 +1,8 @@
 """One held-out clip, true and predicted -> scores, each named by its cell of the tables.
 
 Frame 0 is given to every method and never scored. Protocols (two) and references (decoded true
-tokens and camera frames for pictures; pseudo labels for depth and tracks, and depth estimated from
-the camera's frames) are never mixed.
+tokens and camera frames for pictures; pseudo labels for depth and tracks, the exact depth of
+simulated episodes, and depth estimated from the camera's frames) are never mixed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +29,9 @@ from stages.tokenizer.images import moving_mask
 FREE, TEACHER = "free-running", "teacher-forced"
 PROTOCOLS = (FREE, TEACHER)
 DECODED, CAMERA, PSEUDO_DEPTH = "decoded true tokens", "camera frames", "pseudo depth"
+TRUE_DEPTH = "true depth"
 ESTIMATED_DEPTH, PSEUDO_TRACKS = "estimated depth", "pseudo tracks"
-REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
+REFERENCES = (CAMERA, DECODED, PSEUDO_DEPTH, TRUE_DEPTH, ESTIMATED_DEPTH, PSEUDO_TRACKS)
 FRAME, MOVING, DETAIL = "whole frame", "moving region", "most detailed tenth"
 STILL, EDGES = "still region", "depth edges"
 ACTIVE, GRIPPER = "active points", "grippers"
@@ -274,8 +275,8 @@ def frames_psnr(
     return found
 
 
-def score_depth(depth: ClipDepth) -> Scores:
-    """AbsRel, δ1 and δ2 against the valid pseudo depth, raw and after one scale and shift a clip.
+def score_depth(depth: ClipDepth, reference: str = PSEUDO_DEPTH) -> Scores:
+    """AbsRel, δ1 and δ2 where the target is valid, raw and after one scale and shift a clip.
 
     The baseline copies frame 0 of the decoded true tokens, which has a depth for every pixel.
     """
@@ -287,7 +288,7 @@ def score_depth(depth: ClipDepth) -> Scores:
     for protocols, method, inverse in methods:
         for metric, value in compare_depth(inverse, depth).items():
             scores |= {
-                Cell(protocol, PSEUDO_DEPTH, FRAME, method, metric): value for protocol in protocols
+                Cell(protocol, reference, FRAME, method, metric): value for protocol in protocols
             }
     return scores
 

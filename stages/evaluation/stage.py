@@ -46,6 +46,7 @@ from stages.evaluation.scores import FREE, ClipVideos, ScoredClip, Scores, score
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
+    MEANS_FILE,
     VIDEOS,
     ClipNames,
     clips_csv,
@@ -53,6 +54,7 @@ from stages.evaluation.tables import (
     metrics_csv,
     metrics_json,
 )
+from stages.evaluation.true_depth import score_true_depth
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
 from stages.keypoints.stage import KeypointAnnotator
@@ -80,7 +82,7 @@ class Evaluate(DatasetStage):
     The clips are held out unless `split` is `train`.
     """
 
-    # Where the data set is, with or without `ground_truth`; None: objects are not looked for
+    # Where the data set is, with or without `ground_truth`; None: no scores by exact truth
     root: str | None = field(default=None, metadata={"key": False})
     n_clips: Annotated[int, Ge(1)] = 16  # at most, spread evenly over the usable ones
     split: Literal["train", "val", "test"] = "val"
@@ -114,7 +116,7 @@ class Evaluate(DatasetStage):
 
     name: ClassVar[str] = "evaluation"
     # 2: the number of cells masked again is rounded up; 3: free of float rounding; 4: objects;
-    # 5: scores by frame and episode, predictions as videos; 6: ΔPSNR by frame
+    # 5: scores by frame and episode, predictions as videos; 6: ΔPSNR by frame, true depth
     version: ClassVar[int] = 6
 
     @property
@@ -174,7 +176,7 @@ class Evaluate(DatasetStage):
         setting = self.setting(rows, networks, chosen, candidates)
         names = ClipNames.of(rows, chosen, others)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
-        write_file(out.path / "metrics.csv", metrics_csv(means))
+        write_file(out.path / MEANS_FILE, metrics_csv(means))
         write_file(out.path / "metrics.json", metrics_json(self, setting, numbers, means))
         write_file(out.path / CLIPS_FILE, clips_csv(names, clips))
         write_file(out.path / FRAMES_FILE, frames_csv(names, clips))
@@ -202,7 +204,7 @@ class Evaluate(DatasetStage):
         `fvd`.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
-        more = self.annotators(rows, networks.device)
+        more, units = self.annotators(rows, networks.device), AnnotatorInfo.of(rows["depth"]).units
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
         root = Path(self.root) if self.root else None
@@ -221,13 +223,14 @@ class Evaluate(DatasetStage):
                 number,
                 forms=self.forms,
             ):
-                size = (clip.camera.shape[-2], clip.camera.shape[-1])
-                objects = clip_objects(rows, int(chosen[len(clips)]), root, size)
-                clip = replace(clip, objects=objects)
+                row, size = int(chosen[len(clips)]), (clip.camera.shape[-2], clip.camera.shape[-1])
+                clip = replace(clip, objects=clip_objects(rows, row, root, size))
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
-                row = int(chosen[len(clips)])
-                clips.append(scored(clip, perceptual, [scores(clip, row) for scores in more]))
+                found = [scores(clip, row) for scores in more]
+                if clip.depth is not None:
+                    found.append(score_true_depth(clip.depth, rows, row, root, units))
+                clips.append(scored(clip, perceptual, found))
                 if fvd:
                     fvd.add(clip)
                 frames = images_to_rgb(clip.predicted[FREE])

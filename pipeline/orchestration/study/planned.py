@@ -12,6 +12,7 @@ from pipeline.orchestration.disk_estimate import RunEstimate, estimate
 from pipeline.orchestration.plan import Planner, planned
 from pipeline.settings import Settings
 from stages.base import Stage
+from stages.clips.clip import Clip
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store
 from storage.stores.records import StoreRef
@@ -54,6 +55,13 @@ class StudyPlan:
     scale: Scale
     members: Sequence[PlannedMember]
     settings: Settings = field(repr=False)
+
+    @property
+    def rate_hz(self) -> float:
+        """Of the clips."""
+        stage = self.members[0].planner.planned["clip"][0]
+        assert isinstance(stage, Clip), stage
+        return stage.clip_format.rate_hz
 
     @cached_property
     def missing(self) -> dict[str, str]:

@@ -7,7 +7,9 @@ import pytest
 from test_golden_keys import SOURCE, make_inputs
 
 from model.world.config import LossConfig
-from pipeline.experiments.studies.catalogue import ABLATIONS, LABEL_NOISE, STUDIES, named_study
+from pipeline.experiments.studies.ablations import ABLATIONS
+from pipeline.experiments.studies.catalogue import STUDIES, named_study
+from pipeline.experiments.studies.label_noise import LABEL_NOISE
 from pipeline.experiments.studies.study import SCALES, Study, Variant
 from pipeline.orchestration.study.planned import PlannedMember, plan_study
 from pipeline.settings import Settings
@@ -75,10 +77,12 @@ def test_variants_share_all_but_what_they_change(settings):
 def test_noise_is_added_to_exact_labels_and_to_one_kind_at_a_time(settings):
     for each in planned("label-noise", "smoke", settings):
         depth, tracks = (each.planner.planned[name][0] for name in ("depth", "keypoints"))
-        if each.member.variant == "annotators":
-            assert (depth.annotator.name, tracks.annotator.name) == ("sensor", "dense-flow")
-        else:
-            assert (depth.annotator.name, tracks.annotator.name) == ("truth", "truth")
+        annotator, _, kind = each.member.variant.partition(" ")
+        expected = (
+            annotator if kind == "depth" else "truth",
+            annotator if kind == "tracks" else "truth",
+        )
+        assert (depth.annotator.name, tracks.annotator.name) == expected
         assert (depth.spoil is not None) == each.member.variant.startswith("depth")
         assert (tracks.spoil is not None) == each.member.variant.startswith("track ")
 

@@ -104,6 +104,7 @@ def report(root: Path):
                 command="roboscape run demo",
             ),
         ],
+        rate_hz=2.0,
     )
 
 
