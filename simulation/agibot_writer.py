@@ -6,7 +6,7 @@ success) is not written here.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,20 +102,23 @@ def write_depth(folder: Path, frame: int, depth_mm: UInt16[np.ndarray, "h w"]) -
     (folder / f"head_depth_{frame:06d}.png").write_bytes(png.tobytes())
 
 
-def write_camera(folder: Path, camera: Camera, n_frames: int) -> None:
-    """Writes intrinsics (AGIBOT's names) and a camera-to-base pose per frame, OpenCV axes."""
+def write_camera(folder: Path, cameras: Sequence[Camera]) -> None:
+    """Writes intrinsics (AGIBOT's names) and a camera-to-base pose per frame, OpenCV axes.
+
+    cameras: of each frame; the first one's pose is the one that stands alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    camera = cameras[0]
     intrinsic = {"fx": camera.fx, "fy": camera.fy, "ppx": camera.cx, "ppy": camera.cy}
     intrinsic |= {name: 0.0 for name in ("k1", "k2", "k3", "p1", "p2")}
-    pose = {
-        "rotation_matrix": camera.rotation.tolist(),
-        "translation_vector": camera.position_m.tolist(),
-    }
-    aligned = [{"extrinsic": pose}] * n_frames
+    poses = [
+        {"rotation_matrix": c.rotation.tolist(), "translation_vector": c.position_m.tolist()}
+        for c in cameras
+    ]
     for name, text in (
         ("intrinsic_params", json.dumps({"intrinsic": intrinsic}, indent=1)),
-        ("extrinsic_params", json.dumps({"extrinsic": pose}, indent=1)),
-        ("extrinsic_params_aligned", json.dumps(aligned)),
+        ("extrinsic_params", json.dumps({"extrinsic": poses[0]}, indent=1)),
+        ("extrinsic_params_aligned", json.dumps([{"extrinsic": pose} for pose in poses])),
     ):
         (folder / f"head_{name}.json").write_text(text)
 

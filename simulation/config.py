@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Interval
+
+from storage.stores.key import parameters
 
 # Of the simulation; raised when a config gives other episodes. 2: videos without macroblock tree
 VERSION = 2
@@ -25,6 +27,10 @@ class SampleConfig:
     share_random: Annotated[float, Interval(ge=0, le=1)] = 0.25
     faults: bool = False  # add one deliberately faulty episode of each kind, for testing readers
     ground_truth: bool = True
+    # How much the camera sways (`camera_motion.py`): 0 is a fixed camera, 1 a typical head
+    camera_motion: Annotated[float, Interval(ge=0, le=5)] = field(
+        default=0.0, metadata={"added": True}
+    )
 
     def __post_init__(self):
         if self.n_episodes < 0 or self.seed < 0:
@@ -41,6 +47,8 @@ class SampleConfig:
             )
         if not 0 <= self.share_random <= 1:
             raise ValueError(f"share_random={self.share_random} is not in [0, 1]")
+        if not 0 <= self.camera_motion <= 5:
+            raise ValueError(f"camera_motion={self.camera_motion} is not in [0, 5]")
 
     @property
     def n_frames(self) -> int:
@@ -61,6 +69,9 @@ def demo_sample() -> SampleConfig:
 
 
 def digest(config: SampleConfig) -> str:
-    """SHA-256 of the config's fields and the simulation's version."""
-    recipe = json.dumps({"version": VERSION, **asdict(config)}, sort_keys=True)
+    """SHA-256 of the config's fields and the simulation's version.
+
+    A field that came later counts only where it is not at its default.
+    """
+    recipe = json.dumps({"version": VERSION, **parameters(config)}, sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()

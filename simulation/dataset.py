@@ -36,6 +36,7 @@ from simulation.recording import (
 from storage.atomic import write_file
 from storage.disk_space import explain_disk_full
 from storage.locks import locked
+from storage.stores.key import parameters
 
 _PARTS = ("observations", "parameters", "proprio_stats", "ground_truth")
 
@@ -98,7 +99,8 @@ def _claim(root: Path, config: SampleConfig) -> None:
     if path.is_file():
         found = json.loads(path.read_text())
         if found["digest"] != digest(config):
-            there = {"version": found["version"], **found["config"]}
+            defaults = asdict(SampleConfig())  # of fields that are newer than the sample
+            there = {"version": found["version"], **defaults, **found["config"]}
             asked = {"version": VERSION, **asdict(config)}
             different = [name for name, value in asked.items() if there.get(name) != value]
             differ = ", ".join(f"{k}={there.get(k)} there, {asked[k]} asked" for k in different)
@@ -113,7 +115,7 @@ def _claim(root: Path, config: SampleConfig) -> None:
         )
     root.mkdir(parents=True, exist_ok=True)
     faults = {str(episode_id(number)): kind for number, kind in fault_kinds(config).items()}
-    recipe = {"digest": digest(config), "version": VERSION, "config": asdict(config)}
+    recipe = {"digest": digest(config), "version": VERSION, "config": parameters(config)}
     _write_json(path, recipe | {"faults": faults})
 
 

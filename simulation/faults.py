@@ -28,7 +28,8 @@ def simulate_faulty(config: SampleConfig, number: int, kind: str) -> Episode:
         config = replace(config, duration_s=min(config.duration_s, SHORT_S))
     episode = simulate_episode(config, number)
     if kind == "static":
-        return replace(episode, trajectory=_freeze(episode.trajectory))
+        still = episode.cameras[:1] * len(episode.cameras)
+        return replace(episode, trajectory=_freeze(episode.trajectory), cameras=still)
     return episode
 
 

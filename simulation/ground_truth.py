@@ -7,6 +7,7 @@ read it says `stages.simulated_truth`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from simulation.episode import Trajectory
 from simulation.scene import Camera, Scene
 
 NOTHING = 255  # geom id of a pixel that sees no geom
+# Bodies that never move; "world" is floor, wall, table and what stands at its far end
+BACKGROUND = ("world", "tray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,8 @@ class GroundTruth:
     geom: UInt8[np.ndarray, "t h w"]  # geom ids; NOTHING where there is none
     geom_position_m: Float[np.ndarray, "t g 3"]  # in the base frame
     geom_axes: Float[np.ndarray, "t g 3 3"]
-    geom_body: tuple[str, ...]  # each geom's nearest named body; "world" for what stands still
-    camera: Camera
+    geom_body: tuple[str, ...]  # each geom's nearest named body
+    cameras: tuple[Camera, ...]  # of each frame
     labels: dict  # task, objects, and every skill attempt with its success
 
 
@@ -71,18 +74,26 @@ def label_truth(scene: Scene, task_id: int, trajectory: Trajectory) -> dict:
 
 
 def write_ground_truth(folder: Path, truth: GroundTruth) -> None:
-    """Writes `truth.npz` and `labels.json`; images as frame differences, which compress better."""
+    """Writes `truth.npz` and `labels.json`; images as frame differences, which compress better.
+
+    Of a camera that never moves one pose is written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    camera, size = truth.camera, (truth.camera.width, truth.camera.height)
+    camera = truth.cameras[0]
+    position = np.stack([c.position_m for c in truth.cameras])
+    rotation = np.stack([c.rotation for c in truth.cameras])
+    still = (position == position[0]).all() and (rotation == rotation[0]).all()
     np.savez_compressed(
         folder / "truth.npz",
         depth_steps=_steps(truth.depth_m.view(np.uint16)),
         geom_steps=_steps(truth.geom),
         geom_position_m=truth.geom_position_m,
         geom_axes=truth.geom_axes.astype(np.float32),
-        intrinsics=np.array([*size, camera.fx, camera.fy, camera.cx, camera.cy]),
-        camera_position_m=camera.position_m,
-        camera_rotation=camera.rotation,
+        intrinsics=np.array(
+            [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy]
+        ),
+        camera_position_m=position[0] if still else position,
+        camera_rotation=rotation[0] if still else rotation,
     )
     labels = {**truth.labels, "geom_body": truth.geom_body}
     (folder / "labels.json").write_text(json.dumps(labels, indent=1))
@@ -97,20 +108,29 @@ def read_ground_truth(folder: Path) -> GroundTruth:
         )
     labels = json.loads((folder / "labels.json").read_text())
     with np.load(folder / "truth.npz") as z:
-        width, height, fx, fy, cx, cy = z["intrinsics"].tolist()
-        camera = Camera(
-            width=int(width), height=int(height), fx=fx, fy=fy, cx=cx, cy=cy,
-            position_m=z["camera_position_m"], rotation=z["camera_rotation"],
-        )  # fmt: skip
         return GroundTruth(
             depth_m=np.cumsum(z["depth_steps"], axis=0, dtype=np.uint16).view(np.float16),
             geom=np.cumsum(z["geom_steps"], axis=0, dtype=np.uint8),
             geom_position_m=z["geom_position_m"],
             geom_axes=z["geom_axes"].astype(np.float64),
             geom_body=tuple(labels.pop("geom_body")),
-            camera=camera,
+            cameras=_cameras(z, len(z["geom_position_m"])),
             labels=labels,
         )
+
+
+def _cameras(z: Mapping[str, np.ndarray], n_frames: int) -> tuple[Camera, ...]:
+    """One a frame, from the pose of each or from the only one."""
+    width, height, fx, fy, cx, cy = z["intrinsics"].tolist()
+    position = np.broadcast_to(z["camera_position_m"], (n_frames, 3))
+    rotation = np.broadcast_to(z["camera_rotation"], (n_frames, 3, 3))
+    return tuple(
+        Camera(
+            width=int(width), height=int(height), fx=fx, fy=fy, cx=cx, cy=cy,
+            position_m=p, rotation=r,
+        )
+        for p, r in zip(position, rotation, strict=True)
+    )  # fmt: skip
 
 
 def truth_beside(root: Path, task: int, episode: int) -> GroundTruth | None:

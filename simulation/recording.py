@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from simulation import agibot_writer as agibot
+from simulation.camera_motion import moving_cameras
 from simulation.config import SampleConfig
 from simulation.episode import Trajectory, UnstableError, simulate
 from simulation.ground_truth import (
@@ -19,10 +20,11 @@ from simulation.ground_truth import (
 )
 from simulation.policies import RANDOM_TASK, TASKS, Task
 from simulation.renderer import Picture, Renderer
-from simulation.scene import Scene, draw_scene
+from simulation.scene import Camera, Scene, draw_scene
 
 FIRST_EPISODE_ID = 900_000
 MAX_DRAWS = 4
+CAMERA_SEED = 1000  # above the numbers of draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Episode:
     task: Task
     scene: Scene
     trajectory: Trajectory
+    cameras: tuple[Camera, ...]  # of each frame
     rng: np.random.Generator  # for the writer's time stamps and depth noise
 
 
@@ -64,8 +67,16 @@ def simulate_episode(config: SampleConfig, number: int) -> Episode:
         except UnstableError as error:
             faults.append(str(error))
             continue
+        # Its own random numbers: the rest of an episode is the same however much the camera sways
+        sway = np.random.default_rng([config.seed, number, CAMERA_SEED])
+        times_s = np.arange(config.n_frames) / config.rate_hz
         return Episode(
-            id=episode_id(number), task=task, scene=scene, trajectory=trajectory, rng=rng
+            id=episode_id(number),
+            task=task,
+            scene=scene,
+            trajectory=trajectory,
+            cameras=moving_cameras(scene.camera, times_s, config.camera_motion, sway),
+            rng=rng,
         )
     which = f"episode {episode_id(number)}, seed {config.seed}"
     raise UnstableError(
@@ -73,10 +84,10 @@ def simulate_episode(config: SampleConfig, number: int) -> Episode:
     )
 
 
-def render_frames(scene: Scene, qpos: Float[np.ndarray, "t q"]) -> Iterator[Picture]:
-    renderer = Renderer(scene)
-    for q in qpos:
-        yield renderer.render(q)
+def render_frames(episode: Episode) -> Iterator[Picture]:
+    renderer = Renderer(episode.scene)
+    for qpos, camera in zip(episode.trajectory.qpos, episode.cameras, strict=True):
+        yield renderer.render(qpos, camera)
 
 
 def ground_truth_folder(task_id: int, episode_id: int) -> Path:
@@ -91,7 +102,7 @@ def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
     depth, geom = [], []
 
     def frames() -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-        for k, picture in enumerate(render_frames(scene, trajectory.qpos)):
+        for k, picture in enumerate(render_frames(episode)):
             agibot.write_depth(depth_folder, k, agibot.sense_depth(picture.depth_m, episode.rng))
             if ground_truth:
                 depth.append(picture.depth_m.astype(np.float16))
@@ -103,7 +114,7 @@ def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
     agibot.write_video(
         root / agibot.video_path(task, episode.id), frames(), size=size, rate_hz=trajectory.rate_hz
     )
-    agibot.write_camera(root / agibot.camera_folder(task, episode.id), scene.camera, n)
+    agibot.write_camera(root / agibot.camera_folder(task, episode.id), episode.cameras)
     agibot.write_proprio(
         root / agibot.proprio_folder(task, episode.id), agibot.proprio_arrays(trajectory, times)
     )
@@ -115,7 +126,7 @@ def write_episode(root: Path, episode: Episode, *, ground_truth: bool) -> None:
             geom_position_m=position,
             geom_axes=axes,
             geom_body=geom_bodies(scene),
-            camera=scene.camera,
+            cameras=episode.cameras,
             labels=label_truth(scene, task, trajectory),
         )
         write_ground_truth(root / ground_truth_folder(task, episode.id), truth)

@@ -4,8 +4,9 @@
 
 Only NumPy and MuJoCo's `mj_multiRay`, no OpenGL, so it runs in a bare container. It is fast since
 all still geoms are rendered once per episode (with 2x2 supersampling); per frame, rays are cast
-only where moving geoms or their shadows can be, and only against those. One point light with
-shadows, hemisphere ambient light, edge anti-aliasing, a little sensor blur and noise.
+only where moving geoms or their shadows can be, and only against those. A moving camera needs the
+still geoms again in each frame, there with two samples a pixel. One point light with shadows,
+hemisphere ambient light, edge anti-aliasing, a little sensor blur and noise.
 """
 
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ MOVING = np.array([0, 1, 0, 0, 0, 0], np.uint8)
 NOTHING = -1  # geom id of a pixel that sees no geom
 FAR_M = 20.0
 GAMMA = 1 / 2.0
-# Sub-pixel offsets: a rotated grid, and a regular one
+# Sub-pixel offsets: a rotated grid, a regular one, and half of that
 _CORNERS = ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125))
 _QUARTERS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+_DIAGONAL = ((-0.25, -0.25), (0.25, 0.25))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,10 @@ def pixel_rays(
 
 
 class Renderer:
-    """Renders one scene, frame by frame, each from its `qpos` alone."""
+    """Renders one scene, frame by frame, each from its `qpos` and camera alone."""
 
     def __init__(self, scene: Scene):
-        self.scene, self.model, self.camera = scene, scene.model, scene.camera
+        self.scene, self.model = scene, scene.model
         self.data = mujoco.MjData(scene.model)
         self.light = np.array(scene.light.position_m)
         self.rgba = scene.model.geom_rgba[:, :3].astype(np.float32)
@@ -68,10 +70,12 @@ class Renderer:
         )
         self.noise = np.random.default_rng(scene.texture_seed)
         self.blobs = Blobs(scene.model)
-        self._render_still()
+        self._render_still(scene.camera, _QUARTERS)
 
-    def render(self, qpos: Float[np.ndarray, " q"]) -> Picture:
+    def render(self, qpos: Float[np.ndarray, " q"], camera: Camera) -> Picture:
         """The picture of one frame; in order, since the sensor noise is one random sequence."""
+        if camera is not self.camera:
+            self._render_still(camera, _DIAGONAL)
         self.data.qpos[:] = qpos
         mujoco.mj_kinematics(self.model, self.data)
         centres, radii = self.blobs.at(self.data)
@@ -97,8 +101,9 @@ class Renderer:
 
     # Still geoms
 
-    def _render_still(self) -> None:
-        camera = self.camera
+    def _render_still(self, camera: Camera, offsets: tuple[tuple[float, float], ...]) -> None:
+        """What the camera sees of the still geoms; offsets: of each pixel's samples."""
+        self.camera = camera
         y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
         self.x, self.y = x.astype(np.float64), y.astype(np.float64)
         self.rays, self.axial = pixel_rays(camera, self.x, self.y)
@@ -108,10 +113,10 @@ class Renderer:
         depth = np.where(hits.geom >= 0, hits.distance * self.axial, FAR_M)
         self.still_depth = depth.astype(np.float32)
         self.lit, self.dark = np.zeros((2, len(x), 3), np.float32)
-        for dx, dy in _QUARTERS:
+        for dx, dy in offsets:
             lit, dark = self._shade_still(*pixel_rays(camera, self.x + dx, self.y + dy)[:1])
-            self.lit += lit / len(_QUARTERS)
-            self.dark += dark / len(_QUARTERS)
+            self.lit += lit / len(offsets)
+            self.dark += dark / len(offsets)
         points = camera.position_m + self.rays * hits.distance[:, None]
         low = np.abs(points[:, 2] - TABLE_TOP_M) < 0.035
         self.on_table = (hits.geom >= 0) & low & (points[:, 0] < 1.2)

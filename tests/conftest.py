@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from agibot_tree import FakeEpisode, write_tree
-from sample_configs import FAULTY, QUICK
+from sample_configs import FAULTY, QUICK, SWAYING
 
 from simulation.dataset import SampleSummary, make_sample
 
@@ -52,6 +52,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
     """Two short episodes with ground truth, made in this process. Read only."""
     return make_sample(tmp_path_factory.mktemp("quick"), QUICK, workers=1)
+
+
+@pytest.fixture(scope="session")
+def swaying_sample(tmp_path_factory: pytest.TempPathFactory) -> SampleSummary:
+    """A short episode with ground truth, seen by a moving camera. Read only."""
+    return make_sample(tmp_path_factory.mktemp("swaying"), SWAYING, workers=1)
 
 
 @pytest.fixture(scope="session")

@@ -18,13 +18,17 @@ def sample_config(
     seed: int | None,
     rate_hz: float | None,
     size: str | None,
+    camera_motion: float | None,
     faults: bool,
 ) -> "SampleConfig":
     """Raises ValueError if `size` is not WIDTHxHEIGHT."""
     from pipeline.experiments.field_values import hints, require
     from simulation.config import SampleConfig, demo_sample
 
-    changes = {"n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz, "faults": faults or None}
+    changes = {
+        "n_episodes": n_episodes, "seed": seed, "rate_hz": rate_hz,
+        "camera_motion": camera_motion, "faults": faults or None,
+    }  # fmt: skip
     if size is not None:
         width, x, height = size.partition("x")
         if not (x and width.isdecimal() and height.isdecimal()):

@@ -100,6 +100,15 @@ def shared_by_world_model(parts: Parts) -> Iterator[Shared]:
         followers={"world_model.model.n_frames": parts["world_model"].model.n_frames},
         binding=False,
     )
+    tracks = parts["world_model"].tracks
+    for name in ("n_active", "min_motion"):
+        yield Shared(
+            what="how active tracks are selected",
+            owner=f"world_model.tracks.{name}",
+            value=getattr(tracks, name),
+            followers={f"label_scores.{name}": getattr(parts["label_scores"], name)},
+            binding=False,
+        )
     yield Shared(
         what="the flags whose clips are left out",
         owner="world_model.drop_flags",

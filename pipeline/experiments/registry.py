@@ -15,11 +15,13 @@ from pipeline.experiments.world_model import (
     TRACK_WEIGHTS,
     demo,
     genie,
+    moving_camera,
     paper,
     pretrain,
     pseudo_labels,
     sensor_labels,
     smoke,
+    study,
 )
 from simulation.config import SampleConfig, demo_sample
 from storage.weights.folder import require_files
@@ -27,6 +29,8 @@ from storage.weights.folder import require_files
 Name = Literal[
     "demo",
     "smoke",
+    "study",
+    "moving-camera",
     "pretrain",
     "sensor-labels",
     "genie",
@@ -39,6 +43,8 @@ Name = Literal[
 EXPERIMENTS: dict[str, Callable[[Path, Path], Experiment | AnnotatorTraining]] = {
     "demo": demo,
     "smoke": smoke,
+    "study": study,
+    "moving-camera": moving_camera,
     "pretrain": pretrain,
     "sensor-labels": sensor_labels,
     "genie": genie,
@@ -53,6 +59,9 @@ SAMPLES: dict[str, SampleConfig] = {
     "smoke": replace(
         demo_sample(), n_episodes=6, duration_s=9.5, rate_hz=4.0, width=128, height=96
     ),
+    # Twice the demo's: what studies can tell is limited by the number of scenes, held out or not
+    "study": replace(demo_sample(), n_episodes=60),
+    "moving-camera": replace(demo_sample(), n_episodes=60, camera_motion=1.0),
     # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. Many
     # short episodes: what limits the tokens is the number of scenes (docs/tokens.md).
     "pretrain": replace(demo_sample(), n_episodes=1000, seed=1000, rate_hz=4.0, duration_s=9.0),

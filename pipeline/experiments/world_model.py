@@ -191,6 +191,43 @@ def demo(source: Path, weights: Path) -> Experiment:
     )
 
 
+def study(source: Path, weights: Path) -> Experiment:
+    """For studies on two cores: 64 px, a small world model from random weights, minutes a run.
+
+    The world model starts from random weights, so that all variants have the same start. The
+    tokenizers start from the shipped ones, which are for 96 px.
+    """
+    e = from_scratch(
+        source,
+        size=64,
+        tokenizer=tiny_tokenizer(patch=8),
+        tokenizer_training=TrainConfig(steps=600, learning_rate=1e-3, warmup_steps=10),
+        tokenizer_options=KEEP_OBJECTS,
+        world_model=tiny_world_model(n_layers=3, d_model=96),
+        world_training=TrainConfig(
+            steps=600, learning_rate=2e-3, warmup_steps=20, min_lr_ratio=0.05
+        ),
+        hop_s=1.5,
+        val_share=0.2,
+        clips_per_batch=2,
+        cpus=1.0,
+    )
+    flow = DenseFlow(root=str(source.absolute()), clip_format=e.clip_format, frame_px=128)
+    shipped = annotators.shipped_weights
+    return replace(
+        e,
+        keypoints=replace(e.keypoints, annotator=flow),
+        rgb_tokenizer=replace(e.rgb_tokenizer, start_from=shipped("rgb_tokenizer")),
+        depth_tokenizer=replace(e.depth_tokenizer, start_from=shipped("depth_tokenizer")),
+        evaluation=replace(e.evaluation, n_clips=24),
+    )
+
+
+def moving_camera(source: Path, weights: Path) -> Experiment:
+    """study on episodes whose head camera sways, for the study `camera-motion`."""
+    return study(source, weights)
+
+
 def smoke(source: Path, weights: Path) -> Experiment:
     """Every stage for a few seconds at 64 px, from random weights: a test that all of it works."""
     few = TrainConfig(steps=4, warmup_steps=1)

@@ -105,8 +105,18 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetValue:
+    """A number of all clips together, such as FVD: it has no interval."""
+
+    place: Place
+    who: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """rows: by place, the models in order, then baselines. clips: that all have in common.
+    """rows: by place, the models in order, then baselines. of_all: likewise. clips: that all have
+    in common.
 
     left_out: of each model the clips that it alone, or not all, were scored on. apart: places
     that were left out, and why.
@@ -114,6 +124,7 @@ class Comparison:
 
     labels: Sequence[str]
     rows: Sequence[Row]
+    of_all: Sequence[SetValue]
     clips: Sequence[str]
     n_episodes: int
     left_out: Mapping[str, Sequence[str]]
@@ -140,6 +151,7 @@ def compare(tables: Sequence[ScoreTable]) -> Comparison:
     return Comparison(
         labels=[table.label for table in tables],
         rows=rows,
+        of_all=of_all_clips(tables) if all(t.clips == common for t in tables) else [],
         clips=sorted(common),
         n_episodes=len({episodes[clip] for clip in common}),
         left_out={t.label: sorted(t.clips - common) for t in tables if t.clips - common},
@@ -182,6 +194,18 @@ def values_by_place(
         if any(by_who.values()):
             found[place] = {who: values for who, values in by_who.items() if values}
     return found
+
+
+def of_all_clips(tables: Sequence[ScoreTable]) -> list[SetValue]:
+    """Of tables on the same clips; each baseline once, as the first that has it says."""
+    found: dict[tuple[Place, str], float] = {}
+    for table in tables:
+        for cell, value in table.of_all.items():
+            who = cell.method if cell.method in BASELINES else table.label
+            found.setdefault((Place.of(cell), who), value)
+    order = [*(table.label for table in tables), *BASELINES]
+    places = sorted(found, key=lambda key: (key[0].order, order.index(key[1])))
+    return [SetValue(place=place, who=who, value=found[place, who]) for place, who in places]
 
 
 def baselines(tables: Sequence[ScoreTable], place: Place, common: set[str]) -> dict[str, ByClip]:
@@ -252,6 +276,8 @@ def used_by(tables: Sequence[ScoreTable], role: str) -> dict[str, str]:
 
 
 def apart(tables: Sequence[ScoreTable]) -> Iterator[str]:
+    if any(t.of_all for t in tables) and len({frozenset(t.clips) for t in tables}) > 1:
+        yield "Not compared: FVD, which is of all clips together, since not all have the same ones."
     for what, roles in MADE_WITH.items():
         for role in roles:
             used = used_by(tables, role)

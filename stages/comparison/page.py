@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from stages.comparison.bootstrap import FEWEST, Estimate
-from stages.comparison.contrasts import Comparison, Place, Row
+from stages.comparison.contrasts import Comparison, Place, Row, SetValue
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
 from stages.evaluation.objects import OBJECTS
 from stages.evaluation.report import COLUMNS
-from stages.evaluation.scores import ESTIMATED_DEPTH, FRAME
+from stages.evaluation.scores import ESTIMATED_DEPTH, FRAME, TRUE_DEPTH
 
 HEADLINES = ((FRAME, "psnr"), (FRAME, "ssim"), (OBJECTS, "psnr"))
 CSV_COLUMNS = (
@@ -31,6 +31,7 @@ def comparison_page(found: Comparison) -> str:
     ]
     for heading, rows in sections_of(found.rows):
         sections += [f"## {heading}", values_table(rows), differences_table(rows, first)]
+    sections += [*set_section(found.of_all)]
     sections.append("\n".join(f"- {line}" for line in notes(found)))
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -94,11 +95,25 @@ def differences_table(rows: Sequence[Row], first: str) -> str:
     )
 
 
+def set_section(found: Sequence[SetValue]) -> Iterator[str]:
+    """What is a number of all clips together."""
+    if found:
+        whos = list(dict.fromkeys(each.who for each in found))
+        yield "## Of all clips together, so without intervals"
+        lines = []
+        for place in dict.fromkeys(each.place for each in found):
+            values = {each.who: each.value for each in found if each.place == place}
+            form = COLUMNS[place.metric][1]
+            texts = (f"{values[who]:{form}}" if who in values else "–" for who in whos)
+            lines.append((f"{COLUMNS[place.metric][0]}, {place.protocol}", *texts))
+        yield markdown_table(("", *(plain(who) for who in whos)), lines)
+
+
 def measure(place: Place) -> str:
     """In words; the reference only where a table could hold another depth beside it."""
     parts = [COLUMNS[place.metric][0]]
     parts += [place.region] if place.region != FRAME else []
-    parts += [place.reference] if place.reference == ESTIMATED_DEPTH else []
+    parts += [place.reference] if place.reference in (ESTIMATED_DEPTH, TRUE_DEPTH) else []
     return ", ".join(parts)
 
 
@@ -144,7 +159,8 @@ def notes(found: Comparison) -> Iterator[str]:
 
 
 def comparison_csv(found: Comparison) -> bytes:
-    return csv_table(CSV_COLUMNS, (csv_row(row, found.labels[0]) for row in found.rows))
+    rows = [csv_row(row, found.labels[0]) for row in found.rows]
+    return csv_table(CSV_COLUMNS, rows + [csv_row_of_all(each, found) for each in found.of_all])
 
 
 def csv_row(row: Row, first: str) -> tuple[object, ...]:
@@ -165,6 +181,12 @@ def csv_row(row: Row, first: str) -> tuple[object, ...]:
         difference.n_episodes,
         row.verdict,
     )
+
+
+def csv_row_of_all(each: SetValue, found: Comparison) -> tuple[object, ...]:
+    place = each.place
+    start = (place.protocol, place.reference, place.region, place.metric, each.who)
+    return (*start, len(found.clips), found.n_episodes, each.value, *[None] * 11)
 
 
 def comparison_json(found: Comparison, stores: dict[str, str]) -> bytes:

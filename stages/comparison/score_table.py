@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.evaluation.scores import BASELINES, Cell
-from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE, VIDEOS
+from stages.evaluation.tables import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE, MEANS_FILE, VIDEOS
 from storage.stores import store
 from storage.stores.key import content_key
 from storage.stores.results import Result
@@ -24,7 +24,8 @@ class ScoreTable:
     parameter -> what it was scored with (`MEASURED_WITH`).
 
     scores: of each cell the value of each clip, mean over seeds. frames: the same by frame.
-    episodes: of each clip. result: that keeps its videos, None where they may be another's.
+    of_all: what is a number of all clips together, such as FVD. episodes: of each clip. result:
+    that keeps its videos, None where they may be another's.
     """
 
     label: str
@@ -32,6 +33,7 @@ class ScoreTable:
     inputs: Mapping[str, str]
     scores: Mapping[Cell, ByClip]
     frames: Mapping[Cell, Mapping[int, ByClip]]
+    of_all: Mapping[Cell, float]
     episodes: Mapping[str, str]
     result: Result | None
 
@@ -69,6 +71,11 @@ class ScoreTable:
             inputs=manifest.inputs | _measured_with(manifest.parameters),
             scores={cell: _means(values) for cell, values in scores.items()},
             frames={c: {t: _means(v) for t, v in at.items()} for c, at in frames.items()},
+            of_all={
+                _cell(row): float(row["value"])
+                for row in (_rows(result.file(MEANS_FILE)) if MEANS_FILE in result.files else ())
+                if _cell(row) not in scores
+            },
             episodes={row["clip"]: row["episode"] for row in rows},
             result=result,
         )
@@ -94,6 +101,7 @@ class ScoreTable:
             label=label,
             scores=scores,
             frames={cell: values for cell, values in self.frames.items() if cell.method in kept},
+            of_all={cell: value for cell, value in self.of_all.items() if cell.method in kept},
             episodes={clip: name for clip, name in self.episodes.items() if clip in clips},
             result=None,  # it keeps one video of a clip, of whichever variant
         )
@@ -103,6 +111,7 @@ class ScoreTable:
         """The mean of several seeds, clip by clip; of clips that all of them have."""
         first = tables[0]
         cells = [c for c in first.scores if all(c in table.scores for table in tables)]
+        of_all = [c for c in first.of_all if all(c in table.of_all for table in tables)]
         frames = [c for c in first.frames if all(c in table.frames for table in tables)]
         return replace(
             first,
@@ -116,6 +125,7 @@ class ScoreTable:
                 }
                 for cell in frames
             },
+            of_all={c: sum(table.of_all[c] for table in tables) / len(tables) for c in of_all},
         )
 
     def video(self, clip: str) -> Path | None:

@@ -46,6 +46,7 @@ from stages.evaluation.scores import FREE, ClipVideos, ScoredClip, Scores, score
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
+    MEANS_FILE,
     VIDEOS,
     ClipNames,
     clips_csv,
@@ -175,7 +176,7 @@ class Evaluate(DatasetStage):
         setting = self.setting(rows, networks, chosen, candidates)
         names = ClipNames.of(rows, chosen, others)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
-        write_file(out.path / "metrics.csv", metrics_csv(means))
+        write_file(out.path / MEANS_FILE, metrics_csv(means))
         write_file(out.path / "metrics.json", metrics_json(self, setting, numbers, means))
         write_file(out.path / CLIPS_FILE, clips_csv(names, clips))
         write_file(out.path / FRAMES_FILE, frames_csv(names, clips))

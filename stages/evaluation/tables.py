@@ -19,6 +19,7 @@ from stages.evaluation.scores import Cell, ScoredClip, Scores
 from storage.stores.key import parameters
 from storage.stores.rows import Rows
 
+MEANS_FILE = "metrics.csv"
 CLIPS_FILE, FRAMES_FILE = "tables/clips.csv", "tables/frames.csv"
 VIDEOS = "videos"  # folder of the scored videos, `<clip id>.mp4`
 CLIP_COLUMNS = ("clip", "episode", "other_clip", *Cell._fields, "value")

@@ -10,7 +10,13 @@ from stages.drawing.pictures import Row, colour_depth, spread
 from stages.label_quality.contact_sheet import SheetClip, draw_thinned, label_rows
 from stages.label_quality.labels import AnnotatorInfo
 from stages.label_quality.measures import MEASURES, flag_names, flag_summary, quality_note
-from stages.label_quality.truth_scores import MOVING_PX, LabelledClip, Scores, TrueLabels
+from stages.label_quality.truth_scores import (
+    MOVING_PX,
+    SELECTIONS,
+    LabelledClip,
+    Scores,
+    TrueLabels,
+)
 from storage.stores.rows import Rows
 from storage.stores.store import read_manifest
 
@@ -102,12 +108,39 @@ def track_table(means: Scores, annotator: str) -> str:
     columns = ("keypoints", "average Jaccard", "position accuracy", "occlusion accuracy")
     lines = [markdown_table(columns, rows)]
     moving = f"{MOVING_PX:g} px of {metrics.TAPVID_SIDE}"
-    lines += ["", f"Moving: a true path over {moving}; {means['moving_points']:.1%} of the points."]
-    if "active_truly_moving" in means:
-        found, share = means["active_points"], means["active_truly_moving"]
-        of = f"{found:.0f} tracks a clip that training would take as active"
-        lines.append(f"Of {of}, {share:.0%} truly move.")
+    shares = means["moving_points"], means["moving_in_world"]
+    lines += [
+        "",
+        f"Moving: a true path in the picture over {moving}; {shares[0]:.1%} of the points",
+    ]
+    lines[-1] += f" ({shares[1]:.1%} move in the world)."
+    if "active_points" in means:
+        lines += ["", selection_table(means)]
     return "\n".join(lines)
+
+
+def selection_table(means: Scores) -> str:
+    """What training would select as active, and whether these tracks move by themselves."""
+    ways = ("compensate_camera=false", "compensate_camera=true")
+    names = ("active_truly_moving", "active_moving_in_world", "active_on_background")
+    rows = []
+    for way, suffix in zip(ways, SELECTIONS, strict=True):
+        shares = (means.get(f"{name}{suffix}") for name in names)
+        texts = ("" if share is None else f"{share:.0%}" for share in shares)
+        rows.append((way, f"{means[f'active_points{suffix}']:.0f}", *texts))
+    columns = (
+        "training selects as active", "tracks a clip", "move in the picture",
+        "move in the world", "on the still background",
+    )  # fmt: skip
+    return "\n".join(
+        [
+            markdown_table(columns, rows),
+            "",
+            "In the world: the same path, were the camera to stay where it is in the first frame. "
+            "A moving camera moves the whole picture, so what stands still in the world moves too. "
+            "Background: what never moves, such as table, tray, floor and wall.",
+        ]
+    )
 
 
 def draw_clip(

@@ -36,9 +36,12 @@ class ScoreLabels(DatasetStage):
     root: str = field(metadata={"key": False})
     max_clips: Annotated[int, Ge(1)] = 64  # spread evenly over the index
     n_pictures: Annotated[int, Ge(1)] = COLUMNS  # with their truth they fill a page
+    # How training selects active tracks; they follow `world_model.tracks`
+    n_active: Annotated[int, Ge(1)] = field(default=64, metadata={"added": True})
+    min_motion: Annotated[float, Ge(0)] = field(default=0.03, metadata={"added": True})
 
     name: ClassVar[str] = "label_scores"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     inputs: ClassVar[Inputs] = {
         **LABEL_ARRAYS,
         "discover": ("task", "episode", "split"),
@@ -70,7 +73,13 @@ class ScoreLabels(DatasetStage):
             labels, scores = None, {}
             if truth is not None:
                 labels = true_labels(clip, truth)
-                scores = score_labels(clip, labels, is_metric=is_metric)
+                scores = score_labels(
+                    clip,
+                    labels,
+                    is_metric=is_metric,
+                    n_active=self.n_active,
+                    min_motion=self.min_motion,
+                )
             table.append({**clip.names, **measured(quality), **scores})
             if row in shown:
                 pictures.append(draw_clip(clip, labels, scores, quality, annotators))

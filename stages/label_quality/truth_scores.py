@@ -5,6 +5,7 @@ clip; keypoints as in TAP-Vid ("first" mode), for all points and for those that 
 is a tracker that says that nothing ever moves.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,20 @@ from torch import Tensor
 from model import metrics
 from model.world.keypoints import select_active_tracks
 from simulation.ground_truth import GroundTruth
-from stages.exact_labels import FARTHEST_M, TrueTracks, true_depth, true_tracks
+from stages.exact_labels import (
+    FARTHEST_M,
+    TrueTracks,
+    on_background,
+    seen_without_sway,
+    true_depth,
+    true_tracks,
+)
 from stages.label_quality.labels import Labels
 
 MOVING_PX = 10.0  # a point whose true path is longer than this, over a clip of 256 px, moves
+
+# Suffix of a number -> whether training takes the camera's motion off before it selects tracks
+SELECTIONS = {"": False, "_compensated": True}
 
 Scores = dict[str, float]  # by name; what was not measured is missing
 
@@ -48,6 +59,9 @@ class TrueLabels:
     depth_m: Float32[np.ndarray, "t h w"]
     depth_known: Bool[np.ndarray, "t h w"]
     points: TrueTracks
+    # The points' paths for a camera that stays where it is in the first frame
+    steady_tracks: Float32[np.ndarray, "t p 2"]
+    background: Bool[np.ndarray, " p"]  # on what never moves in the world
 
 
 def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
@@ -60,12 +74,32 @@ def true_labels(clip: LabelledClip, truth: GroundTruth) -> TrueLabels:
         )
     depth, known = true_depth(truth, clip.frame_index, clip.size)
     points = true_tracks(truth, clip.frame_index, clip.tracks[0], clip.size)
-    return TrueLabels(depth_m=depth, depth_known=known, points=points)
+    first = int(clip.frame_index[0])
+    return TrueLabels(
+        depth_m=depth,
+        depth_known=known,
+        points=points,
+        steady_tracks=seen_without_sway(truth, first, points.places_m, clip.size),
+        background=on_background(truth, points),
+    )
 
 
-def score_labels(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> Scores:
-    """All numbers of one clip."""
-    moves = moving_points(truth.points, clip.size)
+def score_labels(
+    clip: LabelledClip,
+    truth: TrueLabels,
+    *,
+    is_metric: bool,
+    n_active: int = 64,
+    min_motion: float = 0.03,
+) -> Scores:
+    """All numbers of one clip. The last two: how training selects tracks."""
+    moves = long_paths(truth.points.tracks, truth.points.known, clip.size)
+    moves_in_world = long_paths(truth.steady_tracks, truth.points.known, clip.size)
+    selected = {
+        "active_truly_moving": moves,
+        "active_moving_in_world": moves_in_world,
+        "active_on_background": truth.background,
+    }
     everything = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size)
     moving = score_track_labels(clip.tracks, clip.visible, truth.points, clip.size, among=moves)
     still = score_track_labels(*never_moving(clip), truth.points, clip.size)
@@ -79,7 +113,14 @@ def score_labels(clip: LabelledClip, truth: TrueLabels, *, is_metric: bool) -> S
         **{f"{name}_if_still": value for name, value in still.items()},
         **{f"{name}_moving_if_still": value for name, value in still_moving.items()},
         "moving_points": float(moves.mean()),
-        **score_selection(clip, moves),
+        "moving_in_world": float(moves_in_world.mean()),
+        **{
+            f"{name}{suffix}": value
+            for suffix, compensate in SELECTIONS.items()
+            for name, value in score_selection(
+                active_tracks(clip, n_active, min_motion, compensate_camera=compensate), selected
+            ).items()
+        },
     }
 
 
@@ -144,20 +185,38 @@ def after_query(tracks: Float32[np.ndarray, "t p 2"]) -> Bool[Tensor, "1 t p"]:
     )
 
 
-def moving_points(truth: TrueTracks, size: tuple[int, int]) -> Bool[np.ndarray, " p"]:
-    """Points whose true path is long, measured in a picture of 256 x 256 px."""
+def long_paths(
+    tracks: Float32[np.ndarray, "t p 2"], known: Bool[np.ndarray, " p"], size: tuple[int, int]
+) -> Bool[np.ndarray, " p"]:
+    """Known points whose true path is long, measured in a picture of 256 x 256 px."""
     scale = metrics.TAPVID_SIDE / np.array([size[1], size[0]])
-    path = np.linalg.norm(np.diff(truth.tracks, axis=0) * scale, axis=-1).sum(0)
-    return truth.known & (path > MOVING_PX)
+    path = np.linalg.norm(np.diff(tracks, axis=0) * scale, axis=-1).sum(0)
+    return known & (path > MOVING_PX)
 
 
-def score_selection(clip: LabelledClip, moves: Bool[np.ndarray, " p"]) -> Scores:
-    """How many tracks training would select as active, and the share of them that truly moves."""
+def active_tracks(
+    clip: LabelledClip, n_active: int, min_motion: float, *, compensate_camera: bool
+) -> Integer[np.ndarray, " k"]:
+    """The points that training would select as active."""
     size = np.array([clip.size[1], clip.size[0]], np.float32)
     tracks = torch.from_numpy((clip.tracks + np.float32(0.5)) / size)[None]
-    chosen = select_active_tracks(tracks, torch.from_numpy(clip.visible)[None]).index[0].numpy()
-    chosen = chosen[chosen >= 0]
-    shares = {"active_truly_moving": float(moves[chosen].mean())} if len(chosen) else {}
+    index = select_active_tracks(
+        tracks,
+        torch.from_numpy(clip.visible)[None],
+        n_active,
+        min_motion=min_motion,
+        compensate_camera=compensate_camera,
+    ).index[0]
+    return index[index >= 0].numpy()
+
+
+def score_selection(
+    chosen: Integer[np.ndarray, " k"], of: Mapping[str, Bool[np.ndarray, " p"]]
+) -> Scores:
+    """How many tracks were selected, and by name the share of them that are among these points."""
+    if not len(chosen):
+        return {"active_points": 0.0}
+    shares = {name: float(points[chosen].mean()) for name, points in of.items()}
     return {"active_points": float(len(chosen)), **shares}
 
 

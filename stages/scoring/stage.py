@@ -23,6 +23,7 @@ from stages.evaluation.report import METHODS, mean_scores
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
+    MEANS_FILE,
     VIDEOS,
     episode_names,
     metrics_csv,
@@ -124,7 +125,7 @@ class Score(DatasetStage):
         )  # fmt: skip
         numbers = report_numbers(means, clips, setting)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())
-        write_file(out.path / "metrics.csv", metrics_csv(means))
+        write_file(out.path / MEANS_FILE, metrics_csv(means))
         write_file(out.path / "metrics.json", metrics_json(self, setting, numbers, means))
         write_file(out.path / CLIPS_FILE, clips_csv(clips))
         write_file(out.path / FRAMES_FILE, frames_csv(clips))

@@ -201,6 +201,7 @@ def test_a_second_maker_of_the_same_sample_is_refused(tmp_path: Path):
         ({"width": 97}, "even sides"),
         ({"height": 16}, "32 pixels or more"),
         ({"share_random": 1.5}, r"share_random=1.5 is not in \[0, 1\]"),
+        ({"camera_motion": -0.5}, r"camera_motion=-0.5 is not in \[0, 5\]"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict, words: str):
@@ -214,13 +215,25 @@ def test_impossible_settings_are_refused(changes: dict, words: str):
 def test_every_setting_changes_the_digest():
     changes = dict(
         n_episodes=3, seed=1, rate_hz=5.0, duration_s=4.0, width=98, height=74, share_random=0.5,
-        faults=True, ground_truth=False,
+        faults=True, ground_truth=False, camera_motion=1.0,
     )  # fmt: skip
     assert changes.keys() == asdict(QUICK).keys()
     digests = [digest(replace(QUICK, **{name: value})) for name, value in changes.items()]
     assert len({digest(QUICK), *digests}) == len(changes) + 1 and digest(QUICK) == digest(
         replace(QUICK)
     )
+
+
+# Of QUICK, before samples had `camera_motion`
+QUICK_DIGEST = "0e2051de545622b929845f782810bb5f1306fc9a9f2a5fea14d2534760a5289b"
+
+
+def test_samples_made_before_cameras_could_move_keep_their_digest(tmp_path: Path):
+    assert digest(QUICK) == QUICK_DIGEST
+    recipe = make_sample(tmp_path, replace(QUICK, n_episodes=0)).root / "sample.json"
+    assert "camera_motion" not in json.loads(recipe.read_text())["config"]
+    with pytest.raises(FileExistsError, match=r"\(camera_motion=0.0 there, 1.0 asked\)"):
+        make_sample(tmp_path, replace(QUICK, n_episodes=0, camera_motion=1.0))
 
 
 def test_the_default_is_agibots_own_size_and_rate():

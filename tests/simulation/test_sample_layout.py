@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_configs import QUICK
+from sample_configs import QUICK, SWAYING
 
 from simulation.agibot_writer import (
     DEPTH_LIMIT_M,
@@ -35,21 +35,27 @@ from storage.sources.video import Video
 N = QUICK.n_frames
 
 
-@pytest.fixture(scope="module", params=range(QUICK.n_episodes))
+@pytest.fixture(
+    scope="module", params=[(QUICK, 0), (QUICK, 1), (SWAYING, 0)], ids=["0", "1", "sways"]
+)
 def simulated(request: pytest.FixtureRequest) -> Episode:
-    return simulate_episode(QUICK, request.param)
+    return simulate_episode(*request.param)
 
 
 @pytest.fixture(scope="module")
-def listed(quick_sample: SampleSummary, simulated: Episode) -> AgibotEpisode:
-    return list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+def sample(request: pytest.FixtureRequest, simulated: Episode) -> SampleSummary:
+    sways = simulated.cameras[0] is not simulated.cameras[1]
+    return request.getfixturevalue("swaying_sample" if sways else "quick_sample")
 
 
 @pytest.fixture(scope="module")
-def truth(quick_sample: SampleSummary, simulated: Episode) -> GroundTruth:
-    return read_ground_truth(
-        quick_sample.root / ground_truth_folder(simulated.task.id, simulated.id)
-    )
+def listed(sample: SampleSummary, simulated: Episode) -> AgibotEpisode:
+    return list_episodes(sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+
+
+@pytest.fixture(scope="module")
+def truth(sample: SampleSummary, simulated: Episode) -> GroundTruth:
+    return read_ground_truth(sample.root / ground_truth_folder(simulated.task.id, simulated.id))
 
 
 def to_matrix(q: np.ndarray) -> np.ndarray:
@@ -156,9 +162,7 @@ def test_the_video_shows_what_is_rendered(listed: AgibotEpisode, simulated: Epis
         assert (video.n_frames, video.height, video.width) == (N, QUICK.height, QUICK.width)
         np.testing.assert_allclose(video.times_s, np.arange(N) / QUICK.rate_hz, atol=1e-3)
         decoded = video.frames(range(N)).astype(float)
-    rendered = np.stack(
-        [p.rgb for p in render_frames(simulated.scene, simulated.trajectory.qpos)]
-    ).astype(float)
+    rendered = np.stack([p.rgb for p in render_frames(simulated)]).astype(float)
     assert np.abs(decoded - rendered).mean() < 4  # colour is halved in size, and compressed
     error = lambda shift: np.abs(decoded[shift:] - rendered[: N - shift]).mean()  # noqa: E731
     assert error(0) < 0.8 * error(2)  # the right frame, not its neighbour
@@ -293,10 +297,7 @@ def test_the_camera_is_agibots(listed: AgibotEpisode):
 # Task texts
 
 
-def test_segments_follow_each_other_through_the_episode(
-    quick_sample: SampleSummary, simulated: Episode
-):
-    listed = list_episodes(quick_sample.root).episodes[simulated.id - FIRST_EPISODE_ID]
+def test_segments_follow_each_other_through_the_episode(listed: AgibotEpisode, simulated: Episode):
     assert listed.info is not None and listed.info.task_name == simulated.task.name
     spans = [(s.start_frame, s.end_frame) for s in listed.info.segments]
     assert spans[0][0] == 0 and spans[-1][1] == N and all(a < b for a, b in spans)

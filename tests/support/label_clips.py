@@ -1,6 +1,7 @@
 """Clips, depth pictures and ground truth made by code, for the tests of the labels."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -94,13 +95,18 @@ def write_depth(folder: Path, pictures: dict[int, np.ndarray]) -> None:
 
 
 def box_truth(
-    n_frames: int = 40, width: int = 64, height: int = 48, step_m: float = 0.01, turn: float = 0.0
+    n_frames: int = 40,
+    width: int = 64,
+    height: int = 48,
+    step_m: float = 0.01,
+    turn: float = 0.0,
+    travel_m: float = 0.0,
 ) -> GroundTruth:
     """A plate (geom 1, 1 m away, 0.24 m wide) that moves right over a wall (geom 0, 2 m away), seen
     from the front.
 
     turn: rad a frame about the optical axis; the plate is a disc then, so that what is seen of it
-    stays the same.
+    stays the same. travel_m: of the camera, to the right in each frame.
     """
     camera = Camera(
         width=width, height=height, fx=40.0, fy=40.0, cx=(width - 1) / 2, cy=(height - 1) / 2,
@@ -116,15 +122,18 @@ def box_truth(
     )
     position[:, 0, 2], position[:, 1, 2] = 2.0, 1.0
     for t in range(n_frames):
-        centre = -0.3 + step_m * t if not turn else 0.0
-        position[t, 1, 0] = centre
+        position[t, 1, 0] = -0.3 + step_m * t if not turn else 0.0
+        centre = position[t, 1, 0] - travel_m * t  # as the camera sees it
         c, s = np.cos(turn * t), np.sin(turn * t)
         axes[t, 1] = [[c, -s, 0], [s, c, 0], [0, 0, 1]]
         on = np.hypot(x, y) < 0.3 if turn else (abs(x - centre) < 0.12) & (abs(y) < 0.12)
         depth[t][on], geom[t][on] = 1.0, 1
+    cameras = tuple(
+        replace(camera, position_m=np.array([travel_m * t, 0, 0])) for t in range(n_frames)
+    )
     return GroundTruth(
         depth_m=depth.astype(np.float16), geom=geom, geom_position_m=position, geom_axes=axes,
-        geom_body=("world", "plate"), camera=camera, labels={},
+        geom_body=("world", "plate"), cameras=cameras, labels={},
     )  # fmt: skip
 
 

@@ -3,8 +3,17 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stages.evaluation.report import mean_scores
 from stages.evaluation.scores import CAMERA, COPY, FRAME, FREE, MODEL, Cell, ScoredClip
-from stages.evaluation.tables import CLIPS_FILE, FRAMES_FILE, ClipNames, clips_csv, frames_csv
+from stages.evaluation.tables import (
+    CLIPS_FILE,
+    FRAMES_FILE,
+    MEANS_FILE,
+    ClipNames,
+    clips_csv,
+    frames_csv,
+    metrics_csv,
+)
 from storage.stores import store
 from storage.stores.key import content_key
 from storage.stores.records import Manifest, StoreRef
@@ -22,10 +31,11 @@ def made_evaluation(
     method: str = MODEL,
     inputs: Mapping[str, str] = {"clip": "clip/0"},
     parameters: Mapping[str, object] = {},
+    of_all: Mapping[Cell, float] = {},
 ) -> Result:
     """psnr: of each clip, falling by 1 dB a frame; SSIM is a hundredth of it."""
     stage = "evaluation" if method == MODEL else "score"
-    key = content_key([dict(psnr), method, dict(inputs), dict(parameters)])
+    key = content_key([dict(psnr), method, dict(inputs), dict(parameters), list(of_all.values())])
     ref = StoreRef.at(str(root), stage, key)
     if store.exists(ref):
         return open_result(ref)
@@ -48,6 +58,8 @@ def made_evaluation(
     (writer.path / "tables").mkdir()
     (writer.path / CLIPS_FILE).write_bytes(clips_csv(names, clips))
     (writer.path / FRAMES_FILE).write_bytes(frames_csv(names, clips))
+    means = mean_scores([clip.scores for clip in clips]) | of_all
+    (writer.path / MEANS_FILE).write_bytes(metrics_csv(means))
     writer.finish({})
     return open_result(ref)
 

@@ -120,9 +120,11 @@ def write_square_truth(world: World) -> None:
             geom_position_m=places,
             geom_axes=np.tile(np.eye(3), (T, 2, 1, 1)),
             geom_body=("world", "object0"),
-            camera=Camera(
-                width=SIDE, height=SIDE, fx=1.0, fy=1.0, cx=0.0, cy=0.0,
-                position_m=np.zeros(3), rotation=np.eye(3),
+            cameras=T * (
+                Camera(
+                    width=SIDE, height=SIDE, fx=1.0, fy=1.0, cx=0.0, cy=0.0,
+                    position_m=np.zeros(3), rotation=np.eye(3),
+                ),
             ),
             labels={"objects": {"object0": {"kind": "box", "words": "orange box"}}},
         )  # fmt: skip

@@ -27,6 +27,13 @@ def sample(
         str | None,
         typer.Option(metavar="WxH", help="Size in pixels. Default: 640x480, as in AGIBOT-World."),
     ] = None,
+    camera_motion: Annotated[
+        float | None,
+        typer.Option(
+            help="How much the head camera sways: 0 stays still (default), 1 is a typical head "
+            "(some cm, a few degrees). Takes twice the time."
+        ),
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="The demo's set: 10 fps, 256x192; takes 2 minutes.")
     ] = False,
@@ -42,6 +49,7 @@ def sample(
     [bold]Examples[/bold]
     roboscape sample --demo
     roboscape sample my-episodes --episodes 20 --size 320x240
+    roboscape sample swaying --demo --camera-motion 1
     roboscape run demo --source my-episodes
     """
     from pipeline.cli.sample import make, sample_config
@@ -52,10 +60,12 @@ def sample(
     check_options(
         episodes=(episodes, ranges["n_episodes"]), seed=(seed, ranges["seed"]),
         rate=(rate, ranges["rate_hz"]), workers=(workers, Processes),
+        camera_motion=(camera_motion, ranges["camera_motion"]),
     )  # fmt: skip
     check_folder_to_write(root, "ROOT")
     config = sample_config(
-        demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size, faults=faults
-    )
+        demo=demo, n_episodes=episodes, seed=seed, rate_hz=rate, size=size,
+        camera_motion=camera_motion, faults=faults,
+    )  # fmt: skip
     default = context.obj.sample("demo") if demo else context.obj.home / "sample"
     make(root or default, config, workers, out.print, space_check=context.obj.space_check)

@@ -183,6 +183,7 @@ COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "sample out --episodes -1": (USAGE, ("--episodes=-1", ">= 0")),
     "sample out --episodes 99999999999999": (USAGE, ("--episodes=9999", "<= 10000000")),
     "sample out --seed -1": (USAGE, ("--seed=-1", ">= 0")),
+    "sample out --camera-motion 9": (USAGE, ("--camera-motion=9", "<= 5")),
     "sample out --workers -1": (USAGE, ("--workers=-1", ">= 0")),
     "sample garbage.bin --episodes 1": (USAGE, ("garbage.bin", "a file", "expected a folder")),
     "sample eps --episodes 1": (FAILED, ("eps is not empty", "a new folder")),

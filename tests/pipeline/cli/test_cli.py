@@ -1,6 +1,7 @@
 """The command answers quickly, teaches, and has exit codes that a script can use."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_mistakes_are_explained_and_have_their_own_exit_code(
     result = runner.invoke(app, arguments)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("options", "motion"), [([], None), (["--camera-motion", "1.5"], 1.5)])
+def test_a_sample_says_how_much_its_camera_moves(
+    runner: CliRunner, tmp_path: Path, options: list[str], motion: float | None
+):
+    made = runner.invoke(app, ["sample", str(tmp_path / "s"), "--demo", "--episodes=0", *options])
+    assert made.exit_code == 0, made.output
+    config = json.loads((tmp_path / "s" / "sample.json").read_text())["config"]
+    assert config.get("camera_motion") == motion
 
 
 def test_values_of_set_are_json_where_they_can_be():

@@ -180,6 +180,15 @@ def test_the_window_follows_the_clips_unless_it_was_set(source: Path):
     assert window(short.vary({"clip_format": ClipFormat(n_frames=8, size=96)})) == 4
 
 
+def test_scores_of_labels_select_tracks_as_training_does(source: Path):
+    e = named("demo", source, {"world_model.tracks.n_active": 16})
+    assert isinstance(e, Experiment)
+    assert (e.label_scores.n_active, e.label_scores.min_motion) == (16, 0.03)
+    other = named("demo", source, {"label_scores.min_motion": 0.1})
+    assert isinstance(other, Experiment)
+    assert (other.label_scores.min_motion, other.world_model.tracks.min_motion) == (0.1, 0.03)
+
+
 def test_a_checkpoint_of_another_network_is_refused_before_anything_runs(source: Path):
     """The demo continues from shipped weights, whose tokens have a grid of 12 x 12."""
     complaint = r"start_from=world_model\.safetensors has a network with \{'grid': \(12, 12\)\}.*"

@@ -194,6 +194,28 @@ def test_what_other_annotators_measured_is_not_compared(tmp_path, place, field, 
     assert row(compare([one, alike]), "bb", place).verdict and not compare([one, alike]).apart
 
 
+def test_fvd_is_compared_on_equal_sets_of_clips_only(tmp_path):
+    def with_fvd(label: str, fvd: float, clips: list[str] = CLIPS) -> ScoreTable:
+        own, copied = (Cell(FREE, CAMERA, FRAME, who, "fvd") for who in (MODEL, COPY))
+        return table(tmp_path, label, dict.fromkeys(clips, 20.0), of_all={own: fvd, copied: 900.0})
+
+    one, other = with_fvd("a", 400.0), with_fvd("b", 350.5)
+    found = compare([one, other])
+    assert [(each.who, each.value) for each in found.of_all] == [
+        ("a", 400.0), ("b", 350.5), (COPY, 900.0),
+    ]  # fmt: skip
+    page = comparison_page(found)
+    assert "| FVD ↓, free-running | 400.0 | 350.5 | 900.0 |" in page
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(found).decode())))
+    (last,) = [row for row in rows if row["metric"] == "fvd" and row["who"] == "b"]
+    assert (last["mean"], last["low"], last["clips"]) == ("350.500000", "", "12")
+    assert ScoreTable.pooled([one, other], "both").of_all[
+        Cell(FREE, CAMERA, FRAME, MODEL, "fvd")
+    ] == pytest.approx(375.25)
+    fewer = compare([one, with_fvd("c", 300.0, CLIPS[:-2])])
+    assert not fewer.of_all and "Not compared: FVD" in comparison_page(fewer)
+
+
 def test_seeds_of_a_clip_are_averaged(tmp_path):
     made = made_evaluation(tmp_path, scores(0, 20), EPISODES)
     path = made.file("tables/clips.csv")

@@ -39,7 +39,7 @@ def test_it_says_from_when_to_when_a_model_is_steered(tmp_path):
     never = table(tmp_path, "never", HELD, dict.fromkeys(range(1, 16), 0.0))
     against = table(tmp_path, "against", HELD, dict.fromkeys(range(1, 16), -2.0))
     found = rows(control_table([lost, never, against], RATE_HZ))
-    assert found[""] == ["1.5 s", "3.0 s", "4.5 s", "6.0 s", "7.5 s", "steered"]
+    assert found["1.5 s"] == ["3.0 s", "4.5 s", "6.0 s", "7.5 s", "steered"]
     steered = found["lost, another clip's actions"]
     assert steered[-1] == "1.5 to 4.0 s"
     assert steered[0].startswith("+2.00 (+1.") and steered[-2].startswith("+0.00 (-0.")

@@ -210,6 +210,36 @@ def test_a_clip_in_which_nothing_moves_has_no_score_of_moving_points():
     assert not [name for name in scores if "_moving" in name]
 
 
+def test_a_moving_camera_moves_the_background_in_the_picture_but_not_in_the_world():
+    """The wall, 2 m away, shifts by 0.2 px of the source a frame: 3 of the clip's 32 in all."""
+    seen = box_truth(travel_m=-0.01)
+    tracks = true_tracks(seen, FRAMES, grid_queries(16, SIZE), SIZE).tracks
+    clip = labelled(seen, tracks=tracks, visible=np.ones(tracks.shape[:2], bool))
+    labels = true_labels(clip, seen)
+    scores = score_labels(clip, labels, is_metric=True, n_active=256)
+    on_plate = (labels.points.geom == 1).mean()
+    assert scores["moving_points"] == 1 and scores["moving_in_world"] == on_plate
+    assert scores["active_points"] > 200 and scores["active_truly_moving"] == 1
+    assert scores["active_on_background"] > 0.95 and scores["active_moving_in_world"] < 0.05
+    # What the camera's motion explains is the wall
+    assert scores["active_points_compensated"] == 256 * on_plate > 5
+    assert scores["active_moving_in_world_compensated"] == 1
+    assert scores["active_on_background_compensated"] == 0
+    few = score_labels(clip, labels, is_metric=True, n_active=3)
+    assert few["active_points"] == few["active_points_compensated"] == 3
+    none = score_labels(clip, labels, is_metric=True, min_motion=0.9)
+    assert none["active_points"] == 0 and "active_on_background" not in none
+
+
+def test_with_a_still_camera_the_world_and_the_picture_move_alike(truth):
+    clip = labelled(truth)
+    scores = score_labels(clip, true_labels(clip, truth), is_metric=True)
+    assert scores["moving_in_world"] == scores["moving_points"]
+    for suffix in ("", "_compensated"):
+        assert scores[f"active_moving_in_world{suffix}"] == scores[f"active_truly_moving{suffix}"]
+        assert scores[f"active_on_background{suffix}"] == 0
+
+
 def test_noise_lowers_the_scores_step_by_step(truth):
     rng = np.random.default_rng(0)
     clip = labelled(truth)
@@ -356,6 +386,8 @@ def test_scores_stand_in_a_table_a_page_and_a_picture(tmp_path, truth):
     assert "keypoints: **lucas-kanade**, a stand-in for SpatialTracker" in page
     assert f"| lucas-kanade, all points | {100 * result.numbers['average_jaccard']:.1f} |" in page
     assert "| if nothing moved, moving points |" in page and "| as it is |" in page
+    assert "| compensate_camera=false | 1 | 100% | 100% | 0% |" in page
+    assert "on the still background" in page and "| compensate_camera=true | 1 |" in page
     picture = np.array(Image.open(result.file("labels.png")))
     assert picture.shape[0] > 5 * 112 and picture.shape[1] > 2 * 3 * 112, (
         "two clips, side by side, of five rows"
