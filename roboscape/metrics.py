@@ -117,7 +117,7 @@ def compare(
         raise ValueError(
             f"n_given={given}: nothing is left to score of {len(true)} frames in common"
         )
-    moving = moving_mask(still, still=still[:1])[: len(true)]
+    moving = moving_mask(still, still=still[:1])
     # The functions of the evaluation leave out one given frame.
     ours, true, moving = (_after_one(frames, given) for frames in (ours, true, moving))
     network = None if lpips is None else _lpips(*(str(Path(path).absolute()) for path in lpips))
@@ -157,16 +157,15 @@ def flicker(
     video: Video | np.ndarray,
     target: Clip | np.ndarray,
     *,
-    against: str = "camera",
     value_range: ValueRange | None = None,
 ) -> float:
     """Mean change from frame to frame, in grey levels of 255, where the true video never moves.
 
-    0 for a still video; smaller is better. Over the frames after the first. Arguments and errors
-    are those of `compare`; also raises ValueError where everything moves, or for fewer than three
-    frames in common.
+    0 for a still video; smaller is better. Over the frames in common, after the first. Arguments
+    and errors are those of `compare`; also raises ValueError where everything moves, or for fewer
+    than three frames in common.
     """
-    ours, _, still = _images(video, target, against, value_range)
+    ours, _, still = _images(video, target, "camera", value_range)
     n, unmoved = len(ours), ~moving_mask(still, still=still[:1]).any(0)
     if n < 3:
         raise ValueError(
@@ -197,7 +196,7 @@ def fvd(
         raise ValueError(
             f"{len(videos)} videos and {len(targets)} targets: FVD needs 2 or more of both"
         )
-    network = I3d(weights)
+    network = _i3d(str(Path(weights).absolute()))
 
     def features(frames: Float[Tensor, "t c h w"]) -> Float[Tensor, " d"]:
         return network(frames[None, n_given:], value_range=IMAGES)[0]
@@ -221,7 +220,7 @@ def _images(
     target: Clip | np.ndarray,
     against: str,
     value_range: ValueRange | None,
-) -> tuple[Float[Tensor, "t c h w"], Float[Tensor, "t c h w"], Float[Tensor, "t2 c h w"]]:
+) -> tuple[Float[Tensor, "t c h w"], Float[Tensor, "t c h w"], Float[Tensor, "t c h w"]]:
     """The frames in common, in [-1, 1]: predicted, true, and those that say where it moves."""
     if against not in ("camera", "decoded"):
         raise ValueError(f"against={against!r}: expected 'camera' or 'decoded'")
@@ -246,7 +245,8 @@ def _images(
             f"{tuple(true.shape[-2:])} px: expected the same size"
         )
     n = min(len(ours), len(true))
-    return ours[:n], true[:n], still
+    assert len(still) >= n, (len(still), n)
+    return ours[:n], true[:n], still[:n]
 
 
 def _to_images(
@@ -303,3 +303,8 @@ def _depth_scores(
 @lru_cache(maxsize=1)
 def _lpips(trunk: str, linear: str) -> Lpips:
     return load_lpips(trunk, linear)
+
+
+@lru_cache(maxsize=1)
+def _i3d(weights: str) -> I3d:
+    return I3d(weights)

@@ -71,6 +71,23 @@ def raw_draws(n: int, *recipe: object) -> UInt64[np.ndarray, " n"]:
     return np.random.PCG64(int.from_bytes(digest[:16], "little")).random_raw(n)
 
 
+def check_order(n_rows: int, batch_size: int) -> None:
+    """Raises ValueError for no rows, and for a batch without any."""
+    if n_rows == 0:
+        raise ValueError("no row is left to train on: all are rejected or of another split")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected 1 or more")
+
+
+def check_rank(rank: int, n_ranks: int, batch_size: int) -> None:
+    """Raises ValueError if the ranks do not share the batch evenly, or the rank is none of them."""
+    if batch_size % n_ranks or not 0 <= rank < n_ranks:
+        raise ValueError(
+            f"rank {rank} of {n_ranks} with batch_size={batch_size}: expected a multiple of the "
+            "ranks, so that the global batch is the same for any number"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchOrder:
     """Which rows are in which batch.
@@ -86,18 +103,11 @@ class BatchOrder:
     fingerprint: str  # of the data: other data have another order
 
     def __post_init__(self):
-        if len(self.rows) == 0:
-            raise ValueError("no row is left to train on: all are rejected or of another split")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: expected 1 or more")
+        check_order(len(self.rows), self.batch_size)
 
     def at(self, step: int, rank: int = 0, n_ranks: int = 1) -> Int[np.ndarray, " b"]:
         """The rows of one rank's share of batch `step` (from 0)."""
-        if self.batch_size % n_ranks or not 0 <= rank < n_ranks:
-            raise ValueError(
-                f"rank {rank} of {n_ranks} with batch_size={self.batch_size}: expected "
-                "a multiple of the ranks, so that the global batch is the same for any number"
-            )
+        check_rank(rank, n_ranks, self.batch_size)
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[rank::n_ranks]
         epochs, within = np.divmod(places, len(self.rows))
         order = np.empty(len(places), np.int64)

@@ -28,6 +28,13 @@ def frames_to_images(
     name, such_as: for messages. Raises ValueError as `require_pixels` does.
     """
     require_pixels(frames, value_range, name, such_as=such_as)
+    return pixels_to_images(frames, value_range)
+
+
+def pixels_to_images(
+    frames: Shaped[np.ndarray, "t h w 3"], value_range: ValueRange | None
+) -> Float[Tensor, "t 3 h w"]:
+    """The same of frames that `require_pixels` has passed, resized since or not."""
     if frames.dtype == np.uint8:
         return rgb_to_images(np.array(frames))
     assert value_range is not None, "floats without a range are refused"

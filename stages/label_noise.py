@@ -1,7 +1,8 @@
 """Labels that are spoiled on purpose, for studies of how far an annotator's errors reach.
 
-Off by default. What was added is an attribute of the store, which every report downstream shows.
-The noise of a clip follows from its id alone, so it is the same in every run.
+Off by default. What was added is an attribute of the store of labels; the pages of label quality,
+training and evaluation name it. The noise of a clip follows from its id and its shape, so it is the
+same in every run, and another amount of it is the same noise scaled.
 """
 
 import hashlib

@@ -84,7 +84,7 @@ def unneeded_stores(settings: Settings, older_than_s: float) -> Unneeded:
     """
     root, limit = settings.stores, time.time() - older_than_s
     manifests = read_manifests(root)
-    named = named_by_commands(manifests) | named_by_runs(settings, root)
+    named = named_by_commands(root, manifests) | named_by_runs(settings, root)
     needed = with_upstream(named, manifests)
     # Before the first record, other workspaces may have used a shared root without a note
     recorded_since = 0.0 if is_private(settings) else first_record_s(root)

@@ -59,10 +59,17 @@ def named_by_others(settings: Settings, root: str, own_runs: set[str]) -> dict[s
     return found
 
 
-def named_by_commands(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """`stage/key` of each store that a command made by itself -> the command, in words."""
+def named_by_commands(root: str, manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """`stage/key` of each store that a command made by itself -> the command, in words.
+
+    Not of what a killed command left unfinished: the same command makes that from the start.
+    """
     made = {name: manifest.attributes.get(MADE_BY) for name, manifest in manifests.items()}
-    return {name: f"{command}, which made it" for name, command in made.items() if command}
+    return {
+        name: f"{command}, which made it"
+        for name, command in made.items()
+        if command and store.is_complete(StoreRef.under(root, name))
+    }
 
 
 def with_upstream(named: Mapping[str, str], manifests: Mapping[str, Manifest]) -> dict[str, str]:

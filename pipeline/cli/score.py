@@ -16,8 +16,8 @@ from pipeline.settings import Settings
 from stages.lpips_weights import LpipsWeights
 from stages.scoring.stage import Score
 from stages.scoring.videos import read_video_set
-from storage.errors import WeightsError
 from storage.stores.results import Result
+from storage.weights.catalogue import find_published
 from storage.weights.folder import resolve_weights
 
 LPIPS = {"trunk": "lpips-alexnet", "linear": "lpips-linear"}
@@ -44,7 +44,8 @@ class Request:
 def score(request: Request, settings: Settings, out: Console) -> Result:
     """Makes a store of the videos' scores, prints its summary, and publishes its page.
 
-    Raises LookupError for a store that is not there, ValueError for videos that cannot be scored.
+    Raises LookupError for a store that is not there, ValueError for videos that cannot be scored,
+    WeightsError for files of LPIPS that are damaged.
     """
     clips = clips_of(request.clips, settings)
     root = episodes_root(clips)
@@ -65,20 +66,20 @@ def score(request: Request, settings: Settings, out: Console) -> Result:
         out.print(text, markup=False)
 
     with progress_bar("score", out) as progress:
-        result = make_result(stage, inputs, settings, "`roboscape score`", progress, say)
+        result, made = make_result(stage, inputs, settings, "`roboscape score`", progress, say)
     show(result, out)
-    say(publish_page(result.ref, settings))
+    say(publish_page(result.ref, settings, made=made))
     return result
 
 
 def lpips_if_there(weights: Path) -> LpipsWeights | None:
-    """LPIPS's two files from the folder of weights; None unless both are there and whole."""
-    try:
-        files: dict[str, Any] = {
-            role: resolve_weights(name, weights) for role, name in LPIPS.items()
-        }
-    except WeightsError:
+    """LPIPS's two files from the folder of weights; None if one is missing.
+
+    Raises WeightsError if they are there, but are not the published ones.
+    """
+    if not all((weights / find_published(name).file).is_file() for name in LPIPS.values()):
         return None
+    files: dict[str, Any] = {role: resolve_weights(name, weights) for role, name in LPIPS.items()}
     return LpipsWeights(**files)
 
 

@@ -1,5 +1,6 @@
 """`roboscape study`: all runs of a study, then its report."""
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,10 +55,12 @@ def drive_study(request: Request, settings: Settings, out: Console, *, only_plan
     # Prefect reads its environment at import, and its server's address is known only now.
     from pipeline.orchestration.study.study_run import StudyRun
 
-    folder = settings.home / "studies" / f"{study.name}-{scale}"
+    folder, began = settings.home / "studies" / f"{study.name}-{scale}", time.monotonic()
 
     def report(outcomes: list[Outcome]) -> tuple[str, dict[str, bytes]]:
-        return write_report(study_report(plan, outcomes), folder, settings.stores)
+        wall_s = time.monotonic() - began
+        found = study_report(plan, outcomes, wall_s=wall_s, at_once=at_once)
+        return write_report(found, folder, settings.stores)
 
     outcomes = StudyRun(
         plan=plan,

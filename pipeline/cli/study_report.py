@@ -1,6 +1,7 @@
 """What the runs of a study have made -> its report in the workspace."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,10 @@ from storage.stores.results import open_result
 from storage.stores.rows import ClipRows, open_rows
 
 
-def study_report(plan: StudyPlan, outcomes: Sequence[Outcome]) -> StudyReport:
+def study_report(
+    plan: StudyPlan, outcomes: Sequence[Outcome], *, wall_s: float, at_once: int
+) -> StudyReport:
+    """wall_s: of the command, at_once: its runs."""
     by_variant: dict[str, dict[int, ScoreTable]] = {v.name: {} for v in plan.study.variants}
     in_order = sorted(outcomes, key=lambda outcome: plan.members.index(outcome.planned))
     for outcome in in_order:
@@ -34,9 +38,14 @@ def study_report(plan: StudyPlan, outcomes: Sequence[Outcome]) -> StudyReport:
     return StudyReport.of(
         title=f"{plan.study.name}, {plan.scale}",
         question=plan.study.question,
-        setting=setting_lines(plan, by_variant),
+        setting=[*setting_lines(plan, by_variant), made_line(outcomes, wall_s, at_once)],
         variants=[
-            VariantScores(name=v.name, about=v.about, by_seed=by_variant[v.name])
+            VariantScores(
+                name=v.name,
+                about=v.about,
+                by_seed=by_variant[v.name],
+                numbers=other_numbers(plan, v.name, outcomes),
+            )
             for v in plan.study.variants
         ],
         claims=plan.study.claims,
@@ -55,6 +64,17 @@ def study_report(plan: StudyPlan, outcomes: Sequence[Outcome]) -> StudyReport:
     )
 
 
+def other_numbers(plan: StudyPlan, variant: str, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Of the variant's runs that are there, the mean over seeds."""
+    there = [o.planned for o in outcomes if o.is_there and o.planned.member.variant == variant]
+    found: dict[str, str] = {}
+    for wanted in plan.study.numbers:
+        values = [value for each in there if (value := each.number(wanted)) is not None]
+        if values:
+            found[wanted.text] = f"{sum(values) / len(values):{wanted.form}}"
+    return found
+
+
 def setting_lines(plan: StudyPlan, scores: dict[str, dict[int, ScoreTable]]) -> list[str]:
     how = plan.study.scales[plan.scale]
     changed = ", ".join(f"{name}={value}" for name, value in how.overrides.items())
@@ -68,6 +88,19 @@ def setting_lines(plan: StudyPlan, scores: dict[str, dict[int, ScoreTable]]) -> 
         clips, episodes = len(tables[0].clips), len(set(tables[0].episodes.values()))
         lines.append(f"Scored on {clips} held-out clips of {episodes} episodes.")
     return lines
+
+
+def made_line(outcomes: Sequence[Outcome], wall_s: float, at_once: int) -> str:
+    n_made = sum(outcome.state == "completed" for outcome in outcomes)
+    if not n_made:
+        return "All runs were there already."
+    there = (
+        f"; {len(outcomes) - n_made} were there, or are missing" if n_made < len(outcomes) else ""
+    )
+    return (
+        f"{n_made} runs made in {wall_s / 60:.0f} minutes, {at_once} at once on "
+        f"{os.cpu_count()} cores{there}."
+    )
 
 
 def write_report(report: StudyReport, folder: Path, root: str) -> tuple[str, dict[str, bytes]]:

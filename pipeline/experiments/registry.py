@@ -15,6 +15,7 @@ from pipeline.experiments.world_model import (
     TRACK_WEIGHTS,
     demo,
     genie,
+    moving_camera,
     paper,
     pretrain,
     pseudo_labels,
@@ -29,6 +30,7 @@ Name = Literal[
     "demo",
     "smoke",
     "study",
+    "moving-camera",
     "pretrain",
     "sensor-labels",
     "genie",
@@ -42,6 +44,7 @@ EXPERIMENTS: dict[str, Callable[[Path, Path], Experiment | AnnotatorTraining]] =
     "demo": demo,
     "smoke": smoke,
     "study": study,
+    "moving-camera": moving_camera,
     "pretrain": pretrain,
     "sensor-labels": sensor_labels,
     "genie": genie,
@@ -58,6 +61,7 @@ SAMPLES: dict[str, SampleConfig] = {
     ),
     # Twice the demo's: what studies can tell is limited by the number of scenes, held out or not
     "study": replace(demo_sample(), n_episodes=60),
+    "moving-camera": replace(demo_sample(), n_episodes=60, camera_motion=1.0),
     # Other seeds than the demo's, so that pretraining sees nothing that the demo evaluates on. Many
     # short episodes: what limits the tokens is the number of scenes (docs/tokens.md).
     "pretrain": replace(demo_sample(), n_episodes=1000, seed=1000, rate_hz=4.0, duration_s=9.0),

@@ -223,6 +223,11 @@ def study(source: Path, weights: Path) -> Experiment:
     )
 
 
+def moving_camera(source: Path, weights: Path) -> Experiment:
+    """study on episodes whose head camera sways, for the study `camera-motion`."""
+    return study(source, weights)
+
+
 def smoke(source: Path, weights: Path) -> Experiment:
     """Every stage for a few seconds at 64 px, from random weights: a test that all of it works."""
     few = TrainConfig(steps=4, warmup_steps=1)

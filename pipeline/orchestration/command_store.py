@@ -23,8 +23,8 @@ def make_result(
     command: str,
     progress: Progress,
     say: Callable[[str], None],
-) -> Result:
-    """The stage's result, made unless it is complete, beside its inputs.
+) -> tuple[Result, bool]:
+    """The stage's result beside its inputs, and whether it was made now: not if it was complete.
 
     command: in words, for the manifest and the lease. say: takes a line for the user, such as what
     it waits for. If the stage fails there is no store; if it is killed, the same command makes it.
@@ -33,13 +33,14 @@ def make_result(
     out = output_ref(stage, inputs, root)
     if store.is_complete(out):
         say(f"{out} is complete already: nothing to do")
-        return open_result(out)
+        return open_result(out), False
     with leases.hold(root, home=str(settings.home), what=command) as lease:
         lease.acquire(uses={str(ref) for ref in inputs.values()}, wait=say)
         with lease.making(out, say):
-            if not store.is_complete(out):  # another one may have made it meanwhile
+            missing = not store.is_complete(out)  # another one may have made it meanwhile
+            if missing:
                 make(stage, inputs, out, command, progress)
-    return open_result(out)
+    return open_result(out), missing
 
 
 def make(
@@ -59,8 +60,11 @@ def make(
         raise
 
 
-def publish_page(ref: StoreRef, settings: Settings) -> str:
-    """Publishes the store's lineage page, and returns a line that says where it is, or why not."""
+def publish_page(ref: StoreRef, settings: Settings, *, made: bool) -> str:
+    """Publishes the store's lineage page, and returns a line that says where it is, or why not.
+
+    made: now, or else it was there already.
+    """
     if not prefect_answers(settings):
         return (
             "No Prefect server answers, so it has no lineage page: `roboscape up`, and the same "
@@ -71,7 +75,7 @@ def publish_page(ref: StoreRef, settings: Settings) -> str:
     from pipeline.lineage.artifacts import Owner
 
     try:
-        made = page.publish(ref, "Completed", {}, Owner())
+        published = page.publish(ref, "Completed" if made else "Cached", {}, Owner())
     except Exception as error:  # a failing server must not fail a result that is complete
         return f"No lineage page: {error}"
-    return f"Lineage: {settings.ui_url}/artifacts/artifact/{made}"
+    return f"Lineage: {settings.ui_url}/artifacts/artifact/{published}"

@@ -1,7 +1,7 @@
 """The report of a study: what came out, what it says about each claim, and how to make it again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from stages.comparison.bootstrap import estimate
 from stages.comparison.contrasts import CONTROL, DEPTH, ESTIMATED, PSNR, Comparison, Place, compare
@@ -30,11 +30,12 @@ SHOWN: tuple[Place, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class VariantScores:
-    """by_seed: the seeds that completed."""
+    """by_seed: the seeds that completed. numbers: of other stages, by what they are, in words."""
 
     name: str
     about: str
     by_seed: Mapping[int, ScoreTable]
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[ScoreTable]:
@@ -126,6 +127,7 @@ def report_page(report: StudyReport) -> str:
         *missing_section(report.missing),
         "## What came out",
         results_table(report.there, report.claims),
+        *numbers_table(report.there),
         *claims_section(report),
         *control_section(report),
         *control_note(report.there),
@@ -167,6 +169,14 @@ def results_table(variants: Sequence[VariantScores], claims: Sequence[Claim]) ->
         for v in variants
     ]
     return markdown_table(columns, rows)
+
+
+def numbers_table(variants: Sequence[VariantScores]) -> Iterator[str]:
+    """Numbers of other stages than the evaluation: a row each, a column a variant."""
+    names = dict.fromkeys(name for variant in variants for name in variant.numbers)
+    if names:
+        rows = [(name, *(v.numbers.get(name, "–") for v in variants)) for name in names]
+        yield markdown_table(("", *(plain(v.name) for v in variants)), rows)
 
 
 def value_text(variant: VariantScores, place: Place) -> str:

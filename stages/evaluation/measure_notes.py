@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+from stages.evaluation.estimated_depth import FOUND
 from stages.evaluation.gripper_path import REACH_PX
 from stages.evaluation.scores import (
     ACTIVE,
     COPY,
+    ESTIMATED_DEPTH,
+    FRAME,
     FREE,
     GRIPPER,
     MODEL,
@@ -21,6 +24,7 @@ USEFUL_SHARE = 0.5
 OURS, COPIED, ITSELF = (
     Cell(FREE, PSEUDO_TRACKS, ACTIVE, method, "track_error") for method in (MODEL, COPY, TRACKED)
 )
+DEPTH_FOUND = Cell(FREE, ESTIMATED_DEPTH, FRAME, MODEL, FOUND)
 PATH = Cell(FREE, PSEUDO_TRACKS, GRIPPER, MODEL, "path_ndtw")
 
 
@@ -48,17 +52,22 @@ def delta_psnr_note(gaussian_draws: int, held_actions: bool, mirrored_actions: b
     return f"{note}. Other forms: {', '.join(missing)}." if missing else f"{note}."
 
 
-def estimated_depth_note(annotator: str) -> str:
+def estimated_depth_note(per_clip: Sequence[Scores], annotator: str) -> str:
     """annotator: that was run on the videos; empty if none was."""
     if not annotator:
         return (
             "Depth was not estimated from the predicted pictures: "
             "`evaluation.depth_annotator=vda-tiny` does so, also without a depth branch."
         )
+    taken = [scores[DEPTH_FOUND] for scores in per_clip if DEPTH_FOUND in scores]
     return (
         f"Estimated depth: that of every video by {annotator}, against what the same annotator "
         "makes of the camera's frames, at the clip's own rate. It says whether the pictures look "
-        "as far away as they should, and is no score of the depth branch."
+        "as far away as they should, and is no score of the depth branch. "
+        f"{annotator} takes the camera's frames of {len(taken)} of {len(per_clip)} clips, and "
+        f"rejects the free-running prediction of {taken.count(0)} of them. A clip with a rejected "
+        "video is scored for no method of that protocol, so that all have the same clips. An "
+        "annotator without units has aligned scores only."
     )
 
 

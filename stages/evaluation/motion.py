@@ -74,8 +74,6 @@ class MotionScores:
         scores: Scores = {}
         for protocols, method, video in self._videos(clip):
             tracks = self._tracks(clip.clip_id, video, true["tracks"][0])
-            if tracks is None:
-                continue
             found = motion_scores(tracks, true["tracks"], counted, size)
             arms = zip(paths, along, strict=True)
             known = [path_score(path, tracks, on, size) for path, on in arms if is_followed(on)]
@@ -94,11 +92,15 @@ class MotionScores:
 
     def _tracks(
         self, clip_id: str, video: Float[Tensor, "t c h w"], queries: Float[np.ndarray, "p 2"]
-    ) -> Float[np.ndarray, "t p 2"] | None:
-        """None if the tracker rejects the video, as one without contrast."""
+    ) -> Float[np.ndarray, "t p 2"]:
+        """In a video that the tracker rejects all points are lost at once, and so stay put: left
+        out, it would spare a model its worst clips.
+        """
         frames = ClipInputs(row=0, clip_id=clip_id, arrays={"rgb": images_to_rgb(video)})
         (found,) = self._track([frames], queries)
-        return None if isinstance(found, Rejected) else found.tracks
+        if isinstance(found, Rejected):
+            return np.repeat(queries[None], len(video), axis=0)
+        return found.tracks
 
 
 def active_points(

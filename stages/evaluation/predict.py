@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from model.magvit2.autoencoder import MagvitTokenizer
@@ -206,10 +206,11 @@ def predicted_videos(
     predicted = {name: decode(tokens) for name, tokens in made.by_protocol.items()}
     under = {form: [decode(draw) for draw in draws] for form, draws in made.controls.items()}
     depths: Sequence[ClipDepth | None] = [None] * len(chosen)
+    labels = DepthLabels.read(rows["depth"], chosen)
     if networks.has_depth:
-        depths = decoded_depths(networks, rows, chosen, true, made)
+        depths = decoded_depths(networks, labels, true, made)
     camera = rgb_to_images(rows["clip"].gather("rgb", chosen))
-    edges = true_edges(rows, chosen)
+    edges = labels.edges
     return [
         ClipVideos(
             clip_id=clip_id,
@@ -235,26 +236,33 @@ def read_tokens(
     return FrameTokens(read("rgb_tokens"), read("depth_tokens") if networks.has_depth else None)
 
 
-def true_edges(rows: Mapping[str, Rows], chosen: Int[np.ndarray, " b"]) -> Bool[Tensor, "b t h w"]:
-    """Edges of the labels' depth."""
-    names = ("inverse_depth", "valid", "inverse_depth_range")
-    inverse, valid, limits = (rows["depth"].gather(name, chosen) for name in names)
-    return depth_edges(
-        torch.from_numpy(inverse.astype(np.float32)),
-        torch.from_numpy(valid),
-        torch.from_numpy(limits[:, 1] - limits[:, 0]),
-    )
+@dataclass(frozen=True, kw_only=True)
+class DepthLabels:
+    """Of stage `depth`, in the annotator's units."""
+
+    inverse_depth: Float[Tensor, "b t h w"]
+    valid: Bool[Tensor, "b t h w"]
+    limits: Float32[np.ndarray, "b 2"]
+
+    @classmethod
+    def read(cls, depth: Rows, chosen: Int[np.ndarray, " b"]) -> "DepthLabels":
+        return cls(
+            inverse_depth=torch.from_numpy(depth.gather("inverse_depth", chosen)).float(),
+            valid=torch.from_numpy(depth.gather("valid", chosen)),
+            limits=depth.gather("inverse_depth_range", chosen),
+        )
+
+    @property
+    def edges(self) -> Bool[Tensor, "b t h w"]:
+        spread = torch.from_numpy(self.limits[:, 1] - self.limits[:, 0])
+        return depth_edges(self.inverse_depth, self.valid, spread)
 
 
 def decoded_depths(
-    networks: Networks,
-    rows: Mapping[str, Rows],
-    chosen: Int[np.ndarray, " b"],
-    true: FrameTokens,
-    made: PredictedTokens,
+    networks: Networks, labels: DepthLabels, true: FrameTokens, made: PredictedTokens
 ) -> list[ClipDepth]:
     """Inverse depth in the annotator's units, by each clip's stored range."""
-    limits = rows["depth"].gather("inverse_depth_range", chosen)
+    limits = labels.limits
 
     def inverse_depth(tokens: FrameTokens) -> Float[Tensor, "b t h w"]:
         assert networks.depth_tokenizer is not None and tokens.depth is not None
@@ -264,15 +272,13 @@ def decoded_depths(
 
     decoded = inverse_depth(true)
     predicted = {name: inverse_depth(tokens) for name, tokens in made.by_protocol.items()}
-    target = torch.from_numpy(rows["depth"].gather("inverse_depth", chosen).astype(np.float32))
-    valid = torch.from_numpy(rows["depth"].gather("valid", chosen))
     return [
         ClipDepth(
-            target=target[i],
-            valid=valid[i],
+            target=labels.inverse_depth[i],
+            valid=labels.valid[i],
             limits=(float(limits[i, 0]), float(limits[i, 1])),
             decoded=decoded[i],
             predicted={name: video[i] for name, video in predicted.items()},
         )
-        for i in range(len(chosen))
+        for i in range(len(limits))
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from model import metrics
 from stages.drawing.markdown import markdown_table
 from stages.evaluation.controls import FORM_NAMES, FORMS, GAUSSIAN, HELD, MIRRORED, OTHER_CLIP
+from stages.evaluation.estimated_depth import DEPTH_METRICS, FOUND
 from stages.evaluation.fvd import fvd_note
 from stages.evaluation.measure_notes import delta_psnr_note, estimated_depth_note, motion_note
 from stages.evaluation.objects import (
@@ -70,6 +71,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "track_error": ("error of the tracks (px of 256) ↓", ".2f"),
     "track_within": ("tracks within 4 px ↑", ".0%"),
     "path_ndtw": ("path, nDTW ↑", ".3f"),
+    FOUND: ("clips with a depth ↑", ".0%"),
     "abs_rel": ("AbsRel ↓", ".4f"),
     "delta1": ("δ1 ↑", ".4f"),
     "delta2": ("δ2 ↑", ".4f"),
@@ -77,7 +79,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "delta1_aligned": ("δ1, aligned ↑", ".4f"),
     "delta2_aligned": ("δ2, aligned ↑", ".4f"),
 }
-DEPTH_METRICS = tuple(name for name in COLUMNS if name.startswith(("abs_rel", "delta1", "delta2")))
 # ΔPSNR below which control is weak: Genie, which RoboScape calls so, has 1.99 (arXiv:2506.23135)
 WEAK_CONTROL_DB = 2.0
 METHODS = (MODEL, COPY, PREVIOUS, LINEAR, CEILING, TRACKED)
@@ -135,8 +136,12 @@ NUMBERS: dict[str, Cell] = {
     **{name: free(FRAME, MODEL, name, PSEUDO_DEPTH) for name in DEPTH_METRICS},
     **{f"{name}_true": free(FRAME, MODEL, name, TRUE_DEPTH) for name in DEPTH_METRICS},
     **{f"{name}_estimated": free(FRAME, MODEL, name, ESTIMATED_DEPTH) for name in DEPTH_METRICS},
-    "abs_rel_estimated_copy": free(FRAME, COPY, "abs_rel", ESTIMATED_DEPTH),
-    "abs_rel_estimated_tokenizer": free(FRAME, CEILING, "abs_rel", ESTIMATED_DEPTH),
+    **{
+        f"{metric}_estimated_{name}": free(FRAME, method, metric, ESTIMATED_DEPTH)
+        for metric in ("abs_rel", "abs_rel_aligned")
+        for name, method in (("copy", COPY), ("tokenizer", CEILING))
+    },
+    "depth_found_estimated": free(FRAME, MODEL, FOUND, ESTIMATED_DEPTH),
     "abs_rel_copy": free(FRAME, COPY, "abs_rel", PSEUDO_DEPTH),
     "abs_rel_tokenizer": free(FRAME, CEILING, "abs_rel", PSEUDO_DEPTH),
 }
@@ -471,7 +476,7 @@ def notes(means: Scores, per_clip: Sequence[Scores], setting: Setting) -> list[s
             "choices; `tables/objects.csv` has every sighting."
         )
     lines += [
-        estimated_depth_note(setting.depth_estimator),
+        estimated_depth_note(per_clip, setting.depth_estimator),
         motion_note(means, per_clip, setting.tracker),
     ]
     if not setting.has_lpips:

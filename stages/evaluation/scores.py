@@ -205,11 +205,14 @@ def score_steadiness(clip: ClipVideos, moving: Bool[Tensor, "t h w"]) -> Scores:
 
 def with_camera_motion(found: ScoredClip, clip: ClipVideos) -> ScoredClip:
     """Adds PSNR where the camera's own frames move, as videos without tokens are scored."""
-    moving = moving_mask(clip.camera, still=clip.camera[:1])
+    moving = moving_mask(clip.camera, still=clip.camera[:1])[None, 1:]
+    if not moving.any():
+        return found
     scores, by_frame = dict(found.scores), dict(found.by_frame)
     for protocols, method, video in candidates(clip, CAMERA):
-        values = frames_psnr(video, clip.camera, moving).get(MOVING, [])
-        for protocol in protocols if values else ():
+        pair = (video[None, 1:], clip.camera[None, 1:])
+        values = metrics.frame_psnr(*pair, moving, value_range=IMAGES)[0].tolist()
+        for protocol in protocols:
             cell = Cell(protocol, CAMERA, MOVING_CAMERA, method, "psnr")
             scores[cell], by_frame[cell] = float(np.nanmean(values)), values
     return replace(found, scores=scores, by_frame=by_frame)

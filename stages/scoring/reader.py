@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from model.value_range import ValueRange
-from stages.frame_values import frames_to_images, require_pixels
+from stages.frame_values import pixels_to_images, require_pixels
 from stages.scoring.reading import OpenVideo, faults_of, open_video
 from stages.scoring.resample import ClipTimes, Clock, clock_of, nearest_frames, to_clip_size
 from stages.scoring.videos import VideoFile
@@ -56,5 +56,5 @@ class VideoReader:
     def images(self, video: VideoFile) -> Float[Tensor, "t c h w"]:
         """Raises BadVideo."""
         frames, _ = self.frames(video)
-        with faults_of(video):
-            return frames_to_images(to_clip_size(frames, self.size), self.value_range, "frames")
+        # Checked before they shrink, as means of areas may leave out what told their range
+        return pixels_to_images(to_clip_size(frames, self.size), self.value_range)

@@ -4,10 +4,14 @@ MP4 and its kin are decoded by `storage.sources.video`, which trusts packets and
 has a duration for each frame. NumPy's .npz and folders of pictures have no times.
 """
 
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
@@ -21,6 +25,22 @@ from storage.sources.video import MAX_PIXELS, Video
 MIN_SIDE_PX = 16  # below, nothing of a scene can be seen
 ARRAY_NAMES = ("video", "frames", "rgb", "arr_0")  # in a .npz with several arrays
 MODES = ("L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr", "1")  # 8 bits a channel
+# Of damaged files: NumPy on .npz (TokenError and zlib's, NotImplementedError and RuntimeError for
+# kinds of zip), Pillow on pictures (IndexError and struct's)
+LIBRARIES_RAISE = (
+    OSError,
+    ValueError,
+    EOFError,
+    IndexError,
+    SyntaxError,
+    OverflowError,
+    RuntimeError,
+    TokenError,
+    BadZipFile,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class BadVideo(ValueError):
@@ -45,14 +65,17 @@ class OpenVideo:
 
 @contextmanager
 def faults_of(video: VideoFile) -> Iterator[None]:
-    """Raises BadVideo, which names the video, for whatever its file makes libraries raise."""
+    """Raises BadVideo, which names the video, for what its file makes libraries raise.
+
+    Other errors are ours, and no fault of the video: they pass.
+    """
     try:
         yield
-    except (MemoryError, BadVideo):
+    except BadVideo:
         raise
     except SourceError as error:
         raise BadVideo(f"{video}: found {error.found}; expected {error.expected}") from error
-    except Exception as error:
+    except LIBRARIES_RAISE as error:
         raise_if_disk_full(error)
         raise BadVideo(f"{video}: {error}") from error
 

@@ -19,12 +19,13 @@ from stages.scoring.videos import some
 
 NAMED = 20  # items that the page names of each kind
 NOT_GIVEN_DB = 20.0  # a first frame with a lower PSNR is hardly the given one, coded again
-# Name of each number -> its region and metric; those of the evaluation for the camera's frames
+# Name of each number -> its region and metric. The evaluation's name means the same there;
+# `..._moving_of_camera` it has not: its `..._camera_moving` is where decoded tokens differ
 NUMBERS = {
     "psnr_free_camera": (FRAME, "psnr"),
     "ssim_free_camera": (FRAME, "ssim"),
     "lpips_free_camera": (FRAME, "lpips"),
-    "psnr_free_camera_moving": (MOVING_CAMERA, "psnr"),
+    "psnr_free_moving_of_camera": (MOVING_CAMERA, "psnr"),
     "psnr_free_objects": (OBJECTS, "psnr"),
     "named_free": (OBJECTS, "named"),
 }
@@ -135,7 +136,18 @@ def notes(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetting) -> 
     if any(cell.region in OBJECT_REGIONS for cell in means):
         lines.append(
             f"Objects, by exact masks. Moved: by over {100 * AWAY_M:g} cm since frame 0; at rest: "
-            f"by under {100 * AT_HOME_M:g} cm. `tables/objects.csv` has every sighting."
+            f"by under {100 * AT_HOME_M:g} cm. `tables/objects.csv` has every sighting. They were "
+            f"looked for in {sum(bool(clip.watched) for clip in clips)} of {len(clips)} clips."
+        )
+    else:
+        lines.append(
+            "Objects were not measured: "
+            + (
+                "the clips' episodes have no exact masks, which simulated ones have, or no object "
+                "is large enough."
+                if setting.has_episodes
+                else "the folder of the clips' episodes was not found."
+            )
         )
     if not setting.has_lpips:
         lines.append("LPIPS was not measured: its weights are not there (docs/weights.md).")

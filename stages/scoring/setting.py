@@ -29,6 +29,7 @@ class ScoreSetting:
     no_video: tuple[str, ...]
     bad: tuple[str, ...]
     has_lpips: bool
+    has_episodes: bool  # whether the folder was found that may have exact masks
     rate_given: float | None
     has_fvd: bool = False  # it is of many clips together, and not measured here
 
@@ -42,6 +43,7 @@ def setting_of(
     clips: Sequence[ScoredClip],
     reader: VideoReader,
     has_lpips: bool,
+    has_episodes: bool,
 ) -> ScoreSetting:
     height, width = reader.size
     counts = Counter(
@@ -62,5 +64,6 @@ def setting_of(
         no_video=tuple(matched.no_video),
         bad=tuple(why for _, why in found.bad),
         has_lpips=has_lpips,
+        has_episodes=has_episodes,
         rate_given=reader.video_rate_hz,
     )

@@ -121,6 +121,7 @@ class Score(DatasetStage):
         setting = setting_of(
             self.method, self.method_of, str(self.videos.place), matched, surveyed, clips, reader,
             has_lpips=self.lpips is not None,
+            has_episodes=self.root is not None and Path(self.root).is_dir(),
         )  # fmt: skip
         numbers = report_numbers(means, clips, setting)
         write_file(out.path / "metrics.md", metrics_page(means, clips, setting).encode())

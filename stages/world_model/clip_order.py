@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from stages.batches import BatchOrder, raw_draws
+from stages.batches import BatchOrder, check_order, check_rank, raw_draws
 from stages.clips.arm_vectors import ARM_WIDTH
 
 Order = Literal["random", "easy-first", "hard-first"]
@@ -35,6 +35,9 @@ class CurriculumOrder:
     seed: int
     fingerprint: str
 
+    def __post_init__(self):
+        check_order(len(self.rows), self.batch_size)
+
     def open_at(self, step: int) -> int:
         """How many rows are in use at batch `step`; one at least."""
         done = step / max(1, ALL_FROM * self.n_batches)
@@ -43,6 +46,7 @@ class CurriculumOrder:
 
     def at(self, step: int, rank: int = 0, n_ranks: int = 1) -> Int[np.ndarray, " b"]:
         """The rows of one rank's share of batch `step` (from 0)."""
+        check_rank(rank, n_ranks, self.batch_size)
         draws = raw_draws(self.batch_size, "curriculum", self.fingerprint, self.seed, step)
         chosen = (draws % np.uint64(self.open_at(step))).astype(np.int64)
         return self.rows[chosen[rank::n_ranks]]
@@ -64,6 +68,7 @@ def batch_order(
     """
     if order == "random":
         return BatchOrder(rows=used, batch_size=batch_size, seed=seed, fingerprint=fingerprint)
+    check_order(len(used), batch_size)
     parts = [used[i : i + AT_ONCE] for i in range(0, len(used), AT_ONCE)]
     found = np.concatenate([amounts(read_actions(part)) for part in parts])
     easiest_first = used[np.argsort(difficulty(found), kind="stable")]

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from model.training.parallel import ALONE, Workers
 from model.world.batch import ActionStats, WorldBatch
+from stages.label_noise import SPOILED
+from storage.stores import store
+from storage.stores.records import StoreRef
 from storage.stores.rows import ClipRows, Rows
 
 WORLD_MODEL_FILE, ACTIVE_FILE = "world_model.safetensors", "active_tracks.csv"
@@ -69,7 +72,20 @@ def tokenizer_keys(rows: Mapping[str, Rows]) -> dict[str, str]:
     """Role -> `stage/key` of the tokenizer that made its tokens."""
     keys = {}
     for role in ("rgb_tokens", "depth_tokens"):
-        store = rows[role]
-        assert isinstance(store, ClipRows), store
-        keys[role] = store.manifest.inputs["tokenizer"]
+        tokens = rows[role]
+        assert isinstance(tokens, ClipRows), tokens
+        keys[role] = tokens.manifest.inputs["tokenizer"]
     return keys
+
+
+def spoiled_labels(rows: Mapping[str, Rows]) -> list[str]:
+    """How labels behind the tracks and the depth tokens were spoiled on purpose, where they were.
+
+    Nothing of the depth, if its store is gone: the tokens' manifest does not say it.
+    """
+    tokens, tracks = rows["depth_tokens"], rows["keypoints"]
+    assert isinstance(tokens, ClipRows) and isinstance(tracks, ClipRows)
+    found, made_from = [tracks.manifest], tokens.manifest.inputs.get("depth")
+    if made_from and store.is_complete(ref := StoreRef.under(tokens.ref.root, made_from)):
+        found.append(store.read_manifest(ref))
+    return [how for manifest in found if (how := manifest.attributes.get(SPOILED))]

@@ -68,6 +68,7 @@ from stages.world_model.data import (
     WORLD_MODEL_FILE,
     card_stats,
     pick_substeps,
+    spoiled_labels,
     tokenizer_keys,
     track_shares,
     world_actions,
@@ -370,6 +371,7 @@ class TrainWorldModel(ParallelStage):
             lines.append(f"**the {self.shuffled} of each training clip are another one's**")
         if self.order != "random":
             lines.append(f"training clips {self.order}, by motion of hands and grippers")
+        lines += [f"**labels spoiled on purpose**: {how}" for how in spoiled_labels(rows)]
         return "\n".join(f"- {line}" for line in lines)
 
     def prepare(

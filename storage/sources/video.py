@@ -153,6 +153,9 @@ class Video:
         if not streams:
             raise SourceError("corrupt_video", self.source, "no video stream", "one")
         stream = streams[0]
+        if stream.codec_context is None:  # pyright thinks that there always is one
+            what = "pictures in a codec that is not known here"
+            raise SourceError("corrupt_video", self.source, what, "H.264 or another known one")
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if stream.width * stream.height > MAX_PIXELS:

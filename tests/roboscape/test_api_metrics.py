@@ -12,6 +12,7 @@ from tiny_i3d import write_script
 import roboscape as rs
 from model.metrics import MAX_PSNR
 from model.world.config import SamplingConfig
+from stages.evaluation.controls import ControlForms
 from stages.evaluation.predict import load_networks, predicted_videos
 from stages.evaluation.scores import (
     CAMERA,
@@ -44,7 +45,8 @@ def test_a_video_has_the_scores_of_the_evaluation(video, clips, world: World, ag
     rows = opened(world.rows)
     results = {role: open_result(ref) for role, ref in world.results.items()}
     networks = load_networks(rows, results, torch.device("cpu"))
-    (made,) = predicted_videos(networks, rows, np.array([1]), None, SamplingConfig(), 0, 0)
+    at = (np.array([1]), None, SamplingConfig(), 0, 0)
+    (made,) = predicted_videos(networks, rows, *at, forms=ControlForms())
     expected = score_clip(made, None).scores
     scores = rs.metrics.compare(video, clips[1], against=against)
     cells = {}
@@ -208,13 +210,17 @@ def test_flicker_is_that_of_what_is_still(clips):
     assert rs.metrics.flicker(shaken, clips[1]) == pytest.approx(3, abs=0.1)
     with pytest.raises(ValueError, match=r"2 frames in common: flicker needs 3"):
         rs.metrics.flicker(shaken[:2], still)
+    later = np.concatenate([still, 255 - still])  # all of it moves, after the video has ended
+    assert rs.metrics.flicker(shaken, later) == pytest.approx(3, rel=1e-4)
+    with pytest.raises(TypeError, match="against"):
+        rs.metrics.flicker(shaken, still, against="decoded")
     moves = still.copy()
     moves[1:] = 255 - moves[1:]
     with pytest.raises(ValueError, match=r"all of the true video moves"):
         rs.metrics.flicker(shaken, moves)
 
 
-def test_fvd_is_the_distance_of_two_sets(clips, video, tmp_path):
+def test_fvd_is_the_distance_of_two_sets(clips, video, tmp_path, monkeypatch):
     weights = write_script(tmp_path / "i3d.pt")
     true = [clips[i].rgb for i in (1, 2, 5)]
     assert rs.metrics.fvd(true, true, weights) == pytest.approx(0, abs=1e-4)
@@ -230,6 +236,9 @@ def test_fvd_is_the_distance_of_two_sets(clips, video, tmp_path):
     found = rs.metrics.fvd(noisy_units, units, weights, value_range=(0, 1))
     assert found == pytest.approx(rs.metrics.fvd([noisy(x) for x in true], true, weights), rel=1e-3)
     assert rs.metrics.fvd([video, video], [clips[1], clips[2]], weights) > 0
+    with monkeypatch.context() as gone:  # the network is kept: the file is read once
+        gone.setattr(torch.jit, "load", None)
+        assert rs.metrics.fvd(true, true, weights) == pytest.approx(0, abs=1e-4)
     with pytest.raises(ValueError, match=r"1 videos and 3 targets"):
         rs.metrics.fvd(true[:1], true, weights)
     with pytest.raises(ValueError, match=r"video 1 with values .* say what black and white are"):

@@ -80,6 +80,7 @@ def write_clips(
     rejected: tuple[int, ...] = (),
     inputs: dict[str, str] | None = None,
     upstream: tuple[int, ...] = (),
+    attributes: dict[str, str] | None = None,
 ) -> StoreRef:
     """A complete store of these arrays, (clip, ...) each, without the rejected rows and those that
     the clips lack (`upstream`).
@@ -87,17 +88,19 @@ def write_clips(
     n = len(next(iter(arrays.values())))
     specs = tuple(
         ArraySpec(
-            name, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], "", ""
+            name, a.dtype.name, tuple(f"axis{i}" for i in range(a.ndim - 1)), a.shape[1:], "", "",
+            fill=np.nan if a.dtype.kind == "f" and np.isnan(a).any() else 0,
         )
         for name, a in arrays.items()
-    )
-    recipe = {name: float(np.asarray(a, np.float64).sum()) for name, a in arrays.items()} | {
-        "rejected": rejected
+    )  # fmt: skip
+    recipe = {name: float(np.nansum(np.asarray(a, np.float64))) for name, a in arrays.items()} | {
+        "rejected": rejected,
+        **({"attributes": attributes} if attributes else {}),
     }
     ref = StoreRef.at(index.root, stage, content_key(recipe))
     manifest = Manifest(
         stage=stage, key=ref.key, kind="clips", version=1, inputs=inputs or {},
-        parameters={"rate_hz": 2.0} if stage == "clip" else {},
+        attributes=attributes or {}, parameters={"rate_hz": 2.0} if stage == "clip" else {},
         specs=specs, n_clips=n, clips_per_shard=SHARD, index_uri=index.uri,
     )  # fmt: skip
     store.create(ref, manifest)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pipeline.experiments.studies.ablations import ABLATIONS
+from pipeline.experiments.studies.camera_motion import CAMERA_MOTION
 from pipeline.experiments.studies.controllability import CONTROLLABILITY
 from pipeline.experiments.studies.curriculum import CURRICULUM
 from pipeline.experiments.studies.depth_fusion import DEPTH_FUSION
@@ -21,6 +22,7 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
             DEPTH_FUSION,
             CONTROLLABILITY,
             LABEL_NOISE,
+            CAMERA_MOTION,
             CURRICULUM,
             SCALING,
         )

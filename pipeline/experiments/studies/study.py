@@ -32,14 +32,25 @@ class ScaleSetting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageNumber:
+    """A number of another stage than the evaluation, for the report. text: what it is."""
+
+    stage: str
+    name: str
+    text: str
+    form: str = ".2f"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
-    """The first variant is what the others are compared with."""
+    """The first variant is what the others are compared with. numbers: shown beside scores."""
 
     name: str
     question: str
     variants: Sequence[Variant]
     scales: Mapping[Scale, ScaleSetting]
     claims: Sequence[Claim] = ()
+    numbers: Sequence[StageNumber] = ()
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from model.world.flops import training_flops
-from pipeline.experiments.studies.study import Member, Scale, Study
+from pipeline.experiments.studies.study import Member, Scale, StageNumber, Study
 from pipeline.orchestration.disk_estimate import RunEstimate, estimate
 from pipeline.orchestration.plan import Planner, planned
 from pipeline.settings import Settings
@@ -16,6 +16,7 @@ from stages.clips.clip import Clip
 from stages.world_model.train import TrainWorldModel
 from storage.stores import store
 from storage.stores.records import StoreRef
+from storage.stores.results import open_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class PlannedMember:
     @property
     def evaluation(self) -> StoreRef:
         return self.planner.planned["evaluation"][2]
+
+    def number(self, wanted: StageNumber) -> float | None:
+        """Of one of its stages; None where that was not measured."""
+        return open_result(self.planner.planned[wanted.stage][2]).numbers.get(wanted.name)
 
     @property
     def missing(self) -> set[str]:

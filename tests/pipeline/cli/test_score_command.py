@@ -14,13 +14,16 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.console import USAGE
 from pipeline.cli.gc import collect
+from pipeline.cli.score import lpips_if_there
 from pipeline.lineage.graph import ancestry
 from pipeline.lineage.page import markdown
 from pipeline.orchestration.journal import start_journal
 from pipeline.settings import Settings
+from storage.errors import WeightsError
 from storage.stores import cleanup, store
 from storage.stores.records import StoreRef
 from storage.stores.results import open_result
+from storage.weights.catalogue import find_published
 
 
 @pytest.fixture
@@ -110,6 +113,29 @@ def test_an_error_leaves_no_store(workspace, tmp_path):
         assert code == USAGE and message in said, said
 
 
+def test_the_page_says_whether_the_scores_were_made_now(workspace, tmp_path, monkeypatch):
+    _, _, score = workspace
+    write_movie(tmp_path / "v" / "clip000.mp4", frames_of(0))
+    states = []
+    monkeypatch.setattr("pipeline.orchestration.command_store.prefect_answers", lambda _: True)
+    monkeypatch.setattr(
+        "pipeline.lineage.page.publish", lambda ref, state, *_: states.append(state)
+    )
+    for _ in range(2):
+        assert score(tmp_path / "v")[0] == 0
+    assert states == ["Completed", "Cached"]
+
+
+def test_lpips_that_is_damaged_is_an_error_and_one_that_is_missing_is_none(workspace, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "alex.pth").write_bytes(b"damaged")
+    assert lpips_if_there(folder) is None, "the other file is missing"
+    (folder / find_published("lpips-alexnet").file).write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="lpips-alexnet"):
+        lpips_if_there(folder)
+
+
 def test_gc_keeps_what_the_command_made(workspace, tmp_path):
     home, rows, score = workspace
     write_movie(tmp_path / "v" / "clip000.mp4", frames_of(0))
@@ -122,6 +148,23 @@ def test_gc_keeps_what_the_command_made(workspace, tmp_path):
     cleanup.delete(ref)
     collect(settings, out, delete=True, unused=True, older_than_s=-10.0)
     assert not store.exists(rows["clip"]), "the test can fail"
+
+
+def test_gc_collects_what_a_killed_command_left(workspace, tmp_path, monkeypatch):
+    home, _, score = workspace
+    write_movie(tmp_path / "v" / "clip000.mp4", frames_of(0))
+
+    def killed(*arguments):
+        raise SystemExit(137)  # as by SIGKILL, nothing is cleaned up
+
+    with monkeypatch.context() as dying:
+        dying.setattr("pipeline.orchestration.command_store.run_dataset", killed)
+        assert score(tmp_path / "v")[0] == 137
+    (ref,) = stores(home)
+    assert not store.is_complete(ref)
+    settings, out = replace(Settings(), home=home), Console(quiet=True)
+    collect(settings, out, delete=True, unused=True, older_than_s=-10.0)
+    assert not stores(home)
 
 
 def test_what_is_damaged_is_made_by_the_command_again(workspace, tmp_path):

@@ -97,7 +97,7 @@ def test_the_command_of_a_member_makes_the_same_run(settings):
         words = shlex.split(each.member.command)
         changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
         assert parse_overrides(changes) == dict(each.member.overrides)
-        assert words[:3] == ["roboscape", "run", "demo"]
+        assert words[:3] == ["roboscape", "run", "study"]
 
 
 def test_some_variants_alone_keep_the_claims_about_them():

@@ -14,7 +14,7 @@ from stages.clip_format import AnnotationRate
 from stages.depth.sensor import SensorDepth
 from stages.depth.stage import DepthAnnotator, DepthEstimate
 from stages.depth.truth import TrueDepth
-from stages.evaluation.estimated_depth import EstimatedDepth
+from stages.evaluation.estimated_depth import ALIGNED, FOUND, EstimatedDepth
 from stages.evaluation.scores import (
     CEILING,
     COPY,
@@ -118,14 +118,38 @@ def test_more_noise_is_worse():
     assert by_level == sorted(by_level) and by_level[1] > by_level[0]
 
 
-def test_videos_that_the_annotator_rejects_have_no_scores():
+def test_a_clip_with_a_rejected_video_is_scored_for_no_method_of_the_protocol():
     clip = videos()
     black = torch.full_like(clip.camera, -1)
     found = estimated(replace(clip, predicted={FREE: black, TEACHER: clip.camera}))
-    assert (FREE, MODEL, "abs_rel") not in found and (FREE, COPY, "abs_rel") in found
+    free = {(method, metric): value for (p, method, metric), value in found.items() if p == FREE}
+    assert free == {(MODEL, FOUND): 0, (COPY, FOUND): 1, (CEILING, FOUND): 1}
+    assert found[TEACHER, MODEL, FOUND] == 1 and (TEACHER, COPY, "abs_rel") in found
+
+
+def test_a_clip_whose_true_frames_have_no_depth_has_no_scores():
+    clip = videos()
+    black = torch.full_like(clip.camera, -1)
     assert estimated(replace(clip, camera=black)) == {}
     flat = torch.full_like(clip.camera, 0.1)
     assert estimated(replace(clip, camera=flat)) == {}, "one depth is no depth"
+    dark = torch.full_like(clip.camera, -1 + 2 / 255)
+    assert estimated(replace(clip, camera=dark)) == {}, "known nowhere"
+    unknown = dark.clone()
+    unknown[0] = clip.camera[0]
+    assert estimated(replace(clip, camera=unknown)) == {}, "known in the given frame alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeBrightness(Brightness):
+    units: ClassVar = "relative"
+
+
+def test_an_annotator_without_units_has_aligned_scores_only():
+    scores = EstimatedDepth(RelativeBrightness(), torch.device("cpu"))(videos())
+    assert {cell.metric for cell in scores} == {FOUND, *ALIGNED}
+    by_metres = EstimatedDepth(Brightness(), torch.device("cpu"))(videos())
+    assert scores.items() <= by_metres.items()
 
 
 def test_an_annotator_at_another_rate_takes_the_clips_own_frames():
@@ -166,6 +190,8 @@ def test_predicted_and_estimated_depth_are_never_in_one_table(world, monkeypatch
     headings = [x for x in result.file("metrics.md").read_text().splitlines() if "depth (" in x]
     assert sum(ESTIMATED_DEPTH in x for x in headings) == 2  # one for each protocol
     assert sum(PSEUDO_DEPTH in x for x in headings) == 2
+    text = result.file("metrics.md").read_text()
+    assert "of 2 of 2 clips, and rejects the free-running prediction of 0 of them" in text
     plain = world.evaluate(n_clips=2).file("metrics.md").read_text()
     assert "`evaluation.depth_annotator=vda-tiny` does so" in plain and ESTIMATED_DEPTH not in plain
     assert parameters(Evaluate(depth_annotator=None)) == parameters(Evaluate())

@@ -1,6 +1,6 @@
 """Motion in predicted videos: tracks of every method against the true ones, in one evaluation."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from small_world import REJECTED, World, make_world
 from model.motion_metrics import track_error
 from model.spatial_tracker.config import published
 from model.world.keypoints import select_active_tracks
+from stages.base import Rejected
 from stages.evaluation.measure_notes import tracker_warning
 from stages.evaluation.motion import MotionScores, active_points, motion_scores
 from stages.evaluation.scores import (
@@ -63,7 +64,7 @@ def stores_of(root, rgb, tracks, visible, moving: int | None = None) -> dict:
     states = np.zeros((n, 1, 16), np.float32)
     states[:, :, [6, 14]] = 1
     states[:, :, 2] = 1 - 0.15
-    lens = np.float32([1, 1, 0, 0]) if moving is not None else np.zeros(4, np.float32)
+    lens = np.float32([1, 1, 0, 0]) if moving is not None else np.full(4, np.nan, np.float32)
     if moving is not None:
         states[:, 0, :2] = tracks[:, moving]
     index = write_index(root, ["val"])
@@ -105,6 +106,33 @@ def test_methods_are_ordered_as_their_motion_is(video, tmp_path):
     both = {(protocol, m) for protocol in (FREE, TEACHER) for m in (MODEL, COPY, CEILING, TRACKED)}
     assert methods == both | {(TEACHER, PREVIOUS), (TEACHER, LINEAR)}
     assert {cell.reference for cell in scores} == {PSEUDO_TRACKS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy(LucasKanade):
+    """Rejects grey videos."""
+
+    def start(self, device: str):
+        track = super().start(device)
+
+        def rejecting(clips, queries):
+            grey = [np.ptp(clip.arrays["rgb"]) == 0 for clip in clips]
+            found = track(clips, queries)
+            return [Rejected("grey") if no else one for no, one in zip(grey, found, strict=True)]
+
+        return rejecting
+
+
+def test_in_a_video_that_the_tracker_rejects_the_points_stay_put(video, tmp_path):
+    rgb, tracks, visible = video
+    clip = clip_videos(rgb)
+    predicted = {FREE: torch.zeros_like(clip.camera), TEACHER: clip.camera}
+    rows = stores_of(tmp_path, rgb, tracks, visible)
+    scores = MotionScores(rows, Choosy(), torch.device("cpu"))(
+        replace(clip, predicted=predicted), 0
+    )
+    ours, copied = (Cell(FREE, PSEUDO_TRACKS, ACTIVE, m, "track_error") for m in (MODEL, COPY))
+    assert scores[ours] == pytest.approx(scores[copied], rel=0.01) and scores[ours] > 10
 
 
 def test_without_calibration_there_is_no_path_and_without_motion_nothing(video, tmp_path):
@@ -168,8 +196,8 @@ def world(tmp_path_factory) -> World:
     n, t = clips.n, clips.specs["rgb"].shape[0]
     arrays = {
         "states": np.zeros((n, t, 15, 16), np.float32),
-        "intrinsics": np.zeros((n, 4), np.float32),
-        "extrinsics": np.zeros((n, t, 3, 4), np.float32),
+        "intrinsics": np.full((n, 4), np.nan, np.float32),
+        "extrinsics": np.full((n, t, 3, 4), np.nan, np.float32),
     }
     for name, spec in clips.specs.items():
         arrays[name] = np.zeros((n, *spec.shape), spec.dtype)

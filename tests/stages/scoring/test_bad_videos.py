@@ -40,6 +40,12 @@ def truncated(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
+def other_codec(path: Path) -> None:
+    data = write_movie(path, frames_of(0)).read_bytes()
+    assert b"avc1" in data
+    path.write_bytes(data.replace(b"avc1", b"none").replace(b"avcC", b"none"))
+
+
 def with_nan(path: Path) -> None:
     frames = (frames_of(0) / 255).astype(np.float32)
     frames[3, 4, 5] = np.nan
@@ -59,6 +65,7 @@ def deep_picture(folder: Path) -> None:
 # name of the file -> (what writes it, fields of the stage, fragments of the message)
 BAD = {
     "truncated.mp4": (truncated, {}, ("truncated.mp4", "expected a video that decodes")),
+    "codec.mp4": (other_codec, {}, ("in a codec that is not known here",)),
     "text.mp4": (lambda p: p.write_text("no video"), {}, ("expected a video that decodes",)),
     "empty.gif": (lambda p: p.write_bytes(b""), {}, ("found no picture that can be read",)),
     "zip.npz": (lambda p: p.write_bytes(b"PK\3\4"), {}, ("zip.npz",)),
@@ -138,6 +145,13 @@ def test_a_bad_video_is_an_error_or_left_out_by_name(world, tmp_path, name):
     assert (result.numbers["clips"], result.numbers["bad"]) == (1, 1)
     page = result.file("metrics.md").read_text()
     assert f"- 1 videos that cannot be used: {name}" in page
+
+
+def test_errors_of_our_own_are_no_faults_of_a_video(world, tmp_path, monkeypatch):
+    write_movie(tmp_path / "clip000.mp4", frames_of(0))
+    monkeypatch.setattr("stages.scoring.reader.clock_of", lambda *too_few: None.period_s)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="period_s"):
+        score(world, tmp_path, skip_bad=True)
 
 
 def two_kinds(folder: Path) -> Path:

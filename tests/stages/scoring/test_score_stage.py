@@ -23,6 +23,7 @@ from scored_videos import (
 from small_stores import SIDE, T, run_stage
 
 from model.metrics import MAX_PSNR
+from stages.evaluation.report import NUMBERS as EVALUATED
 from stages.evaluation.scores import (
     CAMERA,
     COPY,
@@ -34,6 +35,7 @@ from stages.evaluation.scores import (
     compare,
     copy_first,
 )
+from stages.scoring.report import NUMBERS
 from stages.scoring.stage import Score
 from stages.scoring.videos import read_video_set
 from stages.tokenizer.images import moving_mask, rgb_to_images
@@ -245,6 +247,28 @@ def test_what_has_no_counterpart_is_counted_and_named(score, tmp_path):
     assert "clip009.mp4: no such clip" in page
     assert "clip004.mp4: the clip was left out (test: )" in page
     assert "2 of the 3 clips of split 'val' without a video: clip001; clip002" in page
+
+
+def test_floats_whose_dark_pixels_vanish_as_they_shrink_are_in_the_range_that_was_said(
+    score, tmp_path
+):
+    bright = np.full((16, 64, 64, 3), 0.9, np.float32)
+    bright[:, ::2, ::2] = -0.5  # of 2 x 2 px one, so that every mean is 0.55
+    write_array(tmp_path / "clip000.npz", bright)
+    numbers = score(tmp_path, value_range=(-1.0, 1.0)).numbers
+    write_array(tmp_path / "clip000.npz", (bright + 1) / 2)
+    same = score(tmp_path, value_range=(0.0, 1.0)).numbers
+    assert numbers["psnr_free_camera"] == pytest.approx(same["psnr_free_camera"], abs=1e-3)
+
+
+def test_numbers_of_the_evaluations_names_mean_the_same(score, tmp_path):
+    write_movie(tmp_path / "clip000.mp4", warped(frames_of(0), 2.0))
+    numbers = score(tmp_path).numbers
+    assert {"psnr_free_moving_of_camera", "psnr_copy_moving_of_camera"} <= numbers.keys()
+    for name, (region, metric) in NUMBERS.items():
+        if name in EVALUATED:
+            there = EVALUATED[name]
+            assert (there.reference, there.region, there.metric) == (CAMERA, region, metric)
 
 
 def test_the_key_is_of_what_is_in_the_videos(tmp_path):

@@ -27,6 +27,7 @@ def test_objects_are_looked_for_where_there_is_a_truth(tmp_path):
     assert result.numbers["psnr_free_objects"] == 100.0 > result.numbers["psnr_copy_objects"]
     page = result.file("metrics.md").read_text()
     assert "## Free-running, objects, against the camera frames" in page
+    assert "They were looked for in 1 of 1 clips." in page
     with result.file("tables/objects.csv").open(newline="") as lines:
         seen = list(csv.DictReader(lines))
     for method in ("right", COPY):
@@ -35,12 +36,18 @@ def test_objects_are_looked_for_where_there_is_a_truth(tmp_path):
     assert all(line["present"] == "True" for line in seen if line["method"] == "right")
 
 
-def test_without_a_truth_the_page_has_no_objects(tmp_path):
+def test_without_a_truth_the_page_says_that_objects_were_not_measured(tmp_path):
     world = make_world(tmp_path / "world")
     write_movie(tmp_path / "v" / "clip000.mp4", frames_of(0))
     rows = {role: world.rows[role] for role in ("discover", "clip")}
-    for root in (None, str(world.root)):
+    why = {
+        None: "the folder of the clips' episodes was not found",
+        str(tmp_path / "gone"): "the folder of the clips' episodes was not found",
+        str(world.root): "the clips' episodes have no exact masks",
+    }
+    for number, root in enumerate(why):
         stage = Score(method="m", videos=read_video_set(tmp_path / "v"), rate_hz=2.0, root=root)
-        result = run_stage(world.root / str(root is None), stage, rows)
-        assert "objects" not in result.file("metrics.md").read_text()
+        result = run_stage(world.root / str(number), stage, rows)
+        page = result.file("metrics.md").read_text()
+        assert f"Objects were not measured: {why[root]}" in page and "objects, against" not in page
         assert "tables/objects.csv" not in result.files

@@ -39,6 +39,7 @@ from model.world.config import LossConfig, MaskingConfig, WorldModelConfig
 from model.world.dual_branch import DualBranchWorldModel, parameter_counts
 from stages.clips.clip_times import substep_rows
 from stages.clips.recording_flags import FLAGS as CLIP_FLAGS
+from stages.label_noise import SPOILED, DepthNoise, TrackNoise
 from stages.training.prepared_rows import PreparedRows
 from stages.training.result import NOTE_FILE, PLOT_FILE
 from stages.training.states import STATES
@@ -266,6 +267,22 @@ def test_a_batch_holds_the_arrays_of_the_clips_that_it_names(stores):
                     "an active track is one of the square's"
                 )
     assert batch.visible.any()
+
+
+def test_the_page_names_labels_that_were_spoiled_on_purpose(stores):
+    stage, arrays = world_stage(), square_clips(len(SPLITS))
+    depth_noise, track_noise = DepthNoise(noise=0.2).attributes, TrackNoise(drift=2.0).attributes
+    index = stores["discover"]
+    depth = write_clips(index, "depth", arrays["depth"], attributes=dict(depth_noise))
+    tracks = write_clips(index, "keypoints", arrays["keypoints"], attributes=dict(track_noise))
+    ids = opened(stores)["depth_tokens"].gather("depth_tokens", np.array([0]))
+    tokens = {"depth_tokens": np.repeat(ids, len(SPLITS), axis=0)}
+    made = write_clips(index, "depth_tokens", tokens, inputs={"depth": f"depth/{depth.key}"})
+    spoiled = rows_of(stage, stores) | {"keypoints": tracks, "depth_tokens": made}
+    page = stage.clips_text(opened(spoiled))
+    for noise in (depth_noise, track_noise):
+        assert f"- **labels spoiled on purpose**: {noise[SPOILED]}" in page
+    assert "spoiled" not in stage.clips_text(opened(rows_of(stage, stores)))
 
 
 @pytest.mark.parametrize("what", ["depth", "actions"])
