@@ -10,16 +10,22 @@ from model.value_range import ValueRange
 from pipeline.cli.clips import clips_of
 from pipeline.cli.progress_bar import progress_bar
 from pipeline.cli.run import SHOWN, SUMMARY_FILE, first_paragraph
+from pipeline.experiments.annotators import depth_annotator
 from pipeline.lineage.clips import episodes_root
 from pipeline.orchestration.command_store import make_result, publish_page
 from pipeline.settings import Settings
+from stages.clip_format import ClipFormat
+from stages.depth.stage import DepthAnnotator
 from stages.lpips_weights import LpipsWeights
 from stages.scoring.stage import Score
 from stages.scoring.videos import read_video_set
 from storage.stores.results import Result
+from storage.stores.rows import ClipRows
 from storage.weights.catalogue import find_published
 from storage.weights.folder import resolve_weights
+from storage.weights.ref import WeightsRef
 
+I3D = "i3d-kinetics400"
 LPIPS = {"trunk": "lpips-alexnet", "linear": "lpips-linear"}
 WHY = {
     "bad": "videos cannot be used",
@@ -38,6 +44,7 @@ class Request:
     rate_hz: float | None = None
     value_range: ValueRange | None = None
     skip_bad: bool = False
+    depth_annotator: str | None = None
     device: str | None = None
 
 
@@ -57,6 +64,8 @@ def score(request: Request, settings: Settings, out: Console) -> Result:
         value_range=request.value_range,
         skip_bad=request.skip_bad,
         lpips=lpips_if_there(settings.weights),
+        fvd=fvd_if_there(settings.weights),
+        depth_annotator=annotator_of(request, clips, settings),
         root=str(root) if root else None,
         device=request.device,  # type: ignore[arg-type]
     )
@@ -77,10 +86,29 @@ def lpips_if_there(weights: Path) -> LpipsWeights | None:
 
     Raises WeightsError if they are there, but are not the published ones.
     """
-    if not all((weights / find_published(name).file).is_file() for name in LPIPS.values()):
+    if not all(is_there(name, weights) for name in LPIPS.values()):
         return None
     files: dict[str, Any] = {role: resolve_weights(name, weights) for role, name in LPIPS.items()}
     return LpipsWeights(**files)
+
+
+def fvd_if_there(weights: Path) -> WeightsRef | None:
+    """I3D's file from the folder of weights. Raises WeightsError if it is another one."""
+    return resolve_weights(I3D, weights) if is_there(I3D, weights) else None
+
+
+def is_there(name: str, weights: Path) -> bool:
+    return (weights / find_published(name).file).is_file()
+
+
+def annotator_of(request: Request, clips: ClipRows, settings: Settings) -> DepthAnnotator | None:
+    """The annotator to be run on the videos, by its name."""
+    if request.depth_annotator is None:
+        return None
+    n_frames, side, _, _ = clips.spec("rgb").shape
+    clip_format = ClipFormat(n_frames=n_frames, rate_hz=clips.rate_hz, size=side)
+    root = str(episodes_root(clips) or "")
+    return depth_annotator(request.depth_annotator, root, clip_format, 0.0, settings.weights)
 
 
 def show(result: Result, out: Console) -> None:

@@ -5,6 +5,7 @@ The only way to score the depth of a model without a depth branch. Where there i
 is scored against the labels instead, in another table: the two are never mixed.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +17,12 @@ from stages.base import ClipInputs, Rejected
 from stages.depth.scaling import inverse_depth_range
 from stages.depth.stage import DepthAnnotator, DepthEstimate
 from stages.evaluation.scores import (
-    CAMERA,
     ESTIMATED_DEPTH,
     FRAME,
+    Candidate,
     Cell,
     ClipDepth,
-    ClipVideos,
     Scores,
-    candidates,
     compare_depth,
 )
 from stages.tokenizer.images import images_to_rgb
@@ -60,20 +59,22 @@ class EstimatedDepth:
         # A predicted video has the clip's frames and no others
         self._estimate = replace(annotator, annotation_rate_hz=None).start(str(device))  # type: ignore[type-var]
 
-    def __call__(self, clip: ClipVideos) -> Scores:
+    def __call__(
+        self, clip_id: str, camera: Float[Tensor, "t c h w"], videos: Iterable[Candidate]
+    ) -> Scores:
         """Of every method whether its video has a depth that the annotator finds (FOUND), and its
         scores. Empty if the annotator does not take the camera's frames.
 
         Under a protocol in which one video has no depth no method has scores, so that the means of
         all of them are over the same clips.
         """
-        true = self._depth(clip.clip_id, clip.camera)
+        true = self._depth(clip_id, camera)
         if true is None or (limits := depth_limits(true)) is None or not true.valid[1:].any():
             return {}
         scores: Scores = {}
         incomplete = set[str]()
-        for protocols, method, video in candidates(clip, CAMERA):
-            found = self._depth(clip.clip_id, video)
+        for protocols, method, video in videos:
+            found = self._depth(clip_id, video)
             values = self._compare(found, true, limits) if found is not None else {}
             if not values:
                 incomplete |= set(protocols)

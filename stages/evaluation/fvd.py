@@ -4,6 +4,8 @@ A number of the whole set, not of a clip: it stands among the means alone, and i
 `tables/clips.csv`.
 """
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +13,9 @@ from torch import Tensor
 from model.frechet import frechet_distance
 from model.i3d import LEAST_FRAMES, N_FEATURES, I3d
 from model.value_range import IMAGES
-from stages.evaluation.scores import CAMERA, FRAME, Cell, ClipVideos, Scores, candidates
+from stages.evaluation.scores import CAMERA, FRAME, Candidate, Cell, Scores
+from storage.stores.rows import Rows
+from storage.weights.ref import WeightsRef
 
 
 class Fvd:
@@ -22,10 +26,20 @@ class Fvd:
         self._camera: list[Float[Tensor, " d"]] = []
         self._methods: dict[tuple[tuple[str, ...], str], list[Float[Tensor, " d"]]] = {}
 
-    def add(self, clip: ClipVideos) -> None:
-        """Raises ValueError for a clip that is too short."""
-        self._camera.append(self._features(clip.camera))
-        for protocols, method, video in candidates(clip, CAMERA):
+    @classmethod
+    def start(
+        cls, weights: WeightsRef | None, rows: Mapping[str, Rows], device: torch.device
+    ) -> "Fvd | None":
+        """None without weights. Raises ValueError for clips that are too short."""
+        if weights is None:
+            return None
+        check_length(rows["clip"].spec("rgb").shape[0])
+        return cls(I3d(weights.resolve(), device))
+
+    def add(self, camera: Float[Tensor, "t c h w"], videos: Iterable[Candidate]) -> None:
+        """A clip with its videos. Raises ValueError for one that is too short."""
+        self._camera.append(self._features(camera))
+        for protocols, method, video in videos:
             self._methods.setdefault((protocols, method), []).append(self._features(video))
 
     def scores(self) -> Scores:
@@ -55,7 +69,7 @@ def check_length(n_frames: int) -> None:
 def fvd_note(is_measured: bool, n_clips: int) -> str:
     """What the number means."""
     if not is_measured:
-        return "FVD: no weights were given (`evaluation.fvd`), so it was not measured."
+        return "FVD was not measured: no weights of I3D were given (docs/weights.md)."
     note = (
         f"FVD: Fréchet distance of I3D's features of {n_clips} videos, the frames after frame 0, "
         "to those of the camera's. Few videos make it too large: compare values of the same clips "

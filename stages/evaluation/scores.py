@@ -63,6 +63,9 @@ class Cell(NamedTuple):
     metric: str
 
 
+# A video to be scored, in [-1, 1]: protocols, method, all frames
+Candidate = tuple[tuple[str, ...], str, Float[Tensor, "t c h w"]]
+
 # Of one clip, without what cannot be measured, such as the moving region of a still clip
 Scores = dict[Cell, float]
 # The same at each frame after frame 0, NaN where a frame has none
@@ -218,10 +221,8 @@ def with_camera_motion(found: ScoredClip, clip: ClipVideos) -> ScoredClip:
     return replace(found, scores=scores, by_frame=by_frame)
 
 
-def candidates(
-    clip: ClipVideos, reference: str
-) -> Iterator[tuple[tuple[str, ...], str, Float[Tensor, "t c h w"]]]:
-    """(protocols, method, video) to compare with a reference, whose frames the baselines copy."""
+def candidates(clip: ClipVideos, reference: str) -> Iterator[Candidate]:
+    """All to compare with a reference, whose frames the baselines copy."""
     for protocol in PROTOCOLS:
         yield (protocol,), MODEL, clip.predicted[protocol]
     source = clip.decoded if reference == DECODED else clip.camera

@@ -16,7 +16,6 @@ import torch
 from annotated_types import Ge
 from jaxtyping import Int
 
-from model.i3d import I3d
 from model.magvit2.batched import Precision
 from model.training.device import DeviceName, pick_device
 from model.world.config import SamplingConfig
@@ -29,7 +28,7 @@ from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
 from stages.evaluation.controls import ControlForms
 from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
-from stages.evaluation.fvd import Fvd, check_length
+from stages.evaluation.fvd import Fvd
 from stages.evaluation.horizon import plot_horizon
 from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
 from stages.evaluation.objects import objects_csv
@@ -42,7 +41,15 @@ from stages.evaluation.report import (
     metrics_page,
     report_numbers,
 )
-from stages.evaluation.scores import FREE, ClipVideos, ScoredClip, Scores, scored
+from stages.evaluation.scores import (
+    CAMERA,
+    FREE,
+    ClipVideos,
+    ScoredClip,
+    Scores,
+    candidates,
+    scored,
+)
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
@@ -167,7 +174,7 @@ class Evaluate(DatasetStage):
         chosen = spread_rows(usable, self.n_clips)
         others = draw_others(usable, chosen, self.seed) if len(usable) > 1 else None
         networks = load_networks(rows, results, pick_device(self.device), self.precision)
-        fvd = self.start_fvd(rows, networks.device)
+        fvd = Fvd.start(self.fvd, rows, networks.device)
         clips, shown = self.score(networks, rows, chosen, others, fvd, out, progress)
         # Write the tables, then the pictures
         per_clip = [clip.scores for clip in clips]
@@ -232,7 +239,7 @@ class Evaluate(DatasetStage):
                     found.append(score_true_depth(clip.depth, rows, row, root, units))
                 clips.append(scored(clip, perceptual, found))
                 if fvd:
-                    fvd.add(clip)
+                    fvd.add(clip.camera, candidates(clip, CAMERA))
                 frames = images_to_rgb(clip.predicted[FREE])
                 write_mp4(
                     out.path / VIDEOS / f"{clip.clip_id}.mp4", frames, self.clip_format.rate_hz
@@ -248,12 +255,6 @@ class Evaluate(DatasetStage):
             mirrored=self.mirrored_actions,
         )
 
-    def start_fvd(self, rows: Mapping[str, Rows], device: torch.device) -> Fvd | None:
-        if self.fvd is None:
-            return None
-        check_length(rows["clip"].spec("rgb").shape[0])
-        return Fvd(I3d(self.fvd.resolve(), device))
-
     def annotators(
         self, rows: Mapping[str, Rows], device: torch.device
     ) -> list[Callable[[ClipVideos, int], Scores]]:
@@ -261,7 +262,9 @@ class Evaluate(DatasetStage):
         found: list[Callable[[ClipVideos, int], Scores]] = []
         if self.depth_annotator:
             depth = EstimatedDepth(self.depth_annotator, device)
-            found.append(lambda clip, row: depth(clip))
+            found.append(
+                lambda clip, row: depth(clip.clip_id, clip.camera, candidates(clip, CAMERA))
+            )
         if self.tracker:
             found.append(MotionScores(rows, self.tracker, device))
         return found

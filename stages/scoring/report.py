@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from model import metrics
 from stages.drawing.markdown import plain
+from stages.evaluation.fvd import fvd_note
 from stages.evaluation.objects import AT_HOME_M, AWAY_M, OBJECT_REGIONS, OBJECTS
 from stages.evaluation.report import (
     better_in,
@@ -12,7 +13,16 @@ from stages.evaluation.report import (
     rows_of,
     won_and_lost,
 )
-from stages.evaluation.scores import CAMERA, COPY, FRAME, FREE, MOVING_CAMERA, Cell, Scores
+from stages.evaluation.scores import (
+    CAMERA,
+    COPY,
+    ESTIMATED_DEPTH,
+    FRAME,
+    FREE,
+    MOVING_CAMERA,
+    Cell,
+    Scores,
+)
 from stages.scoring.scores import ScoredClip, ScoredVideo
 from stages.scoring.setting import ScoreSetting
 from stages.scoring.videos import some
@@ -22,6 +32,7 @@ NOT_GIVEN_DB = 20.0  # a first frame with a lower PSNR is hardly the given one, 
 # Name of each number -> its region and metric. The evaluation's name means the same there;
 # `..._moving_of_camera` it has not: its `..._camera_moving` is where decoded tokens differ
 NUMBERS = {
+    "fvd_free": (FRAME, "fvd"),
     "psnr_free_camera": (FRAME, "psnr"),
     "ssim_free_camera": (FRAME, "ssim"),
     "lpips_free_camera": (FRAME, "lpips"),
@@ -44,16 +55,31 @@ def metrics_page(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetti
     sections += left_out(setting)
     sections += frame_table(means, setting)
     sections += object_table(means, FREE, setting)
+    sections += depth_table(means, setting)
     sections.append("\n".join(f"- {line}" for line in notes(means, clips, setting)))
     return "\n\n".join(sections) + "\n"
 
 
 def frame_table(means: Scores, setting: ScoreSetting) -> list[str]:
     """A heading and a table of everything but the objects."""
-    here = {cell: value for cell, value in means.items() if cell.region not in OBJECT_REGIONS}
-    found = {cell.metric for cell in here} | {"lpips"}  # the column shows that weights are missing
+    here = {
+        cell: value
+        for cell, value in means.items()
+        if cell.reference == CAMERA and cell.region not in OBJECT_REGIONS
+    }
+    # The columns show that weights are missing
+    found = {cell.metric for cell in here} | {"lpips", "fvd"}
     heading = f"## {FREE.capitalize()}, against the {CAMERA}"
     return rows_of(here, found, heading, FREE, CAMERA, setting)
+
+
+def depth_table(means: Scores, setting: ScoreSetting) -> list[str]:
+    """The same of the depth that the videos seem to have; empty where none was estimated."""
+    here = {cell: value for cell, value in means.items() if cell.reference == ESTIMATED_DEPTH}
+    by = f"of the {CAMERA}, by {setting.depth_estimator}"
+    heading = f"## {FREE.capitalize()}, against the {ESTIMATED_DEPTH} ({by})"
+    metrics = {cell.metric for cell in here}
+    return rows_of(here, metrics, heading, FREE, ESTIMATED_DEPTH, setting)
 
 
 def verdict(method: str, means: Scores, clips: Sequence[ScoredClip]) -> str:
@@ -151,6 +177,15 @@ def notes(means: Scores, clips: Sequence[ScoredClip], setting: ScoreSetting) -> 
         )
     if not setting.has_lpips:
         lines.append("LPIPS was not measured: its weights are not there (docs/weights.md).")
+    lines.append(fvd_note(setting.has_fvd, len(clips)))
+    if setting.depth_estimator:
+        lines.append(
+            f"Estimated depth: that of every video by {setting.depth_estimator}, against what the "
+            "same annotator makes of the camera's frames. A clip with a video in which it finds "
+            "none is scored for none of them."
+        )
+    else:
+        lines.append("Depth was not estimated: `--depth-annotator vda-tiny` does so.")
     return lines
 
 

@@ -5,7 +5,7 @@ beyond its first frame. Of several seeds of a clip, a method's score is their me
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -14,6 +14,7 @@ from torch import Tensor
 from model.lpips import Lpips
 from model.metrics import frame_psnr
 from model.value_range import IMAGES
+from stages.evaluation.estimated_depth import EstimatedDepth
 from stages.evaluation.objects import MethodSightings, object_numbers, watch_objects
 from stages.evaluation.scores import (
     CAMERA,
@@ -87,19 +88,42 @@ def score_clip(
     videos: Mapping[VideoFile, Images],
     methods: Mapping[VideoFile, str],
     perceptual: Lpips | None,
+    estimate_depth: EstimatedDepth | None = None,
 ) -> ScoredClip:
     """methods: the name of the method of each video. Images are in [-1, 1], of all frames."""
-    moving = target.moving
+    moving, copied = target.moving, copy_first(target.camera)
+    depth = estimated(target, [*videos.values()], copied, estimate_depth)
 
     def score(video: VideoFile, images: Images, method: str) -> ScoredVideo:
         return score_video(target, video, images, method, moving, perceptual)
 
-    return ScoredClip(
-        clip_id=target.clip_id,
-        episode=target.episode,
-        videos=[score(video, images, methods[video]) for video, images in videos.items()],
-        copied=score(next(iter(videos)), copy_first(target.camera), COPY),
+    scored = [score(video, images, methods[video]) for video, images in videos.items()]
+    scored.append(score(next(iter(videos)), copied, COPY))
+    names = [*(methods[video] for video in videos), COPY]
+    *scored, of_copy = (
+        replace(each, scores=each.scores | of_method(found, name))
+        for each, found, name in zip(scored, depth, names, strict=True)
     )
+    return ScoredClip(clip_id=target.clip_id, episode=target.episode, videos=scored, copied=of_copy)
+
+
+def estimated(
+    target: Target, videos: Sequence[Images], copied: Images, estimate: EstimatedDepth | None
+) -> list[Scores]:
+    """Of each video, then of the copy; without scores if one of them has no depth."""
+    every = [*videos, copied]
+    if estimate is None:
+        return [{} for _ in every]
+    numbered = [((FREE,), str(i), video) for i, video in enumerate(every)]
+    found = estimate(target.clip_id, target.camera, numbered)
+    return [
+        {cell: value for cell, value in found.items() if cell.method == str(i)}
+        for i in range(len(every))
+    ]
+
+
+def of_method(scores: Scores, method: str) -> Scores:
+    return {cell._replace(method=method): value for cell, value in scores.items()}
 
 
 def score_video(

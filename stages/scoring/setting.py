@@ -31,7 +31,8 @@ class ScoreSetting:
     has_lpips: bool
     has_episodes: bool  # whether the folder was found that may have exact masks
     rate_given: float | None
-    has_fvd: bool = False  # it is of many clips together, and not measured here
+    has_fvd: bool
+    depth_estimator: str  # annotator that was run on the videos; empty if none was
 
 
 def setting_of(
@@ -43,6 +44,8 @@ def setting_of(
     clips: Sequence[ScoredClip],
     reader: VideoReader,
     has_lpips: bool,
+    has_fvd: bool,
+    depth_estimator: str,
     has_episodes: bool,
 ) -> ScoreSetting:
     height, width = reader.size
@@ -64,6 +67,8 @@ def setting_of(
         no_video=tuple(matched.no_video),
         bad=tuple(why for _, why in found.bad),
         has_lpips=has_lpips,
+        has_fvd=has_fvd,
+        depth_estimator=depth_estimator,
         has_episodes=has_episodes,
         rate_given=reader.video_rate_hz,
     )

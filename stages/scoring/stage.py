@@ -17,10 +17,13 @@ from annotated_types import Interval
 from model.training.device import DeviceName, pick_device
 from model.value_range import ValueRange
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
+from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_mp4
+from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
+from stages.evaluation.fvd import Fvd
 from stages.evaluation.objects import objects_csv
-from stages.evaluation.report import mean_scores
-from stages.evaluation.scores import BASELINES, MODEL
+from stages.evaluation.report import in_order, mean_scores
+from stages.evaluation.scores import BASELINES, COPY, FREE, MODEL, copy_first
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,
@@ -46,6 +49,7 @@ from storage.atomic import write_file
 from storage.stores.results import ResultWriter
 from storage.stores.rows import Rows
 from storage.stores.size import DiskUse
+from storage.weights.ref import WeightsRef
 
 TAKEN = (MODEL, *BASELINES)  # names of methods in the evaluation's tables
 CLIP_BYTES = 400_000  # of a clip's lines in the tables, and its video
@@ -66,6 +70,9 @@ class Score(DatasetStage):
     value_range: ValueRange | None = None  # of videos in floats: black and white
     skip_bad: bool = False  # scores the others; else a video that cannot be used is an error
     lpips: LpipsWeights | None = None
+    # I3D, for FVD; an annotator that is run on the videos, for the depth that they seem to have
+    fvd: WeightsRef | None = field(default=None, metadata={"added": True})
+    depth_annotator: DepthAnnotator | None = field(default=None, metadata={"added": True})
     # Where the episodes are, with or without `ground_truth`; None: objects are not looked for
     root: str | None = field(default=None, metadata={"key": False})
     device: DeviceName | None = field(default=None, metadata={"key": False})
@@ -81,6 +88,8 @@ class Score(DatasetStage):
     }
 
     def __post_init__(self) -> None:
+        if self.depth_annotator:
+            check_depth_annotator(self.depth_annotator)
         if not self.method.strip() or self.method in TAKEN:
             raise ValueError(
                 f"name {self.method!r}: expected a name of the model that is none of "
@@ -115,12 +124,17 @@ class Score(DatasetStage):
             value_range=self.value_range,
         )
         surveyed = survey(matched, reader, progress, skip_bad=self.skip_bad)
-        clips = self.score(surveyed, rows, reader, out, progress)
+        fvd = Fvd.start(self.fvd, rows, pick_device(self.device))
+        clips = self.score(surveyed, rows, reader, fvd, out, progress)
         # Write the tables, then the pictures
-        means = mean_scores([clip.scores for clip in clips])
+        means = in_order(
+            mean_scores([clip.scores for clip in clips]) | (fvd.scores() if fvd else {})
+        )
         setting = setting_of(
             self.method, self.method_of, str(self.videos.place), matched, surveyed, clips, reader,
             has_lpips=self.lpips is not None,
+            has_fvd=fvd is not None,
+            depth_estimator=self.depth_annotator.name if self.depth_annotator else "",
             has_episodes=self.root is not None and Path(self.root).is_dir(),
         )  # fmt: skip
         numbers = report_numbers(means, clips, setting)
@@ -140,11 +154,14 @@ class Score(DatasetStage):
         found: Survey,
         rows: Mapping[str, Rows],
         reader: VideoReader,
+        fvd: Fvd | None,
         out: ResultWriter,
         progress: Progress,
     ) -> list[ScoredClip]:
-        """Scores every clip, and writes its first video."""
-        perceptual = self.lpips.load(pick_device(self.device)) if self.lpips else None
+        """Scores every clip, writes its first video, and adds its videos to `fvd`."""
+        device = pick_device(self.device)
+        perceptual = self.lpips.load(device) if self.lpips else None
+        depth = EstimatedDepth(self.depth_annotator, device) if self.depth_annotator else None
         clips: list[ScoredClip] = []
         by_row = found.by_row
         progress(0, len(by_row), "scoring")
@@ -152,7 +169,11 @@ class Score(DatasetStage):
             target = self.target(rows, row)
             images = {video: reader.images(video) for video in videos}
             methods = {video: self.method_of(video) for video in videos}
-            clips.append(score_clip(target, images, methods, perceptual))
+            clips.append(score_clip(target, images, methods, perceptual, depth))
+            if fvd:
+                of_video = [((FREE,), methods[video], images[video]) for video in videos]
+                copied = ((FREE,), COPY, copy_first(target.camera))
+                fvd.add(target.camera, [*of_video, copied])
             shown = images_to_rgb(images[videos[0]])
             write_mp4(out.path / VIDEOS / f"{target.clip_id}.mp4", shown, self.rate_hz)
             progress(len(clips), len(by_row), f"clip {target.clip_id}")

@@ -41,15 +41,19 @@ def score(
     rate: GivenRate = None,
     value_range: GivenRange = None,
     skip_bad: SkipBad = False,
+    depth_annotator: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Also compare the depth that it sees: vda-tiny."),
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="For LPIPS, cpu or cuda. Default: a GPU if there is one.")
+        str | None, typer.Option(help="Of networks, cpu or cuda. Default: a GPU if there is one.")
     ] = None,
 ) -> None:
     """Score videos of any model against the clips that they are of.
 
-    Writes a store with a page, tables and pictures: PSNR, SSIM, LPIPS if its
-    weights are there, and objects of simulated episodes, with the copy of the
-    first frame beside it. Needs no service.
+    Writes a store with a page, tables and pictures: PSNR, SSIM, LPIPS and FVD if
+    their weights are there, and objects of simulated episodes, with the copy of
+    the first frame beside it. Needs no service.
 
     A video is CLIP_ID.mp4 (mov, mkv, webm, avi), .gif, .npz, or a folder
     CLIP_ID of PNG or JPEG frames. A CSV has the columns clip_id and path, and
@@ -74,7 +78,8 @@ def score(
     check_options(rate=(rate, Rate), device=(device, DeviceName))
     request = scoring.Request(
         videos=videos, clips=clips, name=default_name(videos) if name is None else name,
-        rate_hz=rate, value_range=value_range, skip_bad=skip_bad, device=device,
+        rate_hz=rate, value_range=value_range, skip_bad=skip_bad,
+        depth_annotator=depth_annotator, device=device,
     )  # fmt: skip
     scoring.score(request, context.obj, out)
 

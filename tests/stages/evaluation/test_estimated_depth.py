@@ -1,21 +1,20 @@
 """Depth estimated from pictures: the annotator on each video against itself on the camera's."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from brightness_depth import UNKNOWN_BELOW, Brightness
 from small_world import World, add_world_model, make_world
 
-from stages.base import ClipInputs, Inputs, Rejected
-from stages.clip_format import AnnotationRate
 from stages.depth.sensor import SensorDepth
-from stages.depth.stage import DepthAnnotator, DepthEstimate
+from stages.depth.stage import DepthAnnotator
 from stages.depth.truth import TrueDepth
 from stages.evaluation.estimated_depth import ALIGNED, FOUND, EstimatedDepth
 from stages.evaluation.scores import (
+    CAMERA,
     CEILING,
     COPY,
     ESTIMATED_DEPTH,
@@ -27,41 +26,16 @@ from stages.evaluation.scores import (
     PSEUDO_DEPTH,
     TEACHER,
     ClipVideos,
+    candidates,
 )
 from stages.evaluation.stage import Evaluate
 from stages.tokenizer.images import images_to_rgb
 from storage.stores.key import parameters
 
-UNKNOWN_BELOW = 3  # grey levels
 
-
-@dataclass(frozen=True, kw_only=True)
-class Brightness(DepthAnnotator):
-    """What is bright is near; what is black is not known, and a black video is rejected."""
-
-    annotation_rate_hz: AnnotationRate = None
-    name: str = field(default="brightness", init=False)
-    version: int = field(default=1, init=False)
-
-    units: ClassVar = "1/m"
-    inputs: ClassVar[Inputs] = {"clip": ("rgb",)}
-
-    def start(self, device: str):
-        assert self.annotation_rate_hz is None
-
-        def estimate(clips: Sequence[ClipInputs]) -> list[DepthEstimate | Rejected]:
-            found: list[DepthEstimate | Rejected] = []
-            for clip in clips:
-                grey = clip.arrays["rgb"].mean(axis=3)
-                if not grey.any():
-                    found.append(Rejected("blank_frame"))
-                    continue
-                inverse = (0.2 + grey / 64).astype(np.float32)
-                inverse[grey > 250] = np.nan
-                found.append(DepthEstimate(inverse_depth=inverse, valid=grey >= UNKNOWN_BELOW))
-            return found
-
-        return estimate
+def scored_by(annotator: DepthAnnotator, clip: ClipVideos):
+    estimate = EstimatedDepth(annotator, torch.device("cpu"))
+    return estimate(clip.clip_id, clip.camera, candidates(clip, CAMERA))
 
 
 def videos(side: int = 16) -> ClipVideos:
@@ -77,7 +51,7 @@ def videos(side: int = 16) -> ClipVideos:
 
 
 def estimated(clip: ClipVideos) -> dict[tuple[str, str, str], float]:
-    scores = EstimatedDepth(Brightness(), torch.device("cpu"))(clip)
+    scores = scored_by(Brightness(), clip)
     assert {(cell.reference, cell.region) for cell in scores} <= {(ESTIMATED_DEPTH, FRAME)}
     return {(cell.protocol, cell.method, cell.metric): value for cell, value in scores.items()}
 
@@ -146,15 +120,15 @@ class RelativeBrightness(Brightness):
 
 
 def test_an_annotator_without_units_has_aligned_scores_only():
-    scores = EstimatedDepth(RelativeBrightness(), torch.device("cpu"))(videos())
+    scores = scored_by(RelativeBrightness(), videos())
     assert {cell.metric for cell in scores} == {FOUND, *ALIGNED}
-    by_metres = EstimatedDepth(Brightness(), torch.device("cpu"))(videos())
+    by_metres = scored_by(Brightness(), videos())
     assert scores.items() <= by_metres.items()
 
 
 def test_an_annotator_at_another_rate_takes_the_clips_own_frames():
-    plain = EstimatedDepth(Brightness(), torch.device("cpu"))(videos())
-    fast = EstimatedDepth(Brightness(annotation_rate_hz=10.0), torch.device("cpu"))(videos())
+    plain = scored_by(Brightness(), videos())
+    fast = scored_by(Brightness(annotation_rate_hz=10.0), videos())
     assert plain and fast == plain
 
 

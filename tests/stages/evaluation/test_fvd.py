@@ -23,6 +23,7 @@ from stages.evaluation.scores import (
     TEACHER,
     Cell,
     ClipVideos,
+    candidates,
 )
 from stages.evaluation.stage import Evaluate
 from storage.stores.key import parameters
@@ -53,7 +54,7 @@ def clips(n: int = 5) -> list[ClipVideos]:
 def scores_of(weights: WeightsRef, videos: list[ClipVideos]) -> dict[Cell, float]:
     fvd = Fvd(I3d(weights.resolve()))
     for clip in videos:
-        fvd.add(clip)
+        fvd.add(clip.camera, candidates(clip, CAMERA))
     return fvd.scores()
 
 
@@ -93,7 +94,7 @@ def test_the_note_warns_of_few_videos():
         True, 16
     )
     assert "fewer than the 400" not in fvd_note(True, 2048)
-    assert "no weights were given (`evaluation.fvd`)" in fvd_note(False, 16)
+    assert "FVD was not measured: no weights of I3D" in fvd_note(False, 16)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_the_column_is_in_the_cameras_tables_and_says_where_weights_are_missing(
     assert "fvd" in result.file("metrics.csv").read_text()
     missing = plain.file("metrics.md").read_text()
     assert missing.count("FVD ↓") == 2 and "fvd_free" not in plain.numbers
-    assert "FVD: no weights were given" in missing
+    assert "FVD was not measured: no weights of I3D" in missing
     for name in ("psnr_free", "delta_psnr", "abs_rel"):
         assert result.numbers[name] == plain.numbers[name]
     assert parameters(Evaluate(fvd=None)) == parameters(Evaluate())
