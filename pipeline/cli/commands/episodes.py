@@ -31,7 +31,7 @@ def sample(
         float | None,
         typer.Option(
             help="How much the head camera sways: 0 stays still (default), 1 is a typical head "
-            "(some cm, a few degrees). Takes twice the time."
+            "(some cm, a few degrees). Takes three times as long."
         ),
     ] = None,
     demo: Annotated[

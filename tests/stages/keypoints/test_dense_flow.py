@@ -10,7 +10,7 @@ from simulation.ground_truth import read_ground_truth
 from stages.exact_labels import true_tracks
 from stages.keypoints.dense_flow import DenseFlow, pieces, same_look, track_points
 from stages.keypoints.stage import Keypoints, grid_queries
-from stages.label_quality.truth_scores import moving_points, score_track_labels
+from stages.label_quality.truth_scores import long_paths, score_track_labels
 from storage.sources.video import Video
 
 CONFIG = DenseFlow(annotation_rate_hz=None)
@@ -86,7 +86,7 @@ def test_on_simulated_episodes_it_beats_nothing_moves_clearly(tmp_path):
     queries, own = grid_queries(32, side), np.arange(0, 76, 5)
     found = track_points(rgb, queries, DenseFlow(root="unused")).sampled(own)
     truth = true_tracks(read_ground_truth(folder), frames[own], queries, side)
-    moving = moving_points(truth, side)
+    moving = long_paths(truth.tracks, truth.known, side)
     ours = score_track_labels(found.tracks, found.visible, truth, side, among=moving)
     still = np.broadcast_to(queries, found.tracks.shape).copy(), np.ones_like(found.visible)
     nothing = score_track_labels(*still, truth, side, among=moving)
