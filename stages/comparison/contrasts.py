@@ -70,8 +70,9 @@ class Place:
 
 
 PSNR, CONTROL = Place(metric="psnr"), Place(metric="delta_psnr")
-# Depth as the model's own branch predicts it, and as an annotator sees it in the video
-DEPTH = Place(metric="abs_rel", reference=PSEUDO_DEPTH)
+# Depth as the model's own branch predicts it, and as an annotator sees it in the video; aligned,
+# since the published annotator has no units
+DEPTH = Place(metric="abs_rel_aligned", reference=PSEUDO_DEPTH)
 ESTIMATED = Place(metric="abs_rel_aligned", reference=ESTIMATED_DEPTH)
 DEPTH_BY_TRUTH = Place(metric="abs_rel", reference=TRUE_DEPTH)
 EDGE_SHARPNESS = Place(metric="edge_sharpness", region=EDGES)
