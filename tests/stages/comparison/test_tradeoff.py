@@ -38,7 +38,9 @@ def table(root: Path, label: str, psnr: float, control: float, depth: float | No
     scores = dict(ScoreTable.read(made, label).scores)
     scores[Cell(FREE, CAMERA, FRAME, MODEL, "delta_psnr")] = dict.fromkeys(CLIPS, control)
     if depth is not None:
-        scores[Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel")] = dict.fromkeys(CLIPS, depth)
+        scores[Cell(FREE, PSEUDO_DEPTH, FRAME, MODEL, "abs_rel_aligned")] = dict.fromkeys(
+            CLIPS, depth
+        )
     return replace(ScoreTable.read(made, label), scores=scores)
 
 
