@@ -152,7 +152,9 @@ def _measured_with(parameters: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, dict):
             # Videos have the clip's frames, whatever the annotator's rate for labels is
             counted = {field: v for field, v in value.items() if field != "annotation_rate_hz"}
-            found[name] = f"{value['name']} {content_key(counted)[:8]}"
+            # Networks have the name of their weights
+            called = value.get("name") or value["weights"]["name"]
+            found[name] = f"{called} {content_key(counted)[:8]}"
         elif value:
             found[name] = str(value)
     return found

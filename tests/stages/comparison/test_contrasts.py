@@ -161,8 +161,8 @@ def test_another_depth_is_not_compared_and_said_so(tmp_path):
         (
             Place(reference=ESTIMATED_DEPTH, metric="abs_rel_aligned"),
             "depth_annotator",
-            {"name": "vda-tiny", "weights": {"sha256": "a"}},
-            {"name": "vda-tiny", "weights": {"sha256": "b"}},
+            {"weights": {"name": "vda-tiny.safetensors", "sha256": "a"}, "version": 1},
+            {"weights": {"name": "vda-tiny.safetensors", "sha256": "b"}, "version": 1},
         ),
         (
             Place(reference=PSEUDO_TRACKS, region=ACTIVE, metric="track_error"),
