@@ -53,7 +53,7 @@ def plot_horizon(
             draw_curve(axis, curve, episodes, rate_hz, method, "#57606a", line)
         style_axis(axis, COLUMNS[metric][0])
         axis.set_xlabel("s", fontsize=7, color=INK)
-    axes[0].legend(fontsize=7, frameon=False, labelcolor=INK)
+    axes[0].legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="upper right", ncols=2)
     return figure_png(figure)
 
 
