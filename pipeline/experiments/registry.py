@@ -96,9 +96,11 @@ def named(
     """
     require_weights(name, weights)
     if not Path(source).exists():
+        own = sample_name(name) in SAMPLES
+        makes = f"; `roboscape run {name}`, without --plan or --source, makes its own first"
         raise FileNotFoundError(
             f"no episodes at {source}: set --source to an AGIBOT-World root; `roboscape sample` "
-            "makes simulated ones"
+            f"makes simulated ones{makes if own else ''}"
         )
     e = EXPERIMENTS[name](Path(source).absolute(), weights)
     if isinstance(e, Experiment):
