@@ -11,8 +11,8 @@ import numpy as np
 
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.score_table import ByClip, ScoreTable
+from stages.evaluation.columns import COLUMNS, REGIONS, gain
 from stages.evaluation.controls import GAUSSIAN
-from stages.evaluation.report import COLUMNS, REGIONS, gain
 from stages.evaluation.scores import (
     BASELINES,
     CAMERA,

@@ -7,8 +7,8 @@ from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.page import interval_text
 from stages.comparison.score_table import ScoreTable
 from stages.drawing.markdown import markdown_table, plain
+from stages.evaluation.columns import COLUMNS
 from stages.evaluation.controls import FORM_NAMES, FORMS
-from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import CAMERA, FRAME, FREE
 
 SHOWN_AT = 5  # times, evenly over the clip

@@ -8,8 +8,8 @@ from stages.comparison.bootstrap import FEWEST, Estimate
 from stages.comparison.contrasts import Comparison, Place, Row, SetValue
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
+from stages.evaluation.columns import COLUMNS
 from stages.evaluation.objects import OBJECTS
-from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import ESTIMATED_DEPTH, FRAME, TRUE_DEPTH
 
 HEADLINES = ((FRAME, "psnr"), (FRAME, "ssim"), (OBJECTS, "psnr"))

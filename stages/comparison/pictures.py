@@ -19,8 +19,8 @@ from stages.drawing.pictures import (
     spread,
     strip,
 )
+from stages.evaluation.columns import COLUMNS
 from stages.evaluation.controls import FORMS
-from stages.evaluation.report import COLUMNS
 from stages.evaluation.scores import BASELINES, CAMERA, FRAME, FREE, Cell
 from storage.stores.rows import ClipRows, find_row
 

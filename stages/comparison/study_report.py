@@ -11,9 +11,10 @@ from stages.comparison.score_table import ScoreTable
 from stages.comparison.verdicts import Claim, Settled, own_values, seed_means, settle
 from stages.drawing.csv_table import csv_table
 from stages.drawing.markdown import markdown_table, plain
+from stages.evaluation.columns import COLUMNS
 from stages.evaluation.objects import OBJECTS
-from stages.evaluation.report import COLUMNS, WEAK_CONTROL_DB
 from stages.evaluation.scores import PSEUDO_DEPTH, Cell
+from stages.evaluation.verdict_lines import WEAK_CONTROL_DB
 
 # The columns of the first table, beside what the claims are about: RoboScape's, and objects
 SHOWN: tuple[Place, ...] = (

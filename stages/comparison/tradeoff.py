@@ -11,7 +11,7 @@ from stages.comparison.contrasts import CONTROL, DEPTH, PSNR, Place
 from stages.comparison.score_table import ScoreTable
 from stages.comparison.verdicts import own_values
 from stages.drawing.figure import INK, figure_png, new_figure, style_axis
-from stages.evaluation.report import COLUMNS, gain
+from stages.evaluation.columns import COLUMNS, gain
 
 PANELS = ((CONTROL, PSNR), (DEPTH, PSNR), (DEPTH, CONTROL))
 FRONT, OTHER = "#0969da", "#8c959f"

@@ -10,7 +10,7 @@ import numpy as np
 from stages.comparison.bootstrap import Estimate, estimate
 from stages.comparison.contrasts import Place, differs
 from stages.comparison.score_table import ByClip, ScoreTable
-from stages.evaluation.report import gain
+from stages.evaluation.columns import gain
 
 Verdict = Literal["supported", "refuted", "undecided", "not measured"]
 

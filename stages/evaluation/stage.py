@@ -26,21 +26,17 @@ from stages.clip_choice import ChosenClips, choose_clips, needs_labels
 from stages.clip_format import ClipFormat
 from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_gif, write_mp4
+from stages.evaluation.columns import in_order, mean_scores
 from stages.evaluation.controls import ControlForms
 from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
 from stages.evaluation.fvd import Fvd
 from stages.evaluation.horizon import plot_horizon
 from stages.evaluation.motion import MOTION_INPUTS, MotionScores, check_tracker
+from stages.evaluation.numbers import report_numbers
 from stages.evaluation.objects import objects_csv
 from stages.evaluation.pictures import animate, picture_page
 from stages.evaluation.predict import Networks, draw_others, load_networks, predicted_videos
-from stages.evaluation.report import (
-    Setting,
-    in_order,
-    mean_scores,
-    metrics_page,
-    report_numbers,
-)
+from stages.evaluation.report import metrics_page
 from stages.evaluation.scores import (
     CAMERA,
     FREE,
@@ -50,6 +46,7 @@ from stages.evaluation.scores import (
     candidates,
     scored,
 )
+from stages.evaluation.setting import Setting
 from stages.evaluation.tables import (
     CLIPS_FILE,
     FRAMES_FILE,

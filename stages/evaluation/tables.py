@@ -14,7 +14,7 @@ from jaxtyping import Int
 from stages.base import Stage
 from stages.batches import clip_ids_at
 from stages.drawing.csv_table import csv_table
-from stages.evaluation.report import table_order
+from stages.evaluation.columns import table_order
 from stages.evaluation.scores import Cell, ScoredClip, Scores
 from storage.stores.key import parameters
 from storage.stores.rows import Rows

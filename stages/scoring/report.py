@@ -4,15 +4,10 @@ from collections.abc import Sequence
 
 from model import metrics
 from stages.drawing.markdown import plain
+from stages.evaluation.columns import mean_scores
 from stages.evaluation.fvd import fvd_note
 from stages.evaluation.objects import AT_HOME_M, AWAY_M, OBJECT_REGIONS, OBJECTS
-from stages.evaluation.report import (
-    better_in,
-    mean_scores,
-    object_table,
-    rows_of,
-    won_and_lost,
-)
+from stages.evaluation.score_tables import object_table, rows_of
 from stages.evaluation.scores import (
     CAMERA,
     COPY,
@@ -23,6 +18,7 @@ from stages.evaluation.scores import (
     Cell,
     Scores,
 )
+from stages.evaluation.verdict_lines import better_in, won_and_lost
 from stages.scoring.scores import ScoredClip, ScoredVideo
 from stages.scoring.setting import ScoreSetting
 from stages.scoring.videos import some

@@ -19,10 +19,10 @@ from model.value_range import ValueRange
 from stages.base import DatasetStage, InputResults, InputRows, Inputs, Progress, Resources
 from stages.depth.stage import DepthAnnotator
 from stages.drawing.pictures import png_bytes, write_mp4
+from stages.evaluation.columns import METHODS, in_order, mean_scores
 from stages.evaluation.estimated_depth import EstimatedDepth, check_depth_annotator
 from stages.evaluation.fvd import Fvd
 from stages.evaluation.objects import objects_csv
-from stages.evaluation.report import METHODS, in_order, mean_scores
 from stages.evaluation.scores import COPY, FREE, copy_first
 from stages.evaluation.tables import (
     CLIPS_FILE,

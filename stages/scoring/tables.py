@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from stages.drawing.csv_table import csv_table
-from stages.evaluation.report import table_order
+from stages.evaluation.columns import table_order
 from stages.evaluation.tables import CLIP_COLUMNS, FRAME_COLUMNS
 from stages.scoring.scores import ScoredClip, ScoredVideo
 

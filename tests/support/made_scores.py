@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stages.evaluation.report import mean_scores
+from stages.evaluation.columns import mean_scores
 from stages.evaluation.scores import CAMERA, COPY, FRAME, FREE, MODEL, Cell, ScoredClip
 from stages.evaluation.tables import (
     CLIPS_FILE,

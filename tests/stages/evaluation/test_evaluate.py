@@ -25,7 +25,6 @@ from stages.evaluation import predict
 from stages.evaluation import stage as evaluation
 from stages.evaluation.controls import GAUSSIAN, HELD, MIRRORED, OTHER_CLIP
 from stages.evaluation.predict import draw_others
-from stages.evaluation.report import control
 from stages.evaluation.scores import (
     CAMERA,
     CEILING,
@@ -48,6 +47,7 @@ from stages.evaluation.scores import (
     score_depth,
 )
 from stages.evaluation.stage import Evaluate
+from stages.evaluation.verdict_lines import control
 from stages.lpips_weights import LpipsWeights
 from stages.tokenizer.images import images_to_rgb
 from storage.stores.key import parameters

@@ -23,7 +23,7 @@ from scored_videos import (
 from small_stores import SIDE, T, run_stage
 
 from model.metrics import MAX_PSNR
-from stages.evaluation.report import NUMBERS as EVALUATED
+from stages.evaluation.numbers import NUMBERS as EVALUATED
 from stages.evaluation.scores import (
     CAMERA,
     COPY,
