@@ -111,11 +111,11 @@ def loaders(root: Path, n_clips: int) -> dict[str, BatchAt]:
     """Loaders by name; "steps" has a step's small batches, from the thread that prefetches them."""
     rows = {role: open_rows(ref) for role, ref in synthetic_stores(root, n_clips).items()}
     used = usable_rows(rows, "train")
-    stats = STAGE.action_stats(rows["clip"], used)
+    stats = STAGE.clips.action_stats(rows["clip"], used)
 
     def prepared(stage: TrainWorldModel = STAGE, **how: Any) -> BatchAt:
-        data = PreparedRows(lambda chosen: stage.prepare(rows, stats, chosen), used, **how)
-        return stage.batches(rows, data, used)
+        data = PreparedRows(lambda chosen: stage.clips.prepare(rows, stats, chosen), used, **how)
+        return stage.clips.batches(rows, data, used)
 
     in_file = {"cache_bytes": 0, "folder": root / "prepared"}
     return {

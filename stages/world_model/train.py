@@ -15,10 +15,9 @@ RoboScape (arXiv:2506.23135), section 3. Files of the result:
 import csv
 import io
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -26,7 +25,7 @@ import torch
 from annotated_types import Ge, Interval
 from jaxtyping import Int
 
-from model.training.checkpoint import read_header, save_model
+from model.training.checkpoint import save_model
 from model.training.device import DeviceName, pick_device, step_generator
 from model.training.loop import TrainConfig, TrainingStopped
 from model.training.parallel import ALONE, Parallel, ParallelConfig, Workers
@@ -35,7 +34,6 @@ from model.world.batch import ActionStats, WorldBatch
 from model.world.config import LossConfig, MaskingConfig, SamplingConfig, WorldModelConfig
 from model.world.dual_branch import Block, DualBranchWorldModel, parameter_counts
 from model.world.flops import training_flops
-from model.world.keypoints import select_active_tracks
 from model.world.losses import world_loss_fn
 from stages.base import (
     InputResults,
@@ -46,13 +44,11 @@ from stages.base import (
     Progress,
     Resources,
 )
-from stages.batches import clip_ids_at, fingerprint, gather, spread_rows
-from stages.clip_choice import choose_clips, needs_labels
-from stages.flag_counts import counts_text
+from stages.batches import spread_rows
+from stages.clip_choice import needs_labels
 from stages.flags import check_names
 from stages.label_quality.measures import FLAGS as LABEL_FLAGS
 from stages.networks import new_or_started
-from stages.tokenizer.decode import read_ids
 from stages.training.disk_use import parameter_count, training_use
 from stages.training.live import live_page
 from stages.training.log import summary
@@ -62,20 +58,15 @@ from stages.training.result import start_card, write_training
 from stages.training.run import RunConfig, TrainingRun
 from stages.training.states import finished
 from stages.training.working_files import remove_working_files, write_card
-from stages.world_model.clip_order import Order, batch_order, of_episodes
+from stages.world_model.clip_order import Order
 from stages.world_model.data import (
     ACTIVE_FILE,
     WORLD_MODEL_FILE,
-    card_stats,
-    pick_substeps,
-    spoiled_labels,
     tokenizer_keys,
-    track_shares,
-    world_actions,
-    world_batch,
 )
 from stages.world_model.sample_rollout import CLIPS, SampleRollout, decoders_of
 from stages.world_model.shuffling import Shuffled, partners
+from stages.world_model.training_clips import STATS_CLIPS, TrackConfig, TrainingClips
 from storage.atomic import write_file
 from storage.stores.key import parameters
 from storage.stores.results import ResultWriter
@@ -84,8 +75,6 @@ from storage.stores.size import DiskUse
 from storage.weights.ref import WeightsRef
 
 BEST_FILE, PREPARED = "best_world_model.safetensors", "prepared"
-# Action statistics and the table of active tracks are taken from at most this many clips
-STATS_CLIPS = 4096
 # Added to the error of a training that NaN or a loss spike stopped: the rate is part of its key
 RESUME_HINT = (
     "Another learning_rate makes another result, whose training starts again: to continue from a "
@@ -95,17 +84,6 @@ RESUME_HINT = (
 TITLE = "World model"
 N_VAL_NOISE = 4  # held-out losses are means over this many fixed draws of masks and replacements
 VALIDATION_ROLE = 2  # keeps their noise apart from that of training
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackConfig:
-    """Which tracks enter the losses; the paper leaves K and the camera open."""
-
-    n_active: Annotated[int, Ge(1)] = 64  # K
-    # Least distance of a track from its start, as a share of the frame; 0 is the paper's rule
-    min_motion: Annotated[float, Ge(0)] = 0.03
-    # For moving cameras: ranks tracks by their motion relative to the background
-    compensate_camera: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +109,7 @@ class TrainWorldModel(ParallelStage):
     training: TrainConfig
     loss: LossConfig = field(default_factory=LossConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    tracks: TrackConfig = TrackConfig()
+    tracks: TrackConfig = field(default_factory=TrackConfig)
     clips_per_batch: Annotated[int, Ge(1)] = 8
     n_val_clips: Annotated[int, Ge(1)] = 16
     drop_flagged: bool = True  # leaves out clips that stage `label_quality` flags
@@ -162,6 +140,21 @@ class TrainWorldModel(ParallelStage):
     def dropped_flags(self) -> tuple[str, ...]:
         """All flags whose clips are left out."""
         return tuple(dict.fromkeys((LABEL_FLAGS if self.drop_flagged else ()) + self.drop_flags))
+
+    @property
+    def clips(self) -> TrainingClips:
+        return TrainingClips(
+            model=self.model,
+            training=self.training,
+            tracks=self.tracks,
+            clips_per_batch=self.clips_per_batch,
+            n_val_clips=self.n_val_clips,
+            dropped_flags=self.dropped_flags,
+            n_episodes=self.n_episodes,
+            order=self.order,
+            shuffled=self.shuffled,
+            start_from=self.start_from,
+        )
 
     @property
     def inputs(self) -> Inputs:
@@ -219,8 +212,8 @@ class TrainWorldModel(ParallelStage):
         self, rows: Mapping[str, Rows], folder: Path, progress: Progress, workers: Workers
     ) -> WorldData:
         """The clips to train on, prepared once for all epochs, and those to measure on."""
-        used = self.training_rows(rows)
-        stats = self.action_stats(rows["clip"], used)
+        used = self.clips.training_rows(rows)
+        stats = self.clips.action_stats(rows["clip"], used)
         if workers.is_first:
             card = {**start_card(self.start_from), **self.card(rows, stats), "numbers": {}}
             write_card(folder, self.model, card)
@@ -230,13 +223,13 @@ class TrainWorldModel(ParallelStage):
 
         other = partners(used, self.training.seed) if self.shuffled != "none" else {}
         prepared = PreparedRows(
-            lambda chosen: self.prepare(rows, stats, chosen, other),
+            lambda chosen: self.clips.prepare(rows, stats, chosen, other),
             used,
             folder=folder / PREPARED,
             workers=workers,
             on_progress=report,
         )
-        held_out = self.held_out(rows, stats)
+        held_out = self.clips.held_out(rows, stats)
         return WorldData(used=used, stats=stats, prepared=prepared, held_out=held_out)
 
     def training_run(
@@ -255,7 +248,7 @@ class TrainWorldModel(ParallelStage):
         return TrainingRun(
             model=model,
             loss_fn=world_loss_fn(self.loss, self.masking),
-            batch_at=self.batches(rows, data.prepared, data.used, workers),
+            batch_at=self.clips.batches(rows, data.prepared, data.used, workers),
             config=self.training,
             watch=self.watch,
             folder=folder,
@@ -290,7 +283,7 @@ class TrainWorldModel(ParallelStage):
             numbers=numbers,
             start_from=self.start_from,
             card=self.card(rows, data.stats),
-            clips=self.clips_text(rows),
+            clips=self.clips.text(rows),
         )
         active = active_table(data.prepared, rows["keypoints"], spread_rows(data.used, STATS_CLIPS))
         write_file(folder / ACTIVE_FILE, active)
@@ -338,116 +331,6 @@ class TrainWorldModel(ParallelStage):
             seed=self.training.seed,
             sampling=SamplingConfig(),
         )
-
-    # Data
-
-    def rows_of(self, rows: Mapping[str, Rows], split: str) -> Int[np.ndarray, " n"]:
-        """The usable rows of a split. Raises ValueError, with the counts, if there are none."""
-        chosen = choose_clips(rows, split, self.dropped_flags)
-        if len(chosen.rows) == 0:
-            raise ValueError(
-                f"all {chosen.n_usable} clips of split {split} are flagged: "
-                f"{counts_text(chosen.dropped)}. Raise the limit of stage label_quality that its "
-                "flag names, set world_model.drop_flagged=false, or name fewer "
-                "world_model.drop_flags"
-            )
-        return chosen.rows
-
-    def training_rows(self, rows: Mapping[str, Rows]) -> Int[np.ndarray, " n"]:
-        """The rows to train on. Raises ValueError if they are of fewer episodes than asked for."""
-        used = self.rows_of(rows, "train")
-        if not self.n_episodes:
-            return used
-        tasks, episodes = (rows["discover"].gather(name, used) for name in ("task", "episode"))
-        return of_episodes(used, tasks, episodes, self.n_episodes)
-
-    def clips_text(self, rows: Mapping[str, Rows]) -> str:
-        """Which clips were used, and what was doubted about them."""
-        splits = (choose_clips(rows, split, self.dropped_flags) for split in ("train", "val"))
-        lines = [chosen.text for chosen in splits]
-        if self.n_episodes:
-            lines.append(f"of the training clips, those of {self.n_episodes} episodes alone")
-        if self.shuffled != "none":
-            lines.append(f"**the {self.shuffled} of each training clip are another one's**")
-        if self.order != "random":
-            lines.append(f"training clips {self.order}, by motion of hands and grippers")
-        lines += [f"**labels spoiled on purpose**: {how}" for how in spoiled_labels(rows)]
-        return "\n".join(f"- {line}" for line in lines)
-
-    def prepare(
-        self,
-        rows: Mapping[str, Rows],
-        stats: ActionStats,
-        chosen: Int[np.ndarray, " b"],
-        partners: Mapping[int, int] = MappingProxyType({}),
-    ) -> dict[str, np.ndarray]:
-        """The arrays of these rows that batches need, and the motion of their active tracks.
-
-        partners: of each row the one whose depth or actions it gets, where `shuffled` says so.
-        """
-        others = np.array([partners.get(row, row) for row in chosen.tolist()], dtype=chosen.dtype)
-        of_depth = others if self.shuffled == "depth" else chosen
-        of_actions = others if self.shuffled == "actions" else chosen
-        found = gather(rows["keypoints"], ("tracks", "visible"), chosen)
-        _, height, width, _ = rows["clip"].spec("rgb").shape
-        active = select_active_tracks(
-            track_shares(found["tracks"], height, width),
-            torch.from_numpy(found["visible"]),
-            self.tracks.n_active,
-            compensate_camera=self.tracks.compensate_camera,
-            min_motion=self.tracks.min_motion,
-        )
-        actions = world_actions(rows["clip"], of_actions, self.model.action_substeps, stats)
-        return {
-            "rgb_tokens": read_ids(rows["rgb_tokens"], "rgb_tokens", chosen),
-            "depth_tokens": read_ids(rows["depth_tokens"], "depth_tokens", of_depth),
-            "actions": actions.numpy(),
-            "tracks": active.tracks.numpy(),
-            "visible": active.visible.numpy(),
-            "motion": active.motion.numpy(),
-            "camera_motion": active.camera_motion.numpy(),
-        }
-
-    def batches(
-        self,
-        rows: Mapping[str, Rows],
-        data: PreparedRows,
-        used: Int[np.ndarray, " n"],
-        workers: Workers = ALONE,
-    ) -> Callable[[int], WorldBatch]:
-        """Batch number -> this worker's shard of the global batch."""
-        clips = rows["rgb_tokens"]
-        order = batch_order(
-            self.order,
-            lambda chosen: rows["clip"].gather("actions", chosen),
-            used,
-            batch_size=self.clips_per_batch,
-            n_batches=self.training.steps * self.training.grad_accum_steps,
-            seed=self.training.seed,
-            fingerprint=fingerprint(rows),
-        )
-
-        def batch_at(i: int) -> WorldBatch:
-            chosen = order.at(i, workers.rank, workers.n)
-            return world_batch(data(chosen), clip_ids_at(clips, chosen), workers)
-
-        return batch_at
-
-    def held_out(self, rows: Mapping[str, Rows], stats: ActionStats) -> list[WorldBatch]:
-        chosen = spread_rows(self.rows_of(rows, "val"), self.n_val_clips)
-        starts, clips = range(0, len(chosen), self.clips_per_batch), rows["rgb_tokens"]
-        parts = [chosen[start : start + self.clips_per_batch] for start in starts]
-        return [
-            world_batch(self.prepare(rows, stats, part), clip_ids_at(clips, part)) for part in parts
-        ]
-
-    def action_stats(self, clip: Rows, used: Int[np.ndarray, " n"]) -> ActionStats:
-        """The action statistics of `start_from`'s checkpoint, else those of the training clips."""
-        if self.start_from is not None:
-            return card_stats(read_header(self.start_from.resolve())["card"])
-        actions = clip.gather("actions", spread_rows(used, STATS_CLIPS))
-        picked = pick_substeps(actions, self.model.action_substeps)
-        return ActionStats.measure(torch.from_numpy(picked))
 
     # Model
 

@@ -14,7 +14,8 @@ from model.world.config import tiny as tiny_world
 from stages.tokenizer.train import TrainTokenizer
 from stages.training.log import LOG_FILE, LogRow, read_log
 from stages.training.run import RunConfig
-from stages.world_model.train import TrackConfig, TrainWorldModel
+from stages.world_model.train import TrainWorldModel
+from stages.world_model.training_clips import TrackConfig
 from storage.stores.records import StoreRef
 from storage.stores.results import Result, open_result, open_writer
 

@@ -106,7 +106,7 @@ def test_rollouts_are_measured_and_pictured(watched):
 
 def test_a_model_that_knows_the_clips_has_all_tokens_right(stores, monkeypatch):
     stage, rows = world_stage(), opened(rows_of(world_stage(), stores))
-    batch = stage.held_out(rows, stage.action_stats(rows["clip"], np.array([0, 2])))[0]
+    batch = stage.clips.held_out(rows, stage.clips.action_stats(rows["clip"], np.array([0, 2])))[0]
     decoders = decoders_of(rows, torch.device("cpu"))
     assert list(decoders) == ["rgb"]
     sample = SampleRollout(batch=batch, decoders=decoders, seed=0, sampling=SamplingConfig())
@@ -124,7 +124,7 @@ def test_a_model_that_knows_the_clips_has_all_tokens_right(stores, monkeypatch):
 def test_the_same_rollout_comes_again(stores):
     """Same weights, same clips, same noise: pictures of two steps differ by the training alone."""
     stage, rows = world_stage(), opened(rows_of(world_stage(), stores))
-    batch = stage.held_out(rows, stage.action_stats(rows["clip"], np.array([0, 2])))[0]
+    batch = stage.clips.held_out(rows, stage.clips.action_stats(rows["clip"], np.array([0, 2])))[0]
     sample = SampleRollout(
         batch=batch, decoders={}, seed=3, sampling=SamplingConfig(temperature=1.0)
     )

@@ -135,14 +135,19 @@ def test_flagged_clips_are_dropped_unless_drop_flagged_is_off(tmp_path, stores):
         )
         return opened(rows_of(world_stage(), stores) | {"label_quality": quality})
 
-    assert world_stage().rows_of(flagged(0, 7), "train").tolist() == [2, 5, 6]
-    assert world_stage().rows_of(flagged(0, 7), "val").tolist() == [1]
-    assert world_stage(drop_flagged=False).rows_of(flagged(0, 7), "train").tolist() == [0, 2, 5, 6]
+    assert world_stage().clips.rows_of(flagged(0, 7), "train").tolist() == [2, 5, 6]
+    assert world_stage().clips.rows_of(flagged(0, 7), "val").tolist() == [1]
+    assert world_stage(drop_flagged=False).clips.rows_of(flagged(0, 7), "train").tolist() == [
+        0,
+        2,
+        5,
+        6,
+    ]
     assert "label_quality" not in world_stage(drop_flagged=False).inputs
     with pytest.raises(
         ValueError, match=r"all 2 clips of split val are flagged.*drop_flagged=false"
     ):
-        world_stage().rows_of(flagged(1, 7), "val")
+        world_stage().clips.rows_of(flagged(1, 7), "val")
 
 
 def test_clips_are_dropped_by_any_flag_of_recording_and_labels_and_the_page_counts_them(stores):
@@ -152,21 +157,21 @@ def test_clips_are_dropped_by_any_flag_of_recording_and_labels_and_the_page_coun
     clip = square_clips(len(SPLITS))["clip"] | {"flags": flags}
     clips = write_clips(stores["discover"], "clip", clip, rejected=(REJECTED,))
     rows = opened(rows_of(world_stage(), stores) | {"clip": clips})
-    assert world_stage().rows_of(rows, "train").tolist() == [0, 2, 5, 6]
+    assert world_stage().clips.rows_of(rows, "train").tolist() == [0, 2, 5, 6]
     assert (
         "4 clips of split 'train' used, their flags: gripper_unverified 1, count_mismatch 1."
-        in (world_stage().clips_text(rows))
+        in (world_stage().clips.text(rows))
     )
     stage = world_stage(drop_flags=("count_mismatch",))
-    assert stage.rows_of(rows, "train").tolist() == [2, 5, 6]
-    assert stage.rows_of(rows, "val").tolist() == [7]
-    assert "1 left out for flags: count_mismatch 1." in stage.clips_text(rows)
+    assert stage.clips.rows_of(rows, "train").tolist() == [2, 5, 6]
+    assert stage.clips.rows_of(rows, "val").tolist() == [7]
+    assert "1 left out for flags: count_mismatch 1." in stage.clips.text(rows)
     quality = np.where(np.arange(len(SPLITS)) == 7, 1, 0).astype(np.uint8)
     labels = write_clips(
         stores["discover"], "label_quality", {"flags": quality}, rejected=(REJECTED,)
     )
     with pytest.raises(ValueError, match=r"all 2 clips of split val.*flicker 1, count_mismatch 1"):
-        stage.rows_of(rows | {"label_quality": open_rows(labels)}, "val")
+        stage.clips.rows_of(rows | {"label_quality": open_rows(labels)}, "val")
     assert "drop_flags" not in parameters(world_stage()), "keys of older stores stay valid"
 
 
@@ -192,7 +197,7 @@ def test_losses_csv_holds_every_part_at_every_step(trained):
 
 def test_held_out_losses_are_those_of_the_checkpoint(trained, stores):
     stage = world_stage()
-    held_out = stage.held_out(opened(rows_of(stage, stores)), card_stats(card(trained)))
+    held_out = stage.clips.held_out(opened(rows_of(stage, stores)), card_stats(card(trained)))
     found = stage.validate(network(trained), held_out)
     assert {
         f"val/{name}, after": value for name, value in found.items()
@@ -236,13 +241,13 @@ def test_it_trains_on_train_and_measures_on_val(stores):
     stage = world_stage()
     rows = opened(rows_of(stage, stores))
     used = np.array([0, 2, 5, 6])
-    stats = stage.action_stats(rows["clip"], used)
-    batch_at = stage.batches(
-        rows, PreparedRows(lambda chosen: stage.prepare(rows, stats, chosen), used), used
+    stats = stage.clips.action_stats(rows["clip"], used)
+    batch_at = stage.clips.batches(
+        rows, PreparedRows(lambda chosen: stage.clips.prepare(rows, stats, chosen), used), used
     )
     assert {clip_id for i in range(20) for clip_id in batch_at(i).clip_ids} == TRAIN_IDS
     assert {
-        clip_id for batch in stage.held_out(rows, stats) for clip_id in batch.clip_ids
+        clip_id for batch in stage.clips.held_out(rows, stats) for clip_id in batch.clip_ids
     } == VAL_IDS
 
 
@@ -250,7 +255,7 @@ def test_a_batch_holds_the_arrays_of_the_clips_that_it_names(stores):
     stage = world_stage()
     rows = opened(rows_of(stage, stores))
     stats = ActionStats(mean=torch.zeros(16), std=torch.ones(16))
-    batch = stage.held_out(rows, stats)[0]
+    batch = stage.clips.held_out(rows, stats)[0]
     assert batch.clip_ids == ["clip001", "clip007"]
     for i, row in enumerate((1, 7)):
         for name in ("rgb_tokens", "depth_tokens"):
@@ -279,10 +284,10 @@ def test_the_page_names_labels_that_were_spoiled_on_purpose(stores):
     tokens = {"depth_tokens": np.repeat(ids, len(SPLITS), axis=0)}
     made = write_clips(index, "depth_tokens", tokens, inputs={"depth": f"depth/{depth.key}"})
     spoiled = rows_of(stage, stores) | {"keypoints": tracks, "depth_tokens": made}
-    page = stage.clips_text(opened(spoiled))
+    page = stage.clips.text(opened(spoiled))
     for noise in (depth_noise, track_noise):
         assert f"- **labels spoiled on purpose**: {noise[SPOILED]}" in page
-    assert "spoiled" not in stage.clips_text(opened(rows_of(stage, stores)))
+    assert "spoiled" not in stage.clips.text(opened(rows_of(stage, stores)))
 
 
 @pytest.mark.parametrize("what", ["depth", "actions"])
@@ -293,13 +298,13 @@ def test_shuffled_clips_have_the_depth_or_the_actions_of_another_one(stores, wha
     other = partners(used, seed=3)
     assert sorted(other) == sorted(other.values()) == used.tolist()
     assert all(row != partner for row, partner in other.items())
-    own = stage.prepare(rows, stats, used)
-    theirs = stage.prepare(rows, stats, np.array([other[row] for row in used.tolist()]))
-    found = stage.prepare(rows, stats, used, other)
+    own = stage.clips.prepare(rows, stats, used)
+    theirs = stage.clips.prepare(rows, stats, np.array([other[row] for row in used.tolist()]))
+    found = stage.clips.prepare(rows, stats, used, other)
     for name in found:
         expected = theirs if name.startswith(what) else own
         np.testing.assert_array_equal(found[name], expected[name])
-    assert f"**the {what} of each training clip are another one's**" in stage.clips_text(rows)
+    assert f"**the {what} of each training clip are another one's**" in stage.clips.text(rows)
     assert "shuffled" not in parameters(world_stage()), "keys of older stores stay valid"
 
 
@@ -354,7 +359,7 @@ def test_frame_t_reads_the_normalised_commands_that_lead_into_it(root, stores, n
     numbered = with_store(root, stores, "clip", {"rgb": rgb, "actions": actions})
     stage = world_stage(model=replace(WORLD, action_substeps=n_substeps))
     stats = ActionStats(mean=torch.full((16,), 3.0), std=torch.full((16,), 2.0))
-    found = stage.held_out(opened(rows_of(stage, numbered)), stats)[0].actions
+    found = stage.clips.held_out(opened(rows_of(stage, numbered)), stats)[0].actions
     assert found.shape == (2, 16, n_substeps, 16)
     picked = np.arange(1, n_substeps + 1) * 15 // n_substeps - 1
     expected = (actions[0][:, picked] - 3) / 2
