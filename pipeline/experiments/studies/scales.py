@@ -14,7 +14,7 @@ BY_VDA_TINY: Mapping[str, Any] = MappingProxyType({"evaluation.depth_annotator":
 BY_VDA: Mapping[str, Any] = MappingProxyType({"evaluation.depth_annotator": DEPTH_WEIGHTS})
 SCALES: Mapping[Scale, ScaleSetting] = MappingProxyType(
     {
-        "smoke": ScaleSetting(experiment="smoke", overrides=BY_VDA_TINY, seeds=(0,)),
+        "smoke": ScaleSetting(experiment="smoke", seeds=(0,)),
         "demo": ScaleSetting(experiment="study", overrides=BY_VDA_TINY),
         "paper": ScaleSetting(experiment="paper", overrides=BY_VDA),
     }

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from made_scores import COPIED, made_evaluation
 
+from pipeline.experiments.annotators import depth_annotator, keypoint_annotator
+from stages.clip_format import ClipFormat
 from stages.comparison.contrasts import PSNR, Place, compare
 from stages.comparison.page import comparison_csv, comparison_json, comparison_page
 from stages.comparison.score_table import ScoreTable
@@ -28,6 +30,7 @@ from stages.evaluation.scores import (
     PSEUDO_TRACKS,
     Cell,
 )
+from storage.stores.key import parameters
 
 CLIPS = [f"c{i}" for i in range(12)]
 EPISODES = {clip: f"1/{i // 2}" for i, clip in enumerate(CLIPS)}
@@ -192,6 +195,17 @@ def test_what_other_annotators_measured_is_not_compared(tmp_path, place, field, 
         ours = {**ours, "annotation_rate_hz": 10.0}
     alike = made("bb", ours)
     assert row(compare([one, alike]), "bb", place).verdict and not compare([one, alike]).apart
+
+
+@pytest.mark.parametrize("name", ["vda-tiny", "lucas-kanade", "dense-flow"])
+def test_the_annotators_that_there_are_have_names(tmp_path, name):
+    if name == "vda-tiny":
+        field, made = "depth_annotator", depth_annotator(name, "", ClipFormat(), 0.0, tmp_path)
+    else:
+        field = "tracker"
+        made = keypoint_annotator(name, "", "1/m", ClipFormat(), 0.0, tmp_path)
+    found = table(tmp_path, "a", scores(0, 20), parameters={field: parameters(made)})
+    assert found.inputs[field].startswith(name)
 
 
 def test_fvd_is_compared_on_equal_sets_of_clips_only(tmp_path):
