@@ -62,7 +62,7 @@ class ActionStats:
 
     @property
     def varies(self) -> Bool[Tensor, " a"]:
-        """The dimensions that are not constant."""
+        """The dimensions that are not constant: `measure` gives those a deviation of exactly 1."""
         return self.std != 1.0
 
     def normalise(self, actions: Float[Tensor, "*any a"]) -> Float[Tensor, "*any a"]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,16 +92,17 @@ def setting_lines(plan: StudyPlan, scores: dict[str, dict[int, ScoreTable]]) -> 
 
 
 def made_line(outcomes: Sequence[Outcome], wall_s: float, at_once: int) -> str:
-    n_made = sum(outcome.state == "completed" for outcome in outcomes)
-    if not n_made:
-        return "All runs were there already."
-    there = (
-        f"; {len(outcomes) - n_made} were there, or are missing" if n_made < len(outcomes) else ""
+    """How many runs this command made, in which time."""
+    states = Counter(outcome.state for outcome in outcomes)
+    if not states["completed"]:
+        return "This command made no run."
+    text = (
+        f"This command made {states['completed']} runs in {wall_s / 60:.0f} minutes, {at_once} at "
+        f"once on {os.cpu_count()} cores"
     )
-    return (
-        f"{n_made} runs made in {wall_s / 60:.0f} minutes, {at_once} at once on "
-        f"{os.cpu_count()} cores{there}."
-    )
+    others = {"cached": "were there already", "failed": "failed", "skipped": "were left out"}
+    found = [f"{states[state]} {text}" for state, text in others.items() if states[state]]
+    return "; ".join((text, *found)) + "."
 
 
 def write_report(report: StudyReport, folder: Path, root: str) -> tuple[str, dict[str, bytes]]:

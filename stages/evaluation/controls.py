@@ -114,7 +114,7 @@ def rotated_back(
 ) -> Float[Tensor, "*any 4"]:
     """Where the opposite of the rotation from `start` to `end` leads: start end⁻¹ start.
 
-    Quaternions (x, y, z, w); one of length 0 stays.
+    Quaternions (x, y, z, w); `end` has length 1, `start` about that.
     """
     unit = torch.nn.functional.normalize(start, dim=-1)
     inverse = end * torch.tensor([-1.0, -1.0, -1.0, 1.0]).to(end)

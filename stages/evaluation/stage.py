@@ -58,7 +58,7 @@ from stages.evaluation.tables import (
     metrics_csv,
     metrics_json,
 )
-from stages.evaluation.true_depth import score_true_depth
+from stages.evaluation.true_depth import TrueDepthScores
 from stages.flag_counts import counts_text, flag_counts
 from stages.flags import all_flagged, check_names
 from stages.keypoints.stage import KeypointAnnotator
@@ -208,7 +208,7 @@ class Evaluate(DatasetStage):
         `fvd`.
         """
         perceptual = self.lpips.load(networks.device) if self.lpips else None
-        more, units = self.annotators(rows, networks.device), AnnotatorInfo.of(rows["depth"]).units
+        more = self.further_scores(rows, networks.device)
         pictured = set(spread_rows(np.arange(len(chosen)), self.n_pictures).tolist())
         clips: list[ScoredClip] = []
         root = Path(self.root) if self.root else None
@@ -231,10 +231,7 @@ class Evaluate(DatasetStage):
                 clip = replace(clip, objects=clip_objects(rows, row, root, size))
                 if len(clips) in pictured:
                     shown.append((len(clips), clip))
-                found = [scores(clip, row) for scores in more]
-                if clip.depth is not None:
-                    found.append(score_true_depth(clip.depth, rows, row, root, units))
-                clips.append(scored(clip, perceptual, found))
+                clips.append(scored(clip, perceptual, [scores(clip, row) for scores in more]))
                 if fvd:
                     fvd.add(clip.camera, candidates(clip, CAMERA))
                 frames = images_to_rgb(clip.predicted[FREE])
@@ -252,10 +249,10 @@ class Evaluate(DatasetStage):
             mirrored=self.mirrored_actions,
         )
 
-    def annotators(
+    def further_scores(
         self, rows: Mapping[str, Rows], device: torch.device
     ) -> list[Callable[[ClipVideos, int], Scores]]:
-        """What scores the videos of a clip in a row with annotators, those that are on."""
+        """What scores the videos of a clip in a row by annotators that are on, and by the truth."""
         found: list[Callable[[ClipVideos, int], Scores]] = []
         if self.depth_annotator:
             depth = EstimatedDepth(self.depth_annotator, device)
@@ -264,6 +261,8 @@ class Evaluate(DatasetStage):
             )
         if self.tracker:
             found.append(MotionScores(rows, self.tracker, device))
+        if self.root:
+            found.append(TrueDepthScores(rows, Path(self.root)))
         return found
 
     def setting(
