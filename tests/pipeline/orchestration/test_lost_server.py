@@ -218,7 +218,13 @@ def test_a_server_that_hangs_costs_less_than_a_minute(settings: Settings):
             "crashed",
             marks=pytest.mark.long,
         ),
-        (signal.SIGINT, 130, "Interrupted by Ctrl-C. Finished work is kept", "crashed"),
+        pytest.param(
+            signal.SIGINT,
+            130,
+            "Interrupted by Ctrl-C. Finished work is kept",
+            "crashed",
+            marks=pytest.mark.long,
+        ),
         (None, 1, "no brightness for number 14", "failed"),
     ],
 )

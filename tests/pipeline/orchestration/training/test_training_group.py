@@ -185,7 +185,9 @@ def test_too_many_workers_for_the_cluster_fail_at_once(root, stores, ray_cluster
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "seed"), [("serial", 0), ("ray", 1)])
+@pytest.mark.parametrize(
+    ("backend", "seed"), [("serial", 0), pytest.param("ray", 1, marks=pytest.mark.long)]
+)
 def test_an_error_of_a_worker_ends_the_stage_and_is_not_tried_again(
     root, stores, request, monkeypatch, backend, seed
 ):
